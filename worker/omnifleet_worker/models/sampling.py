@@ -1,0 +1,42 @@
+"""Rectified-flow sampling and the last steps to audio: pure functions on tensors. MODEL.md, "Sampling"."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+SAMPLE_RATE = 44_100
+"""Hz, of all audio that goes into or comes out of the diffusion model."""
+LATENT_CHANNELS = 64
+LATENT_FRAMES = 236
+"""Frames of the one fixed window; each decodes to 2,048 samples."""
+CLIP_SAMPLES = LATENT_FRAMES * 2048
+"""Samples of one decoded window: 483,328, or 10.96 s."""
+
+_SILENCE = 1e-8
+
+
+def prepare_latents(seed: int) -> Tensor:
+    """Draw the noise a request starts from, [64, 236] float32, on the CPU so that every device agrees on it."""
+    return torch.randn(LATENT_CHANNELS, LATENT_FRAMES, generator=torch.Generator().manual_seed(seed))
+
+
+def euler_times(steps: int) -> Tensor:
+    """Times [steps + 1] from 1 (noise) to 0 (clean) in equal steps, float32."""
+    return torch.linspace(1, 0, steps + 1)
+
+
+def euler_step(latents: Tensor, velocity: Tensor, time: Tensor, time_next: Tensor) -> Tensor:
+    """Move latents [B, 64, 236] along their velocity, each from its own `time` [B] to its own `time_next` [B]."""
+    return latents + (time_next - time)[:, None, None] * velocity
+
+
+def normalise_peak(audio: Tensor) -> Tensor:
+    """Scale each clip of [..., channels, samples] to a peak of 1 and clamp it to ±1; silence stays silent."""
+    peak = audio.abs().amax(dim=(-2, -1), keepdim=True)
+    return (audio / peak.clamp(min=_SILENCE)).clamp(-1, 1)
+
+
+def to_int16(audio: Tensor) -> Tensor:
+    """Turn float audio in ±1 to int16: times 32,767, cut towards zero as the published model does."""
+    return (audio * 32_767).to(torch.int16)

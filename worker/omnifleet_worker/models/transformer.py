@@ -1,0 +1,255 @@
+"""Audio-Omni's diffusion transformer (DiT): from noisy latents and conditioning to a velocity. MODEL.md, "DiT"."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.attention import FeedForward
+from diffusers.models.embeddings import (
+    GaussianFourierProjection,
+    TimestepEmbedding,
+    apply_rotary_emb,
+    get_1d_rotary_pos_embed,
+)
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.normalization import FP32LayerNorm
+from torch import Tensor, nn
+from torch.nn import functional
+
+Rotary = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class CrossAttentionCache:
+    """One request's context as each block's cross-attention keys and values, which no diffusion step changes.
+
+    Attributes:
+        keys: [blocks, heads, n, head_dim] for n context tokens.
+        values: as `keys`.
+    """
+
+    keys: Tensor
+    values: Tensor
+
+    @property
+    def length(self) -> int:
+        """Number n of context tokens."""
+        return self.keys.shape[-2]
+
+
+@dataclass(frozen=True)
+class ContextBatch:
+    """The contexts of B requests, padded to the longest of them.
+
+    Attributes:
+        keys: [blocks, B, heads, n, head_dim].
+        values: as `keys`.
+        mask: [B, 1, 1, n], True where a token is real; None where all contexts are equally long.
+    """
+
+    keys: Tensor
+    values: Tensor
+    mask: Tensor | None
+
+
+def _split_heads(hidden: Tensor, heads: int) -> Tensor:
+    return hidden.unflatten(-1, (heads, -1)).transpose(-3, -2)
+
+
+def _join_heads(hidden: Tensor) -> Tensor:
+    return hidden.transpose(-3, -2).flatten(-2)
+
+
+def _rotate(hidden: Tensor, rotary: Rotary) -> Tensor:
+    """Rotate the first dimensions of each head, as many as `rotary` has; diffusers does it in float32."""
+    turned, kept = hidden.split([rotary[0].shape[-1], hidden.shape[-1] - rotary[0].shape[-1]], dim=-1)
+    return torch.cat([apply_rotary_emb(turned, rotary, use_real_unbind_dim=-2), kept], dim=-1)
+
+
+class SelfAttention(nn.Module):
+    """Attention of the sequence to itself: fused qkv without bias, rotary positions on part of each head."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_qkv = nn.Linear(width, 3 * width, bias=False)
+        self.to_out = nn.Linear(width, width, bias=False)
+
+    def forward(self, hidden: Tensor, rotary: Rotary) -> Tensor:
+        query, key, value = (_split_heads(part, self.heads) for part in self.to_qkv(hidden).chunk(3, dim=-1))
+        attended = functional.scaled_dot_product_attention(_rotate(query, rotary), _rotate(key, rotary), value)
+        return self.to_out(_join_heads(attended))
+
+
+class CrossAttention(nn.Module):
+    """Attention of the sequence to the context, whose keys and values are projected once a request."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_kv = nn.Linear(width, 2 * width, bias=False)
+        self.to_out = nn.Linear(width, width, bias=False)
+
+    def project_context(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values, each [heads, n, head_dim], of the context [n, width]."""
+        key, value = self.to_kv(context).chunk(2, dim=-1)
+        return _split_heads(key, self.heads), _split_heads(value, self.heads)
+
+    def forward(self, hidden: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        query = _split_heads(self.to_q(hidden), self.heads)
+        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.to_out(_join_heads(attended))
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm self-attention, cross-attention and feed-forward, each added to the residual."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = FP32LayerNorm(width, eps=1e-5, bias=False)
+        self.attn1 = SelfAttention(width, heads)
+        self.norm2 = FP32LayerNorm(width, eps=1e-5, bias=False)
+        self.attn2 = CrossAttention(width, heads)
+        self.norm3 = FP32LayerNorm(width, eps=1e-5, bias=False)
+        self.ff = FeedForward(width, activation_fn="swiglu")
+
+    def forward(self, hidden: Tensor, rotary: Rotary, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """One block over the conditional rows followed by the unconditional ones.
+
+        Args:
+            hidden: [B + U, sequence, width]; the last U rows are unconditional.
+            rotary: cosines and sines, [sequence, rotary_dim] each.
+            key: [B, heads, n, head_dim] of the B conditional rows' context.
+            value: as `key`.
+            mask: [B, 1, 1, n] or None.
+        """
+        hidden = hidden + self.attn1(self.norm1(hidden), rotary)
+        # An unconditional context is zeros through bias-free layers: what it would add is exactly nothing.
+        conditional, unconditional = hidden.tensor_split([key.shape[0]])
+        conditional = conditional + self.attn2(self.norm2(conditional), key, value, mask)
+        hidden = torch.cat([conditional, unconditional])
+        return hidden + self.ff(self.norm3(hidden))
+
+
+def _bias_free_mlp(in_features: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(in_features, width, bias=False), nn.SiLU(), nn.Linear(width, width, bias=False))
+
+
+class AudioOmniTransformer(ModelMixin, ConfigMixin):
+    """The DiT of Audio-Omni (arXiv 2604.10708; MODEL.md, "DiT"), with classifier-free guidance inside.
+
+    Args:
+        width: features of the sequence.
+        depth: number of blocks.
+        heads: attention heads; `width` is a multiple of it.
+        latent_channels: channels of the VAE's latents.
+        conditioning_features: features of the context and global tokens.
+        timestep_features: Fourier frequencies of the timestep.
+        rotary_dim: leading dimensions of each head that carry the position.
+    """
+
+    # All are small; frequencies in bfloat16 would move a timestep by more than a step of the sampler.
+    _keep_in_fp32_modules: ClassVar[list[str]] = ["time_proj", "norm1", "norm2", "norm3"]
+
+    @register_to_config
+    def __init__(
+        self,
+        width: int = 2048,
+        depth: int = 36,
+        heads: int = 32,
+        latent_channels: int = 64,
+        conditioning_features: int = 768,
+        timestep_features: int = 128,
+        rotary_dim: int = 32,
+    ) -> None:
+        super().__init__()
+        self.rotary_dim = rotary_dim
+        self.time_proj = GaussianFourierProjection(
+            timestep_features, set_W_to_weight=False, log=False, flip_sin_to_cos=True
+        )
+        self.timestep_embedder = TimestepEmbedding(2 * timestep_features, width)
+        self.context_embedder = _bias_free_mlp(conditioning_features, width)
+        self.global_embedder = _bias_free_mlp(conditioning_features, width)
+        self.conv_in = nn.Conv1d(latent_channels, latent_channels, kernel_size=1, bias=False)
+        self.proj_in = nn.Linear(latent_channels, width, bias=False)
+        self.transformer_blocks = nn.ModuleList(TransformerBlock(width, heads) for _ in range(depth))
+        self.proj_out = nn.Linear(width, latent_channels, bias=False)
+        self.conv_out = nn.Conv1d(latent_channels, latent_channels, kernel_size=1, bias=False)
+
+    def encode_context(self, tokens: Tensor) -> CrossAttentionCache:
+        """Project context tokens [n, 768], unpadded, to every block's keys and values; once a request."""
+        context = self.context_embedder(tokens.to(self.dtype))
+        projected = [block.attn2.project_context(context) for block in self.transformer_blocks]
+        return CrossAttentionCache(*(torch.stack(parts) for parts in zip(*projected, strict=True)))
+
+    def encode_global(self, tokens: Tensor) -> Tensor:
+        """Project global tokens [364, 768] to [364, width]; once a request."""
+        return self.global_embedder(tokens.to(self.dtype))
+
+    def collate_context(self, caches: Sequence[CrossAttentionCache]) -> ContextBatch:
+        """Put the contexts of B requests side by side, padding and masking only where their lengths differ."""
+        lengths = torch.tensor([cache.length for cache in caches], device=caches[0].keys.device)
+        longest = max(cache.length for cache in caches)
+
+        def stack(tensors: list[Tensor]) -> Tensor:
+            return torch.stack([functional.pad(t, (0, 0, 0, longest - t.shape[-2])) for t in tensors], dim=1)
+
+        ragged = any(cache.length < longest for cache in caches)
+        mask = torch.arange(longest, device=lengths.device) < lengths[:, None] if ragged else None
+        return ContextBatch(
+            keys=stack([cache.keys for cache in caches]),
+            values=stack([cache.values for cache in caches]),
+            mask=None if mask is None else mask[:, None, None],
+        )
+
+    def embed_timestep(self, timesteps: Tensor) -> Tensor:
+        """Embed timesteps [B] in [0, 1] as [B, width]; the Fourier features are taken in float32."""
+        return self.timestep_embedder(self.time_proj(timesteps.float()).to(self.dtype))
+
+    def forward(
+        self, latents: Tensor, timesteps: Tensor, context: ContextBatch, global_embeds: Tensor, guidance: Tensor
+    ) -> Tensor:
+        """Predict the velocity of B requests, each with its own timestep and guidance.
+
+        Requests with guidance 1 need no unconditional row and get none; the others' share one batch with
+        the conditional rows.
+
+        Args:
+            latents: [B, 64, 236].
+            timesteps: [B], 1 (noise) to 0 (clean).
+            context: from `collate_context`, in the same order.
+            global_embeds: [B, 364, width] from `encode_global`.
+            guidance: [B] scales; held on the CPU it saves waiting for the device.
+
+        Returns:
+            Velocity [B, 64, 236], float32.
+        """
+        guided = (guidance != 1).nonzero().flatten().to(latents.device)
+        sequence = self._embed_sequence(latents, timesteps, global_embeds)
+        velocity = self._predict(torch.cat([sequence, sequence[guided]]), context, latents.shape[-1])
+        conditional, unconditional = velocity.tensor_split([latents.shape[0]])
+        scale = guidance.to(velocity)[guided, None, None]
+        return conditional.index_copy(0, guided, unconditional + (conditional[guided] - unconditional) * scale)
+
+    def _embed_sequence(self, latents: Tensor, timesteps: Tensor, global_embeds: Tensor) -> Tensor:
+        """[B, 364 + 236, width]: the global tokens with the timestep added, then the latents."""
+        latents = latents.to(self.dtype)
+        embedded = self.proj_in((latents + self.conv_in(latents)).mT)
+        return torch.cat([global_embeds + self.embed_timestep(timesteps)[:, None], embedded], dim=1)
+
+    def _predict(self, sequence: Tensor, context: ContextBatch, frames: int) -> Tensor:
+        """Run the blocks and read the velocity off the last `frames` positions, in float32."""
+        rotary = self._rotary(sequence)
+        for block, key, value in zip(self.transformer_blocks, context.keys, context.values, strict=True):
+            sequence = block(sequence, rotary, key, value, context.mask)
+        velocity = self.proj_out(sequence[:, -frames:]).mT
+        return (velocity + self.conv_out(velocity)).float()
+
+    def _rotary(self, sequence: Tensor) -> Rotary:
+        positions = torch.arange(sequence.shape[1], device=sequence.device)
+        return get_1d_rotary_pos_embed(self.rotary_dim, positions, use_real=True, repeat_interleave_real=False)
