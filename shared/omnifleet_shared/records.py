@@ -1,0 +1,38 @@
+"""The base of every record on the wire."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+JobId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+"""Letters, digits, `_` and `-`: a job id becomes part of storage keys and Redis keys."""
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=10_000)]
+"""1 to 10,000 characters, without the white space around them."""
+
+
+class Record(BaseModel):
+    """Frozen, JSON both ways, unknown fields and non-finite numbers refused."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+    )
+
+
+class Media(Record):
+    """A file in object storage that a job reads."""
+
+    uri: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
+    """`s3://bucket/key` or `file:///path`, inside the configured storage."""
+    sha256: Sha256 | None = None
+    """Checked by the worker after fetching, where known."""
+    bytes: Annotated[int, Field(ge=0)] | None = None
+    """Size, where known."""

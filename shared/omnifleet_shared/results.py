@@ -1,0 +1,120 @@
+"""What comes back: result, progress and status records."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from .errors import InvalidMessage
+from .jobs import AudioFormat, check_record, payload_sample
+from .names import SCHEMA_VERSION
+from .records import JobId, Record, Sha256
+from .tasks import Namespace
+
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class Artifact(Record):
+    """The audio that a job made."""
+
+    uri: str
+    """Where it lies, for whoever has access to the storage."""
+    url: str
+    """A link that works without credentials until it expires (`file://` for folder storage)."""
+    sha256: Sha256
+    bytes: Annotated[int, Field(ge=1)]
+    format: AudioFormat
+    sample_rate: Annotated[int, Field(ge=1)]
+    channels: Annotated[int, Field(ge=1)]
+    seconds: Seconds
+
+
+class ModelInfo(Record):
+    """Which model made the result, and under which licence it may be used."""
+
+    name: str
+    revision: str
+    licence: str
+
+
+class Timings(Record):
+    """Seconds spent in each stage of the attempt that succeeded; a stage that the task does not have is 0."""
+
+    queued: Seconds = 0.0
+    """From submission to a worker's first look, earlier attempts included."""
+    fetched: Seconds = 0.0
+    decoded: Seconds = 0.0
+    conditioned: Seconds = 0.0
+    """From entering the engine to the first step: waiting for a place, prefill, prompts, voice."""
+    sampled: Seconds = 0.0
+    """Diffusion steps and VAE, or the tokens of an answer."""
+    encoded: Seconds = 0.0
+    stored: Seconds = 0.0
+
+
+class JobResult(Record):
+    """What a job made: an artifact or a text."""
+
+    schema_version: Annotated[int, Field(ge=1, le=SCHEMA_VERSION)] = SCHEMA_VERSION
+    job_id: JobId
+    namespace: Namespace
+    task: str
+    artifact: Artifact | None = None
+    text: str | None = None
+    model: ModelInfo
+    seed: int
+    attempts: Annotated[int, Field(ge=1)]
+    """Times that a worker started the job, this one included."""
+    timings: Timings
+
+    @model_validator(mode="after")
+    def _artifact_or_text(self) -> Self:
+        if (self.artifact is None) == (self.text is None):
+            raise ValueError("a result is either an artifact or a text")
+        return self
+
+
+class Progress(Record):
+    """How far a running job is."""
+
+    step: Annotated[int, Field(ge=0)] = 0
+    """Diffusion steps done, or tokens written."""
+    steps: Annotated[int, Field(ge=0)] = 0
+    """Steps in all, or the most tokens that will be written; 0 while not yet known."""
+    eta: Seconds | None = None
+    """Seconds to the last step, once there is a pace to tell from."""
+
+
+class JobStatus(StrEnum):
+    """Where a job is in its life."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    RETRYING = "retrying"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more will happen to the job."""
+        return self in (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+
+def read_result(payload: object) -> JobResult:
+    """The result in a decoded JSON record.
+
+    Raises:
+        InvalidMessage: not a result record.
+        SchemaTooNew: written by a newer release.
+    """
+    record = check_record(payload, "result")
+    try:
+        return JobResult.model_validate(record)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        problem = f"not a result record: {where or 'result'}: {first['msg']}"
+        raise InvalidMessage(problem, "result", "Upgrade whichever side is older", payload_sample(payload)) from error

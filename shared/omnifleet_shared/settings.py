@@ -1,0 +1,60 @@
+"""Settings that producers and workers share, from `OMNIFLEET_*` in the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .errors import InvalidSetting
+from .names import MODEL
+
+MEBIBYTE = 2**20
+S = TypeVar("S", bound="FleetSettings")
+
+
+class FleetSettings(BaseSettings):
+    """Where the fleet's Redis and storage are. Credentials for S3 come from the standard `AWS_*` variables."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="OMNIFLEET_", frozen=True, extra="ignore", use_attribute_docstrings=True, env_ignore_empty=True
+    )
+
+    redis_url: str = "redis://localhost:6379/0"
+    """Redis that carries jobs and their results."""
+    redis_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5.0
+    """Seconds to wait for Redis before an operation fails with BrokerUnavailable."""
+    queue: str = MODEL
+    """Queue that jobs are sent to and workers take them from."""
+    result_lifetime: Annotated[int, Field(ge=60)] = 7 * 24 * 3600
+    """Seconds that a job's state and result record stay in Redis. The audio itself stays in storage."""
+    visibility_timeout: Annotated[int, Field(ge=10)] = 3600
+    """Seconds after which Redis hands a job that nobody acknowledged to another worker; more than the longest job."""
+    storage: str = f"file://{Path.home()}/.omnifleet/storage"
+    """Home of all media: `s3://bucket/prefix`, or `file:///folder` that producers and workers both see."""
+    s3_endpoint: str | None = None
+    """Endpoint of an S3-compatible service such as MinIO; AWS when absent."""
+    s3_region: str = "us-east-1"
+    """Region that requests are signed for."""
+    s3_path_style: bool = True
+    """Bucket in the path, as MinIO wants it, not in the host name."""
+    url_lifetime: Annotated[int, Field(ge=1, le=7 * 24 * 3600)] = 24 * 3600
+    """Seconds that a presigned link works."""
+    max_input_bytes: Annotated[int, Field(ge=1)] = 512 * MEBIBYTE
+    """Largest media file that is taken."""
+
+
+def load_settings(cls: type[S], **values: object) -> S:
+    """The settings, from keyword arguments first and the environment second.
+
+    Raises:
+        InvalidSetting: a setting that does not parse; names the variable.
+    """
+    try:
+        return cls(**values)  # pyright: ignore[reportArgumentType]
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = f"OMNIFLEET_{'_'.join(str(part) for part in first['loc']).upper()}"
+        raise InvalidSetting(f"{first.get('input')!r} will not do: {first['msg']}", name) from error

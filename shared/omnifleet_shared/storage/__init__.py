@@ -1,0 +1,26 @@
+"""Object storage: one small interface, two homes (any S3 API, or a local folder)."""
+
+from __future__ import annotations
+
+from ..errors import InvalidSetting
+from ..settings import FleetSettings
+from .base import Storage, StoredObject
+from .folder import FolderStorage
+from .s3 import S3Storage
+
+__all__ = ["FolderStorage", "S3Storage", "Storage", "StoredObject", "open_storage"]
+
+
+def open_storage(settings: FleetSettings) -> Storage:
+    """The storage that `settings.storage` names.
+
+    Raises:
+        InvalidSetting: neither an `s3://` nor a `file://` URI.
+    """
+    scheme, _, place = settings.storage.partition("://")
+    if scheme == "s3" and place.partition("/")[0]:
+        return S3Storage(settings)
+    if scheme == "file" and place.startswith("/"):
+        return FolderStorage(place)
+    remedy = "Use s3://bucket/prefix or file:///folder"
+    raise InvalidSetting(f"{settings.storage!r} is no storage", "OMNIFLEET_STORAGE", remedy)

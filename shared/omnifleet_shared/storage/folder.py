@@ -1,0 +1,108 @@
+"""A local folder as object storage: for one machine, or a folder that all machines mount."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Self
+from urllib.parse import quote, unquote, urlsplit
+
+from ..errors import ForeignURI, MediaNotFound, StorageRefused, StorageUnavailable
+from .base import ByteStream, Storage, StoredObject
+
+
+class FolderStorage(Storage):
+    """`file://` URIs below one folder, which is made on first use."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder).expanduser().resolve()
+
+    def uri(self, key: str) -> str:
+        return f"file://{quote(str(self.folder / key))}"
+
+    def key(self, uri: str) -> str:
+        try:
+            parts = urlsplit(uri)
+            if parts.scheme != "file" or parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
+                raise self._foreign(uri)
+            # resolve() follows links and `..`, so that neither leads out of the folder.
+            path = Path(unquote(parts.path)).resolve()
+            key = path.relative_to(self.folder).as_posix()
+        except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+            raise self._foreign(uri) from error
+        if key == ".":
+            raise self._foreign(uri)
+        return key
+
+    def stat(self, uri: str) -> StoredObject | None:
+        path = self._path(uri)
+        with _typed_errors():
+            return StoredObject(uri=uri, bytes=path.stat().st_size) if path.is_file() else None
+
+    def put(self, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
+        path = self._path(self.uri(key))
+        with _typed_errors():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as part:
+                try:
+                    shutil.copyfileobj(source, part)
+                    part.flush()
+                    os.fsync(part.fileno())
+                    # Before it is visible, so that nobody finds it and may not read it.
+                    os.fchmod(part.fileno(), 0o644)
+                    Path(part.name).replace(path)
+                except BaseException:
+                    Path(part.name).unlink()
+                    raise
+            return StoredObject(uri=self.uri(key), bytes=path.stat().st_size)
+
+    def open(self, uri: str) -> ByteStream:
+        path = self._path(uri)
+        with _typed_errors():
+            if not path.is_file():
+                raise MediaNotFound(f"nothing is stored at {uri}", "uri", "Upload the file first")
+            return _TypedFile(path.open("rb"))
+
+    def url(self, uri: str, lifetime: int) -> str:
+        return self.uri(self.key(uri))
+
+    def _path(self, uri: str) -> Path:
+        return self.folder / self.key(uri)
+
+    def _foreign(self, uri: str) -> ForeignURI:
+        problem = f"{uri[:200]!r} is outside the storage file://{self.folder}"
+        return ForeignURI(problem, "uri", "Upload the file, or put it there")
+
+
+class _TypedFile:
+    """A file whose folder, mounted from elsewhere, can go away while it is read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int, /) -> bytes:
+        with _typed_errors():
+            return self._file.read(size)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+
+@contextmanager
+def _typed_errors() -> Iterator[None]:
+    try:
+        yield
+    except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
+        raise StorageRefused(f"the folder refuses: {error}", "storage", "Check its owner and rights") from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise StorageRefused(f"the folder refuses: {error}", "uri", "Use a shorter name") from error
+        raise StorageUnavailable(f"the folder does not answer: {error}", "storage") from error

@@ -1,0 +1,161 @@
+"""Any S3 API (AWS, MinIO, Ceph…) as object storage, through boto3."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, Self
+from urllib.parse import unquote, urlsplit
+
+import boto3
+from boto3.exceptions import S3UploadFailedError
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+)
+
+from ..errors import ForeignURI, InvalidSetting, MediaNotFound, OmnifleetError, StorageRefused, StorageUnavailable
+from ..settings import MEBIBYTE, FleetSettings
+from .base import ByteStream, Storage, StoredObject
+
+MULTIPART_ABOVE = 64 * MEBIBYTE
+ABSENT = {"404", "NoSuchKey", "NotFound"}
+BUSY = {"SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "Throttling", "ThrottlingException", "InternalError"}
+
+
+class S3Storage(Storage):
+    """`s3://bucket/prefix`; one thread-safe client. Credentials as boto3 finds them (`AWS_*`, profile, role)."""
+
+    def __init__(self, settings: FleetSettings) -> None:
+        place = urlsplit(settings.storage)
+        self.bucket = place.netloc
+        self.prefix = f"{place.path.strip('/')}/" if place.path.strip("/") else ""
+        self._client = _client(settings)
+
+    def uri(self, key: str) -> str:
+        return f"s3://{self.bucket}/{self.prefix}{key}"
+
+    def key(self, uri: str) -> str:
+        home = self.uri("")
+        key = uri.removeprefix(home)
+        decoded = unquote(key)
+        if not uri.startswith(home) or not key or "?" in key or "#" in key or ".." in decoded.split("/"):
+            raise ForeignURI(f"{uri[:200]!r} is outside the storage {home}", "uri", "Upload the file, or put it there")
+        return key
+
+    def stat(self, uri: str) -> StoredObject | None:
+        key = self.key(uri)
+        try:
+            head = self._client.head_object(Bucket=self.bucket, Key=self.prefix + key)
+        except ClientError as error:
+            if _code(error) in ABSENT:
+                return None
+            raise _typed(error) from error
+        except BotoCoreError as error:
+            raise _typed(error) from error
+        return StoredObject(uri=uri, bytes=int(head["ContentLength"]))
+
+    def put(self, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
+        start = source.tell()
+        with _typed_errors():
+            self._client.upload_fileobj(
+                _Unclosed(source),
+                self.bucket,
+                self.prefix + key,
+                ExtraArgs={"ContentType": content_type},
+                Config=TransferConfig(multipart_threshold=MULTIPART_ABOVE, multipart_chunksize=16 * MEBIBYTE),
+            )
+        return StoredObject(uri=self.uri(key), bytes=source.tell() - start)
+
+    def open(self, uri: str) -> ByteStream:
+        key = self.key(uri)
+        with _typed_errors(uri):
+            body = self._client.get_object(Bucket=self.bucket, Key=self.prefix + key)["Body"]
+            return _TypedStream(body)
+
+    def url(self, uri: str, lifetime: int) -> str:
+        params = {"Bucket": self.bucket, "Key": self.prefix + self.key(uri)}
+        with _typed_errors():
+            return str(self._client.generate_presigned_url("get_object", Params=params, ExpiresIn=lifetime))
+
+
+def _client(settings: FleetSettings) -> Any:
+    config = Config(
+        signature_version="s3v4",
+        connect_timeout=5,
+        read_timeout=30,
+        max_pool_connections=64,
+        retries={"mode": "standard", "max_attempts": 3},
+        s3={"addressing_style": "path" if settings.s3_path_style else "virtual"},
+    )
+    try:
+        return boto3.session.Session().client(  # pyright: ignore[reportUnknownMemberType]
+            "s3", endpoint_url=settings.s3_endpoint, region_name=settings.s3_region, config=config
+        )
+    except ValueError as error:
+        remedy = "Use http://host:port or https://host"
+        raise InvalidSetting(f"{settings.s3_endpoint!r} is no URL", "OMNIFLEET_S3_ENDPOINT", remedy) from error
+
+
+class _Unclosed:
+    """boto3 closes what it uploads; the caller's file is the caller's."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self.read = source.read
+        self.seek = source.seek
+        self.tell = source.tell
+        self.seekable = source.seekable
+
+    def close(self) -> None:
+        """Left to the caller."""
+
+
+class _TypedStream:
+    """A body whose connection can break while it is read."""
+
+    def __init__(self, body: Any) -> None:
+        self._body = body
+
+    def read(self, size: int, /) -> bytes:
+        with _typed_errors():
+            return bytes(self._body.read(size))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._body.close()
+
+
+@contextmanager
+def _typed_errors(uri: str = "") -> Iterator[None]:
+    try:
+        yield
+    except (ClientError, BotoCoreError, S3UploadFailedError) as error:
+        raise _typed(error, uri) from error
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _typed(error: Exception, uri: str = "") -> OmnifleetError:
+    cause = error.__context__ if isinstance(error, S3UploadFailedError) else error
+    if isinstance(cause, NoCredentialsError | PartialCredentialsError):
+        return StorageRefused("there are no S3 credentials", "storage", "Set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY")
+    if isinstance(cause, ParamValidationError):
+        return StorageRefused(f"S3 has no such names: {error}", "storage", "Check the bucket's name and the key")
+    if not isinstance(cause, ClientError):
+        return StorageUnavailable(f"the object storage does not answer: {error}", "storage")
+    code, status = _code(cause), int(cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    if code in ABSENT and uri:
+        return MediaNotFound(f"nothing is stored at {uri}", "uri", "Upload the file first")
+    if code in BUSY or status >= 500 or status == 429:
+        return StorageUnavailable(f"the object storage is busy ({code})", "storage")
+    remedy = "Check credentials, rights and the bucket's name"
+    return StorageRefused(f"the object storage refuses ({code})", "storage", remedy)

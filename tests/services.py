@@ -1,0 +1,129 @@
+"""Real servers for tests: Redis, and an S3 API (MinIO, or moto where MinIO is not at hand)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import redis as redis_py
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until(ready: Callable[[], bool], seconds: float = 30, what: str = "the condition") -> None:
+    until = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > until:
+            raise TimeoutError(f"{what} did not come true within {seconds} s")
+        time.sleep(0.05)
+
+
+@contextmanager
+def process(*command: str | Path, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is ended with the block, gently first."""
+    child = subprocess.Popen(
+        [str(part) for part in command],
+        env=os.environ | (env or {}),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield child
+    finally:
+        child.terminate()
+        try:
+            child.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+@dataclass
+class RedisServer:
+    port: int
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def client(self) -> redis_py.Redis:
+        return redis_py.Redis(port=self.port)
+
+    @contextmanager
+    def running(self) -> Iterator[RedisServer]:
+        binary = shutil.which("redis-server")
+        assert binary, "redis-server is not installed: apt-get install redis-server"
+        options = ["--port", str(self.port), "--dir", str(self.folder), "--save", "", "--appendonly", "yes"]
+        with process(binary, "--bind", "127.0.0.1", *options):
+            wait_until(self._answers, what="redis-server")
+            yield self
+
+    def _answers(self) -> bool:
+        with suppress(redis_py.RedisError):
+            return bool(self.client().ping())
+        return False
+
+
+@dataclass(frozen=True)
+class S3Server:
+    endpoint: str
+    access_key: str
+    secret_key: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
+
+    def client(self) -> Any:
+        import boto3
+
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+        )
+
+
+@contextmanager
+def s3_server(folder: Path) -> Iterator[S3Server]:
+    """The endpoint in OMNIFLEET_TEST_S3_ENDPOINT, else MinIO from the PATH, else moto's server."""
+    if endpoint := os.environ.get("OMNIFLEET_TEST_S3_ENDPOINT"):
+        yield S3Server(endpoint, os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
+        return
+    server = S3Server(f"http://127.0.0.1:{free_port()}", "omnifleet-test", "omnifleet-test-secret")
+    minio = shutil.which("minio")
+    if minio:
+        address, console = server.endpoint.removeprefix("http://"), f"127.0.0.1:{free_port()}"
+        command = [minio, "server", str(folder), "--quiet", "--address", address, "--console-address", console]
+    else:
+        port = server.endpoint.rpartition(":")[2]
+        moto = shutil.which("moto_server")
+        assert moto, "neither minio nor moto_server is installed: make test installs moto"
+        command = [moto, "--host", "127.0.0.1", "--port", port]
+    env = {"MINIO_ROOT_USER": server.access_key, "MINIO_ROOT_PASSWORD": server.secret_key}
+    with process(*command, env=env):
+        wait_until(lambda: _lists_buckets(server), what=command[0])
+        yield server
+
+
+def _lists_buckets(server: S3Server) -> bool:
+    try:
+        server.client().list_buckets()
+    except Exception:  # anything until it is up
+        return False
+    return True
