@@ -1,0 +1,170 @@
+"""Audio and video files for tests, made on the spot: every format that a user may send, and broken ones."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal, cast
+
+import av
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+_LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+
+# By name: container, encoder, its sample format, options of the muxer.
+_AV_FORMATS: dict[str, tuple[str, str, str, dict[str, str]]] = {
+    "mp3": ("mp3", "libmp3lame", "fltp", {}),
+    "mp3-without-length": ("mp3", "libmp3lame", "fltp", {"write_xing": "0"}),
+    "aac": ("adts", "aac", "fltp", {}),
+    "m4a": ("mp4", "aac", "fltp", {}),
+    "m4a-faststart": ("mp4", "aac", "fltp", {"movflags": "faststart"}),
+    "m4a-fragmented": ("mp4", "aac", "fltp", {"movflags": "empty_moov", "frag_duration": "200000"}),
+    "opus": ("ogg", "libopus", "flt", {}),
+    "webm": ("webm", "libopus", "flt", {}),
+    "mov": ("mov", "pcm_s16le", "s16", {}),
+    "mkv": ("matroska", "flac", "s16", {}),
+}
+_SOUNDFILE_FORMATS = {
+    "wav": ("WAV", "PCM_16"),
+    "wav-u8": ("WAV", "PCM_U8"),
+    "wav-24": ("WAV", "PCM_24"),
+    "wav-32": ("WAV", "PCM_32"),
+    "wav-float": ("WAV", "FLOAT"),
+    "wav-double": ("WAV", "DOUBLE"),
+    "flac": ("FLAC", "PCM_16"),
+    "flac-24": ("FLAC", "PCM_24"),
+    "ogg": ("OGG", "VORBIS"),
+}
+FORMATS = (*_SOUNDFILE_FORMATS, *_AV_FORMATS)
+"""Every name that `encode` takes. `opus` and `webm` take 8, 12, 16, 24 and 48 kHz only."""
+
+Rotation = Literal[0, 90, 180, 270]
+
+
+def tone(
+    seconds: float, rate: int, channels: int = 1, *, hertz: float = 440.0, level: float = 0.5
+) -> NDArray[np.float32]:
+    """A sine [channels, n] of `level` full scale; channel k sounds at (k + 1) times `hertz`."""
+    times = np.arange(round(seconds * rate)) / rate
+    return np.stack([level * np.sin(2 * np.pi * hertz * (k + 1) * times) for k in range(channels)]).astype(np.float32)
+
+
+def encode(format: str, samples: NDArray[np.float32], rate: int) -> bytes:
+    """A file of `samples` [channels, n] in one of `FORMATS`."""
+    if format in _SOUNDFILE_FORMATS:
+        container, subtype = _SOUNDFILE_FORMATS[format]
+        target = io.BytesIO()
+        soundfile.write(target, samples.T, rate, format=container, subtype=subtype)
+        return target.getvalue()
+    return _encode_with_av(format, samples, rate)
+
+
+def wav(seconds: float = 1.0, rate: int = 44_100, channels: int = 1) -> bytes:
+    """A wav file of a tone, 16 bits."""
+    return encode("wav", tone(seconds, rate, channels), rate)
+
+
+def cut(data: bytes, share: float) -> bytes:
+    """The first `share` of a file, as a broken upload leaves it."""
+    return data[: int(len(data) * share)]
+
+
+def video(
+    seconds: float = 1.0,
+    fps: float = 25.0,
+    size: tuple[int, int] = (64, 48),
+    codec: str = "libx264",
+    rotation: Rotation = 0,
+    *,
+    container: str = "mp4",
+    times: list[float] | None = None,
+    audio_rate: int | None = None,
+    faststart: bool = False,
+) -> bytes:
+    """A film whose frames tell their number (up to 63), see `frame_number`; the top of each frame is red.
+
+    Args:
+        seconds: length; not looked at with `times`, where the muxer chooses how long the last frame lasts.
+        fps: frames per second.
+        size: width and height in pixels, as stored.
+        codec: PyAV's encoder: libx264, mpeg4, libvpx, libvpx-vp9…
+        rotation: degrees counter-clockwise that a player must turn the frames (mp4 and mov).
+        container: mp4, mov, webm or matroska.
+        times: the frames' own times in seconds, for a variable frame rate.
+        audio_rate: adds a tone at that many samples per second.
+        faststart: the index before the frames, so that a cut file can still be opened.
+    """
+    times = times if times is not None else [k / fps for k in range(round(seconds * fps))]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "film"
+        options = {"movflags": "faststart"} if faststart else {}
+        with av.open(str(path), "w", format=container, options=options) as out:
+            film = cast(av.VideoStream, out.add_stream(codec, rate=Fraction(fps).limit_denominator(1001)))
+            film.width, film.height, film.pix_fmt = *size, "yuv420p"
+            film.codec_context.time_base = Fraction(1, 1000)
+            sound_codec, sample_format = ("libopus", "flt") if container == "webm" else ("aac", "fltp")
+            sound = None if audio_rate is None else out.add_stream(sound_codec, audio_rate, layout="mono")
+            for number, when in enumerate(times):
+                frame = av.VideoFrame.from_ndarray(_picture(number, size), format="rgb24")
+                frame.pts, frame.time_base = round(when * 1000), Fraction(1, 1000)
+                out.mux(film.encode(frame))
+            out.mux(film.encode(None))
+            if sound is not None and audio_rate is not None:
+                _mux_sound(out, cast(av.AudioStream, sound), tone(seconds, audio_rate), audio_rate, sample_format)
+        return _rotated(path.read_bytes(), rotation)
+
+
+def frame_number(picture: NDArray[np.uint8]) -> int:
+    """The number that `video` wrote into an upright frame [H, W, 3] as the grey of its lower half."""
+    lower = picture[picture.shape[0] * 3 // 4 :]
+    return round(float(lower.mean()) / 4)
+
+
+def _picture(number: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+    width, height = size
+    picture = np.full((height, width, 3), min(255, number * 4), np.uint8)
+    picture[: height // 4] = (255, 0, 0)
+    return picture
+
+
+def _encode_with_av(format: str, samples: NDArray[np.float32], rate: int) -> bytes:
+    container, codec, sample_format, options = _AV_FORMATS[format]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "sound"
+        with av.open(str(path), "w", format=container, options=options) as out:
+            stream = cast(av.AudioStream, out.add_stream(codec, rate=rate, layout=_LAYOUTS[len(samples)]))
+            stream.codec_context.format = sample_format
+            _mux_sound(out, stream, samples, rate, sample_format)
+        return path.read_bytes()
+
+
+def _mux_sound(
+    out: av.container.OutputContainer,
+    stream: av.AudioStream,
+    samples: NDArray[np.float32],
+    rate: int,
+    sample_format: str,
+) -> None:
+    data: NDArray[np.float32] | NDArray[np.int16] = (
+        samples if sample_format.startswith("flt") else (samples * 32_767).astype(np.int16)
+    )
+    data = data if sample_format.endswith("p") else data.T.reshape(1, -1)
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(data), format=sample_format, layout=_LAYOUTS[len(samples)])
+    frame.sample_rate, frame.pts = rate, 0
+    out.mux(stream.encode(frame))
+    out.mux(stream.encode(None))
+
+
+def _rotated(film: bytes, rotation: Rotation) -> bytes:
+    """The mp4 with its first track's display matrix turned; PyAV has no way to write one."""
+    if not rotation:
+        return film
+    cos, sin = {90: (0, -1), 180: (-1, 0), 270: (0, 1)}[rotation]
+    one = 1 << 16
+    matrix = [cos * one, sin * one, 0, -sin * one, cos * one, 0, 0, 0, 1 << 30]
+    at = film.index(b"tkhd") + 44
+    return film[:at] + b"".join(value.to_bytes(4, "big", signed=True) for value in matrix) + film[at + 36 :]

@@ -1,0 +1,74 @@
+"""What is done to samples between decoding and the model, and after it."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchaudio.functional import resample as torchaudio_resample
+
+from omnifleet_worker.media.decode import Audio
+
+# torchaudio's filter has the two rates' reduced terms as its sides: a file at 44,101 Hz would ask for gigabytes.
+# Up to this denominator all rates in use come out exactly, others within a millionth of their pitch.
+_MAX_RATIO_DENOMINATOR = 1_000
+
+_TRIM_FRAME_SECONDS = 0.01
+
+
+def resample(audio: Audio, rate: int) -> Audio:
+    """Resample with torchaudio's windowed sinc; the same object if the rate is right already.
+
+    Args:
+        audio: float32 [channels, n].
+        rate: samples per second wanted, > 0.
+
+    Returns:
+        float32 [channels, about n * rate / audio.sample_rate]; at least one sample if there was one.
+    """
+    if audio.sample_rate == rate:
+        return audio
+    ratio = Fraction(rate, audio.sample_rate).limit_denominator(_MAX_RATIO_DENOMINATOR)
+    samples = torch.from_numpy(np.ascontiguousarray(audio.samples))
+    resampled = torchaudio_resample(samples, ratio.denominator, ratio.numerator)
+    return Audio(resampled.numpy(), rate)
+
+
+def to_mono(audio: Audio) -> Audio:
+    """The mean of the channels, float32 [1, n]; the same object if there is one channel only."""
+    if audio.samples.shape[0] == 1:
+        return audio
+    return Audio(audio.samples.mean(axis=0, keepdims=True, dtype=np.float32), audio.sample_rate)
+
+
+def trim_silence(samples: NDArray[np.float32], sample_rate: int, below_peak_db: float = 30.0) -> NDArray[np.float32]:
+    """Cut the silence at both ends, in frames of 10 ms; silence in between stays.
+
+    Args:
+        samples: float32 [channels, n].
+        sample_rate: samples per second and channel.
+        below_peak_db: a frame is silent if its level (RMS over all channels) lies more decibels than this under
+            the loudest frame's. Default 30 dB.
+
+    Returns:
+        A view float32 [channels, m] of the input with 0 < m <= n; all of it if it is silent throughout.
+    """
+    size = max(1, round(sample_rate * _TRIM_FRAME_SECONDS))
+    power = _frame_power(samples, size)
+    if power.size == 0 or power.max() == 0:
+        return samples
+    (loud,) = np.nonzero(power >= power.max() * 10 ** (-below_peak_db / 10))
+    return samples[:, loud[0] * size : (loud[-1] + 1) * size]
+
+
+def _frame_power(samples: NDArray[np.float32], size: int) -> NDArray[np.float64]:
+    """Mean square of each frame of `size` samples, over all channels; the last one may be shorter."""
+    starts = np.arange(0, samples.shape[1], size)
+    squares: NDArray[np.float64] = np.square(samples, dtype=np.float64).mean(axis=0)
+    if not starts.size:
+        return squares
+    lengths = np.diff(np.append(starts, samples.shape[1]))
+    power: NDArray[np.float64] = np.add.reduceat(squares, starts) / lengths
+    return power

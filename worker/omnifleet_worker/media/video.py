@@ -1,0 +1,159 @@
+"""Video files to frames at an even pace."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+from numpy.typing import NDArray
+from omnifleet_shared.errors import MediaEmpty
+
+from omnifleet_worker.media.limits import DEFAULT_LIMITS, MediaLimits
+from omnifleet_worker.media.reader import MediaReader, open_media
+
+# A frame is taken for a moment that it misses by less than this: containers round times to a millisecond.
+_ROUNDING_SECONDS = 0.0011
+
+# Enough for real-time 4K; libav's own default is one per core for every file that is being decoded.
+_DECODER_THREADS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Video:
+    """Decoded video at an even pace.
+
+    Args:
+        frames: uint8 [T, H, W, 3], RGB, upright; frame k is what is shown k / frames_per_second after the start.
+        frames_per_second: the pace that was asked for.
+        seconds: length of the source that the frames cover; at most the `max_seconds` asked for.
+    """
+
+    frames: NDArray[np.uint8]
+    frames_per_second: float
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Shot:
+    """A decoded frame and the seconds from the start between which it is shown."""
+
+    frame: VideoFrame
+    start: float
+    end: float
+
+
+def decode_video(
+    data: bytes,
+    *,
+    frames_per_second: float,
+    max_seconds: float,
+    field: str = "video",
+    limits: MediaLimits = DEFAULT_LIMITS,
+) -> Video:
+    """Decode the pictures of an mp4, mov, mkv or webm file, chosen by their presentation time.
+
+    Any frame rate, constant or variable, comes out at the pace asked for, by repeating and leaving out frames.
+    Rotation is applied; frames with a side over `limits.max_frame_side` pixels are scaled down to it. Pixels are
+    taken as square. Only the frames chosen are kept.
+
+    Args:
+        data: the whole file.
+        frames_per_second: the pace of the frames wanted, > 0.
+        max_seconds: how much of the beginning is wanted, > 0; what follows is not decoded.
+        field: the request's field, for errors.
+        limits: what is allowed.
+
+    Returns:
+        At least one frame, uint8 [T, H, W, 3].
+
+    Raises:
+        ValueError: `frames_per_second` or `max_seconds` is not positive.
+        MediaEmpty: no bytes, or no frames.
+        MediaUnreadable: not video, damaged or cut off.
+        MediaTooLarge: more bytes, streams, pixels, memory or decoding time than allowed.
+        MediaTooLong: the source is longer than `limits.max_seconds`.
+    """
+    if not (frames_per_second > 0 and max_seconds > 0):
+        raise ValueError("frames_per_second and max_seconds must be positive")
+    with open_media(data, kind="video", field=field, limits=limits) as reader:
+        _prepare_decoder(reader, limits)
+        pictures, seconds = _choose_frames(reader, frames_per_second, max_seconds, limits)
+    if not pictures:
+        raise MediaEmpty("the file holds no frames", field, "Send a file with pictures")
+    return Video(np.stack(pictures), frames_per_second, seconds)
+
+
+def _prepare_decoder(reader: MediaReader, limits: MediaLimits) -> None:
+    context = cast(VideoCodecContext, reader.stream.codec_context)
+    context.thread_type = "AUTO"
+    context.thread_count = _DECODER_THREADS
+    context.options = {"max_pixels": str(limits.max_pixels)}
+    _check_pixels(reader, context.width, context.height, limits)
+
+
+def _choose_frames(
+    reader: MediaReader, pace: float, max_seconds: float, limits: MediaLimits
+) -> tuple[list[NDArray[np.uint8]], float]:
+    pictures: list[NDArray[np.uint8]] = []
+    seconds = 0.0
+    for shot in _shots(reader):
+        seconds = min(shot.end, max_seconds)
+        reader.check_seconds(shot.end)
+        wanted = _moments_before(shot.end, pace, max_seconds) - len(pictures)
+        if wanted > 0:
+            _check_pixels(reader, shot.frame.width, shot.frame.height, limits)
+            picture = _upright(shot.frame, limits.max_frame_side, pictures[0].shape if pictures else None)
+            reader.check_decoded_bytes((len(pictures) + wanted) * picture.nbytes)
+            pictures.extend([picture] * wanted)
+        if shot.end >= max_seconds:
+            return pictures, seconds
+    reader.check_complete(seconds)
+    return pictures, seconds
+
+
+def _shots(reader: MediaReader) -> Iterator[_Shot]:
+    """Each frame with the time that it is shown: until the next one begins, the last for its own duration."""
+    begin: float | None = None
+    before: VideoFrame | None = None
+    for frame in reader.frames(VideoFrame):
+        if frame.time is None:
+            continue
+        begin = frame.time if begin is None else begin
+        if before is not None:
+            yield _Shot(before, before.time - begin, max(before.time, frame.time) - begin)
+        before = frame
+    if before is not None and begin is not None:
+        yield _Shot(before, before.time - begin, before.time - begin + _duration(before, reader))
+
+
+def _duration(frame: VideoFrame, reader: MediaReader) -> float:
+    if frame.duration and frame.time_base:
+        return float(frame.duration * frame.time_base)
+    return float(1 / (reader.stream.average_rate or 25))
+
+
+def _moments_before(end: float, pace: float, max_seconds: float) -> int:
+    """How many of the moments 0, 1/pace, 2/pace… lie before `end`; at least the first."""
+    return max(1, math.ceil((min(end, max_seconds) - _ROUNDING_SECONDS) * pace))
+
+
+def _check_pixels(reader: MediaReader, width: int, height: int, limits: MediaLimits) -> None:
+    if width * height > limits.max_pixels:
+        problem = f"its frames are {width} x {height} pixels, and {limits.max_pixels} pixels are allowed"
+        raise reader.too_large(problem, "Scale it down")
+
+
+def _upright(frame: VideoFrame, max_side: int, shape: tuple[int, ...] | None) -> NDArray[np.uint8]:
+    """RGB [H, W, 3], rotated as the file asks; of `shape` if given, for a file whose size changes on the way."""
+    quarter_turns = round(frame.rotation / 90) % 4
+    shrink = min(1.0, max_side / max(frame.width, frame.height))
+    height, width = max(1, round(frame.height * shrink)), max(1, round(frame.width * shrink))
+    if shape is not None:
+        height, width = (shape[1], shape[0]) if quarter_turns % 2 else (shape[0], shape[1])
+    scaled = frame.reformat(width=width, height=height, format="rgb24", interpolation="AREA")
+    return np.ascontiguousarray(np.rot90(scaled.to_ndarray(), quarter_turns))
