@@ -1,0 +1,5 @@
+"""`python -m omnifleet_worker`, the same as `omnifleet-worker`."""
+
+from .cli import main
+
+main()

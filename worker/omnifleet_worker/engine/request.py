@@ -1,0 +1,89 @@
+"""What the engine is asked for. Host side only: no torch."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from omnifleet_shared.errors import DeadlineExceeded, JobCancelled, OmnifleetError
+from omnifleet_shared.jobs import Priority
+from omnifleet_shared.results import Progress
+
+from ..models.chat import Chat
+
+Kind = Literal["diffusion", "chat"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionInputs:
+    """One clip to sample: an 11 s window (MODEL.md, "Conditioning" and "Sampling")."""
+
+    prompt: Chat
+    speech: str | None = None
+    """What is to be said; the learned empty feature where nothing is."""
+    audio: np.ndarray | None = None
+    """Source of an edit or voice to speak with: mono float32 at 44.1 kHz."""
+    steps: int
+    guidance: float
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatInputs:
+    """One answer to write."""
+
+    chat: Chat
+    max_new_tokens: int
+    temperature: float
+    seed: int
+
+
+@dataclass(eq=False, kw_only=True)
+class Request:
+    """A place in the engine, from submission to outcome. Written by the engine's thread, read by any."""
+
+    inputs: DiffusionInputs | ChatInputs
+    priority: Priority = "interactive"
+    deadline: float | None = None
+    """Unix time after which the outcome is of no use."""
+    step: int = 0
+    """Steps or tokens done."""
+    cancelled: bool = False
+    outcome: Future[Any] = field(default_factory=Future)
+    """float32 samples [2, n] of a clip, or the text of an answer."""
+    submitted_at: float = field(default_factory=time.monotonic)
+    started_at: float | None = None
+    """When the first step could begin: admitted and conditioned."""
+
+    @property
+    def kind(self) -> Kind:
+        """Requests of one kind advance together."""
+        return "diffusion" if isinstance(self.inputs, DiffusionInputs) else "chat"
+
+    @property
+    def steps(self) -> int:
+        """Steps to take, or the most tokens that may be written."""
+        return self.inputs.steps if isinstance(self.inputs, DiffusionInputs) else self.inputs.max_new_tokens
+
+    def cancel(self) -> None:
+        """Ask for the request to be dropped at the next step boundary."""
+        self.cancelled = True
+
+    def progress(self) -> Progress:
+        """How far it is, with the time left at the pace so far."""
+        if self.started_at is None or self.step == 0:
+            return Progress(step=self.step, steps=self.steps)
+        pace = (time.monotonic() - self.started_at) / self.step
+        return Progress(step=self.step, steps=self.steps, eta=pace * (self.steps - self.step))
+
+    def refusal(self, now: float) -> OmnifleetError | None:
+        """Why nobody wants the outcome any more, if so. `now` is Unix time."""
+        if self.cancelled:
+            return JobCancelled("the job was cancelled", details={"step": self.step})
+        if self.deadline is not None and now > self.deadline:
+            problem = f"the deadline passed at step {self.step} of {self.steps}"
+            return DeadlineExceeded(problem, "deadline", "Allow more time, or ask for fewer steps")
+        return None

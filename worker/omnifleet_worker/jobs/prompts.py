@@ -1,0 +1,84 @@
+"""The sentences put to the model: the checkpoint's own where it was trained on them, this project's elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from omnifleet_shared.errors import CheckpointInvalid
+from omnifleet_shared.tasks import DescribedEdit, NamedUnderstanding, Question, StyleTransfer
+
+from ..models.chat import Chat
+
+QUESTIONS = {
+    "caption": "Describe what is heard and seen here in one or two sentences.",
+    "qa": "Answer this question about what is heard and seen here: {text}",
+    "classify": "Which sound events are in this clip? List each one with a category.",
+    "sources": "Which sound sources can be heard? List each one and when it is heard.",
+    "scene": "In what kind of place was this recorded? Name the place and what tells it.",
+    "speakers": "How many people speak, and who speaks when? Describe each voice.",
+    "gender": "Is each speaker's voice male or female? Answer for each speaker.",
+    "sarcasm": "Is the speaker sarcastic? Answer yes or no, and say what in words or tone tells it.",
+    "feedback": (
+        "A language learner says this. Compare the pronunciation with a native speaker's, phoneme by phoneme: "
+        "name each word that is off, the phonemes said and expected in IPA, and how to improve it."
+    ),
+}
+NOTES = {"feedback": " The learner meant to say: {text}"}
+"""How a text beside the media is put; for tasks not named here, as it is."""
+
+
+class Prompts:
+    """Chats for every task of one checkpoint.
+
+    Args:
+        sentences: the checkpoint's `prompts.json`: `system`, `edit` and `transcribe`.
+    """
+
+    def __init__(self, sentences: Mapping[str, Any]) -> None:
+        self._sentences = sentences
+
+    def sound(self, task: str, text: str) -> Chat:
+        """`t2a` and `t2m`: the full stop is added even where the text ends in one (MODEL.md, "Tasks")."""
+        return Chat(system=self._sentence("system", task.upper()), user=f"{text}.")
+
+    def speech(self) -> Chat:
+        """`tts` and `vc`: the text goes another way, so the user says nothing."""
+        return Chat(system=self._sentence("system", "TTS"), user="")
+
+    def edit(self, task: DescribedEdit | StyleTransfer) -> Chat:
+        """The edit sentence, filled in."""
+        words = {key: value for key, value in task.model_dump().items() if key in ("desc", "source", "target")}
+        sentence = self._sentence("edit", task.name.capitalize())
+        return Chat(system=self._sentence("system", "EDITING"), user=sentence.format(**words))
+
+    def transcription(self, **media: Any) -> Chat:
+        """What is said, and nothing else."""
+        return Chat(system=self._sentence("transcribe", "system"), user=self._sentence("transcribe", "user"), **media)
+
+    def question(self, task: Question | NamedUnderstanding, **media: Any) -> Chat:
+        """A question in the model's words, with the caller's system prompt where one is given."""
+        if task.name == "transcribe":
+            chat = self.transcription(**media)
+            note = f"\n{task.text}" if task.text else ""
+            return Chat(system=task.system or chat.system, user=chat.user + note, **media)
+        system = task.system or self._sentence("system", "UNDERSTANDING")
+        return Chat(system=system, user=_question(task), **media)
+
+    def _sentence(self, kind: str, name: str) -> str:
+        try:
+            return str(self._sentences[kind][name])
+        except KeyError as error:
+            remedy = "Convert the checkpoint again"
+            raise CheckpointInvalid(f"prompts.json has no {kind}.{name}", "prompts.json", remedy) from error
+
+
+def _question(task: Question | NamedUnderstanding) -> str:
+    if task.name == "question":
+        return task.text
+    sentence = QUESTIONS[task.name]
+    if task.text is None:
+        return sentence
+    if "{text}" in sentence:
+        return sentence.replace("{text}", task.text)
+    return sentence + NOTES.get(task.name, "\n{text}").replace("{text}", task.text)

@@ -1,0 +1,72 @@
+"""One thread a process that tells Redis how far jobs are, and tells jobs what Redis says. Engines never wait for it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from omnifleet_shared.errors import BrokerUnavailable
+from omnifleet_shared.job_states import JobStates
+
+from .jobs.run import JobRun
+
+logger = logging.getLogger(__name__)
+
+
+class JobMonitor:
+    """Publishes progress and looks for wishes to cancel, for all running jobs in two round trips.
+
+    Args:
+        states: of the fleet.
+        interval: seconds between two looks.
+    """
+
+    def __init__(self, states: JobStates, interval: float) -> None:
+        self._states = states
+        self._interval = interval
+        self._runs: dict[str, JobRun] = {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="job-monitor", daemon=True)
+
+    def start(self) -> None:
+        """Look on a thread of its own until `stop`."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @contextmanager
+    def watching(self, run: JobRun) -> Iterator[None]:
+        """Watch a job for the length of the block."""
+        with self._lock:
+            self._runs[run.job.job_id] = run
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._runs[run.job.job_id]
+
+    def look(self) -> None:
+        """Report and ask once."""
+        with self._lock:
+            runs = dict(self._runs)
+        if not runs:
+            return
+        self._states.write_progress({job_id: run.progress() for job_id, run in runs.items()})
+        for job_id in self._states.cancelled(list(runs)):
+            runs[job_id].cancel()
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(self._interval):
+            try:
+                self.look()
+            except BrokerUnavailable as error:
+                logger.warning("progress is not published: %s", error, extra={"action": "monitor_unreachable"})
+            except Exception:
+                logger.exception("the monitor failed, and goes on", extra={"action": "monitor_failed"})
