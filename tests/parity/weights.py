@@ -22,18 +22,29 @@ def draw(name: str, *shape: int) -> Tensor:
 
 
 def draw_weight(key: str, shape: list[int]) -> Tensor:
-    """One tensor of the tiny published checkpoint, by the rule of MODEL.md, "The parity files"."""
+    """One tensor of the published layout, by the rule of MODEL.md, "The parity files"."""
     if key.startswith("model.model.") and key.endswith(".beta"):
         return torch.zeros(shape)
     if key.endswith("inv_freq"):
         return 1 / 10_000 ** (torch.arange(0, 2 * shape[0], 2) / (2 * shape[0]))
     normal = draw(key, *shape)
-    if key.endswith((".gamma", "norm.weight", "weight_g")):
+    if key.endswith((".gamma", "norm.weight", "weight_g")) or _is_synchformer_norm(key):
         return 1 + 0.1 * normal
     if key.endswith("alpha"):
         return 0.1 * normal
     fan = math.prod(shape[1:]) if len(shape) > 1 else shape[0]
     return (normal.double() / math.sqrt(fan)).float()
+
+
+def _is_synchformer_norm(key: str) -> bool:
+    return key.startswith("vfeat_extractor.") and "norm" in key and key.endswith(".weight")
+
+
+def write_published_synchformer(path: Path) -> Path:
+    """Write the video encoder at its full size in the published layout (a state dict), about 530 MB."""
+    shapes = json.loads((DATA / "synchformer_state_dict_shapes.json").read_text())
+    torch.save({key: draw_weight(key, shape) for key, shape in shapes.items()}, path)
+    return path
 
 
 def write_published(path: Path) -> Path:

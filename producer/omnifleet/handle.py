@@ -1,0 +1,78 @@
+"""A submitted job in the hands of whoever waits for it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Generic, cast
+
+from omnifleet_shared.errors import ResultTimeout
+from omnifleet_shared.job_states import JobState
+from omnifleet_shared.results import JobStatus, Progress
+from omnifleet_shared.storage import Storage
+from typing_extensions import TypeVar
+
+from .results import JobResult, open_result
+from .transport import Transport
+
+R = TypeVar("R", bound=JobResult, default=JobResult, covariant=True)
+
+
+class JobHandle(Generic[R]):
+    """A job by its id. Made by a `Client`; every method may raise UnknownJob and BrokerUnavailable."""
+
+    def __init__(self, job_id: str, transport: Transport, storage: Storage, url_lifetime: int) -> None:
+        self._id = job_id
+        self._transport = transport
+        self._storage = storage
+        self._url_lifetime = url_lifetime
+
+    @property
+    def id(self) -> str:
+        """The job's id; `Client.job(id)` finds the job again from another process."""
+        return self._id
+
+    def result(self, timeout: float | None = None) -> R:
+        """Wait for the result.
+
+        Args:
+            timeout: seconds to wait; as long as it takes by default.
+
+        Raises:
+            ResultTimeout: not there in time; the job goes on.
+            OmnifleetError: the job failed, with the error's own class.
+        """
+        state = self._transport.wait(self._id, timeout)
+        if not state.status.is_final:
+            raise self._not_yet(state)
+        if state.error is not None:
+            raise state.error
+        assert state.result is not None, "a final state has a result or an error"
+        return cast(R, open_result(state.result, self._storage, self._url_lifetime))
+
+    def progress(self) -> Progress:
+        """Steps done and in all, and the seconds left; all zeros before the first step."""
+        return self._transport.progress(self._id)
+
+    def status(self) -> JobStatus:
+        """Where the job is in its life."""
+        return self._transport.read(self._id).status
+
+    def cancel(self) -> None:
+        """Ask for the job to be stopped: before it starts, or at its next step. `result` then raises JobCancelled.
+
+        Without effect on a job that is done.
+        """
+        self._transport.cancel(self._id)
+
+    def save(self, path: str | os.PathLike[str], timeout: float | None = None) -> Path:
+        """Wait for the result and write its audio, or its text, to a file. Raises as `result` and `Audio.save`."""
+        return self.result(timeout).save(path)
+
+    def __repr__(self) -> str:
+        return f"<JobHandle {self._id}>"
+
+    def _not_yet(self, state: JobState) -> ResultTimeout:
+        problem = f"job {self._id} is {state.status.value} and its result is not there yet"
+        details = {"job_id": self._id, "status": state.status.value}
+        return ResultTimeout(problem, "timeout", "The job goes on: ask for its result again", details)

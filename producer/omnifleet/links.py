@@ -1,0 +1,44 @@
+"""Downloading by presigned link, for callers who have no access of their own to the storage."""
+
+from __future__ import annotations
+
+import urllib.request
+from urllib.error import HTTPError
+
+from omnifleet_shared.errors import MediaTooLarge, OmnifleetError, StorageRefused, StorageUnavailable
+from omnifleet_shared.storage.base import read_at_most
+
+TIMEOUT = 30
+"""Seconds without a byte after which a download is given up."""
+
+
+def download(url: str, max_bytes: int) -> bytes:
+    """What the link leads to.
+
+    Raises:
+        StorageRefused: not a web link, expired, or nothing there any more.
+        StorageUnavailable: no answer.
+        MediaTooLarge: more than `max_bytes`.
+    """
+    # urllib would open file:// and ftp:// as well.
+    if not url.startswith(("https://", "http://")):
+        remedy = "Set OMNIFLEET_STORAGE to the workers' storage"
+        raise StorageRefused("the audio is in a storage that is not this process's", "storage", remedy)
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
+            data = read_at_most(answer, max_bytes)
+    except HTTPError as error:
+        error.close()
+        raise _refusal(error.code) from error
+    except OSError as error:
+        raise StorageUnavailable(f"the link does not answer: {error}", "url") from error
+    if len(data) > max_bytes:
+        raise MediaTooLarge(f"the link leads to more than {max_bytes:,} bytes", "url")
+    return data
+
+
+def _refusal(code: int) -> OmnifleetError:
+    if code >= 500 or code == 429:
+        return StorageUnavailable(f"the object storage is busy ({code})", "url")
+    remedy = "Links expire: read the result anew, or with credentials for the storage"
+    return StorageRefused(f"the link is refused ({code})", "url", remedy)

@@ -1,0 +1,46 @@
+"""Object storage in memory, for tests and for whatever runs in one process."""
+
+from __future__ import annotations
+
+import io
+from typing import BinaryIO
+
+from omnifleet_shared.errors import ForeignURI, MediaNotFound
+from omnifleet_shared.storage import Storage, StoredObject
+from omnifleet_shared.storage.base import ByteStream
+
+HOME = "s3://memory/"
+
+
+class MemoryStorage(Storage):
+    """`s3://memory/` URIs that live as long as this object. Its links lead nowhere."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        """Bytes by key."""
+
+    def uri(self, key: str) -> str:
+        return HOME + key
+
+    def key(self, uri: str) -> str:
+        key = uri.removeprefix(HOME)
+        if not uri.startswith(HOME) or not key:
+            raise ForeignURI(f"{uri[:200]!r} is outside the storage {HOME}", "uri", "Upload the file, or put it there")
+        return key
+
+    def stat(self, uri: str) -> StoredObject | None:
+        data = self.objects.get(self.key(uri))
+        return None if data is None else StoredObject(uri=uri, bytes=len(data))
+
+    def put(self, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
+        data = self.objects[key] = source.read()
+        return StoredObject(uri=self.uri(key), bytes=len(data))
+
+    def open(self, uri: str) -> ByteStream:
+        data = self.objects.get(self.key(uri))
+        if data is None:
+            raise MediaNotFound(f"nothing is stored at {uri}", "uri", "Upload the file first")
+        return io.BytesIO(data)
+
+    def url(self, uri: str, lifetime: int) -> str:
+        return f"https://memory.invalid/{self.key(uri)}?expires={lifetime}"

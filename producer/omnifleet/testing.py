@@ -1,0 +1,220 @@
+"""A fleet in memory, for the tests of whoever uses omnifleet: no Redis, no disk, no model.
+
+    omni = FakeClient(answer=lambda job: "hello" if job.task.name == "transcribe" else None)
+    assert omni.understand("transcribe", "call.mp3").result().text == "hello"
+    assert omni.jobs[0].task.name == "transcribe"
+
+Requests are checked as by a real client, and refused with the same errors.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import threading
+from array import array
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import soundfile
+from omnifleet_shared import results as records
+from omnifleet_shared.errors import DeadlineExceeded, JobCancelled, OmnifleetError, UnknownJob, error_from_wire
+from omnifleet_shared.job_states import JobState
+from omnifleet_shared.jobs import AudioFormat, EditJob, GenerateJob, Job, UnderstandJob, read_job
+from omnifleet_shared.model_card import AUDIO_OMNI
+from omnifleet_shared.names import RESULT_KEY
+from omnifleet_shared.results import Artifact, JobStatus, ModelInfo, Progress, Timings
+from omnifleet_shared.settings import FleetSettings
+from omnifleet_shared.storage import Storage
+from omnifleet_shared.tasks import TextToSound
+
+from .audio_files import FORMATS
+from .client import Client
+from .memory_storage import MemoryStorage
+
+Answer = Callable[[Job], str | bytes | OmnifleetError | None]
+"""What comes of a job: a text, the bytes of an audio file, an error that it fails with, or None for the usual."""
+
+SAMPLE_RATE = 44_100
+PERIOD = array("h", (round(3000 * math.sin(2 * math.pi * sample / 100)) for sample in range(100)))
+"""One period of a quiet tone of 441 Hz, 16 bits, mono."""
+
+
+class FakeFleet:
+    """Does jobs as soon as they are submitted, or when told to. It is a `Transport`.
+
+    Args:
+        answer: what comes of each job. Where there is none, or it returns None, a text task answers "A fake answer to
+            <task>." and an audio task makes a tone of the seconds that were asked for (1 where none were), in the
+            format that was asked for.
+        storage: where media go; in memory by default.
+    """
+
+    def __init__(self, answer: Answer | None = None, storage: Storage | None = None) -> None:
+        self.answer = answer
+        self.storage = storage or MemoryStorage()
+        self.jobs: list[Job] = []
+        """Every job that was submitted, as a worker would read it."""
+        self._holding = False
+        self._states: dict[str, JobState] = {}
+        self._progress: dict[str, Progress] = {}
+        self._changed = threading.Condition()
+
+    def hold(self) -> None:
+        """Leave jobs that are submitted from now on in the queue."""
+        self._holding = True
+
+    def advance(self, job_id: str, step: int = 0, steps: int = 100, eta: float | None = None) -> None:
+        """Show a held job as running, this far. Raises UnknownJob."""
+        with self._changed:
+            if not self.read(job_id).status.is_final:
+                self._states[job_id] = JobState(status=JobStatus.RUNNING)
+                self._progress[job_id] = Progress(step=step, steps=steps, eta=eta)
+            self._changed.notify_all()
+
+    def release(self, job_id: str | None = None) -> None:
+        """Do one held job; without an id do all of them, and hold no more. Raises UnknownJob."""
+        if job_id is None:
+            self._holding = False
+        for job in list(self.jobs):
+            if job_id in (None, job.job_id):
+                self._finish(job)
+        if job_id is not None:
+            self.read(job_id)
+
+    def submit(self, job: Job) -> None:
+        """See `Transport`."""
+        # Through the wire's form and back, so that a test sees what a worker would.
+        received = read_job(job.model_dump(mode="json"))
+        with self._changed:
+            self.jobs.append(received)
+            self._states[job.job_id] = JobState(status=JobStatus.QUEUED)
+        if not self._holding:
+            self._finish(received)
+
+    def read(self, job_id: str) -> JobState:
+        """See `Transport`."""
+        with self._changed:
+            if job_id not in self._states:
+                raise UnknownJob(f"no job {job_id[:80]!r} is known here", "job_id", "Submit it to this fake first")
+            state = self._states[job_id]
+        if state.error is None:
+            return state
+        # Another instance for every reader: a raised error carries the traceback of whoever raised it.
+        return JobState(status=state.status, error=error_from_wire(type(state.error).__name__, state.error.args))
+
+    def wait(self, job_id: str, timeout: float | None) -> JobState:
+        """See `Transport`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.read(job_id).status.is_final, timeout)
+            return self.read(job_id)
+
+    def progress(self, job_id: str) -> Progress:
+        """See `Transport`."""
+        self.read(job_id)
+        return self._progress.get(job_id, Progress())
+
+    def cancel(self, job_id: str) -> None:
+        """See `Transport`. A held job is cancelled at once."""
+        self._settle(job_id, JobState(status=JobStatus.CANCELLED, error=JobCancelled("the job was cancelled")))
+
+    def close(self) -> None:
+        """See `Transport`."""
+
+    def _finish(self, job: Job) -> None:
+        if not self.read(job.job_id).status.is_final:
+            self._settle(job.job_id, self._outcome(job))
+
+    def _settle(self, job_id: str, outcome: JobState) -> None:
+        with self._changed:
+            if not self.read(job_id).status.is_final:
+                self._states[job_id] = outcome
+            self._changed.notify_all()
+
+    def _outcome(self, job: Job) -> JobState:
+        if job.deadline is not None and job.deadline <= datetime.now(UTC):
+            return JobState(status=JobStatus.FAILED, error=DeadlineExceeded("the deadline passed", "deadline"))
+        answer = self.answer(job) if self.answer else None
+        if isinstance(answer, OmnifleetError):
+            status = JobStatus.CANCELLED if isinstance(answer, JobCancelled) else JobStatus.FAILED
+            return JobState(status=status, error=answer)
+        return JobState(status=JobStatus.SUCCEEDED, result=self._result(job, answer))
+
+    def _result(self, job: Job, answer: str | bytes | None) -> records.JobResult:
+        made: dict[str, Any]
+        if isinstance(job, UnderstandJob):
+            made = {"text": _text(job, answer)}
+        else:
+            made = {"artifact": self._artifact(job, answer)}
+        return records.JobResult(
+            job_id=job.job_id,
+            namespace=job.namespace,
+            task=job.task.name,
+            model=ModelInfo(name=job.model, revision="fake", licence=AUDIO_OMNI.licence),
+            seed=job.seed,
+            attempts=1,
+            timings=Timings(),
+            **made,
+        )
+
+    def _artifact(self, job: GenerateJob | EditJob, answer: str | bytes | None) -> Artifact:
+        if isinstance(answer, str):
+            raise TypeError(
+                f"the fake's answer to {job.namespace}.{job.task.name} is a text; it makes audio: use bytes"
+            )
+        data = _tone(job) if answer is None else answer
+        info: Any = soundfile.info(io.BytesIO(data))
+        made: AudioFormat = next(known for known in FORMATS if known == info.format.lower())
+        key = RESULT_KEY.format(job_id=job.job_id, format=made)
+        media = self.storage.describe_input(io.BytesIO(data))
+        stored = self.storage.put(key, io.BytesIO(data), content_type=f"audio/{made}")
+        return Artifact(
+            uri=stored.uri,
+            url=self.storage.url(stored.uri, 3600),
+            sha256=media.sha256 or "",
+            bytes=stored.bytes,
+            format=made,
+            sample_rate=info.samplerate,
+            channels=info.channels,
+            seconds=info.duration,
+        )
+
+
+class FakeClient(Client):
+    """A `Client` of a `FakeFleet`.
+
+    Args:
+        answer: what comes of each job; see `FakeFleet`.
+        fleet: one to share with other clients; `answer` is then the fleet's own.
+        settings: from the environment by default; only the limits matter here.
+    """
+
+    def __init__(
+        self, answer: Answer | None = None, *, fleet: FakeFleet | None = None, settings: FleetSettings | None = None
+    ) -> None:
+        self.fleet = fleet or FakeFleet(answer)
+        """Holds jobs, shows progress, and can be given another `answer`."""
+        super().__init__(settings, transport=self.fleet, storage=self.fleet.storage)
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Every job that was submitted, the first one first."""
+        return self.fleet.jobs
+
+
+def _text(job: UnderstandJob, answer: str | bytes | None) -> str:
+    if isinstance(answer, bytes):
+        raise TypeError(f"the fake's answer to understand.{job.task.name} is bytes; it makes text: use str")
+    return f"A fake answer to {job.task.name}." if answer is None else answer
+
+
+def _tone(job: GenerateJob | EditJob) -> bytes:
+    seconds = job.task.seconds if isinstance(job.task, TextToSound) else 1.0
+    frames = max(round(seconds * SAMPLE_RATE), 1)
+    samples = PERIOD * math.ceil(frames / len(PERIOD))
+    file = io.BytesIO()
+    files: Any = soundfile.SoundFile
+    with files(file, "w", samplerate=SAMPLE_RATE, channels=1, format=job.format.upper()) as target:
+        target.buffer_write(samples[:frames].tobytes(), dtype="int16")
+    return file.getvalue()

@@ -1,0 +1,134 @@
+"""How jobs leave a client and how their states come back."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any, Protocol
+
+from kombu import pools
+from kombu.exceptions import OperationalError
+from omnifleet_shared.celery_app import create_app
+from omnifleet_shared.errors import BrokerUnavailable
+from omnifleet_shared.job_states import JobState, JobStates
+from omnifleet_shared.jobs import Job
+from omnifleet_shared.names import BROKER_PRIORITY, CELERY_TASKS
+from omnifleet_shared.results import Progress
+from omnifleet_shared.settings import FleetSettings
+from redis.exceptions import RedisError
+
+SENDERS = 10
+"""Most connections that send at once; further threads wait for one of them."""
+SHOWN_TEXT = 60
+"""Characters of a job's text that operators see in Flower."""
+
+
+class Transport(Protocol):
+    """What a client needs of whatever carries its jobs. Safe to use from several threads."""
+
+    def submit(self, job: Job) -> None:
+        """Hand the job over; it is known by its id from then on. Raises BrokerUnavailable."""
+
+    def read(self, job_id: str) -> JobState:
+        """The job's state now. Raises UnknownJob."""
+        ...
+
+    def wait(self, job_id: str, timeout: float | None) -> JobState:
+        """The state once it is final, or as it is after `timeout` seconds (None: no limit). Raises UnknownJob."""
+        ...
+
+    def progress(self, job_id: str) -> Progress:
+        """How far the job is; all zeros before its first step. Raises UnknownJob."""
+        ...
+
+    def cancel(self, job_id: str) -> None:
+        """Ask for the job to be stopped; without effect once it is final. Raises UnknownJob."""
+
+    def close(self) -> None:
+        """Let go of connections."""
+
+
+class CeleryTransport:
+    """Jobs through Celery on Redis; states read from Redis. The first operation connects.
+
+    Raises:
+        InvalidSetting: the Redis URL is none.
+    """
+
+    def __init__(self, settings: FleetSettings) -> None:
+        self._queue = settings.queue
+        self._states = JobStates.connect(settings)
+        self._app: Any = create_app(settings)
+        kombu: Any = pools
+        # Celery applies its pool limit to every pool of the process; those of the backend around us stay as they are.
+        self._app.conf.broker_pool_limit = kombu.get_limit()
+        # Pools of our own: Celery's are shared by all apps with the same URL, and closing them would close theirs. And
+        # the URL is given here because CELERY_BROKER_URL, set for another app, would win over the configured one.
+        self._connections: Any = self._app.connection_for_write(settings.redis_url).Pool(limit=SENDERS)
+        self._producers: Any = kombu.ProducerPool(self._connections, limit=SENDERS)
+
+    def submit(self, job: Job) -> None:
+        """See `Transport`. Leaves no record of a job that could not be sent."""
+        self._states.mark_queued(job.job_id)
+        try:
+            self._send(job)
+        except Exception as error:
+            with suppress(BrokerUnavailable):
+                self._states.forget(job.job_id)
+            if isinstance(error, OperationalError | RedisError | OSError):
+                raise _unavailable(error) from error
+            raise
+
+    def read(self, job_id: str) -> JobState:
+        """See `Transport`."""
+        return self._states.read(job_id)
+
+    def wait(self, job_id: str, timeout: float | None) -> JobState:
+        """See `Transport`. A connection lost meanwhile is made anew."""
+        return self._states.wait(job_id, timeout)
+
+    def progress(self, job_id: str) -> Progress:
+        """See `Transport`."""
+        progress = self._states.read_progress(job_id)
+        if progress == Progress():
+            # No progress yet and no such job look the same.
+            self._states.read(job_id)
+        return progress
+
+    def cancel(self, job_id: str) -> None:
+        """See `Transport`."""
+        if not self._states.read(job_id).status.is_final:
+            self._states.request_cancel(job_id)
+
+    def close(self) -> None:
+        """See `Transport`."""
+        self._producers.force_close_all()
+        self._connections.force_close_all()
+        self._app.close()
+        self._states.close()
+
+    def _send(self, job: Job) -> None:
+        with self._producers.acquire(block=True) as producer:
+            self._app.send_task(
+                CELERY_TASKS[job.namespace],
+                kwargs={"job": job.model_dump(mode="json")},
+                task_id=job.job_id,
+                queue=self._queue,
+                priority=BROKER_PRIORITY[job.priority],
+                producer=producer,
+                # A backend may submit from inside a Celery task of its own, whose child this is not.
+                add_to_parent=False,
+                argsrepr=f"{job.namespace}.{job.task.name}",
+                kwargsrepr=_shown(job),
+            )
+
+
+def _shown(job: Job) -> str:
+    """What the job is about, for people: no URIs, which may hold secrets."""
+    said = {field: getattr(job.task, field, None) for field in ("text", "desc", "source", "target")}
+    shown = [f"{field}={text[:SHOWN_TEXT]!r}" for field, text in said.items() if text]
+    return ", ".join([f"{job.namespace}.{job.task.name}", *shown, f"priority={job.priority}"])
+
+
+def _unavailable(error: Exception) -> BrokerUnavailable:
+    remedy = "Check OMNIFLEET_REDIS_URL and that Redis runs"
+    return BrokerUnavailable(f"the job could not be sent: {error}", "redis_url", remedy)
