@@ -14,28 +14,34 @@ NO_BACKEND = "disabled://"
 
 
 def create_app(settings: FleetSettings) -> Celery:
-    """A producer's app: it sends, and reads results with `JobStates`, as Celery would subscribe for every job sent."""
+    """A producer's app: it sends; states and results are read with `JobStates`."""
     app = Celery("omnifleet", set_as_current=False)
-    configure(app, settings, result_backend=NO_BACKEND)
-    # CELERY_RESULT_BACKEND, set for another app of the process, wins over the configuration, but not over the class.
-    app.backend_cls = NO_BACKEND
+    configure(app, settings)
     return app
 
 
-def configure(app: Celery, settings: FleetSettings, *, result_backend: str) -> None:
-    """Give an app of either side its configuration."""
+def configure(app: Any, settings: FleetSettings) -> None:
+    """Give an app of either side its configuration.
+
+    Celery's own result backend is off on both sides: producers would subscribe once for every job they send, and
+    workers would write results of jobs that they have lost. `JobStates` writes the same records instead.
+    """
     app.conf.update(_broker(settings) | _messages(settings) | _delivery())
-    app.conf.result_backend = result_backend
+    # CELERY_RESULT_BACKEND, set for another app of the process, wins over the configuration, but not over the class.
+    app.backend_cls = NO_BACKEND
 
 
 def _broker(settings: FleetSettings) -> dict[str, Any]:
     return {
-        "broker_url": settings.redis_url,
+        # The two that win over CELERY_BROKER_URL, which may be in the environment for an app of the user's own.
+        "broker_read_url": settings.redis_url,
+        "broker_write_url": settings.redis_url,
+        "broker_transport": "omnifleet_shared.broker:Transport",
         "broker_connection_timeout": settings.redis_timeout,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_transport_options": {
-            "visibility_timeout": settings.visibility_timeout,
+            "fleet_queue": settings.queue,
             "queue_order_strategy": "priority",
             "priority_steps": sorted(BROKER_PRIORITY.values()),
             "socket_connect_timeout": settings.redis_timeout,
@@ -52,10 +58,8 @@ def _messages(settings: FleetSettings) -> dict[str, Any]:
         "task_serializer": "json",
         "result_serializer": "json",
         "accept_content": ["json"],
-        "result_expires": settings.result_lifetime,
         "task_default_queue": settings.queue,
         "task_queues": [Queue(settings.queue, Exchange(settings.queue), routing_key=settings.queue)],
-        "task_send_sent_event": True,
         "enable_utc": True,
     }
 
@@ -65,7 +69,7 @@ def _delivery() -> dict[str, Any]:
         # A job is acknowledged when its outcome is recorded, so that a killed worker's jobs are delivered again.
         "task_acks_late": True,
         "task_acks_on_failure_or_timeout": True,
-        "task_track_started": True,
+        "task_ignore_result": True,
         "worker_pool": "threads",
         # A job that waits inside one worker is a job that an idle worker cannot have.
         "worker_prefetch_multiplier": 1,

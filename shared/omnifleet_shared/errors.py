@@ -6,7 +6,8 @@ OmnifleetError
 │   ├── InvalidJob                  the request itself
 │   │   ├── UnknownTask
 │   │   ├── TaskNotSupported
-│   │   └── LanguageNotSupported
+│   │   ├── LanguageNotSupported
+│   │   └── LicenceRefused
 │   ├── InvalidMessage              what came over the wire
 │   │   └── SchemaTooNew
 │   ├── MediaError                  what was sent as audio or video
@@ -18,13 +19,16 @@ OmnifleetError
 │   ├── ForeignURI                  outside the configured storage
 │   ├── StorageRefused              wrong credentials, no such bucket
 │   ├── CheckpointInvalid           the model's own files
+│   ├── AnswerUnreadable            what the model said is not the record that the task promises
 │   ├── JobFailed                   an unforeseen fault in a worker
+│   ├── JobQuarantined              it ended several workers, and was put aside
 │   ├── JobCancelled
 │   ├── DeadlineExceeded
 │   └── UnknownJob                  no such job id, or forgotten since
 └── TransientError                  the same job may well succeed: retried with backoff, up to a limit
     ├── StorageUnavailable
     ├── BrokerUnavailable
+    ├── QueueFull                   more waits than the fleet takes on
     ├── OutOfMemory
     ├── EngineStopped
     └── ResultTimeout               the caller stopped waiting; the job goes on
@@ -98,6 +102,10 @@ class LanguageNotSupported(InvalidJob):
     """The model was not trained on that language."""
 
 
+class LicenceRefused(InvalidJob):
+    """The model's licence does not allow the use that the job is for."""
+
+
 class InvalidMessage(PermanentError):
     """A message or record that this release cannot read; `details["payload"]` holds its beginning."""
 
@@ -142,8 +150,16 @@ class CheckpointInvalid(PermanentError):
     """The checkpoint folder is missing, incomplete or of another model."""
 
 
+class AnswerUnreadable(PermanentError):
+    """The model's answer is no record of the task's, not even on asking again; `details["text"]` holds it as it was."""
+
+
 class JobFailed(PermanentError):
     """A fault in the worker that nobody foresaw; `details["type"]` names the exception."""
+
+
+class JobQuarantined(PermanentError):
+    """Workers were lost while they ran it, one after another; it is kept for `omnifleet dead`."""
 
 
 class JobCancelled(PermanentError):
@@ -164,6 +180,10 @@ class StorageUnavailable(TransientError):
 
 class BrokerUnavailable(TransientError):
     """Redis does not answer."""
+
+
+class QueueFull(TransientError):
+    """More jobs wait than the fleet takes on; `details["retry_after"]` says in how many seconds to come back."""
 
 
 class OutOfMemory(TransientError):

@@ -38,6 +38,8 @@ class _Job(Record):
     """Language of what is said, where the task speaks or listens; not needed where it is plain from the text."""
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = Field(default_factory=lambda: secrets.randbelow(MAX_SEED + 1))
     """Same seed, same request, same result. Drawn when absent, so that a retry makes the same thing again."""
+    commercial: bool = False
+    """The result will earn money: a model whose licence does not allow that refuses the job."""
 
 
 class UnderstandJob(_Job):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 SCHEMA_VERSION = 1
 """Version of every record on the wire. A reader takes its own and older ones, and refuses newer ones."""
 
-MODEL = "audio-omni"
+MODEL: Final = "audio-omni"
 """The model that a job is for, and the name of its queue."""
 
 CELERY_TASKS = {
@@ -29,11 +31,36 @@ PROGRESS_KEY = "omnifleet:progress:{job_id}"
 """The newest `Progress` of a running job, as JSON."""
 PROGRESS_LIFETIME = 3600
 
-ATTEMPTS_KEY = "omnifleet:attempts:{job_id}"
-"""How often workers have started the job."""
+RUNS_KEY = "omnifleet:runs:{job_id}"
+"""Hash: `attempts`, how often workers started the job; `open`, starts in a row that came to no end; `worker`, who
+started it last; `traceback`, of its last transient error; `unfinished`, the set that it is counted in."""
+
+LEASES_KEY = "omnifleet:leases:{queue}"
+"""Sorted set: tags of messages that workers took, by the Unix time at which each lease is over."""
+
+LEASED_KEY = "omnifleet:leased:{queue}"
+"""Hash: those messages by their tags, each after the list that it came from and a line feed."""
+
+WAKE_KEY = "omnifleet:wake:{queue}"
+"""List that idle workers block on; one entry is pushed beside each message."""
+WAKE_CALLS = 256
+"""Wake-up calls that are kept; more than there are idle workers wake nobody."""
+
+IDEMPOTENCY_KEY = "omnifleet:idempotency:{queue}:{key}"
+"""Id of the job that stands for every request with that idempotency key; lives as long as the job's record."""
+
+UNFINISHED_KEY = "omnifleet:unfinished:{producer}"
+"""Sorted set: a producer's jobs without an outcome, by the Unix time of their submission."""
+
+FINISHED_KEY = "omnifleet:finished:{queue}:"
+"""How many jobs came to an outcome in a minute; the minute, counted from the Unix epoch, stands behind it."""
+FINISHED_LIFETIME = 180
+
+DEAD_KEY = "omnifleet:dead:{queue}"
+"""Hash: jobs that were put aside, by their ids."""
 
 INPUT_KEY = "inputs/{shard}/{sha256}"
 """Storage key of uploaded media: its own hash, so that the same bytes are stored once. `shard` is its first byte."""
 
-RESULT_KEY = "results/{job_id}.{format}"
-"""Storage key of the audio that a job made."""
+RESULT_KEY = "results/{job_id}/{attempt}.{format}"
+"""Storage key of what an attempt at a job made; a late twin cannot overwrite another attempt's."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from .answers import Answer
 from .errors import InvalidMessage
 from .jobs import AudioFormat, check_record, payload_sample
 from .names import SCHEMA_VERSION
@@ -16,19 +17,47 @@ from .tasks import Namespace
 Seconds = Annotated[float, Field(ge=0)]
 
 
-class Artifact(Record):
-    """The audio that a job made."""
+VideoFormat = Literal["mp4", "mov", "webm"]
 
+
+class _StoredFile(Record):
     uri: str
     """Where it lies, for whoever has access to the storage."""
     url: str
     """A link that works without credentials until it expires (`file://` for folder storage)."""
     sha256: Sha256
     bytes: Annotated[int, Field(ge=1)]
+    seconds: Seconds
+
+
+class Artifact(_StoredFile):
+    """The audio that a job made."""
+
     format: AudioFormat
     sample_rate: Annotated[int, Field(ge=1)]
     channels: Annotated[int, Field(ge=1)]
-    seconds: Seconds
+
+
+class VideoArtifact(_StoredFile):
+    """The pictures of a job's video with the sound that the job made; as long as the longer of the two."""
+
+    format: VideoFormat
+
+
+class EditedSpan(Record):
+    """A stretch of an edited recording that is new, crossfades included; all samples outside are the source's own."""
+
+    start: Seconds
+    """Where it begins in the result."""
+    end: Seconds
+    """Where it ends in the result; its crossfade alone lies there where words were deleted."""
+    source_start: Seconds
+    """Where what it took the place of begins in the source."""
+    source_end: Seconds
+    old: str
+    """The words that were said there; empty for an insertion."""
+    new: str
+    """The words that are said there now; empty for a deletion."""
 
 
 class ModelInfo(Record):
@@ -62,7 +91,13 @@ class JobResult(Record):
     namespace: Namespace
     task: str
     artifact: Artifact | None = None
+    video: VideoArtifact | None = None
+    """Beside the artifact, where the job asked for `mux`."""
+    edits: tuple[EditedSpan, ...] | None = None
+    """What is new in the artifact, in order, where words of a recording were edited (`speech`)."""
     text: str | None = None
+    answer: Answer | None = None
+    """What the text says, as a record; of the tasks in `answers.ANSWERS` alone."""
     model: ModelInfo
     seed: int
     attempts: Annotated[int, Field(ge=1)]
@@ -73,6 +108,12 @@ class JobResult(Record):
     def _artifact_or_text(self) -> Self:
         if (self.artifact is None) == (self.text is None):
             raise ValueError("a result is either an artifact or a text")
+        if self.video is not None and self.artifact is None:
+            raise ValueError("a video comes beside an artifact")
+        if self.edits is not None and self.artifact is None:
+            raise ValueError("edited spans come beside an artifact")
+        if self.answer is not None and (self.text is None or self.answer.kind != self.task):
+            raise ValueError("an answer comes beside the text of its own task")
         return self
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
-from pydantic import Field, ValidationError
+from pydantic import Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .errors import InvalidSetting
@@ -30,8 +30,14 @@ class FleetSettings(BaseSettings):
     """Queue that jobs are sent to and workers take them from."""
     result_lifetime: Annotated[int, Field(ge=60)] = 7 * 24 * 3600
     """Seconds that a job's state and result record stay in Redis. The audio itself stays in storage."""
-    visibility_timeout: Annotated[int, Field(ge=10)] = 3600
-    """Seconds after which Redis hands a job that nobody acknowledged to another worker; more than the longest job."""
+    lease: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 10.0
+    """Seconds that a job stays with a worker that gives no sign of life; another worker starts it soon after."""
+    max_queued: Annotated[int, Field(ge=1)] = 100_000
+    """Jobs that may wait in the queue; one more is refused with QueueFull."""
+    producer: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] | None = None
+    """Name under which this producer's unfinished jobs are counted, together with those of its namesakes."""
+    max_unfinished: Annotated[int, Field(ge=1)] | None = None
+    """Jobs without an outcome that this producer may have; one more is refused with QueueFull. No limit by default."""
     storage: str = f"file://{Path.home()}/.omnifleet/storage"
     """Home of all media: `s3://bucket/prefix`, or `file:///folder` that producers and workers both see."""
     s3_endpoint: str | None = None
@@ -53,7 +59,7 @@ def load_settings(cls: type[S], **values: object) -> S:
         InvalidSetting: a setting that does not parse; names the variable.
     """
     try:
-        return cls(**values)  # pyright: ignore[reportArgumentType]
+        return cls(**cast(dict[str, Any], values))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = f"OMNIFLEET_{'_'.join(str(part) for part in first['loc']).upper()}"

@@ -20,7 +20,28 @@ HEARING_ONLY = frozenset({"transcribe", "speakers", "gender", "sarcasm", "feedba
 """Named questions about sound, which a video's frames alone cannot answer."""
 
 
-class Question(Record):
+class Turn(Record):
+    """One thing said in a conversation before the job's own question."""
+
+    role: Literal["user", "assistant"]
+    text: Text
+
+
+class _Conversation(Record):
+    history: Annotated[tuple[Turn, ...], Field(max_length=32)] = ()
+    """What was said before, the user first, then in turns, an answer last. The job's audio and video were sent with
+    the first turn."""
+
+    @model_validator(mode="after")
+    def _is_said_in_turns(self) -> Self:
+        roles = [turn.role for turn in self.history]
+        if roles != ["user", "assistant"] * (len(roles) // 2):
+            remedy = "Give pairs of a user's turn and the assistant's answer; the next question is the job's own"
+            raise ValueError(f"history: user and assistant do not take turns. {remedy}")
+        return self
+
+
+class Question(_Conversation):
     """understand: a free question, about media or about text alone."""
 
     name: Literal["question"] = "question"
@@ -34,7 +55,7 @@ class Question(Record):
     max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 512
 
 
-class NamedUnderstanding(Record):
+class NamedUnderstanding(_Conversation):
     """understand: a question that the worker knows how to put."""
 
     name: NamedQuestion
@@ -61,7 +82,7 @@ class TextToSound(Record):
 
     name: Literal["t2a", "t2m"]
     text: Text
-    seconds: Annotated[float, Field(gt=0)] = 10.0
+    seconds: Annotated[float, Field(ge=0.1)] = 10.0
 
 
 class VideoToSound(Record):
@@ -70,8 +91,10 @@ class VideoToSound(Record):
     name: Literal["v2a", "v2m"]
     video: Media
     text: Annotated[str, StringConstraints(strip_whitespace=True, max_length=10_000)] = ""
-    seconds: Annotated[float, Field(gt=0)] | None = None
-    """As long as the video when absent."""
+    seconds: Annotated[float, Field(ge=0.1)] | None = None
+    """As long as the video when absent; needed where the video is longer than the model's clips."""
+    mux: bool = False
+    """Put the new sound under the video's pictures as a second file; sound that the video has is left out."""
 
 
 class Speech(Record):

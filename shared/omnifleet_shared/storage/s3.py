@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO, Self
 from urllib.parse import unquote, urlsplit
 
-import boto3
+import boto3.session
 from boto3.exceptions import S3UploadFailedError
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
