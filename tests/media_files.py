@@ -84,6 +84,7 @@ def video(
     times: list[float] | None = None,
     audio_rate: int | None = None,
     faststart: bool = False,
+    pixels: str = "yuv420p",
 ) -> bytes:
     """A film whose frames tell their number (up to 63), see `frame_number`; the top of each frame is red.
 
@@ -97,6 +98,7 @@ def video(
         times: the frames' own times in seconds, for a variable frame rate.
         audio_rate: adds a tone at that many samples per second.
         faststart: the index before the frames, so that a cut file can still be opened.
+        pixels: libav's pixel format; yuv422p10le for prores_ks.
     """
     times = times if times is not None else [k / fps for k in range(round(seconds * fps))]
     with tempfile.TemporaryDirectory() as folder:
@@ -104,7 +106,7 @@ def video(
         options = {"movflags": "faststart"} if faststart else {}
         with av.open(str(path), "w", format=container, options=options) as out:
             film = cast(av.VideoStream, out.add_stream(codec, rate=Fraction(fps).limit_denominator(1001)))
-            film.width, film.height, film.pix_fmt = *size, "yuv420p"
+            film.width, film.height, film.pix_fmt = *size, pixels
             film.codec_context.time_base = Fraction(1, 1000)
             sound_codec, sample_format = ("libopus", "flt") if container == "webm" else ("aac", "fltp")
             sound = None if audio_rate is None else out.add_stream(sound_codec, audio_rate, layout="mono")

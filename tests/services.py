@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -54,6 +55,8 @@ def process(*command: str | Path, env: dict[str, str] | None = None) -> Iterator
 class RedisServer:
     port: int
     folder: Path
+    options: tuple[str, ...] = ()
+    """Of the command line, besides those that every test needs."""
 
     @property
     def url(self) -> str:
@@ -67,7 +70,7 @@ class RedisServer:
         binary = shutil.which("redis-server")
         assert binary, "redis-server is not installed: apt-get install redis-server"
         options = ["--port", str(self.port), "--dir", str(self.folder), "--save", "", "--appendonly", "yes"]
-        with process(binary, "--bind", "127.0.0.1", *options):
+        with process(binary, "--bind", "127.0.0.1", *options, *self.options):
             wait_until(self._answers, what="redis-server")
             yield self
 
@@ -127,3 +130,63 @@ def _lists_buckets(server: S3Server) -> bool:
     except Exception:  # anything until it is up
         return False
     return True
+
+
+class Proxy:
+    """A TCP proxy that can be cut: connections break, and new ones are refused until it is healed."""
+
+    def __init__(self, target: int) -> None:
+        self.port = free_port()
+        self._target = target
+        self._open: set[socket.socket] = set()
+        self._listener: socket.socket | None = None
+
+    @contextmanager
+    def running(self) -> Iterator[Proxy]:
+        self.heal()
+        try:
+            yield self
+        finally:
+            self.cut()
+
+    def heal(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def cut(self) -> None:
+        if self._listener is not None:
+            _shut(self._listener)
+            self._listener.close()
+            self._listener = None
+        for end in list(self._open):
+            _shut(end)  # whoever carries it closes it
+
+    def _accept(self, listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = listener.accept()
+                threading.Thread(target=self._carry, args=(near,), daemon=True).start()
+
+    def _carry(self, near: socket.socket) -> None:
+        # A target that is not there breaks the connection, not the proxy.
+        with near, suppress(OSError), socket.create_connection(("127.0.0.1", self._target)) as far:
+            ends = {near, far}
+            self._open.update(ends)
+            back = threading.Thread(target=self._pump, args=(far, near), daemon=True)
+            back.start()
+            self._pump(near, far)
+            back.join()
+            self._open.difference_update(ends)
+
+    @staticmethod
+    def _pump(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+        _shut(source)
+        _shut(sink)
+
+
+def _shut(end: socket.socket) -> None:
+    with suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)

@@ -16,6 +16,7 @@ from omnifleet import (
     JobFailed,
     MediaTooLong,
     OmnifleetError,
+    QueueFull,
     StorageUnavailable,
 )
 from omnifleet.cli import app
@@ -88,6 +89,38 @@ def test_every_option_reaches_the_job(omni: FakeClient, here: Path) -> None:
     assert job["task"]["seconds"] == 2
 
 
+@pytest.mark.parametrize("key", ["order-7", "auto"])
+def test_the_same_request_under_a_key_is_one_job(omni: FakeClient, here: Path, key: str) -> None:
+    ids = {
+        run(omni, "generate", "t2a", "rain", "--no-wait", "--idempotency-key", key, "--seed", "9").stdout
+        for _ in range(2)
+    }
+
+    assert ids == {f"{omni.jobs[0].job_id}\n"}
+    assert len(omni.jobs) == 1
+
+
+def test_a_film_is_written_where_its_suffix_is_asked_for(omni: FakeClient, here: Path) -> None:
+    done = run(omni, "generate", "v2a", "--video", "clip.mp4", "--mux", "-o", "film.mp4", "--json")
+
+    record = json.loads(done.stdout)
+    assert (done.exit_code, record["saved"], record["artifact"]["format"]) == (0, "film.mp4", "wav")
+    assert record["video"]["url"].startswith("https://memory.invalid/results/")
+    assert (here / "film.mp4").read_bytes() == b"clip.mp4"
+
+
+def test_without_mux_a_film_is_no_output(omni: FakeClient, here: Path) -> None:
+    done = run(omni, "generate", "v2a", "--video", "clip.mp4", "-o", "film.mp4")
+
+    assert (done.exit_code, omni.jobs) == (2, [])
+
+
+def test_a_record_is_printed_as_json_of_its_own(omni: FakeClient, here: Path) -> None:
+    done = run(omni, "understand", "scene", "call.mp3", "--json")
+
+    assert json.loads(done.stdout)["answer"]["place"] == "a fake place"
+
+
 def test_json_prints_the_record(omni: FakeClient, here: Path) -> None:
     done = run(omni, "generate", "t2a", "rain", "-o", "rain.wav", "--json")
 
@@ -143,6 +176,7 @@ def test_cancel_stops_a_job_and_tells_when_there_is_nothing_to_stop(omni: FakeCl
         (EngineStopped("it stopped"), 1),
         (MediaTooLong("it is 400 s long", "audio", "Send less"), 2),
         (StorageUnavailable("it is away"), 3),
+        (QueueFull("5 jobs wait", None, "Submit again in 30 s", {"retry_after": 30}), 3),
         (JobCancelled("someone did"), 5),
     ],
 )

@@ -25,14 +25,13 @@ from omnifleet import (
     MediaError,
     ResultTimeout,
     StorageRefused,
-    TaskNotSupported,
     UnknownJob,
     UnknownTask,
 )
 from omnifleet.memory_storage import MemoryStorage
 from omnifleet.results import Audio
 from omnifleet.testing import FakeClient, FakeFleet
-from omnifleet_shared.results import Artifact
+from omnifleet_shared.results import Artifact, EditedSpan
 from omnifleet_shared.settings import FleetSettings
 
 SOUND = b"RIFF and so on"
@@ -140,14 +139,15 @@ class TestOptions:
     def test_what_the_model_cannot_do_is_refused_early(self, omni: FakeClient) -> None:
         with pytest.raises(LanguageNotSupported):
             omni.generate("tts", "Hello", language="ru")
-        with pytest.raises(TaskNotSupported):
-            omni.edit("speech", SOUND, desc="replace 'a' with 'b'")
 
 
 class TestDeadline:
-    @pytest.mark.parametrize("deadline", [60, 60.0, timedelta(minutes=1), datetime.now(UTC) + timedelta(seconds=60)])
+    @pytest.mark.parametrize("deadline", [60, 60.0, timedelta(minutes=1), "a moment"])
     def test_it_is_a_span_from_now_or_a_moment(self, omni: FakeClient, deadline: Any) -> None:
-        omni.generate("t2a", "rain", deadline=deadline)
+        # A moment is made here: the parameters are made when tests are collected.
+        moment_or_span = datetime.now(UTC) + timedelta(minutes=1) if deadline == "a moment" else deadline
+
+        omni.generate("t2a", "rain", deadline=moment_or_span)
 
         moment = omni.jobs[0].deadline
         assert moment is not None
@@ -264,6 +264,55 @@ class TestAudio:
             result.audio.read()
 
 
+class TestVideo:
+    FILM = b"ftyp and so on"
+
+    @pytest.fixture
+    def result(self, omni: FakeClient) -> AudioResult:
+        return omni.generate("v2a", video=self.FILM, mux=True).result()
+
+    def test_it_comes_beside_the_audio(self, omni: FakeClient, result: AudioResult) -> None:
+        video = result.video
+
+        assert video is not None
+        assert (video.read(), video.bytes, video.format) == (self.FILM, len(self.FILM), "mp4")
+        assert video.url.endswith("?expires=86400")
+        assert result.audio.format == "wav"
+        assert omni.jobs[0].model_dump()["task"]["mux"] is True
+
+    def test_its_suffix_must_be_its_own(self, result: AudioResult, tmp_path: Path) -> None:
+        video = result.video
+        assert video is not None
+
+        assert video.save(tmp_path / "film.MP4").read_bytes() == self.FILM
+        assert video.save(tmp_path / "other") == tmp_path / "other.mp4"
+        for path in (tmp_path / "film.webm", tmp_path / "film.wav"):
+            with pytest.raises(InvalidJob, match="not converted") as refusal:
+                video.save(path)
+            assert refusal.value.field == "path"
+
+    def test_the_results_suffix_decides_which_of_the_two_is_written(self, result: AudioResult, tmp_path: Path) -> None:
+        assert result.save(tmp_path / "film.mp4").read_bytes() == self.FILM
+        assert soundfile.info(result.save(tmp_path / "rain.flac")).format == "FLAC"
+
+    def test_other_bytes_than_the_job_made_are_refused(self, omni: FakeClient, result: AudioResult) -> None:
+        assert result.video is not None
+        omni.fleet.storage.objects[omni.fleet.storage.key(result.video.uri)] = b"x" * len(self.FILM)
+
+        with pytest.raises(MediaError) as refusal:
+            result.video.read()
+        assert refusal.value.field == "video"
+
+    @pytest.mark.parametrize("mux", [None, False])
+    def test_without_mux_there_is_none(self, omni: FakeClient, mux: bool | None) -> None:
+        assert omni.generate("v2m", video=self.FILM, mux=mux).result().video is None
+        assert omni.understand("caption", SOUND).result().video is None
+
+    def test_sound_without_a_video_takes_no_mux(self, omni: FakeClient) -> None:
+        with pytest.raises(InvalidJob, match="takes no mux"):
+            omni.generate("t2a", "rain", mux=True)
+
+
 class TestAudioWithoutAccessToTheStorage:
     def test_the_workers_link_is_used(self, omni: FakeClient) -> None:
         made = omni.generate("t2a", "rain", seconds=0.1).result()
@@ -330,3 +379,11 @@ def test_the_fake_makes_audio_that_decodes() -> None:
     data = FakeClient().edit("remove", SOUND, desc="dog").result().audio.read()
 
     assert soundfile.info(io.BytesIO(data)).duration == 1.0
+
+
+def test_edited_spans_are_at_hand_where_words_were_edited(omni: FakeClient) -> None:
+    made = omni.edit("add", SOUND, desc="rain").result()
+    span = EditedSpan(start=1, end=2, source_start=1, source_end=1.5, old="hello", new="goodbye")
+    edited = AudioResult(made.record.model_copy(update={"edits": (span,)}), made.audio)
+
+    assert (made.edits, edited.edits) == (None, (span,))

@@ -21,7 +21,7 @@ from omnifleet_shared.errors import (
     UnknownTask,
 )
 from omnifleet_shared.jobs import MAX_SEED, EditJob, GenerateJob, Job, UnderstandJob, read_job
-from omnifleet_shared.model_card import AUDIO_OMNI, NOT_YET
+from omnifleet_shared.model_card import AUDIO_OMNI
 from omnifleet_shared.names import SCHEMA_VERSION
 from omnifleet_shared.tasks import OTHER_SPELLINGS, TASK_NAMES, task_name
 from pydantic import ValidationError
@@ -258,7 +258,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "guidance not a number": (message("edit.add", guidance=float("nan")), "guidance", "nan will not do", "finite"),
     "endless guidance": (message("edit.add", guidance=float("inf")), "guidance", "inf will not do", "finite"),
     "seconds not a number": (message("generate.t2a", seconds=float("nan")), "seconds", "nan will not do", "finite"),
-    "no seconds": (message("generate.t2a", seconds=0), "seconds", "0 will not do", "greater than 0"),
+    "no seconds": (message("generate.t2a", seconds=0), "seconds", "0 will not do", "greater than or equal to 0.1"),
     "a seed too large": (message("edit.add", seed=MAX_SEED + 1), "seed", "will not do", f"{MAX_SEED}"),
     "a seed below 0": (message("edit.add", seed=-1), "seed", "-1 will not do", "greater than or equal to 0"),
     "an unknown format": (message("edit.add", format="aac"), "format", "'aac' will not do", "'wav', 'flac'"),
@@ -366,14 +366,14 @@ class TestInvalidMessage:
 
 
 class TestModelCard:
-    @pytest.mark.parametrize("task", [task for task in TASKS if task not in NOT_YET])
+    @pytest.mark.parametrize("task", TASKS)
     def test_what_the_model_can_do_passes(self, task: str) -> None:
         AUDIO_OMNI.check(read_job(message(task)))
 
-    @pytest.mark.parametrize("task", sorted(NOT_YET))
-    def test_what_it_cannot_do_yet_is_refused(self, task: str) -> None:
+    @pytest.mark.parametrize("task", ["edit.speech", "generate.v2a"])
+    def test_what_it_cannot_do_is_refused(self, task: str) -> None:
         with pytest.raises(TaskNotSupported, match=task) as caught:
-            AUDIO_OMNI.check(read_job(message(task)))
+            AUDIO_OMNI.without({task}).check(read_job(message(task)))
 
         assert caught.value.field == "task"
         assert "t2a" in (caught.value.remedy or "") or "style" in (caught.value.remedy or "")
@@ -428,14 +428,21 @@ class TestModelCard:
 
     def test_more_seconds_than_it_makes_are_refused(self) -> None:
         with pytest.raises(InvalidJob, match="s is more than audio-omni makes") as caught:
-            AUDIO_OMNI.check(read_job(message("generate.t2m", seconds=10.5)))
+            AUDIO_OMNI.check(read_job(message("generate.t2m", seconds=300.5)))
 
         assert caught.value.field == "seconds"
-        assert caught.value.remedy == "Ask for at most 10 s"
+        assert caught.value.remedy == "Ask for at most 300 s"
         assert_readable(caught.value)
 
     def test_exactly_as_many_seconds_as_it_makes_pass(self) -> None:
-        AUDIO_OMNI.check(read_job(message("generate.t2m", seconds=10)))
+        AUDIO_OMNI.check(read_job(message("generate.t2m", seconds=300)))
+
+    @pytest.mark.parametrize(("task", "seconds"), [("generate.v2a", 10), ("generate.v2m", 300)])
+    def test_only_what_keeps_time_with_a_video_is_as_short_as_the_model_sees(self, task: str, seconds: int) -> None:
+        AUDIO_OMNI.check(read_job(message(task, seconds=seconds)))
+
+        with pytest.raises(InvalidJob, match=f"at most {seconds} s"):
+            AUDIO_OMNI.check(read_job(message(task, seconds=seconds + 0.5)))
 
 
 # Half of a surrogate pair is valid in JSON and in no text.

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omnifleet_shared.jobs import Priority
 from omnifleet_worker.engine.request import ChatInputs, Request
-from omnifleet_worker.engine.scheduler import Scheduler
+from omnifleet_worker.engine.scheduler import PATIENCE, Scheduler
 from omnifleet_worker.models.chat import Chat
 
 
@@ -49,6 +49,50 @@ def test_interactive_requests_overtake_batch_requests_that_wait() -> None:
     scheduler.add(interactive)
 
     assert scheduler.admit() == [interactive]
+
+
+@pytest.mark.parametrize(("places", "for_batch"), [(1, 1), (2, 1), (4, 3)])
+def test_batch_requests_leave_a_place_to_interactive_ones(places: int, for_batch: int) -> None:
+    scheduler = Scheduler(max_active=places)
+    for _ in range(places):
+        scheduler.add(request("batch"))
+    urgent = request()
+
+    assert len(scheduler.admit()) == for_batch
+    scheduler.add(urgent)
+
+    assert scheduler.admit() == ([urgent] if places > 1 else [])
+
+
+@pytest.mark.parametrize("places", [1, 2, 4])
+def test_a_batch_request_waits_for_so_many_interactive_ones_and_no_more(places: int) -> None:
+    scheduler = Scheduler(max_active=places)
+    batch = request("batch")
+    for one in [batch, *(request() for _ in range(2 * PATIENCE))]:
+        scheduler.add(one)
+
+    order = []
+    while scheduler.has_work:
+        order += scheduler.admit()
+        scheduler.remove(scheduler.active[0])
+
+    assert order.index(batch) == PATIENCE
+
+
+@given(st.lists(st.sampled_from(["interactive", "batch"]), max_size=40), st.integers(1, 4))
+def test_nobody_waits_for_ever_however_many_come_after(before: list[Priority], places: int) -> None:
+    scheduler = Scheduler(max_active=places)
+    early = [request(priority) for priority in before]
+    for one in early:
+        scheduler.add(one)
+
+    for _ in range((PATIENCE + 1) * (len(early) + 1)):
+        for late in ("interactive", "batch"):
+            scheduler.add(request(late))
+        scheduler.admit()
+        scheduler.remove(scheduler.active[0])
+
+    assert not set(early) & set(scheduler)
 
 
 def test_a_waiting_request_can_be_removed() -> None:

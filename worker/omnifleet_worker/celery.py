@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from celery import Celery, bootsteps
+from celery.bin.celery import celery as command
 from celery.concurrency.thread import TaskPool
 from celery.exceptions import ImproperlyConfigured
-from celery.signals import setup_logging, worker_shutdown
+from celery.signals import setup_logging, worker_shutdown, worker_shutting_down
 from omnifleet_shared.celery_app import configure
 from omnifleet_shared.settings import load_settings
 
@@ -21,6 +22,11 @@ class WorkerApp(Celery):
     """A Celery app and the fleet worker that its tasks run on."""
 
     fleet: FleetWorker
+
+    def run_worker(self, *options: str) -> int:
+        """Run a worker until it is stopped; its exit code, which Celery's own `worker_main` keeps to itself."""
+        command.params[0].default = self
+        return int(command.main(args=["worker", *options], standalone_mode=False) or 0)
 
 
 class EngineStep(bootsteps.StartStopStep):
@@ -38,14 +44,15 @@ class EngineStep(bootsteps.StartStopStep):
         self.app.fleet.start()
 
 
-def create_worker_app(settings: WorkerSettings) -> WorkerApp:
-    """The Celery app of a worker with these settings; the checkpoint is loaded when the worker starts."""
+def create_worker_app(settings: WorkerSettings, fleet: FleetWorker | None = None) -> WorkerApp:
+    """The Celery app of a worker with these settings, on `fleet` where that is not to load the settings' checkpoint."""
     app = WorkerApp("omnifleet", set_as_current=False)
-    configure(app, settings, result_backend=settings.redis_url)
+    configure(app, settings)
     app.conf.worker_concurrency = settings.concurrency
     app.conf.worker_consumer = "omnifleet_worker.consumer:FleetConsumer"
-    app.conf.broker_transport = "omnifleet_worker.consumer:Transport"
-    app.fleet = FleetWorker(settings)
+    app.fleet = fleet or FleetWorker(settings)
+    app.conf.broker_transport_options["lease_holder"] = app.fleet.keeper
+    app.conf.broker_transport_options["batch_places"] = max(1, settings.concurrency - 1)
     app.steps["worker"].add(EngineStep)
     register_tasks(app, app.fleet)
 
@@ -57,6 +64,10 @@ def create_worker_app(settings: WorkerSettings) -> WorkerApp:
         if sender.app is app:
             app.fleet.stop()
 
+    def drain(how: str = "Warm", **_: object) -> None:
+        app.fleet.drain(at_once=how != "Warm")
+
+    worker_shutting_down.connect(drain, weak=False)
     setup_logging.connect(log_as_configured, weak=False)
     worker_shutdown.connect(stop_engine, weak=False)
     return app

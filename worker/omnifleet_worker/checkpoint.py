@@ -4,38 +4,51 @@ from __future__ import annotations
 
 import logging
 import time
+from pathlib import Path
 
 import torch
 from omnifleet_shared.errors import CheckpointInvalid, InvalidSetting
-from omnifleet_shared.model_card import ModelCard
+from omnifleet_shared.model_card import NEEDS_SYNCHFORMER, ModelCard
 from pydantic import ValidationError
 from transformers.utils.logging import disable_progress_bar
 
+from .convert.manifest import check_files
 from .jobs.prompts import Prompts
 from .jobs.tasks import ModelData
+from .memory_plan import MemoryPlan, plan_memory
 from .models.pipeline import AudioOmniPipeline
 from .settings import WorkerSettings
+from .speech_edit.alignment import CtcAligner
 
 logger = logging.getLogger(__name__)
 
 
+def plan_checkpoint(settings: WorkerSettings) -> MemoryPlan:
+    """What the checkpoint needs of the device's memory; to be asked before loading, while it is still free.
+
+    Raises: as `load_pipeline`, save that nothing is refused for want of memory.
+    """
+    device = _device(settings.device)
+    return plan_memory(_folder(settings), device, _dtype(settings.dtype, device))
+
+
 def load_pipeline(settings: WorkerSettings) -> AudioOmniPipeline:
-    """Load the checkpoint to the device in the dtype of the settings.
+    """Load the checkpoint to the device in the dtype of the settings, once its files and its memory are checked.
 
     Raises:
-        InvalidSetting: no checkpoint is named, or the device does not exist.
-        CheckpointInvalid: the folder is not a whole checkpoint.
+        InvalidSetting: no checkpoint is named, the device does not exist or has too little memory.
+        CheckpointInvalid: the folder is not a whole checkpoint, or not as its manifest says.
     """
-    if settings.checkpoint is None:
-        remedy = "Name its folder; `omnifleet-worker tiny-checkpoint DIR` writes a small one to try with"
-        raise InvalidSetting("no checkpoint is set", "OMNIFLEET_CHECKPOINT", remedy)
+    folder = _folder(settings)
+    check_files(folder, hashes=settings.verify_checkpoint)
+    _check_memory(plan_checkpoint(settings))
     disable_progress_bar()  # a worker's stderr is its log
     device, start = _device(settings.device), time.monotonic()
     dtype = _dtype(settings.dtype, device)
-    pipeline = AudioOmniPipeline.from_pretrained(settings.checkpoint, device=device, dtype=dtype)
+    pipeline = AudioOmniPipeline.from_pretrained(folder, device=device, dtype=dtype)
     logger.info(
         "checkpoint %s loaded to %s as %s in %.1f s",
-        settings.checkpoint,
+        folder,
         device,
         dtype,
         time.monotonic() - start,
@@ -44,15 +57,43 @@ def load_pipeline(settings: WorkerSettings) -> AudioOmniPipeline:
     return pipeline
 
 
-def describe(pipeline: AudioOmniPipeline) -> ModelData:
-    """Card, prompts and tokeniser of a loaded checkpoint. Raises CheckpointInvalid for a card that is none."""
+def describe(pipeline: AudioOmniPipeline, aligner: Path | None = None) -> ModelData:
+    """Card, prompts and tokeniser of a loaded checkpoint; the card without tasks that need a component it lacks.
+
+    Args:
+        pipeline: the checkpoint.
+        aligner: folder of the speech recogniser that finds words in recordings, which is loaded to the CPU.
+
+    Raises:
+        CheckpointInvalid: its card is none, or the aligner's folder holds no such model.
+    """
     try:
         card = ModelCard.model_validate(pipeline.card)
     except ValidationError as error:
         first = error.errors()[0]
         field = f"card.json: {'.'.join(str(part) for part in first['loc'])}"
         raise CheckpointInvalid(first["msg"], field, "Convert the checkpoint again") from error
-    return ModelData(card=card, prompts=Prompts(pipeline.prompts), tokenizer=pipeline.speech_tokenizer)
+    if pipeline.synchformer is None:
+        card = card.without(NEEDS_SYNCHFORMER)
+    return ModelData(
+        card=card,
+        prompts=Prompts(pipeline.prompts),
+        tokenizer=pipeline.speech_tokenizer,
+        aligner=None if aligner is None else CtcAligner.from_pretrained(aligner),
+    )
+
+
+def _folder(settings: WorkerSettings) -> Path:
+    if settings.checkpoint is None:
+        remedy = "Name its folder; `omnifleet-worker tiny-checkpoint DIR` writes a small one to try with"
+        raise InvalidSetting("no checkpoint is set", "OMNIFLEET_CHECKPOINT", remedy)
+    return settings.checkpoint
+
+
+def _check_memory(plan: MemoryPlan) -> None:
+    plan.check()
+    sizes = {"needed_bytes": plan.needed_bytes, "free_bytes": plan.free, "requests_at_once": plan.requests_at_once}
+    logger.info("%s", plan.statement(), extra={"action": "memory_planned", **sizes})
 
 
 def _device(name: str) -> torch.device:

@@ -1,10 +1,10 @@
-"""`omnifleet-worker`: run a worker, write a small checkpoint to try it with."""
+"""`omnifleet-worker`: run a worker, convert and verify checkpoints, write a small one to try it with."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from omnifleet_shared.errors import OmnifleetError
@@ -13,7 +13,7 @@ from rich.console import Console
 
 from .settings import WorkerSettings
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
@@ -31,7 +31,7 @@ def run(
     from .celery import create_worker_app  # imports torch: not for --help
 
     options = ["--hostname", name, "--loglevel", loglevel, "--without-gossip", "--without-mingle"]
-    create_worker_app(settings).worker_main(["worker", *options])
+    raise typer.Exit(create_worker_app(settings).run_worker(*options))
 
 
 @app.command("tiny-checkpoint")
@@ -44,6 +44,52 @@ def tiny_checkpoint(
 
     write_tiny_checkpoint(out, seed=seed)
     Console(stderr=True).print(f"Wrote a tiny checkpoint with random weights to {out}")
+
+
+@app.command()
+def convert(
+    out: Annotated[Path, typer.Argument(help="Folder to write the checkpoint to.")],
+    weights: Annotated[
+        Path, typer.Option(help="Folder of Audio-Omni.json, model.ckpt and synchformer_state_dict.pth.")
+    ],
+    code: Annotated[Path, typer.Option(help="Clone of the published code; it is read, never run.")],
+    qwen: Annotated[
+        Path | None, typer.Option(help="Folder of Qwen2.5-Omni-3B's processor. Default: the Hugging Face cache.")
+    ] = None,
+    dtype: Annotated[
+        Literal["published", "bf16"], typer.Option(help="Of the transformer and the thinker as stored.")
+    ] = "published",
+) -> None:
+    """Convert the published checkpoint for workers. Run again after an interruption, it goes on where it stopped."""
+    import torch
+
+    from .convert.conversion import Conversion
+    from .convert.progress import byte_progress
+    from .convert.published_files import PublishedFiles
+
+    files = PublishedFiles.find(weights, code, qwen)
+    console = Console(stderr=True)
+    with byte_progress(console) as progress:
+        stored = torch.bfloat16 if dtype == "bf16" else None
+        manifest = Conversion(files=files, out=out, dtype=stored, progress=progress).run()
+    total = sum(record.bytes for record in manifest.values())
+    console.print(f"{out} holds the checkpoint: {len(manifest)} files, {total / 1e9:.1f} GB", highlight=False)
+
+
+@app.command()
+def verify(folder: Annotated[Path, typer.Argument(help="Folder of a converted checkpoint.")]) -> None:
+    """Compare every file of a checkpoint with its manifest; exit code 1 where one is not as it was written."""
+    from .convert.manifest import all_faults
+    from .convert.progress import byte_progress
+
+    console = Console(stderr=True)
+    with byte_progress(console) as progress:
+        faults = all_faults(folder, progress)
+    for path, fault in faults.items():
+        console.print(path, fault, style="red", markup=False, highlight=False)
+    if faults:
+        raise typer.Exit(1)
+    console.print(f"{folder} is as it was written", highlight=False)
 
 
 def main() -> None:

@@ -1,15 +1,13 @@
-"""Celery's consumer and transport, hardened: whatever lies in the queue, the worker goes on and the sender is told."""
+"""Celery's consumer, hardened: whatever lies in the queue, the worker goes on and the sender is told."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from queue import Empty
 from typing import Any
 
 from celery.worker.consumer import Consumer
 from kombu.message import Message
-from kombu.transport import redis
 from omnifleet_shared.errors import BrokerUnavailable, InvalidMessage
 from omnifleet_shared.job_states import JobStates
 from omnifleet_shared.records import JobId
@@ -75,21 +73,3 @@ def _job_id(message: Message) -> str | None:
         return _JOB_ID.validate_python((message.headers or {}).get("id"))
     except (ValidationError, AttributeError):
         return None
-
-
-class Channel(redis.Channel):
-    """Drops what is in the queue and is no message at all: there is nobody to answer."""
-
-    def _brpop_read(self, **options: Any) -> Any:
-        try:
-            return super()._brpop_read(**options)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            extra = {"action": "message_dropped"}
-            logger.exception("dropped something from the queue that is no message: %s", error, extra=extra)
-            raise Empty from error
-
-
-class Transport(redis.Transport):
-    """Kombu's Redis transport with that channel."""
-
-    Channel = Channel

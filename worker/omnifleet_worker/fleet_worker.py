@@ -1,22 +1,25 @@
-"""What one worker process holds: the checkpoint, its engine, the storage, the states of jobs."""
+"""What one worker process holds: the checkpoint, its engine, the storage, and the leases of its jobs."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+import os
+import socket
+import threading
+import time
 
-from omnifleet_shared.errors import InvalidMessage, JobCancelled, UnknownJob
+from omnifleet_shared.attempts import Attempts
 from omnifleet_shared.job_states import JobStates
-from omnifleet_shared.jobs import Job, read_job
-from omnifleet_shared.results import JobResult
+from omnifleet_shared.leases import Leases
 from omnifleet_shared.storage import open_storage
 
-from .checkpoint import describe, load_pipeline
+from .checkpoint import describe, load_pipeline, plan_checkpoint
+from .delivery import Deliveries
 from .engine.engine import Engine, ModelRunner
 from .engine.model_runner import AudioOmniRunner
-from .jobs.run import JobRun
 from .jobs.runner import JobRunner
 from .jobs.tasks import ModelData
+from .lease_keeper import LeaseKeeper
 from .monitor import JobMonitor
 from .settings import WorkerSettings
 
@@ -24,74 +27,65 @@ logger = logging.getLogger(__name__)
 
 
 class FleetWorker:
-    """Takes messages to results. `start` loads the checkpoint and must return before the first message is taken."""
+    """Puts a worker together and takes it apart. `start` must return before the first message is taken."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self.settings = settings
         self.states = JobStates.connect(settings)
+        self.keeper = LeaseKeeper(Leases.connect(settings), self._stalled, settings.engine_patience, self._abandon)
+        self._attempts = Attempts.connect(settings, worker=f"{socket.gethostname()}:{os.getpid()}")
         self._monitor = JobMonitor(self.states, settings.progress_interval)
-        self._engine: Engine
-        self._runner: JobRunner
+        self._engine: Engine | None = None
+        self._draining = False
+        self.deliveries: Deliveries
 
     def start(self) -> None:
         """Load everything and start the engine. Raises PermanentError where the worker can never work."""
         storage = open_storage(self.settings)
-        model, runner = self.load()
-        self._runner = JobRunner(model, storage, self.settings)
-        self._engine = Engine(runner, max_active=self.settings.max_batch)
+        model, runner, places = self.load()
+        self._engine = Engine(runner, max_active=places)
+        jobs = JobRunner(model, storage, self.settings)
+        self.deliveries = Deliveries(jobs, self._engine, self._attempts, self._monitor, self.keeper, self.settings)
         self._engine.start()
         self._monitor.start()
-        logger.info("the engine runs", extra={"action": "worker_started", "max_batch": self.settings.max_batch})
+        self.keeper.start()
+        logger.info("the engine runs, %d requests at once", places, extra={"action": "worker_started"})
 
-    def load(self) -> tuple[ModelData, ModelRunner]:
-        """The checkpoint, as what jobs need to know of it and as what the engine runs."""
+    def load(self) -> tuple[ModelData, ModelRunner, int]:
+        """The checkpoint: what jobs need to know of it, what the engine runs, and how many requests share a step."""
+        # Planned while the device's memory is still free.
+        places = plan_checkpoint(self.settings).limit(self.settings.max_batch)
         pipeline = load_pipeline(self.settings)
-        return describe(pipeline), AudioOmniRunner(pipeline)
+        return describe(pipeline, self.settings.aligner), AudioOmniRunner(pipeline), places
+
+    def drain(self, *, at_once: bool = False) -> None:
+        """Let running jobs finish for the grace period, then hand the rest back; asked again, hand back at once.
+
+        Returns immediately: it is called by signal handlers.
+        """
+        grace = 0.0 if at_once or self._draining else self.settings.grace
+        self._draining = True
+        extra = {"action": "worker_drains", "grace": grace}
+        logger.info("stopping: running jobs have %g s to finish", grace, extra=extra)
+        threading.Thread(target=self._hand_back, args=(grace,), name="drain", daemon=True).start()
 
     def stop(self) -> None:
-        """End the engine; what is still in it fails as EngineStopped and is tried again elsewhere."""
-        self._monitor.stop()
-        if hasattr(self, "_engine"):
+        """End the engine and give back whatever is left."""
+        if self._engine is not None:
+            self._monitor.stop()
             self._engine.stop()
-        self.states.close()
+            self.keeper.stop()
+            self.deliveries.close()
+        for connection in (self.states, self._attempts, self.keeper.leases):
+            connection.close()
         logger.info("the engine has stopped", extra={"action": "worker_stopped"})
 
-    def run(self, payload: object, job_id: str) -> dict[str, Any]:
-        """The result record of the job in a message, as JSON values.
+    def _stalled(self) -> float:
+        return 0.0 if self._engine is None else self._engine.stalled_seconds
 
-        Args:
-            payload: the job record as it was decoded.
-            job_id: the id that the message was sent under.
+    def _abandon(self, tag: str) -> None:
+        self.deliveries.abandon(tag)
 
-        Raises:
-            OmnifleetError: the job's outcome, unless it is transient and attempts are left.
-        """
-        job = read_job(payload)
-        if job.job_id != job_id:
-            problem = f"the message {job_id!r} carries a job of another id"
-            raise InvalidMessage(problem, "job_id", "Send a job under its own id")
-        result = self._recorded(job_id) or self._run(job)
-        return result.model_dump(mode="json")
-
-    def _recorded(self, job_id: str) -> JobResult | None:
-        """The outcome of a job that was delivered once more after it had ended."""
-        try:
-            state = self.states.read(job_id)
-        except UnknownJob:  # sent by plain Celery, without our client
-            return None
-        if state.status.is_final and state.error is not None:
-            raise state.error
-        return state.result
-
-    def _run(self, job: Job) -> JobResult:
-        attempt = self.states.count_attempt(job.job_id)
-        if self.states.cancelled([job.job_id]):
-            raise JobCancelled("the job was cancelled before it started")
-        run = JobRun(job, self._engine, attempt=attempt)
-        about = {"job_id": job.job_id, "attempt": attempt, "task": f"{job.namespace}.{job.task.name}"}
-        logger.info("job started: %s", job.job_id, extra={"action": "job_started", **about})
-        with self._monitor.watching(run):
-            result = self._runner.run(run)
-        timings = result.timings.model_dump()
-        logger.info("job done: %s", job.job_id, extra={"action": "job_done", **about, "timings": timings})
-        return result
+    def _hand_back(self, grace: float) -> None:
+        time.sleep(grace)
+        self.deliveries.hand_back()

@@ -14,6 +14,11 @@ class WorkerSettings(FleetSettings):
 
     checkpoint: Path | None = None
     """Folder of the checkpoint, in diffusers' layout; there is no worker without one."""
+    verify_checkpoint: bool = False
+    """Compare the SHA-256 of every file of the checkpoint with its manifest before loading, which takes minutes."""
+    aligner: Path | None = None
+    """Folder of a CTC speech recogniser of transformers (such as wav2vec2, with its processor) that says where words
+    are; without one there is no editing of words."""
     device: str = "auto"
     """Torch device; `auto` takes the first visible GPU, else the CPU."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -26,6 +31,16 @@ class WorkerSettings(FleetSettings):
     """Times that a job is started before a transient error becomes its outcome."""
     retry_backoff: Annotated[float, Field(gt=0)] = 2.0
     """Seconds before the second attempt, doubled for each further one, with jitter, up to two minutes."""
+    max_deliveries: Annotated[int, Field(ge=1, le=100)] = 3
+    """Workers that may be lost in a row while they run a job, before the job is put aside."""
+    storage_patience: Annotated[float, Field(ge=0)] = 120.0
+    """Seconds that a job waits for storage that does not answer before that counts as a failed attempt."""
+    redis_patience: Annotated[float, Field(ge=0)] = 600.0
+    """Seconds that a finished job waits for Redis, to record its outcome."""
+    engine_patience: Annotated[float, Field(gt=0)] = 300.0
+    """Seconds that one engine step may take before the process ends itself, and its jobs go to another worker."""
+    grace: Annotated[float, Field(ge=0)] = 25.0
+    """Seconds after SIGTERM in which running jobs may finish; the rest is handed back. Below the pod's own period."""
     decode_seconds: Annotated[float, Field(gt=0)] = 60.0
     """Wall time that decoding one file may take."""
     progress_interval: Annotated[float, Field(gt=0)] = 0.25

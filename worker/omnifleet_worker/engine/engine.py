@@ -52,6 +52,7 @@ class Engine:
         self._inbox: SimpleQueue[Request | None] = SimpleQueue()
         self._stopping = threading.Event()
         self._door = threading.Lock()
+        self._busy_since: float | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def submit(self, request: Request) -> Request:
@@ -61,6 +62,12 @@ class Engine:
                 raise EngineStopped("the engine is shutting down")
             self._inbox.put(request)
         return request
+
+    @property
+    def stalled_seconds(self) -> float:
+        """How long the present step has been going on; 0 between steps."""
+        since = self._busy_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def step(self) -> bool:
         """Admit what waits, advance every active request by one step as one batch, finish those that are done.
@@ -94,7 +101,10 @@ class Engine:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                if not self.step():
+                self._busy_since = time.monotonic()
+                more = self.step()
+                self._busy_since = None
+                if not more:
                     self._receive(wait=IDLE_WAIT)
             except Exception:
                 logger.exception("the engine failed between steps", extra={"action": "engine_failed"})

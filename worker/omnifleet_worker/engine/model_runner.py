@@ -8,14 +8,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from omnifleet_shared.errors import OutOfMemory
+from omnifleet_shared.errors import EngineStopped, OutOfMemory
 from torch import Tensor
 
 from ..models.pipeline import AudioOmniPipeline, Conditioning
-from ..models.sampling import euler_step, euler_times, prepare_latents
+from ..models.sampling import FRAME_SAMPLES, LATENT_FRAMES, euler_step, euler_times, prepare_latents, restore_known
 from ..models.thinker import ThinkerSession
 from ..models.transformer import ContextBatch
-from .request import ChatInputs, DiffusionInputs, Request
+from .request import ChatInputs, DiffusionInputs, Inpainting, Request
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What a clip holds besides its unknown frames."""
+
+    latents: Tensor
+    noise: Tensor
+    unknown: Tensor
 
 
 @dataclass
@@ -25,6 +34,13 @@ class _Clip:
     conditioning: Conditioning
     latents: Tensor
     times: Tensor
+    known: _Known | None = None
+
+    def move(self, latents: Tensor, time: Tensor) -> None:
+        """Take the latents of the next step, the known ones as they are at that time."""
+        if self.known is not None:
+            latents = restore_known(latents, self.known.latents, self.known.noise, self.known.unknown, time)
+        self.latents = latents
 
 
 @dataclass(frozen=True)
@@ -99,10 +115,16 @@ class AudioOmniRunner:
             prompt=pipeline.encode_prompt(inputs.prompt),
             speech=pipeline.encode_speech(inputs.speech),
             audio=pipeline.encode_audio(inputs.audio),
-            sync=pipeline.encode_sync(None),
+            sync=pipeline.encode_sync(None if inputs.video is None else pipeline.encode_video(inputs.video)),
         )
         latents = prepare_latents(inputs.seed).to(pipeline.device)
-        return _Clip(conditioning, latents, euler_times(inputs.steps).to(pipeline.device))
+        known = None if inputs.inpainting is None else self._prepare_known(inputs.inpainting, latents)
+        return _Clip(conditioning, latents, euler_times(inputs.steps).to(pipeline.device), known)
+
+    def _prepare_known(self, inpainting: Inpainting, noise: Tensor) -> _Known:
+        frames = torch.arange(LATENT_FRAMES, device=noise.device) * FRAME_SAMPLES
+        unknown = (frames + FRAME_SAMPLES > inpainting.start) & (frames < inpainting.end)
+        return _Known(self.pipeline.encode_latents(inpainting.source), noise, unknown)
 
     def _prepare_chat(self, inputs: ChatInputs) -> ThinkerSession:
         return self.pipeline.chatter.start(
@@ -121,14 +143,18 @@ class AudioOmniRunner:
             for ahead in (0, 1)
         )
         velocity = self.pipeline.transformer(latents, now, mates.context, mates.global_embeds, mates.guidance)
-        for clip, request, moved in zip(clips, batch, euler_step(latents, velocity, now, after), strict=True):
-            clip.latents = moved
+        moved = euler_step(latents, velocity, now, after)
+        for clip, request, place, time in zip(clips, batch, moved, after, strict=True):
+            clip.move(place, time)
             request.step += 1
 
     def _advance_chats(self, batch: Sequence[Request]) -> None:
         for request in batch:
-            self._chats[request].step()
-            request.step = self._chats[request].tokens
+            session = self._chats[request]
+            if session.tokens != request.step:  # a failed step chose its token and lost it: no further one would fit
+                raise EngineStopped("a step of the answer failed half way")
+            session.step()
+            request.step = session.tokens
 
     def _gather(self, batch: Sequence[Request]) -> _Mates:
         if self._mates is None or self._mates.requests != tuple(batch):

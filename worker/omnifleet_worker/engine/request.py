@@ -17,6 +17,18 @@ from ..models.chat import Chat
 Kind = Literal["diffusion", "chat"]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Inpainting:
+    """Audio of which a part is made anew, so that it fits the rest."""
+
+    source: np.ndarray
+    """float32 [2, n] at 44.1 kHz; what comes after it in the window is silence."""
+    start: int
+    """First sample to make anew; whole latent frames of 2,048 samples are."""
+    end: int
+    """One past the last."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DiffusionInputs:
     """One clip to sample: an 11 s window (MODEL.md, "Conditioning" and "Sampling")."""
@@ -26,6 +38,10 @@ class DiffusionInputs:
     """What is to be said; the learned empty feature where nothing is."""
     audio: np.ndarray | None = None
     """Source of an edit or voice to speak with: mono float32 at 44.1 kHz."""
+    video: np.ndarray | None = None
+    """What the sound keeps time with: uint8 [T, 224, 224, 3], 25 frames a second."""
+    inpainting: Inpainting | None = None
+    """What of the clip is known; nothing where absent."""
     steps: int
     guidance: float
     seed: int
@@ -51,7 +67,8 @@ class Request:
     """Unix time after which the outcome is of no use."""
     step: int = 0
     """Steps or tokens done."""
-    cancelled: bool = False
+    cancelled: OmnifleetError | None = None
+    """Why it was cancelled, if it was."""
     outcome: Future[Any] = field(default_factory=Future)
     """float32 samples [2, n] of a clip, or the text of an answer."""
     submitted_at: float = field(default_factory=time.monotonic)
@@ -68,9 +85,9 @@ class Request:
         """Steps to take, or the most tokens that may be written."""
         return self.inputs.steps if isinstance(self.inputs, DiffusionInputs) else self.inputs.max_new_tokens
 
-    def cancel(self) -> None:
-        """Ask for the request to be dropped at the next step boundary."""
-        self.cancelled = True
+    def cancel(self, reason: OmnifleetError | None = None) -> None:
+        """Ask for the request to be dropped at the next step boundary, with JobCancelled or another reason."""
+        self.cancelled = reason or JobCancelled("the job was cancelled")
 
     def progress(self) -> Progress:
         """How far it is, with the time left at the pace so far."""
@@ -81,8 +98,8 @@ class Request:
 
     def refusal(self, now: float) -> OmnifleetError | None:
         """Why nobody wants the outcome any more, if so. `now` is Unix time."""
-        if self.cancelled:
-            return JobCancelled("the job was cancelled", details={"step": self.step})
+        if self.cancelled is not None:
+            return self.cancelled
         if self.deadline is not None and now > self.deadline:
             problem = f"the deadline passed at step {self.step} of {self.steps}"
             return DeadlineExceeded(problem, "deadline", "Allow more time, or ask for fewer steps")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import cast
+from typing import TypeGuard, cast
 
 import numpy as np
 from omnifleet_shared.errors import ForeignURI, MediaError, OmnifleetError
@@ -13,29 +13,47 @@ from omnifleet_shared.model_card import ModelCard
 from omnifleet_shared.records import Media
 from omnifleet_shared.storage import Storage
 from omnifleet_shared.storage.base import check_content
+from omnifleet_shared.tasks import NamedUnderstanding, SpeechEdit, VideoToSound
 
 from ..media.decode import Audio, decode_audio
 from ..media.limits import MediaLimits
 from ..media.signal import resample, to_mono
 from ..media.video import Video, decode_video
+from ..models.synchformer import FRAME_SIDE
+from ..models.video import FRAMES_PER_SECOND, WINDOW_SECONDS
+
+HEARING_RATE = 16_000
+"""Hz, of what the thinker hears."""
 
 WATCH_FRAMES_PER_SECOND = 2.0
 """Frames that the thinker sees of each second; what Qwen2.5-Omni takes by default."""
+
+OVERTIME_SECONDS = 0.2
+"""A video for sound may be that much over the limit: films of ten seconds last some frames more."""
 
 Fetched = Mapping[str, tuple[bytes, ...]]
 
 
 class JobMedia:
-    """Decoded media by the field of the task that named them."""
+    """Decoded media by the field of the task that named them.
 
-    def __init__(self, audio: Mapping[str, tuple[Audio, ...]], video: tuple[Video, ...]) -> None:
+    Args:
+        audio: recordings by field.
+        video: 2 frames a second, or for `v2a` and `v2m` 25, of 224 x 224 pixels.
+        film: the bytes of the video that the new sound is to be put under, if any.
+    """
+
+    def __init__(
+        self, audio: Mapping[str, tuple[Audio, ...]], video: tuple[Video, ...], film: bytes | None = None
+    ) -> None:
         self._audio = audio
-        self._video = video
+        self.video = video
+        self.film = film
 
     @property
     def frames(self) -> tuple[np.ndarray, ...]:
-        """Every video's frames, uint8 [T, H, W, 3] at 2 a second."""
-        return tuple(video.frames for video in self._video)
+        """Every video's frames, uint8 [T, H, W, 3]."""
+        return tuple(video.frames for video in self.video)
 
     def has(self, field: str) -> bool:
         """Whether the job sent audio in that field."""
@@ -44,6 +62,10 @@ class JobMedia:
     def seconds(self, field: str) -> float:
         """Length of the field's only recording."""
         return self._audio[field][0].seconds
+
+    def recording(self, field: str) -> Audio:
+        """The field's only recording at its own rate and channels; of a speech edit float64, else float32."""
+        return self._audio[field][0]
 
     def mono(self, field: str, rate: int) -> np.ndarray:
         """The field's only recording, float32 [n] at `rate`."""
@@ -85,20 +107,39 @@ def _of_field(error: OmnifleetError, field: str) -> OmnifleetError:
 def decode(job: Job, fetched: Fetched, card: ModelCard, limits: MediaLimits) -> JobMedia:
     """Decode what was fetched. Raises MediaError with the field, also where a recording is too long for the task."""
     audio = {
-        field: tuple(decode_audio(data, field=field, limits=_limited(limits, job, field, card)) for data in files)
+        field: tuple(_decode_audio(data, field, job, _limited(limits, job, field, card)) for data in files)
         for field, files in fetched.items()
         if field != "video"
     }
-    watched = replace(limits, max_seconds=card.max_watch_seconds)
-    video = tuple(
-        decode_video(
-            data, frames_per_second=WATCH_FRAMES_PER_SECOND, max_seconds=card.max_watch_seconds, limits=watched
-        )
-        for data in fetched.get("video", ())
-    )
-    return JobMedia(audio, video)
+    video = tuple(_decode_video(data, job, card, limits) for data in fetched.get("video", ()))
+    muxed = isinstance(job.task, VideoToSound) and job.task.mux
+    return JobMedia(audio, video, film=fetched["video"][0] if muxed else None)
+
+
+def _decode_audio(data: bytes, field: str, job: Job, limits: MediaLimits) -> Audio:
+    mono_rate = HEARING_RATE if may_be_heard_in_parts(job.task) else None
+    return decode_audio(data, field=field, limits=limits, exact=isinstance(job.task, SpeechEdit), mono_rate=mono_rate)
+
+
+def _decode_video(data: bytes, job: Job, card: ModelCard, limits: MediaLimits) -> Video:
+    if isinstance(job.task, VideoToSound):
+        # A little more than is looked at, so that a video is seen to be too long.
+        seen = WINDOW_SECONDS + OVERTIME_SECONDS
+        size = (FRAME_SIDE, FRAME_SIDE)
+        return decode_video(data, frames_per_second=FRAMES_PER_SECOND, max_seconds=seen, size=size, limits=limits)
+    longest = card.max_watch_seconds
+    watched = replace(limits, max_seconds=longest)
+    return decode_video(data, frames_per_second=WATCH_FRAMES_PER_SECOND, max_seconds=longest, limits=watched)
 
 
 def _limited(limits: MediaLimits, job: Job, field: str, card: ModelCard) -> MediaLimits:
-    edited = isinstance(job, EditJob) and field == "audio"
-    return replace(limits, max_seconds=card.max_edit_seconds if edited else card.max_listen_seconds)
+    if isinstance(job, EditJob) and field == "audio" and not isinstance(job.task, SpeechEdit):
+        return replace(limits, max_seconds=card.max_edit_seconds)
+    in_parts = may_be_heard_in_parts(job.task)
+    return replace(limits, max_seconds=card.max_transcribe_seconds if in_parts else card.max_listen_seconds)
+
+
+def may_be_heard_in_parts(task: object) -> TypeGuard[NamedUnderstanding]:
+    """Whether the task is to write one recording down, with nothing to be heard or seen beside it."""
+    named = isinstance(task, NamedUnderstanding) and task.name == "transcribe"
+    return named and len(task.audio) == 1 and not task.video

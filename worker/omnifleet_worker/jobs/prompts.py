@@ -5,25 +5,44 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from omnifleet_shared.errors import CheckpointInvalid
-from omnifleet_shared.tasks import DescribedEdit, NamedUnderstanding, Question, StyleTransfer
+from omnifleet_shared.tasks import DescribedEdit, NamedUnderstanding, Question, StyleTransfer, Turn
 
-from ..models.chat import Chat
+from ..models.chat import VIDEO_MARKS, Chat
 
 QUESTIONS = {
     "caption": "Describe what is heard and seen here in one or two sentences.",
     "qa": "Answer this question about what is heard and seen here: {text}",
     "classify": "Which sound events are in this clip? List each one with a category.",
-    "sources": "Which sound sources can be heard? List each one and when it is heard.",
+    "sources": "Which sound sources can be heard? List each one and from which second to which it is heard.",
     "scene": "In what kind of place was this recorded? Name the place and what tells it.",
-    "speakers": "How many people speak, and who speaks when? Describe each voice.",
-    "gender": "Is each speaker's voice male or female? Answer for each speaker.",
-    "sarcasm": "Is the speaker sarcastic? Answer yes or no, and say what in words or tone tells it.",
+    "speakers": "How many people speak, and who speaks from which second to which? Describe each voice.",
+    "gender": "Does each speaker's voice sound male, female or unclear? Answer for each speaker.",
+    "sarcasm": "Is the speaker sarcastic? Say what in words or tone tells it.",
     "feedback": (
         "A language learner says this. Compare the pronunciation with a native speaker's, phoneme by phoneme: "
         "name each word that is off, the phonemes said and expected in IPA, and how to improve it."
     ),
 }
+SHAPES = {
+    "classify": '{"labels": [{"name": "what sounds", "category": "its kind", "confidence": 0.9}]}',
+    "sources": '{"sources": [{"name": "what sounds", "start": 0.0, "end": 2.5}]}',
+    "scene": '{"place": "kind of place", "evidence": "what tells it"}',
+    "speakers": (
+        '{"count": 1, "speakers": [{"name": "Speaker 1", "description": "how the voice sounds", '
+        '"turns": [{"start": 0.0, "end": 2.5}]}]}'
+    ),
+    "gender": '{"speakers": [{"name": "Speaker 1", "gender": "unclear"}]}',
+    "sarcasm": '{"sarcastic": true, "evidence": "what tells it"}',
+    "feedback": (
+        '{"words": [{"word": "the word", "said": "IPA", "expected": "IPA", "advice": "how to improve it"}], '
+        '"overall": "how it sounds as a whole"}'
+    ),
+}
+"""The JSON that a task's answer is asked for in; what `answers.ANSWERS` takes, shown by an example."""
+JSON_ONLY = "Answer with JSON alone, of the shape of this example: {shape}"
+ONCE_MORE = "That cannot be read. Give the same answer again, as JSON alone, of the shape of this example: {shape}"
 NOTES = {"feedback": " The learner meant to say: {text}"}
 """How a text beside the media is put; for tasks not named here, as it is."""
 
@@ -42,6 +61,10 @@ class Prompts:
         """`t2a` and `t2m`: the full stop is added even where the text ends in one (MODEL.md, "Tasks")."""
         return Chat(system=self._sentence("system", task.upper()), user=f"{text}.")
 
+    def film(self, task: str, text: str, frames: np.ndarray) -> Chat:
+        """`v2a` and `v2m`: what is said of the video (the line stays where nothing is), then its frames."""
+        return Chat(system=self._sentence("system", task.upper()), user=f"{text}\n{VIDEO_MARKS}", video=(frames,))
+
     def speech(self) -> Chat:
         """`tts` and `vc`: the text goes another way, so the user says nothing."""
         return Chat(system=self._sentence("system", "TTS"), user="")
@@ -58,12 +81,13 @@ class Prompts:
 
     def question(self, task: Question | NamedUnderstanding, **media: Any) -> Chat:
         """A question in the model's words, with the caller's system prompt where one is given."""
+        earlier = _pairs(task.history)
         if task.name == "transcribe":
             chat = self.transcription(**media)
             note = f"\n{task.text}" if task.text else ""
-            return Chat(system=task.system or chat.system, user=chat.user + note, **media)
+            return Chat(system=task.system or chat.system, user=chat.user + note, earlier=earlier, **media)
         system = task.system or self._sentence("system", "UNDERSTANDING")
-        return Chat(system=system, user=_question(task), **media)
+        return Chat(system=system, user=_question(task), earlier=earlier, **media)
 
     def _sentence(self, kind: str, name: str) -> str:
         try:
@@ -76,9 +100,18 @@ class Prompts:
 def _question(task: Question | NamedUnderstanding) -> str:
     if task.name == "question":
         return task.text
+    shape = SHAPES.get(task.name)
+    return _in_words(task) + (f"\n{JSON_ONLY.replace('{shape}', shape)}" if shape else "")
+
+
+def _in_words(task: NamedUnderstanding) -> str:
     sentence = QUESTIONS[task.name]
     if task.text is None:
         return sentence
     if "{text}" in sentence:
         return sentence.replace("{text}", task.text)
     return sentence + NOTES.get(task.name, "\n{text}").replace("{text}", task.text)
+
+
+def _pairs(history: tuple[Turn, ...]) -> tuple[tuple[str, str], ...]:
+    return tuple((asked.text, answered.text) for asked, answered in zip(history[::2], history[1::2], strict=True))

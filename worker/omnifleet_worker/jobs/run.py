@@ -3,22 +3,44 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
-from omnifleet_shared.errors import DeadlineExceeded, JobCancelled
+from omnifleet_shared.errors import DeadlineExceeded, JobCancelled, OmnifleetError
 from omnifleet_shared.jobs import Job, UnderstandJob
 from omnifleet_shared.results import Progress, Timings
 
 from ..engine.engine import Engine
-from ..engine.request import ChatInputs, DiffusionInputs, Request
+from ..engine.request import ChatInputs, DiffusionInputs, Inpainting, Request
 from ..models.chat import Chat
+from .steps import StepCount
 
 Stage = Literal["fetched", "decoded", "conditioned", "sampled", "encoded", "stored"]
+MOST_AT_ONCE = 8
+"""Requests of one job in the engine; with more, those behind it in the queue would wait for all of a long job."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A window of the model to sample for a job, in the job's steps and with its guidance."""
+
+    prompt: Chat
+    speech: str | None = None
+    """What is to be said."""
+    audio: np.ndarray | None = None
+    """Audio prompt: mono float32 at 44.1 kHz."""
+    video: np.ndarray | None = None
+    """What the sound keeps time with: uint8 [T, 224, 224, 3], 25 frames a second."""
+    inpainting: Inpainting | None = None
+    """What of the clip is known already."""
+    index: int = 0
+    """Place among the job's windows, added to its seed."""
 
 
 class JobRun:
@@ -28,8 +50,9 @@ class JobRun:
         self.job = job
         self.attempt = attempt
         self._engine = engine
-        self._request: Request | None = None
-        self._cancelled = False
+        self._requests: Sequence[Request] = ()
+        self._steps = StepCount()
+        self._cancelled: OmnifleetError | None = None
         queued = (datetime.now(UTC) - job.submitted_at).total_seconds()
         self._spent: dict[str, float] = {"queued": max(0.0, queued)}  # clocks of two machines may disagree
 
@@ -38,20 +61,25 @@ class JobRun:
         """Seconds spent in each stage so far."""
         return Timings.model_validate(self._spent)
 
-    def cancel(self) -> None:
-        """Stop at the next stage or engine step."""
-        self._cancelled = True
-        if self._request is not None:
-            self._request.cancel()
+    def cancel(self, reason: OmnifleetError | None = None) -> None:
+        """Stop at the next stage or engine step, with JobCancelled or another reason."""
+        self._cancelled = reason or JobCancelled("the job was cancelled")
+        for request in self._requests:
+            request.cancel(self._cancelled)
 
     def progress(self) -> Progress:
-        """How far the newest engine request is; zeros before the first."""
-        return self._request.progress() if self._request is not None else Progress()
+        """Steps of all clips, or tokens of the answer, of those that are planned; zeros before. It only grows."""
+        return self._steps.progress()
+
+    def plan(self, clips: int) -> None:
+        """Say how many clips there will be in all, where they are not sampled at once."""
+        assert not isinstance(self.job, UnderstandJob)
+        self._steps.expect(clips * self.job.steps)
 
     def check_wanted(self) -> None:
-        """Raise JobCancelled or DeadlineExceeded when nobody waits for the result any more."""
-        if self._cancelled:
-            raise JobCancelled("the job was cancelled")
+        """Raise the reason of a cancellation, or DeadlineExceeded, when nobody waits for the result any more."""
+        if self._cancelled is not None:
+            raise self._cancelled
         if self.job.deadline is not None and datetime.now(UTC) > self.job.deadline:
             raise DeadlineExceeded("the deadline passed before the result was there", "deadline", "Allow more time")
 
@@ -67,43 +95,90 @@ class JobRun:
 
     def ask(self, chat: Chat, max_new_tokens: int = 512) -> str:
         """The thinker's answer. Raises the engine's typed errors."""
-        temperature = self.job.temperature if isinstance(self.job, UnderstandJob) else 0.0
-        return str(
-            self._submit(
-                ChatInputs(chat=chat, max_new_tokens=max_new_tokens, temperature=temperature, seed=self.job.seed)
-            )
-        )
+        return self.ask_all([chat], max_new_tokens)[0]
 
-    def sample(self, prompt: Chat, *, speech: str | None = None, audio: np.ndarray | None = None) -> np.ndarray:
-        """A clip, float32 [2, 483328] at 44.1 kHz with a peak of 1. Raises the engine's typed errors."""
+    def ask_all(self, chats: Sequence[Chat], max_new_tokens: int = 512) -> list[str]:
+        """The answers in the chats' order; they share the engine's steps. All come, or none, as in `sample_all`."""
+        temperature = self.job.temperature if isinstance(self.job, UnderstandJob) else 0.0
+        first = ChatInputs(chat=chats[0], max_new_tokens=max_new_tokens, temperature=temperature, seed=self.job.seed)
+        requests = [self._request(replace(first, chat=chat)) for chat in chats]
+        # What is asked on the way to a clip is not progress: it would be another kind of step.
+        with self._steps.counting(requests if isinstance(self.job, UnderstandJob) else []):
+            return [str(answer) for answer in self._submit_all(requests)]
+
+    def sample(
+        self,
+        prompt: Chat,
+        *,
+        speech: str | None = None,
+        audio: np.ndarray | None = None,
+        video: np.ndarray | None = None,
+        index: int = 0,
+    ) -> np.ndarray:
+        """A clip, float32 [2, 483328] at 44.1 kHz with a peak of 1; see `Clip`. Raises the engine's typed errors."""
+        return self.sample_all([Clip(prompt=prompt, speech=speech, audio=audio, video=video, index=index)])[0]
+
+    def sample_all(self, clips: Sequence[Clip]) -> list[np.ndarray]:
+        """The clips in their order, each as `sample` returns it; they share the engine's steps.
+
+        All come, or none: where one fails its error is raised and the others are cancelled.
+        """
+        requests = [self._request(self._inputs(clip)) for clip in clips]
+        with self._steps.counting(requests):
+            return self._submit_all(requests)
+
+    def _inputs(self, clip: Clip) -> DiffusionInputs:
         assert not isinstance(self.job, UnderstandJob)
-        inputs = DiffusionInputs(
-            prompt=prompt,
-            speech=speech,
-            audio=audio,
+        return DiffusionInputs(
+            prompt=clip.prompt,
+            speech=clip.speech,
+            audio=clip.audio,
+            video=clip.video,
+            inpainting=clip.inpainting,
             steps=self.job.steps,
             guidance=self.job.guidance,
-            seed=self.job.seed,
+            seed=self.job.seed + clip.index,
         )
-        clip: np.ndarray = self._submit(inputs)
-        return clip
 
-    def _submit(self, inputs: ChatInputs | DiffusionInputs) -> Any:
-        self.check_wanted()
+    def _request(self, inputs: ChatInputs | DiffusionInputs) -> Request:
         deadline = self.job.deadline.timestamp() if self.job.deadline else None
-        self._request = request = Request(inputs=inputs, priority=self.job.priority, deadline=deadline)
-        if self._cancelled:  # between the check and the assignment
-            request.cancel()
-        outcome: Future[Any] = self._engine.submit(request).outcome
-        try:
-            return outcome.result()
-        finally:
-            self._count_request(request)
+        return Request(inputs=inputs, priority=self.job.priority, deadline=deadline)
 
-    def _count_request(self, request: Request) -> None:
-        now = time.monotonic()
-        started = request.started_at or now
-        self._count("conditioned", started - request.submitted_at)
+    def _submit_all(self, requests: Sequence[Request]) -> list[Any]:
+        with self._together(requests):
+            turns = iter(requests)
+            running = [self._submit(request) for request in islice(turns, MOST_AT_ONCE)]
+            while running:
+                wait(running, return_when=FIRST_COMPLETED)
+                done = [outcome for outcome in running if outcome.done()]
+                for outcome in done:
+                    outcome.result()
+                running = [outcome for outcome in running if outcome not in done]
+                running += [self._submit(request) for request in islice(turns, len(done))]
+        return [request.outcome.result() for request in requests]
+
+    def _submit(self, request: Request) -> Future[Any]:
+        self.check_wanted()
+        return self._engine.submit(request).outcome
+
+    @contextmanager
+    def _together(self, requests: Sequence[Request]) -> Iterator[None]:
+        # Before the first look at a cancellation: one that comes later finds them here.
+        self._requests = requests
+        try:
+            yield
+        except BaseException:
+            for request in requests:
+                request.cancel(JobCancelled("another part of the job failed"))
+            raise
+        finally:
+            self._requests = ()
+            self._count_requests(requests)
+
+    def _count_requests(self, requests: Sequence[Request]) -> None:
+        now, submitted = time.monotonic(), min(one.submitted_at for one in requests)
+        started = min((one.started_at for one in requests if one.started_at is not None), default=now)
+        self._count("conditioned", started - submitted)
         self._count("sampled", now - started)
 
     def _count(self, name: Stage, seconds: float) -> None:

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from omnifleet_shared.jobs import UnderstandJob
+from omnifleet_shared.answers import Answer
+from omnifleet_shared.errors import StorageUnavailable
+from omnifleet_shared.jobs import AudioFormat, UnderstandJob
 from omnifleet_shared.names import RESULT_KEY
-from omnifleet_shared.results import Artifact, JobResult, ModelInfo
+from omnifleet_shared.results import Artifact, EditedSpan, JobResult, ModelInfo, VideoArtifact
 from omnifleet_shared.storage import Storage
 
-from ..media.encode import CONTENT_TYPES, encode_audio
+from ..media.encode import CONTENT_TYPES, encode_audio, encode_samples
 from ..media.limits import MediaLimits
+from ..media.mux import CONTENT_TYPES as VIDEO_CONTENT_TYPES
+from ..media.mux import mux
 from ..models.sampling import SAMPLE_RATE, to_int16
 from ..settings import WorkerSettings
+from ..speech_edit.speech_editor import EditedSound
+from .answers import StructuredAnswer
 from .media import JobMedia, decode, fetch
+from .patience import patiently
 from .run import JobRun
 from .tasks import ModelData, carry_out
+
+R = TypeVar("R")
 
 
 class JobRunner:
@@ -44,46 +55,81 @@ class JobRunner:
             TransientError: it may succeed when tried again.
         """
         self._model.card.check(run.job)
-        outcome = carry_out(run, self._load(run), self._model)
+        media = self._load(run)
+        outcome = carry_out(run, media, self._model)
         if isinstance(outcome, str):
             return self._result(run, text=outcome)
-        return self._result(run, artifact=self._store(run, outcome))
+        if isinstance(outcome, StructuredAnswer):
+            return self._result(run, text=outcome.text, answer=outcome.answer)
+        if isinstance(outcome, EditedSound):
+            return self._result(run, artifact=self._store_edited(run, outcome), edits=outcome.edits)
+        pcm = to_int16(torch.from_numpy(np.ascontiguousarray(outcome.T))).numpy()
+        video = None if media.film is None else self._store_video(run, media.film, pcm)
+        return self._result(run, artifact=self._store(run, pcm), video=video)
 
     def _load(self, run: JobRun) -> JobMedia:
         with run.stage("fetched"):
-            fetched = fetch(run.job, self._storage, self._settings.max_input_bytes)
+            fetched = self._patiently(run, lambda: fetch(run.job, self._storage, self._settings.max_input_bytes))
         with run.stage("decoded"):
             return decode(run.job, fetched, self._model.card, self._limits)
 
-    def _store(self, run: JobRun, clip: np.ndarray) -> Artifact:
+    def _store(self, run: JobRun, pcm: np.ndarray) -> Artifact:
         assert not isinstance(run.job, UnderstandJob)
         form = run.job.format
         with run.stage("encoded"):
-            pcm = to_int16(torch.from_numpy(np.ascontiguousarray(clip.T))).numpy()
             data = encode_audio(pcm, SAMPLE_RATE, form)
-        with run.stage("stored"):
-            key = RESULT_KEY.format(job_id=run.job.job_id, format=form)
-            stored = self._storage.put(key, io.BytesIO(data), content_type=CONTENT_TYPES[form])
-            url = self._storage.url(stored.uri, self._settings.url_lifetime)
-        return Artifact(
-            uri=stored.uri,
-            url=url,
-            sha256=hashlib.sha256(data).hexdigest(),
-            bytes=len(data),
-            format=form,
-            sample_rate=SAMPLE_RATE,
-            channels=pcm.shape[1],
-            seconds=len(pcm) / SAMPLE_RATE,
-        )
+        return self._artifact(run, data, form, SAMPLE_RATE, pcm.T)
 
-    def _result(self, run: JobRun, *, text: str | None = None, artifact: Artifact | None = None) -> JobResult:
+    def _store_edited(self, run: JobRun, edited: EditedSound) -> Artifact:
+        assert not isinstance(run.job, UnderstandJob)
+        form, rate = run.job.format, edited.source.sample_rate
+        with run.stage("encoded"):
+            data = encode_samples(edited.samples, rate, form, edited.subtype)
+        return self._artifact(run, data, form, rate, edited.samples)
+
+    def _artifact(self, run: JobRun, data: bytes, form: AudioFormat, rate: int, samples: np.ndarray) -> Artifact:
+        channels, count = samples.shape
+        put = self._put(run, data, form, CONTENT_TYPES[form])
+        return Artifact(**put, format=form, sample_rate=rate, channels=channels, seconds=count / rate)
+
+    def _store_video(self, run: JobRun, film: bytes, pcm: np.ndarray) -> VideoArtifact:
+        with run.stage("encoded"):
+            muxed = mux(film, pcm, SAMPLE_RATE, limits=self._limits)
+        put = self._put(run, muxed.data, muxed.format, VIDEO_CONTENT_TYPES[muxed.format])
+        return VideoArtifact(**put, format=muxed.format, seconds=muxed.seconds)
+
+    def _put(self, run: JobRun, data: bytes, form: str, content_type: str) -> dict[str, Any]:
+        """Write a result to storage, and return what both kinds of artifact tell of it."""
+        with run.stage("stored"):
+            key = RESULT_KEY.format(job_id=run.job.job_id, attempt=run.attempt, format=form)
+            stored = self._patiently(run, lambda: self._storage.put(key, io.BytesIO(data), content_type=content_type))
+            url = self._storage.url(stored.uri, self._settings.url_lifetime)
+        return {"uri": stored.uri, "url": url, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+    def _patiently(self, run: JobRun, work: Callable[[], R]) -> R:
+        patience = self._settings.storage_patience
+        return patiently(work, StorageUnavailable, patience, job_id=run.job.job_id, check=run.check_wanted)
+
+    def _result(
+        self,
+        run: JobRun,
+        *,
+        text: str | None = None,
+        answer: Answer | None = None,
+        artifact: Artifact | None = None,
+        video: VideoArtifact | None = None,
+        edits: tuple[EditedSpan, ...] | None = None,
+    ) -> JobResult:
         card = self._model.card
         return JobResult(
             job_id=run.job.job_id,
             namespace=run.job.namespace,
             task=run.job.task.name,
             text=text,
+            answer=answer,
             artifact=artifact,
+            video=video,
+            edits=edits,
             model=ModelInfo(name=card.name, revision=card.revision, licence=card.licence),
             seed=run.job.seed,
             attempts=run.attempt,

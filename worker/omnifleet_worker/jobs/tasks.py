@@ -2,36 +2,51 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from omnifleet_shared.errors import InvalidJob, LanguageNotSupported, TaskNotSupported
+import torch
+from omnifleet_shared.answers import ANSWERS
+from omnifleet_shared.errors import InvalidJob, LanguageNotSupported, MediaTooLong, TaskNotSupported
 from omnifleet_shared.model_card import ModelCard
 from omnifleet_shared.tasks import (
     DescribedEdit,
     NamedUnderstanding,
     Question,
     Speech,
+    SpeechEdit,
     StyleTransfer,
     TextToSound,
+    VideoToSound,
     VoiceConversion,
 )
 
-from ..media.signal import trim_silence
-from ..models.sampling import CLIP_SAMPLES, SAMPLE_RATE
+from ..media.signal import split_at_pauses, trim_silence
+from ..media.video import Video
+from ..models.chat import Chat
+from ..models.sampling import CLIP_SAMPLES, SAMPLE_RATE, normalise_peak
 from ..models.speech_tokenizer import SpeechTokenizer
-from .media import JobMedia
+from ..models.video import WINDOW_SECONDS, thinker_frames
+from ..speech_edit.alignment import WordAligner
+from ..speech_edit.speech_editor import EditedSound, edit_speech
+from .answers import StructuredAnswer, ask_for_record
+from .media import HEARING_RATE, OVERTIME_SECONDS, JobMedia, may_be_heard_in_parts
 from .prompts import Prompts
-from .run import JobRun
+from .run import Clip, JobRun
+from .windows import continuation_prompt, count_generated, edit_windows, join_edited, join_generated
 
-HEARING_RATE = 16_000
-"""Hz, of what the thinker hears."""
 VOICE_SECONDS = 6
 """The model speaks with the voice of the reference's last seconds."""
 TRANSCRIPT_TOKENS = 256
 """Longest transcript of a voice; what takes more tokens has no room in a clip."""
 FASTEST_SPEECH = 25
 """Tokens a second; nobody speaks faster, so a text that needs more would be cut off."""
+FASTEST_TALK = 8
+"""The thinker's tokens a second; a part in which more is said would have no room in its answer."""
+SHORTEST_PART = 30
+"""Seconds of a recording that is transcribed in parts, however short the answers may be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +56,15 @@ class ModelData:
     card: ModelCard
     prompts: Prompts
     tokenizer: SpeechTokenizer
+    aligner: WordAligner | None = None
+    """Finds words in recordings; without one, they are not edited."""
 
 
-def carry_out(run: JobRun, media: JobMedia, model: ModelData) -> str | np.ndarray:
-    """The text or the clip (float32 [2, n] at 44.1 kHz) that the job asks for.
+def carry_out(run: JobRun, media: JobMedia, model: ModelData) -> str | StructuredAnswer | np.ndarray | EditedSound:
+    """What the job asks for: text, text with its record, a clip (float32 [2, n] at 44.1 kHz) or an edited recording.
 
     Raises:
+        AnswerUnreadable: the model did not give the record that the task promises.
         TaskNotSupported, InvalidJob, LanguageNotSupported: what only the checkpoint can tell.
         OmnifleetError: of the engine.
     """
@@ -54,22 +72,49 @@ def carry_out(run: JobRun, media: JobMedia, model: ModelData) -> str | np.ndarra
         case Question() | NamedUnderstanding() as task:
             return understand(run, task, media, model)
         case TextToSound() as task:
-            clip = run.sample(model.prompts.sound(task.name, task.text))
-            return clip[:, : round(task.seconds * SAMPLE_RATE)]
+            return generate(run, model.prompts.sound(task.name, task.text), task.seconds)
+        case VideoToSound() as task:
+            return accompany(run, task, media.video[0], model)
         case Speech() as task:
             return speak(run, task, task.text, "text", media, model)
         case VoiceConversion() as task:
             return convert_voice(run, task, media, model)
         case DescribedEdit() | StyleTransfer() as task:
             return edit(run, task, media, model)
+        case SpeechEdit() as task:
+            return edit_speech(run, task, media.recording("audio"), model)
         case task:
             raise TaskNotSupported(f"this worker cannot do {task.name}", "task", "Upgrade the worker")
 
 
-def understand(run: JobRun, task: Question | NamedUnderstanding, media: JobMedia, model: ModelData) -> str:
-    """The thinker's answer to the question."""
-    chat = model.prompts.question(task, audio=media.all_mono("audio", HEARING_RATE), video=media.frames)
+def understand(
+    run: JobRun, task: Question | NamedUnderstanding, media: JobMedia, model: ModelData
+) -> str | StructuredAnswer:
+    """The thinker's answer to the question; for tasks that promise one, with its record."""
+    waves = media.all_mono("audio", HEARING_RATE)
+    if may_be_heard_in_parts(task) and len(waves[0]) > model.card.max_listen_seconds * HEARING_RATE:
+        return transcribe_parts(run, task, waves[0], model)
+    chat = model.prompts.question(task, audio=waves, video=media.frames)
+    if isinstance(task, NamedUnderstanding) and task.name in ANSWERS:
+        return ask_for_record(run, task, chat)
     return run.ask(chat, task.max_new_tokens)
+
+
+def transcribe_parts(run: JobRun, task: NamedUnderstanding, wave: np.ndarray, model: ModelData) -> str:
+    """What is said in a recording that is too long to be heard at once."""
+    room = max(task.max_new_tokens / FASTEST_TALK, SHORTEST_PART)
+    parts = split_at_pauses(wave, HEARING_RATE, min(room, model.card.max_listen_seconds))
+    chats = [model.prompts.question(task, audio=(part,)) for part in parts]
+    return join_parts(run.ask_all(chats, task.max_new_tokens))
+
+
+def join_parts(texts: Sequence[str]) -> str:
+    """The texts of parts as one, with spaces between them save after signs that are written without."""
+    joined = ""
+    for text in filter(None, texts):
+        gap = "" if not joined or unicodedata.east_asian_width(joined[-1]) in "WF" else " "
+        joined += gap + text
+    return joined
 
 
 def transcribe(run: JobRun, wave: np.ndarray, field: str, model: ModelData) -> str:
@@ -81,11 +126,56 @@ def transcribe(run: JobRun, wave: np.ndarray, field: str, model: ModelData) -> s
     return text
 
 
+def generate(run: JobRun, prompt: Chat, seconds: float, video: np.ndarray | None = None) -> np.ndarray:
+    """So many seconds of sound or music: one window, or each later one in continuation of the one before.
+
+    Args:
+        video: frames that every window is made for; MODEL.md tells nothing else of those after the first 10 s.
+    """
+    samples = round(seconds * SAMPLE_RATE)
+    count = count_generated(samples)
+    run.plan(count)
+    clips = [run.sample(prompt, video=video)]
+    for index in range(1, count):
+        clips.append(run.sample(prompt, video=video, audio=continuation_prompt(clips[-1]), index=index))
+    return join_generated(clips)[:, :samples]
+
+
+def accompany(run: JobRun, task: VideoToSound, video: Video, model: ModelData) -> np.ndarray:
+    """Sound or music for the video, as long as it is or as was asked; music may go on longer than the model watches.
+
+    Raises:
+        MediaTooLong: the video is longer than the model watches, and no length was asked.
+    """
+    seconds = task.seconds or _length_of(task, video, model.card)
+    prompt = model.prompts.film(task.name, task.text, thinker_frames(video.frames))
+    return generate(run, prompt, seconds, video.frames)
+
+
+def _length_of(task: VideoToSound, video: Video, card: ModelCard) -> float:
+    longest = card.longest(task)
+    limit = min(longest, WINDOW_SECONDS)
+    if video.seconds >= limit + OVERTIME_SECONDS:
+        problem = f"it is longer than the {limit:g} s that {card.name} watches for its sound"
+        remedy = f"Send a shorter video, or give seconds, at most {longest:g}, to have sound for its beginning"
+        raise MediaTooLong(problem, "video", remedy, {"max_seconds": limit})
+    return min(video.seconds, limit)
+
+
 def edit(run: JobRun, task: DescribedEdit | StyleTransfer, media: JobMedia, model: ModelData) -> np.ndarray:
-    """The source, edited, and as long as it was."""
+    """The source, edited, and as long as it was; over 10 s in windows that share the engine's steps.
+
+    Stereo, whatever the source is: the model hears the mean of the channels and places what it makes between left and
+    right on its own. A stereo source comes back in stereo, but not with its own image.
+    """
     source = media.mono("audio", SAMPLE_RATE)
-    clip = run.sample(model.prompts.edit(task), audio=source)
-    return clip[:, : len(source)]
+    windows, prompt = edit_windows(len(source)), model.prompts.edit(task)
+    clips = run.sample_all(
+        [Clip(prompt=prompt, audio=source[one.start : one.stop], index=index) for index, one in enumerate(windows)]
+    )
+    if len(clips) == 1:
+        return clips[0][:, : len(source)]
+    return normalise_peak(torch.from_numpy(join_edited(clips, windows))).numpy()
 
 
 def convert_voice(run: JobRun, task: VoiceConversion, media: JobMedia, model: ModelData) -> np.ndarray:

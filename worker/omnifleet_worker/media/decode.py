@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import av
 import numpy as np
@@ -14,19 +15,17 @@ from omnifleet_shared.errors import MediaEmpty, MediaUnreadable
 from omnifleet_worker.media.limits import DEFAULT_LIMITS, MediaLimits
 from omnifleet_worker.media.reader import MediaReader, open_media
 
-_BYTES_PER_SAMPLE = 4
-
 
 @dataclass(frozen=True, eq=False)
 class Audio:
     """Decoded audio at its source's own rate and channels.
 
     Args:
-        samples: float32 [channels, n], full scale ±1; a float file may exceed it.
+        samples: float32 [channels, n], full scale ±1; a float file may exceed it. float64 where decoded exactly.
         sample_rate: samples per second and channel.
     """
 
-    samples: NDArray[np.float32]
+    samples: NDArray[np.float32] | NDArray[np.float64]
     sample_rate: int
 
     @property
@@ -35,7 +34,14 @@ class Audio:
         return int(self.samples.shape[-1]) / self.sample_rate
 
 
-def decode_audio(data: bytes, *, field: str = "audio", limits: MediaLimits = DEFAULT_LIMITS) -> Audio:
+def decode_audio(
+    data: bytes,
+    *,
+    field: str = "audio",
+    limits: MediaLimits = DEFAULT_LIMITS,
+    exact: bool = False,
+    mono_rate: int | None = None,
+) -> Audio:
     """Decode the first audio stream of a wav, flac, mp3, ogg, aac, m4a, mp4, mov, mkv or webm file.
 
     A file that was cut off is refused where its format tells (wav, flac, ogg, mp4, webm with a duration, mp3 with a
@@ -45,9 +51,12 @@ def decode_audio(data: bytes, *, field: str = "audio", limits: MediaLimits = DEF
         data: the whole file.
         field: the request's field, for errors.
         limits: what is allowed.
+        exact: give float64, which holds the values of every sample format; by default float32, which rounds those
+            of 32-bit integers and of float64.
+        mono_rate: give the mean of the channels at that rate, made on the way: hours then fit into memory.
 
     Returns:
-        Samples float32 [channels, n] at the source's own rate, n > 0.
+        Samples [channels, n] at the source's own rate, or [1, n] at `mono_rate`, n > 0.
 
     Raises:
         MediaEmpty: no bytes, or no samples.
@@ -57,17 +66,21 @@ def decode_audio(data: bytes, *, field: str = "audio", limits: MediaLimits = DEF
     """
     with open_media(data, kind="audio", field=field, limits=limits) as reader:
         reader.stream.codec_context.thread_count = 1  # audio gains nothing from threads, a many-core worker loses
-        return _decode_stream(reader, field, limits)
+        return _decode_stream(reader, field, limits, np.dtype(np.float64 if exact else np.float32), mono_rate)
 
 
-def _decode_stream(reader: MediaReader, field: str, limits: MediaLimits) -> Audio:
-    chunks: list[NDArray[np.float32]] = []
+def _decode_stream(
+    reader: MediaReader, field: str, limits: MediaLimits, dtype: np.dtype[Any], mono_rate: int | None
+) -> Audio:
+    chunks: list[NDArray[Any]] = []
     count, rate = 0, 0
-    for frame in _float_frames(reader, limits):
-        samples = frame.to_ndarray().reshape(-1, frame.layout.nb_channels).astype(np.float32, copy=False)
+    for frame in _float_frames(reader, limits, "dbl" if dtype == np.float64 else "flt", mono_rate):
+        samples = frame.to_ndarray().reshape(-1, frame.layout.nb_channels).astype(dtype, copy=False)
+        if mono_rate is not None:
+            samples = samples.mean(axis=1, keepdims=True)
         count, rate = count + len(samples), frame.sample_rate
         reader.check_seconds(count / rate)
-        reader.check_decoded_bytes(count * samples.shape[1] * _BYTES_PER_SAMPLE)
+        reader.check_decoded_bytes(count * samples.shape[1] * dtype.itemsize)
         _check_finite(samples, field)
         chunks.append(samples)
     reader.check_complete(count / rate if rate else 0.0)
@@ -76,9 +89,9 @@ def _decode_stream(reader: MediaReader, field: str, limits: MediaLimits) -> Audi
     return Audio(np.ascontiguousarray(np.concatenate(chunks).T), rate)
 
 
-def _float_frames(reader: MediaReader, limits: MediaLimits) -> Iterator[AudioFrame]:
+def _float_frames(reader: MediaReader, limits: MediaLimits, format: str, rate: int | None) -> Iterator[AudioFrame]:
     # Packed floats from libav itself: for 8 planar channels `AudioFrame.to_ndarray` runs past the planes (PyAV 16).
-    resampler = av.AudioResampler(format="flt")
+    resampler = av.AudioResampler(format=format, rate=rate)
     shape: tuple[int, int] | None = None
     for frame in reader.frames(AudioFrame):
         found = (frame.layout.nb_channels, frame.sample_rate)
@@ -110,7 +123,7 @@ def _check_shape(reader: MediaReader, channels: int, rate: int, limits: MediaLim
         raise reader.unreadable(f"it has {channels} channels at {rate} Hz, below {limits.min_sample_rate} Hz")
 
 
-def _check_finite(samples: NDArray[np.float32], field: str) -> None:
-    if not np.isfinite(samples).all():
+def _check_finite(samples: NDArray[Any], field: str) -> None:
+    if not (np.isfinite(samples) & (np.abs(samples) <= np.finfo(np.float32).max)).all():
         problem = "it holds samples that are not numbers (NaN or infinity)"
         raise MediaUnreadable(problem, field, "Export the file again from the original")

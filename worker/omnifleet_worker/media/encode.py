@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import soundfile
@@ -15,6 +15,10 @@ AudioFormat = Literal["wav", "flac", "mp3", "ogg"]
 CONTENT_TYPES: dict[str, str] = {"wav": "audio/wav", "flac": "audio/flac", "mp3": "audio/mpeg", "ogg": "audio/ogg"}
 """The media type of each format that `encode_audio` writes."""
 
+Subtype = Literal["PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"]
+"""Sample formats of a wav file, as libsndfile names them."""
+
+_BITS: dict[Subtype, int] = {"PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 _SUBTYPES = {"wav": "PCM_16", "flac": "PCM_16", "mp3": "MPEG_LAYER_III", "ogg": "VORBIS"}
 
 # libsndfile overruns its stack when it gets minutes of ogg in one call.
@@ -40,23 +44,64 @@ def encode_audio(pcm: NDArray[np.int16], sample_rate: int, format: AudioFormat) 
         raise ValueError(f"pcm must be int16 [n, channels], not {pcm.dtype} {list(pcm.shape)}")
     if format not in CONTENT_TYPES:
         raise InvalidJob(f"audio cannot be written as {format!r}", "format", f"Use one of {', '.join(CONTENT_TYPES)}")
-    try:
-        return _write(pcm, sample_rate, format)
-    except soundfile.LibsndfileError as error:
-        problem = f"{format} cannot hold {pcm.shape[1]} channels at {sample_rate} Hz"
-        raise InvalidJob(problem, "format", "Use wav or flac") from error
+    return _write(_as_written(pcm, format), sample_rate, format, _SUBTYPES[format])
 
 
-def _write(pcm: NDArray[np.int16], sample_rate: int, format: AudioFormat) -> bytes:
+def exact_subtype(samples: NDArray[np.float64]) -> Subtype:
+    """The narrowest sample format that holds every sample exactly; full scale is ±1."""
+    for subtype, bits in _BITS.items():
+        top = 2 ** (bits - 1)
+        scaled = samples * top
+        if (scaled == np.rint(scaled)).all() and scaled.max(initial=0) < top and scaled.min(initial=0) >= -top:
+            return subtype
+    return "FLOAT" if (samples == samples.astype(np.float32)).all() else "DOUBLE"
+
+
+def encode_samples(samples: NDArray[np.float64], sample_rate: int, format: AudioFormat, subtype: Subtype) -> bytes:
+    """Encode samples as a file that holds those of `subtype` as they are; others are rounded to it.
+
+    Args:
+        samples: float64 [channels, n], full scale ±1.
+        sample_rate: samples per second and channel.
+        format: "wav" holds every subtype; "flac" 16 and 24 bits, the wider ones are rounded to 24; "mp3" and "ogg"
+            are lossy and hold none.
+        subtype: of a wav or flac file.
+
+    Returns:
+        The whole file. Its media type is `CONTENT_TYPES[format]`.
+
+    Raises:
+        InvalidJob: the format cannot hold that sample rate or that many channels.
+    """
+    if _SUBTYPES[format] != "PCM_16":
+        return _write(np.clip(samples.T, -1, 1).astype(np.float32), sample_rate, format, _SUBTYPES[format])
+    held: Subtype = "PCM_24" if format == "flac" and subtype != "PCM_16" else subtype
+    return _write(_in_subtype(samples.T, held), sample_rate, format, held)
+
+
+def _in_subtype(samples: NDArray[np.float64], subtype: Subtype) -> NDArray[Any]:
+    if subtype not in _BITS:
+        return samples.astype(np.float32 if subtype == "FLOAT" else np.float64)
+    top = 2 ** (_BITS[subtype] - 1)
+    rounded = np.clip(np.rint(samples * top), -top, top - 1)
+    # soundfile takes 16 and 32 bits; of the latter 24-bit files keep the upper ones.
+    return rounded.astype(np.int16) if subtype == "PCM_16" else (rounded * (2**31 // top)).astype(np.int32)
+
+
+def _write(data: NDArray[Any], sample_rate: int, format: AudioFormat, subtype: str) -> bytes:
     target = io.BytesIO()
-    with soundfile.SoundFile(
-        target, "w", sample_rate, pcm.shape[1], subtype=_SUBTYPES[format], format=format.upper()
-    ) as file:
-        for start in range(0, len(pcm), _BLOCK_FRAMES):
-            file.write(_as_written(pcm[start : start + _BLOCK_FRAMES], format))
+    try:
+        with soundfile.SoundFile(
+            target, "w", sample_rate, data.shape[1], subtype=subtype, format=format.upper()
+        ) as file:
+            for start in range(0, len(data), _BLOCK_FRAMES):
+                file.write(data[start : start + _BLOCK_FRAMES])
+    except soundfile.LibsndfileError as error:
+        problem = f"{format} cannot hold {data.shape[1]} channels at {sample_rate} Hz"
+        raise InvalidJob(problem, "format", "Use wav or flac") from error
     return target.getvalue()
 
 
-def _as_written(block: NDArray[np.int16], format: AudioFormat) -> NDArray[np.int16] | NDArray[np.float32]:
+def _as_written(pcm: NDArray[np.int16], format: AudioFormat) -> NDArray[np.int16] | NDArray[np.float32]:
     # libsndfile 1.2 garbles stereo mp3 when it gets 16-bit samples; as floats they come out right.
-    return block if _SUBTYPES[format] == "PCM_16" else block.astype(np.float32) / np.float32(32_768)
+    return pcm if _SUBTYPES[format] == "PCM_16" else pcm.astype(np.float32) / np.float32(32_768)

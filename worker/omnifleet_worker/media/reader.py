@@ -79,6 +79,11 @@ class MediaReader:
         kind: the stream to read, "audio" or "video".
         field: the request's field, for errors.
         limits: what is allowed.
+
+    Attributes:
+        stream: the stream that is read.
+        format: libav's name of the container format, such as "matroska,webm".
+        declared_seconds: length that the file declares, if it does.
     """
 
     def __init__(
@@ -91,6 +96,7 @@ class MediaReader:
         field: str,
         limits: MediaLimits,
     ) -> None:
+        self.format = container.format.name
         self._container = container
         self._file = file
         self._field = field
@@ -121,6 +127,17 @@ class MediaReader:
         if self._undecodable > max(0, spare):
             raise self.unreadable(f"{self._undecodable} of its {self._packets} packets are damaged")
 
+    def packets(self) -> Iterator[av.Packet]:
+        """The encoded packets of the stream, in the file's order.
+
+        Raises:
+            MediaUnreadable: the file breaks off.
+            MediaTooLarge: reading takes more wall time than the limits allow.
+        """
+        yield from (packet for packet in self._demux() if packet.size)
+        if self._broke_off:
+            raise self.unreadable(f"the file breaks off after {self._container_end:.2f} seconds")
+
     def check_seconds(self, seconds: float) -> None:
         """Raise MediaTooLong if `seconds` are more than the limits allow."""
         if seconds > self._limits.max_seconds:
@@ -141,10 +158,9 @@ class MediaReader:
 
     def check_complete(self, seconds: float) -> None:
         """Raise MediaUnreadable if a stream of `seconds` decoded seconds is clearly less than was declared."""
-        container_format = self._container.format.name
-        found = self._container_end if container_format == "matroska,webm" else seconds
+        found = self._container_end if self.format == "matroska,webm" else seconds
         declared = self.declared_seconds
-        if declared is not None and falls_short(container_format, declared, found):
+        if declared is not None and falls_short(self.format, declared, found):
             problem = f"the file is cut off: it declares {declared:.2f} seconds and holds {found:.2f}"
             raise self.unreadable(problem, declared_seconds=declared, found_seconds=found)
         if self._broke_off:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,32 +12,47 @@ VIDEO_MARKS = "<|vision_bos|><|VIDEO|><|vision_eos|>"
 
 @dataclass(frozen=True, eq=False)
 class Chat:
-    """One turn asked of the thinker.
+    """What is asked of the thinker, after what was asked and answered before, if anything.
 
     Args:
         system: the task's system sentence, from the checkpoint.
         user: what is asked. It may place the media itself with `AUDIO_MARKS` and `VIDEO_MARKS`, once for each clip;
-            media that it does not place come before it, audio first.
+            media that no turn places come before the user's first, audio first.
         audio: mono waves, float32, 16 kHz.
         video: frames, uint8 [T, H, W, 3].
+        earlier: what the user said before and what was answered, in pairs, the oldest first.
     """
 
     system: str
     user: str
     audio: tuple[np.ndarray, ...] = ()
     video: tuple[np.ndarray, ...] = ()
+    earlier: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def words(self) -> str:
+        """Everything that was said, by either side, save the system sentence."""
+        return "\n".join([*(turn for pair in self.earlier for turn in pair), self.user])
 
     @property
     def text(self) -> str:
         """The chat as the model was trained to read it (MODEL.md, "Tasks")."""
+        said = "".join(
+            f"{user}<|im_end|>\n<|im_start|>assistant\n{answer}<|im_end|>\n<|im_start|>user\n"
+            for user, answer in self.earlier
+        )
         return (
             f"<|im_start|>system\n{self.system}<|im_end|>\n"
-            f"<|im_start|>user\n{self._media_marks}{self.user}<|im_end|>\n"
+            f"<|im_start|>user\n{self._media_marks}{said}{self.user}<|im_end|>\n"
             "<|im_start|>assistant\n"
         )
 
+    def followed_by(self, answer: str, user: str) -> Chat:
+        """The chat after its answer, with the next thing that the user says."""
+        return replace(self, user=user, earlier=(*self.earlier, (self.user, answer)))
+
     @property
     def _media_marks(self) -> str:
-        audio = "" if AUDIO_MARKS in self.user else AUDIO_MARKS * len(self.audio)
-        video = "" if VIDEO_MARKS in self.user else VIDEO_MARKS * len(self.video)
+        audio = "" if AUDIO_MARKS in self.words else AUDIO_MARKS * len(self.audio)
+        video = "" if VIDEO_MARKS in self.words else VIDEO_MARKS * len(self.video)
         return audio + video

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +20,25 @@ CARD = "card.json"
 _REMEDY = "Convert or download the checkpoint again, and give the folder that holds model_index.json"
 
 
-def open_folder(root: Path, pipeline: str, components: Mapping[str, type]) -> Path:
-    """The folder itself, once it is sure that no file is missing and that it holds this pipeline.
+def list_components(root: Path, pipeline: str, known: Mapping[str, type], optional: Collection[str]) -> dict[str, type]:
+    """The components that the folder holds, once it is sure that it is this pipeline's and whole.
+
+    Args:
+        root: the folder.
+        pipeline: class name of the pipeline.
+        known: class of each of its components.
+        optional: names of those that need not be there.
 
     Raises:
         CheckpointInvalid: naming the first file that is missing, or the model that it is instead.
     """
-    required = [root / name for name in (INDEX, PROMPTS, VOCAB, CARD)]
-    required += [root / name / _config_name(kind) for name, kind in components.items()]
-    for path in required:
-        if not path.is_file():
-            raise _invalid(path, "is missing")
-    found = read_json(root / INDEX).get("_class_name")
-    if found != pipeline:
-        raise _invalid(root / INDEX, f"describes a {found}, not a {pipeline}")
-    return root
+    _require([root / name for name in (INDEX, PROMPTS, VOCAB, CARD)])
+    index = read_json(root / INDEX)
+    if index.get("_class_name") != pipeline:
+        raise _invalid(root / INDEX, f"describes a {index.get('_class_name')}, not a {pipeline}")
+    held = {name: kind for name, kind in known.items() if name in index or name not in optional}
+    _require([root / name / _config_name(kind) for name, kind in held.items()])
+    return held
 
 
 def load_component(folder: Path, kind: Any, dtype: torch.dtype) -> Any:
@@ -101,6 +105,12 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON object for people to read."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _require(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if not path.is_file():
+            raise _invalid(path, "is missing")
 
 
 def _has_weights(kind: type) -> bool:

@@ -13,18 +13,20 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from omnifleet_shared.errors import CheckpointInvalid
+from omnifleet_shared.errors import CheckpointInvalid, TaskNotSupported
 from torch import Tensor
 from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
 
 from omnifleet_worker.models import checkpoint_folder
 from omnifleet_worker.models.autoencoder import AudioOmniAutoencoder
 from omnifleet_worker.models.conditioners import AudioPromptEncoder, OmniProjection, SyncEncoder
-from omnifleet_worker.models.sampling import normalise_peak
+from omnifleet_worker.models.sampling import CLIP_SAMPLES, normalise_peak
 from omnifleet_worker.models.speech_encoder import SpeechEncoder
 from omnifleet_worker.models.speech_tokenizer import SpeechTokenizer
+from omnifleet_worker.models.synchformer import Synchformer
 from omnifleet_worker.models.thinker import Chat, Thinker
 from omnifleet_worker.models.transformer import AudioOmniTransformer, CrossAttentionCache
+from omnifleet_worker.models.video import synchformer_segments
 
 COMPONENTS: dict[str, Any] = {
     "transformer": AudioOmniTransformer,
@@ -35,10 +37,15 @@ COMPONENTS: dict[str, Any] = {
     "speech_encoder": SpeechEncoder,
     "audio_encoder": AudioPromptEncoder,
     "sync_encoder": SyncEncoder,
+    "synchformer": Synchformer,
 }
 """Class of each component; its name is also its subfolder."""
 
-_IN_CHOSEN_DTYPE = ("transformer", "thinker")
+OPTIONAL = frozenset({"synchformer"})
+"""Components that a checkpoint may lack."""
+
+IN_CHOSEN_DTYPE = ("transformer", "thinker")
+"""Components whose weights have the dtype that is chosen at load; the others are float32."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,7 @@ class AudioOmniPipeline:
         prompts: the sentences the weights were trained on, by kind: "system", "edit", "transcribe".
         vocab: tokens of the speech text, line number = id.
         card: what the checkpoint says of itself: name, revision, licence, languages, tasks.
+        synchformer: video to sync features; without it there is no sound for videos.
 
     Raises:
         CheckpointInvalid: the vocabulary has more tokens than the speech encoder has embeddings.
@@ -88,6 +96,7 @@ class AudioOmniPipeline:
         prompts: Mapping[str, Any],
         vocab: Sequence[str],
         card: Mapping[str, Any],
+        synchformer: Synchformer | None = None,
     ) -> None:
         self.transformer = transformer
         self.vae = vae
@@ -97,6 +106,7 @@ class AudioOmniPipeline:
         self.speech_encoder = speech_encoder
         self.audio_encoder = audio_encoder
         self.sync_encoder = sync_encoder
+        self.synchformer = synchformer
         self.prompts = dict(prompts)
         self.vocab = list(vocab)
         self.card = dict(card)
@@ -119,19 +129,21 @@ class AudioOmniPipeline:
         Raises:
             CheckpointInvalid: the folder is missing, incomplete or damaged; the error names the file.
         """
-        root = checkpoint_folder.open_folder(Path(folder), cls.__name__, COMPONENTS)
+        root = Path(folder)
+        kinds = checkpoint_folder.list_components(root, cls.__name__, COMPONENTS, OPTIONAL)
         parts = {
             name: checkpoint_folder.load_component(root / name, kind, cls._dtype_of(name, dtype))
-            for name, kind in COMPONENTS.items()
+            for name, kind in kinds.items()
         }
         return cls(**parts, **checkpoint_folder.read_data(root)).to(device)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the checkpoint folder that `from_pretrained` reads, each component in its present dtype."""
         root = Path(folder)
-        for name in COMPONENTS:
+        kinds = {name: kind for name, kind in COMPONENTS.items() if getattr(self, name) is not None}
+        for name in kinds:
             getattr(self, name).save_pretrained(root / name)
-        checkpoint_folder.write_index(root, type(self).__name__, COMPONENTS)
+        checkpoint_folder.write_index(root, type(self).__name__, kinds)
         checkpoint_folder.write_data(root, prompts=self.prompts, vocab=self.vocab, card=self.card)
 
     def to(self, device: str | torch.device) -> Self:
@@ -161,6 +173,18 @@ class AudioOmniPipeline:
         return self.audio_encoder(None if wave is None else torch.as_tensor(wave))
 
     @torch.inference_mode()
+    def encode_video(self, frames: np.ndarray) -> Tensor:
+        """Synchformer's features [240, 768] of a video's first 10 s, uint8 [T, 224, 224, 3] at 25 frames a second.
+
+        Raises:
+            TaskNotSupported: the checkpoint has no synchformer.
+        """
+        if self.synchformer is None:
+            remedy = "Convert the checkpoint again, with synchformer_state_dict.pth"
+            raise TaskNotSupported("this checkpoint cannot see when things move", "video", remedy)
+        return self.synchformer(synchformer_segments(torch.from_numpy(frames).to(self.device))[None])[0]
+
+    @torch.inference_mode()
     def encode_sync(self, features: np.ndarray | Tensor | None) -> Tensor:
         """Global tokens [128, 768] of Synchformer's features [240, 768]; None for no video."""
         return self.sync_encoder(None if features is None else torch.as_tensor(features))
@@ -174,17 +198,25 @@ class AudioOmniPipeline:
         )
 
     @torch.inference_mode()
+    def encode_latents(self, audio: np.ndarray | Tensor) -> Tensor:
+        """Latents [64, 236] of 44.1 kHz audio [2, samples], silence after its end: the mean that the VAE gives."""
+        clip = torch.as_tensor(audio, dtype=torch.float32, device=self.vae.device)[:, :CLIP_SAMPLES]
+        clip = torch.nn.functional.pad(clip, (0, CLIP_SAMPLES - clip.shape[1]))
+        return self.vae.encode(clip[None]).latent_dist.mode()[0]
+
+    @torch.inference_mode()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Decode latents [B, 64, 236] to audio [B, 2, 483328] float32, each clip scaled to a peak of 1."""
         return normalise_peak(self.vae.decode(latents.to(self.vae.device, torch.float32)).sample)
 
     @property
     def _modules(self) -> list[Any]:
-        return [getattr(self, name) for name in COMPONENTS if name != "processor"]
+        parts = [getattr(self, name) for name in COMPONENTS if name != "processor"]
+        return [part for part in parts if part is not None]
 
     @staticmethod
     def _dtype_of(name: str, chosen: torch.dtype) -> torch.dtype:
-        return chosen if name in _IN_CHOSEN_DTYPE else torch.float32
+        return chosen if name in IN_CHOSEN_DTYPE else torch.float32
 
     def _check_vocab(self) -> None:
         # Checked here, since an id beyond the embedding would take the whole CUDA context down later.

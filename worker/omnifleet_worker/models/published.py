@@ -133,8 +133,8 @@ def load_published(
     Raises:
         CheckpointInvalid: a file cannot be read, or a tensor is unknown, missing, doubled or of another shape.
     """
-    components = build_components(_read_config(config), thinker_config or published_thinker_config())
-    assign(components, _read_state_dict(checkpoint))
+    components = build_components(read_config(config), thinker_config or published_thinker_config())
+    assign(components, read_state_dict(checkpoint))
     return components
 
 
@@ -144,13 +144,18 @@ def assign(components: Mapping[str, nn.Module], state_dict: Mapping[str, Tensor]
     Raises:
         CheckpointInvalid: as `load_published` says.
     """
-    placed = _place(state_dict, components)
+    placed = place(state_dict, components)
     for name, component in components.items():
-        _check_complete(name, component.state_dict(), placed[name])
+        check_complete(name, component.state_dict(), placed[name])
         component.load_state_dict(placed[name], assign=True)
 
 
-def _place(state_dict: Mapping[str, Tensor], components: Iterable[str]) -> dict[str, dict[str, Tensor]]:
+def place(state_dict: Mapping[str, Tensor], components: Iterable[str]) -> dict[str, dict[str, Tensor]]:
+    """Each component's own state dict, as views of the published tensors.
+
+    Raises:
+        CheckpointInvalid: a tensor is unknown, or two belong at the same place.
+    """
     placed: dict[str, dict[str, Tensor]] = {name: {} for name in components}
     for published, tensor in state_dict.items():
         if published_keys.is_unused(published):
@@ -162,7 +167,8 @@ def _place(state_dict: Mapping[str, Tensor], components: Iterable[str]) -> dict[
     return placed
 
 
-def _check_complete(name: str, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+def check_complete(name: str, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointInvalid unless the component `name` finds the tensors that it wants, and no others."""
     for key in wanted.keys() ^ found.keys():
         what = "lacks the tensor" if key in wanted else "holds a tensor too many,"
         raise CheckpointInvalid(f"the checkpoint {what} {name}.{key}", field=f"{name}.{key}", remedy=_WHOLE)
@@ -172,16 +178,32 @@ def _check_complete(name: str, wanted: Mapping[str, Tensor], found: Mapping[str,
             raise CheckpointInvalid(f"{name}.{key} is {shapes}", field=f"{name}.{key}", remedy=_WHOLE)
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """The published configuration. Raises CheckpointInvalid where the file cannot be read."""
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise CheckpointInvalid(f"{path} cannot be read: {error}", field=path.name, remedy=_WHOLE) from error
 
 
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
+def read_state_dict(path: Path, *, mmap: bool = True) -> dict[str, Tensor]:
+    """The tensors of a published file, by name; never unpickles anything else.
+
+    Args:
+        path: a state dict, or a dict that holds one as `state_dict`.
+        mmap: leave tensors on disk until they are used. Files in torch's older format cannot be.
+
+    Raises:
+        CheckpointInvalid: the file cannot be read, is no state dict, or would run code to be read.
+    """
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError as error:  # torch's own text advises to switch the protection off
+        problem = f"{path} is damaged, or holds more than tensors: reading it would run code from the file"
+        raise CheckpointInvalid(problem, field=path.name, remedy=_WHOLE) from error
+    except (OSError, RuntimeError, EOFError) as error:
         raise CheckpointInvalid(f"{path} cannot be read: {error}", field=path.name, remedy=_WHOLE) from error
-    return loaded.get("state_dict", loaded)
+    tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
+    if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise CheckpointInvalid(f"{path} holds something else than a state dict", field=path.name, remedy=_WHOLE)
+    return tensors

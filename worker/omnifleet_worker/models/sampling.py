@@ -10,7 +10,8 @@ SAMPLE_RATE = 44_100
 LATENT_CHANNELS = 64
 LATENT_FRAMES = 236
 """Frames of the one fixed window; each decodes to 2,048 samples."""
-CLIP_SAMPLES = LATENT_FRAMES * 2048
+FRAME_SAMPLES = 2048
+CLIP_SAMPLES = LATENT_FRAMES * FRAME_SAMPLES
 """Samples of one decoded window: 483,328, or 10.96 s."""
 
 _SILENCE = 1e-8
@@ -29,6 +30,19 @@ def euler_times(steps: int) -> Tensor:
 def euler_step(latents: Tensor, velocity: Tensor, time: Tensor, time_next: Tensor) -> Tensor:
     """Move latents [B, 64, 236] along their velocity, each from its own `time` [B] to its own `time_next` [B]."""
     return latents + (time_next - time)[:, None, None] * velocity
+
+
+def restore_known(latents: Tensor, known: Tensor, noise: Tensor, unknown: Tensor, time: Tensor) -> Tensor:
+    """Put the known part of a clip back where it belongs on its way from noise, time·noise + (1 − time)·known.
+
+    Args:
+        latents: [64, 236] at `time`.
+        known: clean latents [64, 236].
+        noise: that the clip started from, [64, 236].
+        unknown: bool [236], frames that stay as they are.
+        time: scalar from 1 (noise) to 0 (clean).
+    """
+    return torch.where(unknown, latents, time * noise + (1 - time) * known)
 
 
 def normalise_peak(audio: Tensor) -> Tensor:

@@ -237,12 +237,12 @@ def _twin(module: nn.Module, **replaced: nn.Module) -> nn.Module:
 def _check_marks(chat: Chat, known: frozenset[str]) -> None:
     """Refuse user text that would be read as the chat's own structure, or as media that are not there."""
     placed = chat.text.count(AUDIO_MARKS), chat.text.count(VIDEO_MARKS)
-    own_words = chat.user.replace(AUDIO_MARKS, "").replace(VIDEO_MARKS, "")
+    own_words = chat.words.replace(AUDIO_MARKS, "").replace(VIDEO_MARKS, "") + chat.system
     marks = known.intersection(_MARK.findall(own_words))
     if marks or placed != (len(chat.audio), len(chat.video)):
         raise InvalidJob(
             "the text holds control marks of the model",
-            "text",
+            "history" if chat.earlier and not _MARK.search(chat.user) else "text",
             "Leave out marks such as <|im_end|>",
             {"marks": sorted(marks)},
         )

@@ -30,6 +30,7 @@ from omnifleet_worker.models.autoencoder import AudioOmniAutoencoder
 from omnifleet_worker.models.conditioners import AudioPromptEncoder, OmniProjection, SyncEncoder
 from omnifleet_worker.models.pipeline import AudioOmniPipeline
 from omnifleet_worker.models.speech_encoder import SpeechEncoder
+from omnifleet_worker.models.synchformer import Synchformer
 from omnifleet_worker.models.transformer import AudioOmniTransformer
 
 _VOCAB_SIZE = 512
@@ -98,6 +99,7 @@ _PROMPTS: dict[str, Any] = {
 _CARD: dict[str, Any] = {
     "name": "audio-omni-tiny",
     "licence": "Apache-2.0",
+    "commercial_use": True,
     "languages": ["en", "zh", "ja", "fr", "de"],
 }
 
@@ -127,6 +129,7 @@ def tiny_pipeline(seed: int = 0) -> AudioOmniPipeline:
             prompts=_PROMPTS,
             vocab=tiny_vocab(),
             card=_CARD | {"revision": f"tiny-seed{seed}"},
+            synchformer=Synchformer(width=64, depth=1, heads=2),
         )
 
 

@@ -1,0 +1,1 @@
+"""The published checkpoint, converted once into the folder that workers load."""

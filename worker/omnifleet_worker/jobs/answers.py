@@ -1,0 +1,76 @@
+"""Answers that are records: asked for as JSON, read leniently, and asked for once more where they cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, get_origin
+
+import json_repair
+from omnifleet_shared.answers import ANSWERS, Answer
+from omnifleet_shared.errors import AnswerUnreadable
+from omnifleet_shared.tasks import NamedUnderstanding
+from pydantic import ValidationError
+
+from ..models.chat import Chat
+from .prompts import ONCE_MORE, SHAPES
+from .run import JobRun
+
+
+@dataclass(frozen=True)
+class StructuredAnswer:
+    """What the model said, and the record that it says."""
+
+    text: str
+    answer: Answer
+
+
+def ask_for_record(run: JobRun, task: NamedUnderstanding, chat: Chat) -> StructuredAnswer:
+    """The model's answer as the task's record, after at most one request to put it into the right shape.
+
+    Raises:
+        AnswerUnreadable: neither answer holds the record; `details` hold both, the first one as `text`.
+        OmnifleetError: of the engine.
+    """
+    said = [run.ask(chat, task.max_new_tokens)]
+    if (answer := read_answer(task.name, said[0])) is None:
+        again = chat.followed_by(said[0], ONCE_MORE.replace("{shape}", SHAPES[task.name]))
+        said.append(run.ask(again, task.max_new_tokens))
+        answer = read_answer(task.name, said[1])
+    if answer is None:
+        problem = f"the model's answer is not what {task.name} promises"
+        remedy = "Ask again with another seed and a temperature, or read details['text']"
+        raise AnswerUnreadable(problem, "task", remedy, {"text": said[0], "repair": said[1]})
+    return StructuredAnswer(said[-1], answer)
+
+
+def read_answer(kind: str, text: str) -> Answer | None:
+    """The record of that kind in a text: JSON, or what is nearly JSON, with or without prose around it."""
+    for found in _candidates(kind, text):
+        try:
+            return ANSWERS[kind].model_validate(found | {"kind": kind})
+        except ValidationError:
+            continue
+    return None
+
+
+def _candidates(kind: str, text: str) -> Iterator[dict[Any, Any]]:
+    """Everything in the text that could be the record, the likeliest first."""
+    try:
+        found = json_repair.loads(text)
+    except (RecursionError, ValueError):  # brackets without end
+        return
+    # Prose around the record may hold brackets too, each of which is a value of its own.
+    parts = [found, *reversed(found)] if isinstance(found, list) else [found]
+    for part in parts:
+        if isinstance(part, dict):
+            yield part
+        elif isinstance(part, list) and (field := _only_list(kind)):
+            yield {field: part}
+
+
+def _only_list(kind: str) -> str | None:
+    """The field of a record that is nothing but one list; models give the bare list for it."""
+    fields = {name: info for name, info in ANSWERS[kind].model_fields.items() if name != "kind"}
+    lists = [name for name, info in fields.items() if get_origin(info.annotation) is tuple]
+    return lists[0] if len(lists) == len(fields) == 1 else None

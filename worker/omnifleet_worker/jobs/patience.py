@@ -1,0 +1,45 @@
+"""Waiting for what is away for a moment, without starting the job over."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+from omnifleet_shared.errors import TransientError
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+logger = logging.getLogger(__name__)
+R = TypeVar("R")
+
+
+def patiently(
+    work: Callable[[], R],
+    away: type[TransientError],
+    seconds: float,
+    *,
+    job_id: str,
+    check: Callable[[], None] = lambda: None,
+) -> R:
+    """Do the work, and again while it raises `away`, for so many seconds.
+
+    Args:
+        work: done once at least.
+        away: what is waited out.
+        seconds: after which the error is raised.
+        job_id: for the log.
+        check: called before each further try; what it raises ends the waiting.
+    """
+
+    def before_sleep(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        logger.warning("waiting: %s %s", job_id, error, extra={"action": "job_waits", "job_id": job_id})
+        check()
+
+    return Retrying(
+        retry=retry_if_exception_type(away),
+        wait=wait_random_exponential(multiplier=0.2, max=5),
+        stop=stop_after_delay(seconds),
+        before_sleep=before_sleep,
+        reraise=True,
+    )(work)

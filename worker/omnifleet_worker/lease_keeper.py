@@ -1,0 +1,131 @@
+"""Renews the leases of this process's jobs while its engine steps, and recovers those of workers that are gone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from omnifleet_shared.errors import BrokerUnavailable
+from omnifleet_shared.leases import Leases
+
+logger = logging.getLogger(__name__)
+EXIT_HUNG = 70
+"""Exit code of a process whose engine hung (EX_SOFTWARE)."""
+
+
+class LeaseKeeper:
+    """One thread a process. What it does not hold, or no longer renews, goes to another worker.
+
+    Args:
+        leases: of the queue.
+        stalled: seconds since the engine last came to the end of a step; 0 while it has nothing to do.
+        patience: seconds of stalling after which the process is ended.
+        on_lost: told the tag of a lease that went to another worker.
+    """
+
+    def __init__(
+        self, leases: Leases, stalled: Callable[[], float], patience: float, on_lost: Callable[[str], None]
+    ) -> None:
+        self.leases = leases
+        self._on_lost = on_lost
+        self._stalled = stalled
+        self._patience = patience
+        self._held: dict[str, float] = {}
+        self._running: set[str] = set()
+        self._batch: set[str] = set()
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lease-keeper", daemon=True)
+
+    def start(self) -> None:
+        """Renew and recover four times a lease, until `stop`."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; what is still held is handed back now, not after the lease."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self.hand_back()
+
+    @property
+    def batch_jobs(self) -> int:
+        """Messages of the batch lane that are held."""
+        return len(self._batch.intersection(self._worth_renewing()))
+
+    def hold(self, tag: str, *, batch: bool = False) -> None:
+        """A message was taken: renew its lease for now, and for as long as it runs."""
+        with self._lock:
+            self._held[tag] = time.monotonic()
+            if batch:
+                self._batch.add(tag)
+
+    def run(self, tag: str) -> None:
+        """The job of the message runs."""
+        with self._lock:
+            self._running.add(tag)
+
+    def let_go(self, tag: str) -> None:
+        """Renew the lease no more."""
+        with self._lock:
+            self._held.pop(tag, None)
+            self._running.discard(tag)
+            self._batch.discard(tag)
+
+    def release(self, tag: str) -> None:
+        """The job is done with. Where Redis cannot be told, the message comes again and finds the outcome."""
+        self.let_go(tag)
+        try:
+            self.leases.release(tag)
+        except BrokerUnavailable as error:
+            logger.warning("a done job is still on lease: %s", error, extra={"action": "release_failed"})
+
+    def hand_back(self) -> None:
+        """Give everything that is held back to the queue at once."""
+        for tag in list(self._held):
+            self.let_go(tag)
+            try:
+                self.leases.postpone(tag, 0)
+                self.leases.recover()
+            except BrokerUnavailable as error:
+                logger.warning("a job waits for its lease to end: %s", error, extra={"action": "hand_back_failed"})
+
+    def look(self) -> None:
+        """Renew and recover once."""
+        lost = self.leases.renew(self._worth_renewing())
+        for tag in lost:
+            logger.warning("a lease was lost to another worker", extra={"action": "lease_lost", "lease": tag})
+            self.let_go(tag)
+            self._on_lost(tag)
+        recovered = self.leases.recover()
+        if recovered:
+            extra = {"action": "leases_recovered", "jobs": recovered}
+            logger.warning("%d jobs of workers that are gone are back in the queue", recovered, extra=extra)
+
+    def _worth_renewing(self) -> list[str]:
+        # What was received and never started was dropped on the way, by a consumer that lost its connection, say.
+        oldest = time.monotonic() - 3 * self.leases.seconds
+        with self._lock:
+            return [tag for tag, since in self._held.items() if tag in self._running or since > oldest]
+
+    def _keep(self) -> None:
+        while not self._stopping.wait(self.leases.seconds / 4):
+            self._check_engine()
+            try:
+                self.look()
+            except BrokerUnavailable as error:
+                logger.warning("leases are not renewed: %s", error, extra={"action": "leases_unreachable"})
+            except Exception:
+                logger.exception("the lease keeper failed, and goes on", extra={"action": "lease_keeper_failed"})
+
+    def _check_engine(self) -> None:
+        stalled = self._stalled()
+        if stalled > self._patience:
+            extra = {"action": "engine_hung", "seconds": stalled}
+            logger.critical("the engine has not stepped for %.0f s: the process ends", stalled, extra=extra)
+            logging.shutdown()
+            # Nothing gentler: the engine's thread cannot be stopped, and its jobs must go to another worker.
+            os._exit(EXIT_HUNG)

@@ -1,0 +1,107 @@
+"""Jobs of this very process: a client's transport that runs them on its own engine."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
+
+from omnifleet_shared.errors import EngineStopped, JobCancelled, JobFailed, OmnifleetError, UnknownJob
+from omnifleet_shared.jobs import Job
+from omnifleet_shared.results import JobResult, JobStatus, Progress
+from omnifleet_shared.state_records import JobState
+from omnifleet_shared.storage import Storage
+
+from .checkpoint import describe, load_pipeline, plan_checkpoint
+from .engine.engine import Engine
+from .engine.model_runner import AudioOmniRunner
+from .jobs.run import JobRun
+from .jobs.runner import JobRunner
+from .settings import WorkerSettings
+
+
+class LocalTransport:
+    """Runs jobs on threads of this process and one engine; see `omnifleet.transport.Transport`.
+
+    Args:
+        settings: checkpoint, device and limits.
+        storage: where media come from and results go.
+    """
+
+    def __init__(self, settings: WorkerSettings, storage: Storage) -> None:
+        places = plan_checkpoint(settings).limit(settings.max_batch)
+        pipeline = load_pipeline(settings)
+        self._engine = Engine(AudioOmniRunner(pipeline), max_active=places)
+        self._jobs = JobRunner(describe(pipeline, settings.aligner), storage, settings)
+        self._threads = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="job")
+        self._runs: dict[str, tuple[JobRun, Future[JobResult]]] = {}
+        self._keys: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._engine.start()
+
+    def submit(self, job: Job, idempotency_key: str | None = None) -> str:
+        """Run the job as soon as a thread is free, unless one with that key waits, runs or has succeeded."""
+        run = JobRun(job, self._engine)
+        with self._lock:
+            standing = self._keys.get(idempotency_key) if idempotency_key is not None else None
+            if standing is not None and _stands(self._runs[standing][1]):
+                return standing
+            if idempotency_key is not None:
+                self._keys[idempotency_key] = job.job_id
+            self._runs[job.job_id] = (run, self._threads.submit(self._run, run))
+        return job.job_id
+
+    def read(self, job_id: str) -> JobState:
+        """The job's state now. Raises UnknownJob."""
+        _, outcome = self._find(job_id)
+        if not outcome.done():
+            return JobState(status=JobStatus.RUNNING if outcome.running() else JobStatus.QUEUED)
+        if outcome.cancelled():
+            return JobState(status=JobStatus.FAILED, error=EngineStopped("the model was closed before the job began"))
+        error = outcome.exception()
+        if error is None:
+            return JobState(status=JobStatus.SUCCEEDED, result=outcome.result())
+        typed = error if isinstance(error, OmnifleetError) else JobFailed(str(error))
+        status = JobStatus.CANCELLED if isinstance(typed, JobCancelled) else JobStatus.FAILED
+        return JobState(status=status, error=typed)
+
+    def wait(self, job_id: str, timeout: float | None) -> JobState:
+        """The state once it is final, or as it is after `timeout` seconds. Raises UnknownJob."""
+        with suppress(FutureTimeout, CancelledError):
+            self._find(job_id)[1].exception(timeout)
+        return self.read(job_id)
+
+    def progress(self, job_id: str) -> Progress:
+        """How far the job is. Raises UnknownJob."""
+        return self._find(job_id)[0].progress()
+
+    def cancel(self, job_id: str) -> None:
+        """Stop the job before it starts, or at its next step. Raises UnknownJob."""
+        self._find(job_id)[0].cancel()
+
+    def close(self) -> None:
+        """End the engine; jobs that are not done fail with EngineStopped."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._engine.stop()
+        self._threads.shutdown(wait=True)
+
+    def _run(self, run: JobRun) -> JobResult:
+        try:
+            return self._jobs.run(run)
+        except OmnifleetError:
+            raise
+        except Exception as error:
+            name = type(error).__name__
+            raise JobFailed(f"the model failed with {name}: {error}", details={"type": name}) from error
+
+    def _find(self, job_id: str) -> tuple[JobRun, Future[JobResult]]:
+        with self._lock:
+            found = self._runs.get(job_id)
+        if found is None:
+            raise UnknownJob(f"no job {job_id[:80]!r} is known here", "job_id", "Jobs are known to their own process")
+        return found
+
+
+def _stands(outcome: Future[JobResult]) -> bool:
+    return not outcome.done() or (not outcome.cancelled() and outcome.exception() is None)

@@ -1,0 +1,131 @@
+"""New sound under a video's pictures: the pictures are copied as they are, the sound is encoded."""
+
+from __future__ import annotations
+
+import heapq
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import av
+import numpy as np
+from av.audio.stream import AudioStream
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+from omnifleet_shared.results import VideoFormat
+
+from omnifleet_worker.media.limits import DEFAULT_LIMITS, MediaLimits
+from omnifleet_worker.media.reader import MediaReader, open_media
+
+CONTENT_TYPES: dict[VideoFormat, str] = {"mp4": "video/mp4", "mov": "video/quicktime", "webm": "video/webm"}
+"""The media type of each format that `mux` writes."""
+
+_WEBM_CODECS = ("vp8", "vp9", "av1", "libdav1d")
+_ENCODERS = {"mp4": ("aac", None), "mov": ("aac", None), "webm": ("libopus", 48_000)}
+"""Encoder of the sound, and its rate where it does not take any."""
+
+_BLOCK_FRAMES = 65_536
+
+
+@dataclass(frozen=True, eq=False)
+class MuxedVideo:
+    """A video file.
+
+    Args:
+        data: the whole file. Its media type is `CONTENT_TYPES[format]`.
+        format: of the container.
+        seconds: length of the pictures or of the sound, whichever is longer.
+    """
+
+    data: bytes
+    format: VideoFormat
+    seconds: float
+
+
+def mux(
+    video: bytes,
+    pcm: NDArray[np.int16],
+    sample_rate: int,
+    *,
+    field: str = "video",
+    limits: MediaLimits = DEFAULT_LIMITS,
+) -> MuxedVideo:
+    """Put sound under the pictures of a video, from its first picture on.
+
+    Every packet of the pictures is copied, and with it their rotation; other streams are left out. Pictures and
+    sound keep their own lengths. webm stays webm (with Opus); mp4 and mov become mp4 with AAC, and so does mkv
+    with pictures that webm cannot hold; ProRes, which mp4 cannot hold, becomes mov.
+
+    Args:
+        video: a whole mp4, mov, mkv or webm file.
+        pcm: int16 [n, channels], one or two channels.
+        sample_rate: samples per second and channel; any that AAC takes, such as 44,100.
+        field: the request's field, for errors.
+        limits: what is allowed of the video.
+
+    Raises:
+        ValueError: `pcm` is not int16 [n, 1 or 2].
+        MediaEmpty, MediaUnreadable, MediaTooLarge, MediaTooLong: as `decode_video`, but for its frames.
+    """
+    if pcm.dtype != np.int16 or pcm.ndim != 2 or pcm.shape[1] not in (1, 2):
+        raise ValueError(f"pcm must be int16 [n, 1 or 2], not {pcm.dtype} {list(pcm.shape)}")
+    with open_media(video, kind="video", field=field, limits=limits) as reader:
+        form = _choose_format(reader)
+        try:
+            data = _write(reader, form, pcm, sample_rate)
+        except (av.FFmpegError, ValueError) as error:
+            raise reader.unreadable(f"its pictures cannot be put into {form}: {error}") from error
+    return MuxedVideo(data, form, _length(data))
+
+
+def _choose_format(reader: MediaReader) -> VideoFormat:
+    codec = reader.stream.codec_context.name
+    if reader.format == "matroska,webm" and codec in _WEBM_CODECS:
+        return "webm"
+    return "mov" if codec == "prores" else "mp4"
+
+
+def _write(reader: MediaReader, form: VideoFormat, pcm: NDArray[np.int16], rate: int) -> bytes:
+    target = io.BytesIO()
+    with av.open(target, "w", format=form) as out:
+        pictures = cast(VideoStream, out.add_stream_from_template(reader.stream))
+        encoder, only_rate = _ENCODERS[form]
+        sound = cast(AudioStream, out.add_stream(encoder, only_rate or rate, layout=_layout(pcm)))
+        # In the order of their times, as players read both at once.
+        for packet in heapq.merge(_copied(reader, pictures), _encoded(sound, pcm, rate), key=_begin):
+            out.mux(packet)
+    return target.getvalue()
+
+
+def _length(data: bytes) -> float:
+    with av.open(io.BytesIO(data)) as container:
+        return (container.duration or 0) / 1_000_000
+
+
+def _begin(packet: av.Packet) -> float:
+    moment = packet.dts if packet.dts is not None else packet.pts
+    return float((moment or 0) * packet.time_base)
+
+
+def _copied(reader: MediaReader, pictures: VideoStream) -> Iterator[av.Packet]:
+    """The packets of the pictures, the first picture shown at 0."""
+    start = reader.stream.start_time or 0
+    for packet in reader.packets():
+        packet.pts = None if packet.pts is None else packet.pts - start
+        packet.dts = None if packet.dts is None else packet.dts - start
+        packet.stream = pictures
+        yield packet
+
+
+def _encoded(sound: AudioStream, pcm: NDArray[np.int16], rate: int) -> Iterator[av.Packet]:
+    for start in range(0, len(pcm), _BLOCK_FRAMES):
+        block = np.ascontiguousarray(pcm[start : start + _BLOCK_FRAMES]).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(block, format="s16", layout=_layout(pcm))
+        frame.sample_rate, frame.pts = rate, start
+        yield from sound.encode(frame)
+    yield from sound.encode(None)
+
+
+def _layout(pcm: NDArray[np.int16]) -> str:
+    return "mono" if pcm.shape[1] == 1 else "stereo"
