@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
+from omnifleet_shared.answers import (
+    Classification,
+    Feedback,
+    Gender,
+    Sarcasm,
+    Scene,
+    Sources,
+    Speakers,
+)
 from omnifleet_shared.errors import (
+    AnswerUnreadable,
     BrokerUnavailable,
     CheckpointInvalid,
     DeadlineExceeded,
@@ -15,7 +25,9 @@ from omnifleet_shared.errors import (
     InvalidSetting,
     JobCancelled,
     JobFailed,
+    JobQuarantined,
     LanguageNotSupported,
+    LicenceRefused,
     MediaEmpty,
     MediaError,
     MediaNotFound,
@@ -25,6 +37,7 @@ from omnifleet_shared.errors import (
     OmnifleetError,
     OutOfMemory,
     PermanentError,
+    QueueFull,
     ResultTimeout,
     SchemaTooNew,
     StorageRefused,
@@ -36,32 +49,39 @@ from omnifleet_shared.errors import (
 )
 from omnifleet_shared.results import JobStatus, Progress
 from omnifleet_shared.settings import FleetSettings
+from omnifleet_shared.tasks import Turn
 
 from .client import Client
 from .handle import JobHandle
-from .results import Audio, AudioResult, JobResult, TextResult
+from .results import Audio, AudioResult, JobResult, TextResult, Video
 
 __version__ = version("omnifleet")
 
 __all__ = [
+    "AnswerUnreadable",
     "Audio",
     "AudioResult",
     "BrokerUnavailable",
     "CheckpointInvalid",
+    "Classification",
     "Client",
     "DeadlineExceeded",
     "EngineStopped",
+    "Feedback",
     "FleetSettings",
     "ForeignURI",
+    "Gender",
     "InvalidJob",
     "InvalidMessage",
     "InvalidSetting",
     "JobCancelled",
     "JobFailed",
     "JobHandle",
+    "JobQuarantined",
     "JobResult",
     "JobStatus",
     "LanguageNotSupported",
+    "LicenceRefused",
     "MediaEmpty",
     "MediaError",
     "MediaNotFound",
@@ -72,14 +92,21 @@ __all__ = [
     "OutOfMemory",
     "PermanentError",
     "Progress",
+    "QueueFull",
     "ResultTimeout",
+    "Sarcasm",
+    "Scene",
     "SchemaTooNew",
+    "Sources",
+    "Speakers",
     "StorageRefused",
     "StorageUnavailable",
     "TaskNotSupported",
     "TextResult",
     "TransientError",
+    "Turn",
     "UnknownJob",
     "UnknownTask",
+    "Video",
     "__version__",
 ]

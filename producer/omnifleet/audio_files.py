@@ -1,4 +1,4 @@
-"""Audio files on the caller's disk: which format a name asks for, conversion, and writing whole or not at all."""
+"""Media files on the caller's disk: which format a name asks for, conversion, and writing whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any, get_args
 
 from omnifleet_shared.errors import InvalidJob, MediaUnreadable
 from omnifleet_shared.jobs import AudioFormat
+from omnifleet_shared.results import VideoFormat
 
 FORMATS: tuple[AudioFormat, ...] = get_args(AudioFormat)
+VIDEO_FORMATS: tuple[VideoFormat, ...] = get_args(VideoFormat)
 BLOCK = 65_536
 """Frames that are converted at once; libsndfile's Vorbis encoder overflows its stack on very long ones."""
 
@@ -30,6 +32,11 @@ def format_of(path: Path) -> AudioFormat | None:
         return suffix
     problem = f"no audio is written as {path.suffix!r}"
     raise InvalidJob(problem, "path", f"Use one of .{', .'.join(FORMATS)}, or no suffix")
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file name asks for a video."""
+    return path.suffix.lower().removeprefix(".") in VIDEO_FORMATS
 
 
 def convert(data: bytes, wanted: AudioFormat) -> bytes:

@@ -1,7 +1,8 @@
 """Understand, generate and edit audio with a fleet; OMNIFLEET_REDIS_URL and OMNIFLEET_STORAGE say where it is.
 
 Exit codes: 0 done; 1 the job failed; 2 the request, its media or a setting will not do; 3 Redis or the storage does
-not answer or refuses; 4 not done within --timeout; 5 the job was cancelled; 130 interrupted, the job goes on.
+not answer or refuses, or too much waits already; 4 not done within --timeout; 5 the job was cancelled; 130 interrupted,
+the job goes on.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from typing import Annotated
 import typer
 from omnifleet_shared.jobs import AudioFormat, Priority
 
-from .audio_files import format_of
+from .audio_files import format_of, is_video
+from .cli_dead import dead
 from .cli_session import open_session
 from .job_request import JobOptions
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.add_typer(dead, name="dead")
 
 JobIdArgument = Annotated[str, typer.Argument(help="Id of the job.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write; its suffix decides the format.")]
@@ -31,6 +34,10 @@ Format = Annotated[AudioFormat | None, typer.Option("--format", help="By default
 PriorityOption = Annotated[Priority | None, typer.Option(help="Interactive jobs (default) are taken first.")]
 Deadline = Annotated[float | None, typer.Option(help="Seconds from now after which the job is given up.")]
 Language = Annotated[str | None, typer.Option(help="ISO 639-1 code of what is said.")]
+IdempotencyKey = Annotated[
+    str | None, typer.Option(help="Join the job of this key, if one waits, runs or succeeded; auto: by its content.")
+]
+Commercial = Annotated[bool, typer.Option("--commercial", help="Refuse where the model's licence forbids such use.")]
 
 
 @app.callback(help=__doc__, invoke_without_command=True)
@@ -55,6 +62,8 @@ def understand(
     priority: PriorityOption = None,
     deadline: Deadline = None,
     language: Language = None,
+    commercial: Commercial = False,
+    idempotency_key: IdempotencyKey = None,
     output: Output = None,
     timeout: Timeout = None,
     no_wait: NoWait = False,
@@ -71,7 +80,7 @@ def understand(
             system=system,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
-            **_common(seed, priority, deadline, language),
+            **_common(seed, priority, deadline, language, commercial, idempotency_key),
         )
         session.finish(job, output, timeout, no_wait=no_wait)
 
@@ -85,7 +94,10 @@ def generate(
     ref_text: Annotated[str | None, typer.Option(help="What is said in --ref.")] = None,
     audio: Annotated[str | None, typer.Option(help="vc: the speech to convert.")] = None,
     video: Annotated[str | None, typer.Option(help="v2a, v2m: the video to make sound for.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Length; 10 by default.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Length; 10, or the video's, by default.")] = None,
+    mux: Annotated[
+        bool, typer.Option("--mux", help="v2a, v2m: make the video with the new sound too; -o film.mp4 writes it.")
+    ] = False,
     steps: Steps = None,
     guidance: Guidance = None,
     seed: Seed = None,
@@ -95,6 +107,8 @@ def generate(
     priority: PriorityOption = None,
     deadline: Deadline = None,
     language: Language = None,
+    commercial: Commercial = False,
+    idempotency_key: IdempotencyKey = None,
     output: Output = None,
     timeout: Timeout = None,
     no_wait: NoWait = False,
@@ -111,10 +125,11 @@ def generate(
             audio=audio,
             video=video,
             seconds=seconds,
+            mux=mux or None,
             steps=steps,
             guidance=guidance,
-            format=_format(audio_format, output),
-            **_common(seed, priority, deadline, language),
+            format=_format(audio_format, None if mux and output and is_video(output) else output),
+            **_common(seed, priority, deadline, language, commercial, idempotency_key),
         )
         session.finish(job, output, timeout, no_wait=no_wait)
 
@@ -136,6 +151,8 @@ def edit(
     priority: PriorityOption = None,
     deadline: Deadline = None,
     language: Language = None,
+    commercial: Commercial = False,
+    idempotency_key: IdempotencyKey = None,
     output: Output = None,
     timeout: Timeout = None,
     no_wait: NoWait = False,
@@ -153,7 +170,7 @@ def edit(
             steps=steps,
             guidance=guidance,
             format=_format(audio_format, output),
-            **_common(seed, priority, deadline, language),
+            **_common(seed, priority, deadline, language, commercial, idempotency_key),
         )
         session.finish(job, output, timeout, no_wait=no_wait)
 
@@ -186,8 +203,16 @@ def cancel(context: typer.Context, job_id: JobIdArgument, as_json: AsJson = Fals
         session.cancel(session.client.job(job_id))
 
 
-def _common(seed: int | None, priority: Priority | None, deadline: float | None, language: str | None) -> JobOptions:
-    return {"seed": seed, "priority": priority, "deadline": deadline, "language": language}
+def _common(
+    seed: int | None,
+    priority: Priority | None,
+    deadline: float | None,
+    language: str | None,
+    commercial: bool,
+    idempotency_key: str | None,
+) -> JobOptions:
+    options: JobOptions = {"seed": seed, "priority": priority, "deadline": deadline, "language": language}
+    return {**options, "commercial": commercial, "idempotency_key": idempotency_key}
 
 
 def _format(asked: AudioFormat | None, output: Path | None) -> AudioFormat | None:

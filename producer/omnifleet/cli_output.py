@@ -6,7 +6,7 @@ import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from omnifleet_shared.errors import OmnifleetError
 from omnifleet_shared.results import JobStatus, Progress
@@ -33,30 +33,32 @@ class Printer:
 
     def tell_sent(self, job_id: str) -> None:
         """The id of a job that nobody waits for here."""
-        self._tell(job_id, {"job_id": job_id, "status": JobStatus.QUEUED})
+        self.tell(job_id, {"job_id": job_id})
 
     def tell_result(self, result: JobResult, saved: Path | None) -> None:
         """The text, or where the audio is."""
         record = result.record.model_dump(mode="json")
         if result.audio is not None:
             record["artifact"]["url"] = result.audio.url
+        if result.video is not None:
+            record["video"]["url"] = result.video.url
         shown = result.text if result.audio is None else result.audio.url
-        self._tell(str(saved) if saved else str(shown), record | ({"saved": str(saved)} if saved else {}))
+        self.tell(str(saved) if saved else str(shown), record | ({"saved": str(saved)} if saved else {}))
 
     def tell_status(self, job_id: str, status: JobStatus, progress: Progress) -> None:
         """Where a job is."""
         record = {"job_id": job_id, "status": status, "progress": progress.model_dump(mode="json")}
-        self._tell(_in_words(status.value, progress), record)
+        self.tell(_in_words(status.value, progress), record)
 
     def tell_cancel(self, job_id: str, status: JobStatus) -> None:
         """That a job will stop, or that it had ended before."""
         words = f"{job_id}: {status.value}" if status.is_final else f"{job_id} will stop at its next step"
-        self._tell(words, {"job_id": job_id, "status": status})
+        self.tell(words, {"job_id": job_id, "status": status})
 
     def tell_interrupted(self, job_id: str | None) -> None:
         """How to come back to a job that goes on."""
         if self._as_json:
-            self._tell("", {"job_id": job_id, "interrupted": True})
+            self.tell("", {"job_id": job_id, "interrupted": True})
         elif job_id is None:
             self._note("Interrupted before a job was sent.")
         else:
@@ -67,7 +69,7 @@ class Printer:
         """What went wrong and what to do about it."""
         wire = {"problem": error.problem, "field": error.field, "remedy": error.remedy, "details": error.details}
         if self._as_json:
-            self._tell("", {"error": {"type": type(error).__name__, **wire}})
+            self.tell("", {"error": {"type": type(error).__name__, **wire}})
         else:
             self._note(f"{type(error).__name__}: {error}")
 
@@ -81,7 +83,8 @@ class Printer:
         with Bars(*columns, console=self._err, transient=True) as bars:
             yield _Bar(bars, bars.add_task("queued", total=None, words=job_id))
 
-    def _tell(self, words: str, record: dict[str, Any]) -> None:
+    def tell(self, words: str, record: object) -> None:
+        """Words for people, or the record for programs, on stdout."""
         # Not wrapped, not highlighted, no markup: other programs read this.
         self._out.out(json.dumps(record, ensure_ascii=False) if self._as_json else words, highlight=False)
 

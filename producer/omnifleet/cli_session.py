@@ -16,6 +16,7 @@ from omnifleet_shared.errors import (
     JobCancelled,
     MediaError,
     OmnifleetError,
+    QueueFull,
     ResultTimeout,
     StorageRefused,
     StorageUnavailable,
@@ -37,6 +38,7 @@ EXIT_CODES: dict[type[OmnifleetError], int] = {
     BrokerUnavailable: 3,
     StorageUnavailable: 3,
     StorageRefused: 3,
+    QueueFull: 3,
     ResultTimeout: 4,
     JobCancelled: 5,
 }
@@ -122,14 +124,20 @@ def open_session(client: Client | None, as_json: bool) -> Generator[Session]:
         as_json: print records and errors as JSON.
     """
     printer = Printer(as_json)
+    with exit_codes(printer), client or Client() as opened:
+        session = Session(opened, printer)
+        try:
+            yield session
+        except KeyboardInterrupt:
+            session.tell_interrupted()
+            raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def exit_codes(printer: Printer) -> Generator[None]:
+    """Print the errors of the block, and end the process with their exit codes."""
     try:
-        with client or Client() as opened:
-            session = Session(opened, printer)
-            try:
-                yield session
-            except KeyboardInterrupt:
-                session.tell_interrupted()
-                raise typer.Exit(INTERRUPTED) from None
+        yield
     except OmnifleetError as error:
         printer.tell_error(error)
         raise typer.Exit(_exit_code(error)) from error

@@ -11,7 +11,8 @@ from omnifleet_shared.storage import Storage, open_storage
 from omnifleet_shared.tasks import Namespace, task_name
 
 from .handle import JobHandle
-from .job_request import DiffusionOptions, UnderstandOptions, asked, build_job, check_options
+from .idempotency import idempotency_key
+from .job_request import DiffusionOptions, HistoryTurn, UnderstandOptions, asked, build_job, check_options, turns
 from .media import MediaSource, Uploads
 from .results import AudioResult, JobResult, TextResult
 from .transport import CeleryTransport, Transport
@@ -61,6 +62,7 @@ class Client:
         question: str | None = None,
         system: str | None = None,
         max_new_tokens: int | None = None,
+        history: Sequence[HistoryTurn] | None = None,
         **options: Unpack[UnderstandOptions],
     ) -> JobHandle[TextResult]:
         """Ask about audio, video or text.
@@ -74,15 +76,20 @@ class Client:
             question: a free question, where a single word is one.
             system: system prompt; the checkpoint's own by default.
             max_new_tokens: longest answer, 1 to 4096; 512 by default.
-            options: temperature, seed, language, priority, deadline; see `UnderstandOptions`.
+            history: what was said before, as `("user", ...)` and `("assistant", ...)` in turns, an answer last. Audio
+                and video are taken as sent with the first turn.
+            options: temperature, seed, language, priority, deadline, commercial, idempotency_key; see
+                `UnderstandOptions`.
 
         Raises:
-            InvalidJob, UnknownTask, TaskNotSupported, LanguageNotSupported: the request.
+            InvalidJob, UnknownTask, TaskNotSupported, LanguageNotSupported, LicenceRefused: the request.
             MediaError, ForeignURI: the media; `field` names the argument.
             StorageUnavailable, StorageRefused, BrokerUnavailable: the fleet.
+            QueueFull: too much waits; `details["retry_after"]` says in how many seconds to come back.
         """
         check_options("understand", options)
-        fields = asked(task, question, text) | {"system": system, "max_new_tokens": max_new_tokens}
+        fields: dict[str, Any] = {**asked(task, question, text), "history": turns(history)}
+        fields |= {"system": system, "max_new_tokens": max_new_tokens}
         return self._handle(self._send("understand", fields, {}, {"audio": audio, "video": video}, options))
 
     def generate(
@@ -95,6 +102,7 @@ class Client:
         audio: MediaSource | None = None,
         video: MediaSource | None = None,
         seconds: float | None = None,
+        mux: bool | None = None,
         **options: Unpack[DiffusionOptions],
     ) -> JobHandle[AudioResult]:
         """Make audio.
@@ -106,14 +114,17 @@ class Client:
             ref_text: what is said in `ref`.
             audio: vc: the speech to convert.
             video: v2a, v2m: the video to make sound for.
-            seconds: length; 10 by default.
-            options: steps, guidance, seed, format, language, priority, deadline; see `DiffusionOptions`.
+            seconds: length; 10 by default, for v2a and v2m that of the video.
+            mux: v2a, v2m: True to have the video with the new sound too, as `result().video`.
+            options: steps, guidance, seed, format, language, priority, deadline, commercial, idempotency_key; see
+                `DiffusionOptions`.
 
         Raises:
             As `understand`.
         """
         check_options("generate", options)
-        fields = {"name": task_name("generate", task), "text": text, "ref_text": ref_text, "seconds": seconds}
+        fields: dict[str, Any] = {"name": task_name("generate", task), "text": text, "ref_text": ref_text}
+        fields |= {"seconds": seconds, "mux": mux}
         media = {"ref": ref, "audio": audio, "video": video}
         return self._handle(self._send("generate", fields, media, {}, options))
 
@@ -135,7 +146,8 @@ class Client:
             desc: add, remove, extract: the sound; speech: the instruction.
             source: style: the sound that is there.
             target: style: the sound to make of it.
-            options: steps, guidance, seed, format, language, priority, deadline; see `DiffusionOptions`.
+            options: steps, guidance, seed, format, language, priority, deadline, commercial, idempotency_key; see
+                `DiffusionOptions`.
 
         Raises:
             As `understand`.
@@ -173,10 +185,10 @@ class Client:
             ones = {name: uploads.describe(source, name) for name, source in media.items() if source is not None}
             many = {name: uploads.describe_all(some, name) for name, some in media_lists.items() if some is not None}
             job = build_job(namespace, {**fields, **ones, **many}, options)
+            key = idempotency_key(job, options)
             # Only now: a request that is refused has uploaded nothing.
             uploads.send()
-        self._transport.submit(job)
-        return job.job_id
+        return self._transport.submit(job, key)
 
     def _handle(self, job_id: str) -> JobHandle[Any]:
         return JobHandle(job_id, self._transport, self._storage, self._settings.url_lifetime)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Generic, cast
 
 from omnifleet_shared.errors import ResultTimeout
-from omnifleet_shared.job_states import JobState
 from omnifleet_shared.results import JobStatus, Progress
+from omnifleet_shared.state_records import JobState
 from omnifleet_shared.storage import Storage
 from typing_extensions import TypeVar
 
@@ -19,7 +19,11 @@ R = TypeVar("R", bound=JobResult, default=JobResult, covariant=True)
 
 
 class JobHandle(Generic[R]):
-    """A job by its id. Made by a `Client`; every method may raise UnknownJob and BrokerUnavailable."""
+    """A job by its id. Made by a `Client`; every method may raise UnknownJob and BrokerUnavailable.
+
+    Several handles may be of one job: a request with the `idempotency_key` of a job that waits, runs or has succeeded
+    is answered with that job's handle, and `cancel` then stops it for all of them.
+    """
 
     def __init__(self, job_id: str, transport: Transport, storage: Storage, url_lifetime: int) -> None:
         self._id = job_id

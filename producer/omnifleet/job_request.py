@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from omnifleet_shared.errors import InvalidJob, UnknownTask
 from omnifleet_shared.jobs import AudioFormat, Job, Priority, read_job
 from omnifleet_shared.model_card import AUDIO_OMNI
 from omnifleet_shared.names import SCHEMA_VERSION
-from omnifleet_shared.tasks import Namespace, task_name
+from omnifleet_shared.tasks import Namespace, Turn, task_name
 
 Deadline = float | timedelta | datetime
 """Seconds from now, or a time zone aware moment."""
+
+HistoryTurn = Turn | tuple[str, str]
+"""Who said something, `user` or `assistant`, and what."""
 
 
 class JobOptions(TypedDict, total=False):
@@ -28,6 +31,12 @@ class JobOptions(TypedDict, total=False):
     """ISO 639-1 code of what is said; not needed where it is plain from the text."""
     seed: int | None
     """0 to 2**32 - 1; drawn by default and told in the result."""
+    commercial: bool | None
+    """True where the result will earn money: refused by models whose licence does not allow that. False by default."""
+    idempotency_key: str | None
+    """Up to 200 characters that name the request. Where a job of that key waits, runs or has succeeded, its handle is
+    returned, whatever it was asked, and nothing is sent. `auto` makes the key of the content: task, media, the options
+    that change the result (the seed only if it is given) and the model's revision; not priority and deadline."""
 
 
 class UnderstandOptions(JobOptions, total=False):
@@ -60,10 +69,11 @@ def build_job(namespace: Namespace, task: Mapping[str, Any], options: Mapping[st
 
     Raises:
         InvalidJob: an option of another namespace, a field missing or out of range, a deadline that has passed.
-        TaskNotSupported, LanguageNotSupported: beyond what the model can do.
+        TaskNotSupported, LanguageNotSupported, LicenceRefused: beyond what the model can do or be used for.
     """
     check_options(namespace, options)
     given = _given(options)
+    given.pop("idempotency_key", None)  # of the submission, not of the job
     if "deadline" in given:
         given["deadline"] = _moment(given["deadline"])
     head = {"schema_version": SCHEMA_VERSION, "namespace": namespace, "task": _given(task)}
@@ -96,6 +106,22 @@ def asked(task: str | None, question: str | None, text: str | None) -> dict[str,
     if text is not None:
         raise InvalidJob("a free question takes no text beside it", "text", "Put it into the question")
     return {"name": "question", "text": question if task is None else task}
+
+
+def turns(history: Sequence[HistoryTurn] | None) -> list[Turn | dict[str, Any]] | None:
+    """The turns of a history, for the contract to check. Raises InvalidJob where one is no turn at all."""
+    return None if history is None else [_turn(turn, number) for number, turn in enumerate(history)]
+
+
+def _turn(turn: object, number: int) -> Turn | dict[str, Any]:
+    problem = f"{type(turn).__name__} is no turn"
+    if isinstance(turn, Turn):
+        return turn
+    if isinstance(turn, tuple | list):
+        said = cast(Sequence[Any], turn)
+        if len(said) == 2:
+            return {"role": said[0], "text": said[1]}
+    raise InvalidJob(problem, f"history.{number}", 'Give pairs such as ("user", "What is heard?"), or Turn records')
 
 
 def _named_question(word: str) -> str:

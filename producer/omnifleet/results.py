@@ -2,57 +2,30 @@
 
 from __future__ import annotations
 
-import builtins
-import hashlib
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 
 from omnifleet_shared import results as records
-from omnifleet_shared.errors import ForeignURI, MediaError, StorageRefused
+from omnifleet_shared.answers import Answer
+from omnifleet_shared.errors import InvalidJob
 from omnifleet_shared.jobs import AudioFormat
-from omnifleet_shared.results import Artifact, ModelInfo, Timings
+from omnifleet_shared.results import Artifact, EditedSpan, ModelInfo, Timings, VideoArtifact, VideoFormat
 from omnifleet_shared.storage import Storage
 from omnifleet_shared.tasks import Namespace
 
-from .audio_files import convert, format_of, write_whole
-from .links import download
+from .audio_files import convert, format_of, is_video, write_whole
+from .stored_file import StoredFile
 
 
-class Audio:
+class Audio(StoredFile):
     """The audio that a job made. Nothing is downloaded before `read` or `save`."""
 
+    _field = "audio"
+
     def __init__(self, artifact: Artifact, storage: Storage, url_lifetime: int) -> None:
+        super().__init__(artifact, storage, url_lifetime)
         self._artifact = artifact
-        self._storage = storage
-        self._url_lifetime = url_lifetime
-
-    @property
-    def uri(self) -> str:
-        """Where it lies in the storage."""
-        return self._artifact.uri
-
-    @property
-    def url(self) -> str:
-        """A link that works without credentials.
-
-        Signed anew, for `FleetSettings.url_lifetime` seconds, where this process has access to the storage; else the
-        one that the worker signed when the job was done.
-        """
-        try:
-            return self._storage.url(self.uri, self._url_lifetime)
-        except (ForeignURI, StorageRefused):
-            return self._artifact.url
-
-    @property
-    def sha256(self) -> str:
-        """Hash of the file, in hexadecimal digits."""
-        return self._artifact.sha256
-
-    @property
-    def bytes(self) -> int:
-        """Size of the file."""
-        return self._artifact.bytes
 
     @property
     def format(self) -> AudioFormat:
@@ -68,25 +41,6 @@ class Audio:
     def channels(self) -> int:
         """1 is mono, 2 stereo."""
         return self._artifact.channels
-
-    @property
-    def seconds(self) -> float:
-        """Length."""
-        return self._artifact.seconds
-
-    def read(self) -> builtins.bytes:
-        """The file's bytes, from the storage, or by the worker's link where this process has no access to it.
-
-        Raises:
-            StorageUnavailable: the storage does not answer.
-            StorageRefused: no access, and the link has expired.
-            MediaNotFound: it was deleted since.
-            MediaError: other bytes than the job made.
-        """
-        data = self._download()
-        if hashlib.sha256(data).hexdigest() != self.sha256:
-            raise MediaError("what was downloaded is not what the job made", "audio", "Download it again")
-        return data
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the audio to a file, whole or not at all, and return its path.
@@ -107,14 +61,39 @@ class Audio:
         write_whole(target, data if wanted == self.format else convert(data, wanted))
         return target
 
-    def __repr__(self) -> str:
-        return f"<Audio {self.format} {self.seconds:g} s {self.uri}>"
 
-    def _download(self) -> builtins.bytes:
-        try:
-            return self._storage.get(self.uri, max_bytes=self.bytes)
-        except (ForeignURI, StorageRefused):
-            return download(self._artifact.url, self.bytes)
+class Video(StoredFile):
+    """The job's video with the sound that the job made. Nothing is downloaded before `read` or `save`."""
+
+    _field = "video"
+
+    def __init__(self, artifact: VideoArtifact, storage: Storage, url_lifetime: int) -> None:
+        super().__init__(artifact, storage, url_lifetime)
+        self._artifact = artifact
+
+    @property
+    def format(self) -> VideoFormat:
+        """`mp4`, `mov` or `webm`; it follows from the video that was sent."""
+        return self._artifact.format
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the video to a file, whole or not at all, and return its path.
+
+        The suffix must be that of `format`: videos are not converted. None is completed with it.
+
+        Raises:
+            InvalidJob: another suffix.
+            OSError: the file cannot be written.
+            Everything that `read` raises.
+        """
+        target = Path(path)
+        if not target.suffix:
+            target = target.with_name(f"{target.name}.{self.format}")
+        if target.suffix.lower() != f".{self.format}":
+            problem = f"the video is {self.format}, and is not converted to {target.suffix!r}"
+            raise InvalidJob(problem, "path", f"Use .{self.format}, or no suffix")
+        write_whole(target, self.read())
+        return target
 
 
 class JobResult(ABC):
@@ -137,6 +116,16 @@ class JobResult(ABC):
     @abstractmethod
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the audio, or the text as UTF-8, to a file and return its path. Raises as `Audio.save`."""
+
+    @property
+    def answer(self) -> Answer | None:
+        """What the text says, as a record, for classify, sources, speakers, gender, sarcasm, scene and feedback."""
+        return self.record.answer
+
+    @property
+    def video(self) -> Video | None:
+        """The job's video with the new sound; None unless `generate` was asked to `mux`."""
+        return None
 
     @property
     def job_id(self) -> str:
@@ -204,9 +193,10 @@ class TextResult(JobResult):
 class AudioResult(JobResult):
     """What `generate` and `edit` make."""
 
-    def __init__(self, record: records.JobResult, audio: Audio) -> None:
+    def __init__(self, record: records.JobResult, audio: Audio, video: Video | None = None) -> None:
         super().__init__(record)
         self._audio = audio
+        self._video = video
 
     @property
     def text(self) -> None:
@@ -218,13 +208,25 @@ class AudioResult(JobResult):
         """The audio."""
         return self._audio
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
+    @property
+    def video(self) -> Video | None:
         """See `JobResult`."""
-        return self._audio.save(path)
+        return self._video
+
+    @property
+    def edits(self) -> tuple[EditedSpan, ...] | None:
+        """What is new in the audio, in order, where words were edited (`speech`); None for other tasks."""
+        return self.record.edits
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """See `JobResult`; a video's suffix writes the video, where there is one."""
+        made = self._video if self._video is not None and is_video(Path(path)) else self._audio
+        return made.save(path)
 
 
 def open_result(record: records.JobResult, storage: Storage, url_lifetime: int) -> TextResult | AudioResult:
     """The result of a record. Links are signed with `storage` for `url_lifetime` seconds."""
     if record.artifact is not None:
-        return AudioResult(record, Audio(record.artifact, storage, url_lifetime))
+        video = None if record.video is None else Video(record.video, storage, url_lifetime)
+        return AudioResult(record, Audio(record.artifact, storage, url_lifetime), video)
     return TextResult(record, record.text or "")

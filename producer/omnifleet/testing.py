@@ -18,25 +18,37 @@ from datetime import UTC, datetime
 from typing import Any
 
 import soundfile
+from omnifleet_shared import answers
 from omnifleet_shared import results as records
-from omnifleet_shared.errors import DeadlineExceeded, JobCancelled, OmnifleetError, UnknownJob, error_from_wire
-from omnifleet_shared.job_states import JobState
+from omnifleet_shared.errors import (
+    AnswerUnreadable,
+    DeadlineExceeded,
+    JobCancelled,
+    OmnifleetError,
+    UnknownJob,
+    error_from_wire,
+)
 from omnifleet_shared.jobs import AudioFormat, EditJob, GenerateJob, Job, UnderstandJob, read_job
 from omnifleet_shared.model_card import AUDIO_OMNI
 from omnifleet_shared.names import RESULT_KEY
-from omnifleet_shared.results import Artifact, JobStatus, ModelInfo, Progress, Timings
+from omnifleet_shared.results import Artifact, JobStatus, ModelInfo, Progress, Timings, VideoArtifact
 from omnifleet_shared.settings import FleetSettings
+from omnifleet_shared.state_records import JobState
 from omnifleet_shared.storage import Storage
-from omnifleet_shared.tasks import TextToSound
+from omnifleet_shared.tasks import TextToSound, VideoToSound
 
 from .audio_files import FORMATS
 from .client import Client
+from .fake_answers import said
 from .memory_storage import MemoryStorage
 
-Answer = Callable[[Job], str | bytes | OmnifleetError | None]
-"""What comes of a job: a text, the bytes of an audio file, an error that it fails with, or None for the usual."""
+Made = str | answers.Answer | bytes
+Answer = Callable[[Job], Made | OmnifleetError | None]
+"""What comes of a job: a text, the record of a structured task (or its JSON as a text), the bytes of an audio file, an
+error that it fails with, or None for the usual."""
 
 SAMPLE_RATE = 44_100
+MAX_FILM_BYTES = 2**40
 PERIOD = array("h", (round(3000 * math.sin(2 * math.pi * sample / 100)) for sample in range(100)))
 """One period of a quiet tone of 441 Hz, 16 bits, mono."""
 
@@ -46,8 +58,8 @@ class FakeFleet:
 
     Args:
         answer: what comes of each job. Where there is none, or it returns None, a text task answers "A fake answer to
-            <task>." and an audio task makes a tone of the seconds that were asked for (1 where none were), in the
-            format that was asked for.
+            <task>." or with a sample record, and an audio task makes a tone of the seconds that were asked for (1
+            where none were), in the format that was asked for. `mux` gives the film back as it was sent.
         storage: where media go; in memory by default.
     """
 
@@ -59,6 +71,7 @@ class FakeFleet:
         self._holding = False
         self._states: dict[str, JobState] = {}
         self._progress: dict[str, Progress] = {}
+        self._keys: dict[str, str] = {}
         self._changed = threading.Condition()
 
     def hold(self) -> None:
@@ -83,15 +96,20 @@ class FakeFleet:
         if job_id is not None:
             self.read(job_id)
 
-    def submit(self, job: Job) -> None:
-        """See `Transport`."""
+    def submit(self, job: Job, idempotency_key: str | None = None) -> str:
+        """See `Transport`. Nothing is ever full."""
         # Through the wire's form and back, so that a test sees what a worker would.
         received = read_job(job.model_dump(mode="json"))
         with self._changed:
+            if (standing := self._standing(idempotency_key)) is not None:
+                return standing
             self.jobs.append(received)
             self._states[job.job_id] = JobState(status=JobStatus.QUEUED)
+            if idempotency_key is not None:
+                self._keys[idempotency_key] = job.job_id
         if not self._holding:
             self._finish(received)
+        return job.job_id
 
     def read(self, job_id: str) -> JobState:
         """See `Transport`."""
@@ -122,6 +140,11 @@ class FakeFleet:
     def close(self) -> None:
         """See `Transport`."""
 
+    def _standing(self, idempotency_key: str | None) -> str | None:
+        other = self._keys.get(idempotency_key) if idempotency_key is not None else None
+        failed = (JobStatus.FAILED, JobStatus.CANCELLED)
+        return None if other is None or self._states[other].status in failed else other
+
     def _finish(self, job: Job) -> None:
         if not self.read(job.job_id).status.is_final:
             self._settle(job.job_id, self._outcome(job))
@@ -139,14 +162,17 @@ class FakeFleet:
         if isinstance(answer, OmnifleetError):
             status = JobStatus.CANCELLED if isinstance(answer, JobCancelled) else JobStatus.FAILED
             return JobState(status=status, error=answer)
-        return JobState(status=JobStatus.SUCCEEDED, result=self._result(job, answer))
+        try:
+            return JobState(status=JobStatus.SUCCEEDED, result=self._result(job, answer))
+        except AnswerUnreadable as error:
+            return JobState(status=JobStatus.FAILED, error=error)
 
-    def _result(self, job: Job, answer: str | bytes | None) -> records.JobResult:
+    def _result(self, job: Job, answer: Made | None) -> records.JobResult:
         made: dict[str, Any]
         if isinstance(job, UnderstandJob):
-            made = {"text": _text(job, answer)}
+            made = said(job, answer)
         else:
-            made = {"artifact": self._artifact(job, answer)}
+            made = {"artifact": self._artifact(job, answer), "video": self._video(job)}
         return records.JobResult(
             job_id=job.job_id,
             namespace=job.namespace,
@@ -158,15 +184,15 @@ class FakeFleet:
             **made,
         )
 
-    def _artifact(self, job: GenerateJob | EditJob, answer: str | bytes | None) -> Artifact:
-        if isinstance(answer, str):
+    def _artifact(self, job: GenerateJob | EditJob, answer: Made | None) -> Artifact:
+        if answer is not None and not isinstance(answer, bytes):
             raise TypeError(
                 f"the fake's answer to {job.namespace}.{job.task.name} is a text; it makes audio: use bytes"
             )
         data = _tone(job) if answer is None else answer
         info: Any = soundfile.info(io.BytesIO(data))
         made: AudioFormat = next(known for known in FORMATS if known == info.format.lower())
-        key = RESULT_KEY.format(job_id=job.job_id, format=made)
+        key = RESULT_KEY.format(attempt=1, job_id=job.job_id, format=made)
         media = self.storage.describe_input(io.BytesIO(data))
         stored = self.storage.put(key, io.BytesIO(data), content_type=f"audio/{made}")
         return Artifact(
@@ -178,6 +204,22 @@ class FakeFleet:
             sample_rate=info.samplerate,
             channels=info.channels,
             seconds=info.duration,
+        )
+
+    def _video(self, job: GenerateJob | EditJob) -> VideoArtifact | None:
+        if not isinstance(job.task, VideoToSound) or not job.task.mux:
+            return None
+        data = self.storage.get(job.task.video.uri, max_bytes=MAX_FILM_BYTES)
+        key = RESULT_KEY.format(attempt=1, job_id=job.job_id, format="mp4")
+        media = self.storage.describe_input(io.BytesIO(data))
+        stored = self.storage.put(key, io.BytesIO(data), content_type="video/mp4")
+        return VideoArtifact(
+            uri=stored.uri,
+            url=self.storage.url(stored.uri, 3600),
+            sha256=media.sha256 or "",
+            bytes=stored.bytes,
+            format="mp4",
+            seconds=1.0,
         )
 
 
@@ -201,12 +243,6 @@ class FakeClient(Client):
     def jobs(self) -> list[Job]:
         """Every job that was submitted, the first one first."""
         return self.fleet.jobs
-
-
-def _text(job: UnderstandJob, answer: str | bytes | None) -> str:
-    if isinstance(answer, bytes):
-        raise TypeError(f"the fake's answer to understand.{job.task.name} is bytes; it makes text: use str")
-    return f"A fake answer to {job.task.name}." if answer is None else answer
 
 
 def _tone(job: GenerateJob | EditJob) -> bytes:

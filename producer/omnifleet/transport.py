@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any, Protocol
 
 from kombu import pools
 from kombu.exceptions import OperationalError
 from omnifleet_shared.celery_app import create_app
-from omnifleet_shared.errors import BrokerUnavailable
-from omnifleet_shared.job_states import JobState, JobStates
+from omnifleet_shared.dead_letters import DeadLetter, Replay
+from omnifleet_shared.errors import BrokerUnavailable, InvalidSetting, OmnifleetError
+from omnifleet_shared.job_states import JobStates
 from omnifleet_shared.jobs import Job
 from omnifleet_shared.names import BROKER_PRIORITY, CELERY_TASKS
 from omnifleet_shared.results import Progress
 from omnifleet_shared.settings import FleetSettings
-from redis.exceptions import RedisError
+from omnifleet_shared.state_records import JobState
+from omnifleet_shared.submissions import SUBMISSION, JobStands, Submission, Submissions
+from redis.exceptions import AuthenticationError, RedisError
 
 SENDERS = 10
 """Most connections that send at once; further threads wait for one of them."""
@@ -25,8 +27,17 @@ SHOWN_TEXT = 60
 class Transport(Protocol):
     """What a client needs of whatever carries its jobs. Safe to use from several threads."""
 
-    def submit(self, job: Job) -> None:
-        """Hand the job over; it is known by its id from then on. Raises BrokerUnavailable."""
+    def submit(self, job: Job, idempotency_key: str | None = None) -> str:
+        """Hand the job over; it is known by its id from then on.
+
+        Returns:
+            The job's id, or that of a job with the same key that is waiting, running or done; nothing is sent then.
+
+        Raises:
+            BrokerUnavailable: nothing was sent.
+            QueueFull: nothing was sent; `details["retry_after"]` says in how many seconds to come back.
+        """
+        ...
 
     def read(self, job_id: str) -> JobState:
         """The job's state now. Raises UnknownJob."""
@@ -51,11 +62,12 @@ class CeleryTransport:
     """Jobs through Celery on Redis; states read from Redis. The first operation connects.
 
     Raises:
-        InvalidSetting: the Redis URL is none.
+        InvalidSetting: the Redis URL is none, or a limit on unfinished jobs names no producer.
     """
 
     def __init__(self, settings: FleetSettings) -> None:
-        self._queue = settings.queue
+        self._settings = settings
+        self._submissions = Submissions(settings)
         self._states = JobStates.connect(settings)
         self._app: Any = create_app(settings)
         kombu: Any = pools
@@ -66,17 +78,23 @@ class CeleryTransport:
         self._connections: Any = self._app.connection_for_write(settings.redis_url).Pool(limit=SENDERS)
         self._producers: Any = kombu.ProducerPool(self._connections, limit=SENDERS)
 
-    def submit(self, job: Job) -> None:
-        """See `Transport`. Leaves no record of a job that could not be sent."""
-        self._states.mark_queued(job.job_id)
+    def submit(self, job: Job, idempotency_key: str | None = None) -> str:
+        """See `Transport`."""
         try:
-            self._send(job)
-        except Exception as error:
-            with suppress(BrokerUnavailable):
-                self._states.forget(job.job_id)
-            if isinstance(error, OperationalError | RedisError | OSError):
-                raise _unavailable(error) from error
-            raise
+            self._send(job, self._submissions.new(job.job_id, idempotency_key))
+        except JobStands as other:
+            return other.job_id
+        return job.job_id
+
+    def replay(self, letter: DeadLetter) -> None:
+        """Send a job that was put aside once more, under its own id.
+
+        Raises:
+            BrokerUnavailable: nothing was sent.
+            UnknownJob: it is not put aside any more.
+            InvalidJob: it has succeeded since.
+        """
+        self._send(letter.job, Replay(letter.job.job_id, self._settings))
 
     def read(self, job_id: str) -> JobState:
         """See `Transport`."""
@@ -106,19 +124,28 @@ class CeleryTransport:
         self._app.close()
         self._states.close()
 
-    def _send(self, job: Job) -> None:
+    def _send(self, job: Job, submission: Submission) -> None:
+        try:
+            self._publish(job, submission)
+        except OmnifleetError:
+            raise
+        except (OperationalError, RedisError, OSError) as error:
+            raise _not_sent(error) from error
+
+    def _publish(self, job: Job, submission: Submission) -> None:
         with self._producers.acquire(block=True) as producer:
             self._app.send_task(
                 CELERY_TASKS[job.namespace],
                 kwargs={"job": job.model_dump(mode="json")},
                 task_id=job.job_id,
-                queue=self._queue,
+                queue=self._settings.queue,
                 priority=BROKER_PRIORITY[job.priority],
                 producer=producer,
                 # A backend may submit from inside a Celery task of its own, whose child this is not.
                 add_to_parent=False,
                 argsrepr=f"{job.namespace}.{job.task.name}",
                 kwargsrepr=_shown(job),
+                **{SUBMISSION: submission},
             )
 
 
@@ -129,6 +156,10 @@ def _shown(job: Job) -> str:
     return ", ".join([f"{job.namespace}.{job.task.name}", *shown, f"priority={job.priority}"])
 
 
-def _unavailable(error: Exception) -> BrokerUnavailable:
+def _not_sent(error: Exception) -> InvalidSetting | BrokerUnavailable:
+    # Kombu wraps Redis's own error.
+    if isinstance(error.__cause__, AuthenticationError):
+        remedy = "Put the right user and password into OMNIFLEET_REDIS_URL"
+        return InvalidSetting("Redis refuses the password", "OMNIFLEET_REDIS_URL", remedy)
     remedy = "Check OMNIFLEET_REDIS_URL and that Redis runs"
     return BrokerUnavailable(f"the job could not be sent: {error}", "redis_url", remedy)

@@ -1,0 +1,5 @@
+"""`python -m omnifleet`, the same as `omnifleet`."""
+
+from .cli import main
+
+main()
