@@ -18,7 +18,6 @@ from celery import Celery
 from celery.backends.redis import RedisBackend
 from celery.exceptions import TaskRevokedError
 from omnifleet_shared import job_states
-from omnifleet_shared.celery_app import configure
 from omnifleet_shared.errors import (
     BrokerUnavailable,
     InvalidMessage,
@@ -72,8 +71,7 @@ def states(redis_url: str) -> Iterator[JobStates]:
 @contextmanager
 def celery_backend(url: str) -> Iterator[RedisBackend]:
     """Celery's own writer of results, configured as in a worker."""
-    app = Celery("omnifleet-test", set_as_current=False)
-    configure(app, FleetSettings(redis_url=url), result_backend=url)
+    app = Celery("omnifleet-test", backend=url, set_as_current=False)
     assert isinstance(app.backend, RedisBackend)
     yield app.backend
     app.backend.client.close()
@@ -90,13 +88,13 @@ def celery(redis_url: str) -> Iterator[RedisBackend]:
 def waiting(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Set as soon as a waiter has subscribed, looked once more, and listens."""
     listening = threading.Event()
-    listen = JobStates._next_message
+    listen = JobStates._next_state
 
-    def told(news: Any, seconds: float) -> None:
+    def told(news: Any, key: str, seconds: float) -> JobState | None:
         listening.set()
-        listen(news, seconds)
+        return listen(news, key, seconds)
 
-    monkeypatch.setattr(JobStates, "_next_message", staticmethod(told))
+    monkeypatch.setattr(JobStates, "_next_state", staticmethod(told))
     return listening
 
 

@@ -1,0 +1,41 @@
+# Two commands are all that a newcomer needs: make demo, make test.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+# The tools of the environment come first, so that tests find its redis-server and moto_server.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: demo test chaos lint format benchmark clean
+
+demo: $(VENV)/.demo ## one job of every namespace through a real fleet on this machine
+	$(BIN)/python -m demo
+
+test: $(VENV)/.test ## all tests, against a real Redis and a real S3 API
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+chaos: $(VENV)/.test ## workers killed, Redis restarted, storage away: no job may be lost, wrong or done twice
+	$(BIN)/python -m chaos $(CHAOS_ARGS)
+
+lint: $(VENV)/.lint $(VENV)/.test ## what CI checks besides the tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+format: $(VENV)/.lint ## rewrite the sources in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmark: $(VENV)/.test ## the fleet's own cost beside a bare Celery task
+	$(BIN)/python benchmarks/overhead.py
+
+clean:
+	rm -rf $(VENV) .cache demo-output
+
+$(BIN)/uv:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+
+$(VENV)/.%: pyproject.toml $(BIN)/uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[$*]'
+	touch $@

@@ -1,0 +1,1 @@
+"""`make demo`: a whole fleet on one machine, without GPU, Redis server, MinIO or the real checkpoint."""

@@ -1,0 +1,105 @@
+"""The front door as a newcomer finds it: the demo, the command line, and Celery's own way to start a worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import fleet
+import media_files
+import pytest
+import soundfile
+from omnifleet import FleetSettings
+
+ROOT = Path(__file__).parents[2]
+WAIT = 120
+
+
+def run(*command: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | environment
+    return subprocess.run(
+        [sys.executable, "-m", *map(str, command)], cwd=cwd, env=env, capture_output=True, text=True, timeout=WAIT
+    )
+
+
+@pytest.mark.timeout(WAIT + 30)
+def test_the_demo_runs_every_namespace_and_leaves_files_that_play(tmp_path: Path) -> None:
+    done = run("demo", cwd=tmp_path)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "random weights" in done.stdout
+    for name, seconds in {"t2a.wav": 5.0, "tts.wav": None, "add.flac": 6.0}.items():
+        info = soundfile.info(tmp_path / "demo-output" / name)
+        assert info.duration > 0
+        assert seconds is None or info.duration == seconds
+
+
+def test_the_command_line_edits_a_file(tmp_path: Path, settings: FleetSettings, fleet_worker: fleet.Worker) -> None:
+    (tmp_path / "street.wav").write_bytes(media_files.wav(1.0))
+
+    done = run(
+        "omnifleet", "edit", "Add", "street.wav", "--desc", "rain", "--steps", "2", "-o", "out.flac", cwd=tmp_path
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert soundfile.info(tmp_path / "out.flac").format == "FLAC"
+
+
+def test_the_command_line_says_what_is_wrong_in_one_line(
+    tmp_path: Path, settings: FleetSettings, fleet_worker: fleet.Worker
+) -> None:
+    (tmp_path / "empty.wav").write_bytes(b"")
+
+    done = run("omnifleet", "edit", "Add", "empty.wav", "--desc", "rain", cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert "MediaEmpty" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_command_line_is_readable_by_machines(
+    tmp_path: Path, settings: FleetSettings, fleet_worker: fleet.Worker
+) -> None:
+    sent = run("omnifleet", "generate", "t2a", "rain", "--steps", "1", "--no-wait", "--json", cwd=tmp_path)
+    job_id = json.loads(sent.stdout)["job_id"]
+
+    done = run("omnifleet", "result", job_id, "--json", cwd=tmp_path)
+
+    assert json.loads(done.stdout)["artifact"]["seconds"] == 10.0
+
+
+def test_celery_starts_a_worker_as_its_users_expect(
+    tmp_path: Path, fleet_environment: dict[str, str], settings: FleetSettings
+) -> None:
+    environment = fleet_environment | {"OMNIFLEET_QUEUE": "another-queue"}
+    arguments = ("celery", "-A", "omnifleet_worker", "worker", "--loglevel", "INFO")
+    with fleet.worker(environment, tmp_path / "worker.log", *arguments) as worker:
+        worker.wait_until_ready()
+
+        done = run("omnifleet", "understand", "transcribe", "-", "--json", cwd=tmp_path, **environment)
+        answered = run(
+            *("omnifleet", "understand", "What is this?", "--max-new-tokens", "3"), cwd=tmp_path, **environment
+        )
+
+        assert done.returncode == 2
+        assert answered.returncode == 0, answered.stderr
+        assert answered.stdout.strip()
+        assert worker.terminate() == 0
+
+
+def test_a_worker_without_a_checkpoint_says_so_and_ends(tmp_path: Path, settings: FleetSettings) -> None:
+    with fleet.worker({"OMNIFLEET_CHECKPOINT": ""}, tmp_path / "worker.log") as worker:
+        assert worker.process.wait(timeout=WAIT) != 0
+
+    assert "OMNIFLEET_CHECKPOINT" in worker.log.read_text()
+
+
+def test_another_pool_is_refused(tmp_path: Path, fleet_environment: dict[str, str]) -> None:
+    arguments = ("celery", "-A", "omnifleet_worker", "worker", "--pool", "solo")
+    with fleet.worker(fleet_environment, tmp_path / "worker.log", *arguments) as worker:
+        assert worker.process.wait(timeout=WAIT) != 0
+
+    assert "--pool threads" in worker.log.read_text()
