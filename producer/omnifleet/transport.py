@@ -12,6 +12,7 @@ from omnifleet_shared.errors import BrokerUnavailable, InvalidSetting, Omnifleet
 from omnifleet_shared.job_states import JobStates
 from omnifleet_shared.jobs import Job
 from omnifleet_shared.names import BROKER_PRIORITY, CELERY_TASKS
+from omnifleet_shared.redis_client import broker_url
 from omnifleet_shared.results import Progress
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.state_records import JobState
@@ -75,7 +76,7 @@ class CeleryTransport:
         self._app.conf.broker_pool_limit = kombu.get_limit()
         # Pools of our own: Celery's are shared by all apps with the same URL, and closing them would close theirs. And
         # the URL is given here because CELERY_BROKER_URL, set for another app, would win over the configured one.
-        self._connections: Any = self._app.connection_for_write(settings.redis_url).Pool(limit=SENDERS)
+        self._connections: Any = self._app.connection_for_write(broker_url(settings)).Pool(limit=SENDERS)
         self._producers: Any = kombu.ProducerPool(self._connections, limit=SENDERS)
 
     def submit(self, job: Job, idempotency_key: str | None = None) -> str:

@@ -22,6 +22,8 @@ from .names import WAKE_CALLS, WAKE_KEY
 from .submissions import SUBMISSION, Submission
 
 logger = logging.getLogger(__name__)
+OPTIONS = ("lease_holder", "fleet_queue", "batch_places")
+"""Transport options that channels take beside kombu's."""
 
 
 class LeaseHolder(Protocol):
@@ -33,6 +35,9 @@ class LeaseHolder(Protocol):
     def batch_jobs(self) -> int:
         """How many of them are of the batch lane."""
         ...
+
+    def polled(self) -> None:
+        """Messages are asked for."""
 
     def hold(self, tag: str, *, batch: bool = False) -> None:
         """Renew the lease from now on."""
@@ -47,7 +52,7 @@ class LeaseHolder(Protocol):
 class LeasedQoS(redis.QoS):
     """Acknowledging ends a lease. Messages of other queues than the fleet's are kombu's."""
 
-    channel: Channel
+    channel: Leasing
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Note a message that was received; its lease is in Redis already."""
@@ -81,11 +86,10 @@ class LeasedQoS(redis.QoS):
         return tag in self.channel.leased
 
 
-class Channel(redis.Channel):
+class Leasing(redis.Channel):
     """A channel that takes the fleet's messages under lease and pushes wake-up calls beside new ones."""
 
     QoS = LeasedQoS
-    from_transport_options = (*redis.Channel.from_transport_options, "lease_holder", "fleet_queue", "batch_places")
     lease_holder: LeaseHolder
     """Of a worker process; producers have none, and take nothing."""
     fleet_queue: str = ""
@@ -123,6 +127,7 @@ class Channel(redis.Channel):
             super()._brpop_start(timeout)
             return
         self._in_poll = self.client.connection
+        self.lease_holder.polled()
         # Kombu's check for half-open connections counts from here.
         self._brpop_sent_at = monotonic()
         call = WAKE_KEY.format(queue=self.fleet_queue)
@@ -171,7 +176,25 @@ class Channel(redis.Channel):
         return True
 
 
+class Channel(Leasing):
+    """Of one Redis."""
+
+    from_transport_options = (*redis.Channel.from_transport_options, *OPTIONS)
+
+
+class SentinelChannel(Leasing, redis.SentinelChannel):  # pyright: ignore[reportIncompatibleMethodOverride]
+    """Of whichever Redis the sentinels call master."""
+
+    from_transport_options = (*redis.SentinelChannel.from_transport_options, *OPTIONS)
+
+
 class Transport(redis.Transport):
     """Kombu's Redis transport with that channel."""
 
     Channel = Channel
+
+
+class SentinelTransport(redis.SentinelTransport):
+    """Kombu's Sentinel transport with that channel."""
+
+    Channel = SentinelChannel

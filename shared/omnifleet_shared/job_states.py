@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from redis import Redis
 
 from .errors import BrokerUnavailable, OmnifleetError, UnknownJob
-from .names import CANCEL_KEY, CANCEL_LIFETIME, PROGRESS_KEY, PROGRESS_LIFETIME
+from .names import CANCEL_CHANNEL, CANCEL_KEY, CANCEL_LIFETIME, PROGRESS_KEY, PROGRESS_LIFETIME
 from .redis_client import connect_redis, typed_redis_errors
 from .results import JobStatus, Progress
 from .settings import FleetSettings
@@ -33,6 +33,7 @@ class JobStates:
         self._redis = redis
         self._lifetime = lifetime
         self._subscriptions: deque[Any] = deque()
+        self._cancel_news: Any = None
 
     @classmethod
     def connect(cls, settings: FleetSettings) -> JobStates:
@@ -43,6 +44,8 @@ class JobStates:
         """Close the connections to Redis."""
         while self._subscriptions:
             self._subscriptions.pop().close()
+        if self._cancel_news is not None:
+            self._cancel_news.close()
         self._redis.close()
 
     def ping(self) -> None:
@@ -109,8 +112,22 @@ class JobStates:
 
     def request_cancel(self, job_id: str) -> None:
         """Ask the worker that has the job, or will have it, to stop."""
+        with typed_redis_errors(), self._redis.pipeline() as pipe:
+            pipe.set(CANCEL_KEY.format(job_id=job_id), b"1", ex=CANCEL_LIFETIME)
+            pipe.publish(CANCEL_CHANNEL, job_id)
+            pipe.execute()
+
+    def wait_for_cancel(self, seconds: float) -> str | None:
+        """The id of a job that someone asks to cancel within so many seconds. For one thread.
+
+        What is asked while a connection is lost goes unheard: look at `cancelled` too.
+        """
         with typed_redis_errors():
-            self._redis.set(CANCEL_KEY.format(job_id=job_id), b"1", ex=CANCEL_LIFETIME)
+            if self._cancel_news is None:
+                self._cancel_news = cast(Any, self._redis).pubsub(ignore_subscribe_messages=True)
+                self._cancel_news.subscribe(CANCEL_CHANNEL)
+            message = self._cancel_news.get_message(timeout=seconds)
+        return message["data"].decode() if message else None
 
     def cancelled(self, job_ids: Sequence[str]) -> set[str]:
         """Those of the jobs that someone asked to cancel."""

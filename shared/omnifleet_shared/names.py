@@ -27,6 +27,9 @@ CANCEL_KEY = "omnifleet:cancel:{job_id}"
 """Set by a producer that wants the job stopped; read by the worker before the job and at its steps."""
 CANCEL_LIFETIME = 7 * 24 * 3600
 
+CANCEL_CHANNEL = "omnifleet:cancel"
+"""Where such wishes are published besides, so that a running job ends at its next step."""
+
 PROGRESS_KEY = "omnifleet:progress:{job_id}"
 """The newest `Progress` of a running job, as JSON."""
 PROGRESS_LIFETIME = 3600

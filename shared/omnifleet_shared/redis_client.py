@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
+from urllib.parse import urlsplit
 
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff
+from redis.connection import parse_url
 from redis.exceptions import AuthenticationError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 
 from .errors import BrokerUnavailable, InvalidSetting
 from .settings import FleetSettings
@@ -21,19 +25,45 @@ def connect_redis(settings: FleetSettings) -> Redis:
     Raises:
         InvalidSetting: the URL is none of Redis.
     """
+    options: dict[str, Any] = {
+        "socket_timeout": settings.redis_timeout,
+        "socket_connect_timeout": settings.redis_timeout,
+        "health_check_interval": 30,
+        # A timeout is not retried: redis-py would, nine times over, and `redis_timeout` would not be the limit.
+        "retry": Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), 2, (RedisConnectionError,)),
+    }
     try:
-        return Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
-            settings.redis_url,
-            socket_timeout=settings.redis_timeout,
-            socket_connect_timeout=settings.redis_timeout,
-            health_check_interval=30,
-            # A timeout is not retried: redis-py would, nine times over, and `redis_timeout` would not be the limit.
-            retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), 2, (RedisConnectionError,)),
-        )
+        if settings.redis_sentinels is None:
+            return cast(Redis, cast(Any, Redis).from_url(settings.redis_url, **options))
+        sentinels = cast(Any, Sentinel)(sentinel_addresses(settings), socket_timeout=settings.redis_timeout)
+        return cast(Redis, sentinels.master_for(settings.redis_master, **options, **_login(settings.redis_url)))
     except ValueError as error:
         # The URL may hold a password: it is not repeated.
         problem, remedy = "this is no URL of a Redis", "Use redis://host:6379/0"
         raise InvalidSetting(problem, "OMNIFLEET_REDIS_URL", remedy) from error
+
+
+def sentinel_addresses(settings: FleetSettings) -> list[tuple[str, int]]:
+    """Host and port of each sentinel. Raises InvalidSetting for what is none."""
+    addresses = [one.strip().rpartition(":") for one in (settings.redis_sentinels or "").split(",")]
+    if not all(host and port.isdecimal() for host, _, port in addresses):
+        remedy = "Use host:port,host:port"
+        raise InvalidSetting("these are no addresses", "OMNIFLEET_REDIS_SENTINELS", remedy)
+    return [(host, int(port)) for host, _, port in addresses]
+
+
+def broker_url(settings: FleetSettings) -> str:
+    """The same Redis in kombu's words."""
+    if settings.redis_sentinels is None:
+        return settings.redis_url
+    parts = urlsplit(settings.redis_url)
+    login = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
+    return ";".join(f"sentinel://{login}{host}:{port}{parts.path}" for host, port in sentinel_addresses(settings))
+
+
+def _login(url: str) -> dict[str, Any]:
+    parsed = cast(Any, parse_url)(url)
+    return {name: parsed[name] for name in ("username", "password", "db") if name in parsed}
 
 
 @contextmanager

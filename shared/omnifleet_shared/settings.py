@@ -24,6 +24,11 @@ class FleetSettings(BaseSettings):
 
     redis_url: str = "redis://localhost:6379/0"
     """Redis that carries jobs and their results."""
+    redis_sentinels: str | None = None
+    """Sentinels that know which Redis is the master, as `host:port,host:port`; then `redis_url` gives user, password
+    and database alone."""
+    redis_master: str = "mymaster"
+    """Name of the master that the sentinels watch."""
     redis_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5.0
     """Seconds to wait for Redis before an operation fails with BrokerUnavailable."""
     queue: str = MODEL

@@ -28,7 +28,14 @@ def redis(redis_url: str) -> Iterator[Redis]:
 
 @pytest.fixture
 def keeper(redis: Redis) -> LeaseKeeper:
-    return LeaseKeeper(Leases(redis, QUEUE, seconds=60), lambda: 0.0, 60, lambda tag: None)
+    return LeaseKeeper(
+        Leases(redis, QUEUE, seconds=60),
+        places=8,
+        stalled=lambda: 0.0,
+        engine_patience=60,
+        poll_patience=60,
+        on_lost=lambda tag: None,
+    )
 
 
 @pytest.fixture

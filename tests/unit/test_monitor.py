@@ -31,6 +31,9 @@ class FakeStates:
         self.written.append(progress)
         self.wrote.set()
 
+    def wait_for_cancel(self, seconds: float) -> None:
+        threading.Event().wait(seconds)
+
     def cancelled(self, job_ids: Sequence[str]) -> set[str]:
         return self.unwanted & set(job_ids)
 

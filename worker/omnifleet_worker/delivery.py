@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -115,6 +115,10 @@ class Deliveries:
         except PermanentError as error:
             self._fail(delivery, error)
             raise
+        except NotOurs:
+            raise
+        except Exception as error:
+            raise self._left_to_its_lease(job_id, error) from error
         self._record(delivery, lambda: self._attempts.succeed(result, tag))
         return result.model_dump(mode="json")
 
@@ -188,6 +192,13 @@ class Deliveries:
         remedy = "`omnifleet dead show` tells more, `omnifleet dead replay` tries again"
         return JobQuarantined(reason, None, remedy, {"worker": worker, "attempts": attempts})
 
+    @staticmethod
+    def _left_to_its_lease(job_id: str, error: Exception) -> TriedAgain:
+        # Celery would take the message of a job that has no outcome off the queue, and the job would be lost.
+        extra = {"action": "delivery_crashed", "job_id": job_id}
+        logger.exception("delivery failed unforeseen, and comes again: %s", job_id, extra=extra)
+        return TriedAgain(f"the worker failed with {type(error).__name__}: {error}")
+
     def _fail(self, delivery: _Delivery, error: OmnifleetError) -> None:
         _log("job failed", "job_failed", delivery.job_id, error)
         self._record(delivery, lambda: self._attempts.fail(delivery.job_id, error, delivery.tag))
@@ -203,7 +214,8 @@ class Deliveries:
         wait = 0.0 if handed_back else backoff(max(1, delivery.attempt), self._settings)
         # Renewed no more before its end is set: a renewal in between would set it later again.
         self._keeper.let_go(delivery.tag)
-        self._patiently(delivery.job_id, lambda: self._keeper.leases.postpone(delivery.tag, wait))
+        with suppress(BrokerUnavailable):  # the lease then ends in its own time
+            self._patiently(delivery.job_id, lambda: self._keeper.leases.postpone(delivery.tag, wait))
         raise TriedAgain(str(error)) from error
 
     def _record(self, delivery: _Delivery, write: Callable[[], Verdict]) -> None:

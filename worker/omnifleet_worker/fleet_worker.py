@@ -32,7 +32,14 @@ class FleetWorker:
     def __init__(self, settings: WorkerSettings) -> None:
         self.settings = settings
         self.states = JobStates.connect(settings)
-        self.keeper = LeaseKeeper(Leases.connect(settings), self._stalled, settings.engine_patience, self._abandon)
+        self.keeper = LeaseKeeper(
+            Leases.connect(settings),
+            places=settings.concurrency,
+            stalled=self._stalled,
+            engine_patience=settings.engine_patience,
+            poll_patience=settings.poll_patience,
+            on_lost=self._abandon,
+        )
         self._attempts = Attempts.connect(settings, worker=f"{socket.gethostname()}:{os.getpid()}")
         self._monitor = JobMonitor(self.states, settings.progress_interval)
         self._engine: Engine | None = None
@@ -65,6 +72,7 @@ class FleetWorker:
         """
         grace = 0.0 if at_once or self._draining else self.settings.grace
         self._draining = True
+        self.keeper.expect_no_polls()
         extra = {"action": "worker_drains", "grace": grace}
         logger.info("stopping: running jobs have %g s to finish", grace, extra=extra)
         threading.Thread(target=self._hand_back, args=(grace,), name="drain", daemon=True).start()

@@ -14,6 +14,8 @@ from omnifleet_shared.leases import Leases
 logger = logging.getLogger(__name__)
 EXIT_HUNG = 70
 """Exit code of a process whose engine hung (EX_SOFTWARE)."""
+EXIT_DEAF = 71
+"""Exit code of a process that has free places and stopped asking for messages."""
 
 
 class LeaseKeeper:
@@ -21,18 +23,30 @@ class LeaseKeeper:
 
     Args:
         leases: of the queue.
+        places: messages that the process holds at once.
         stalled: seconds since the engine last came to the end of a step; 0 while it has nothing to do.
-        patience: seconds of stalling after which the process is ended.
+        engine_patience: seconds of stalling after which the process is ended.
+        poll_patience: seconds without asking for messages, with places free and Redis there, after which it is ended.
         on_lost: told the tag of a lease that went to another worker.
     """
 
     def __init__(
-        self, leases: Leases, stalled: Callable[[], float], patience: float, on_lost: Callable[[str], None]
+        self,
+        leases: Leases,
+        *,
+        places: int,
+        stalled: Callable[[], float],
+        engine_patience: float,
+        poll_patience: float,
+        on_lost: Callable[[str], None],
     ) -> None:
         self.leases = leases
+        self._places = places
+        self._poll_patience = poll_patience
+        self._polled_at: float | None = None
         self._on_lost = on_lost
         self._stalled = stalled
-        self._patience = patience
+        self._engine_patience = engine_patience
         self._held: dict[str, float] = {}
         self._running: set[str] = set()
         self._batch: set[str] = set()
@@ -55,6 +69,14 @@ class LeaseKeeper:
     def batch_jobs(self) -> int:
         """Messages of the batch lane that are held."""
         return len(self._batch.intersection(self._worth_renewing()))
+
+    def polled(self) -> None:
+        """The consumer asks for messages."""
+        self._polled_at = time.monotonic()
+
+    def expect_no_polls(self) -> None:
+        """The consumer is being stopped."""
+        self._polled_at = None
 
     def hold(self, tag: str, *, batch: bool = False) -> None:
         """A message was taken: renew its lease for now, and for as long as it runs."""
@@ -116,6 +138,7 @@ class LeaseKeeper:
             self._check_engine()
             try:
                 self.look()
+                self._check_consumer()
             except BrokerUnavailable as error:
                 logger.warning("leases are not renewed: %s", error, extra={"action": "leases_unreachable"})
             except Exception:
@@ -123,9 +146,26 @@ class LeaseKeeper:
 
     def _check_engine(self) -> None:
         stalled = self._stalled()
-        if stalled > self._patience:
+        if stalled > self._engine_patience:
             extra = {"action": "engine_hung", "seconds": stalled}
             logger.critical("the engine has not stepped for %.0f s: the process ends", stalled, extra=extra)
-            logging.shutdown()
-            # Nothing gentler: the engine's thread cannot be stopped, and its jobs must go to another worker.
-            os._exit(EXIT_HUNG)
+            _end_process(EXIT_HUNG)
+
+    def _check_consumer(self) -> None:
+        """Only after Redis has answered: a consumer that waits for it is not deaf."""
+        if self._polled_at is None:
+            return
+        if len(self._held) >= self._places:
+            self.polled()
+            return
+        silent = time.monotonic() - self._polled_at
+        if silent > self._poll_patience:
+            extra = {"action": "consumer_deaf", "seconds": silent}
+            logger.critical("no message was asked for in %.0f s: the process ends", silent, extra=extra)
+            _end_process(EXIT_DEAF)
+
+
+def _end_process(code: int) -> None:
+    logging.shutdown()
+    # Nothing gentler: a thread that hangs cannot be stopped, and its jobs must go to another worker.
+    os._exit(code)

@@ -63,10 +63,13 @@ class JobMonitor:
             runs[job_id].cancel()
 
     def _watch(self) -> None:
-        while not self._stopping.wait(self._interval):
+        while not self._stopping.is_set():
             try:
+                self._states.wait_for_cancel(self._interval)
                 self.look()
             except BrokerUnavailable as error:
                 logger.warning("progress is not published: %s", error, extra={"action": "monitor_unreachable"})
+                self._stopping.wait(self._interval)
             except Exception:
                 logger.exception("the monitor failed, and goes on", extra={"action": "monitor_failed"})
+                self._stopping.wait(self._interval)

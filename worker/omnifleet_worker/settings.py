@@ -39,6 +39,8 @@ class WorkerSettings(FleetSettings):
     """Seconds that a finished job waits for Redis, to record its outcome."""
     engine_patience: Annotated[float, Field(gt=0)] = 300.0
     """Seconds that one engine step may take before the process ends itself, and its jobs go to another worker."""
+    poll_patience: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds without asking Redis for jobs, with places free and Redis there, before the process ends itself."""
     grace: Annotated[float, Field(ge=0)] = 25.0
     """Seconds after SIGTERM in which running jobs may finish; the rest is handed back. Below the pod's own period."""
     decode_seconds: Annotated[float, Field(gt=0)] = 60.0
