@@ -71,8 +71,16 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def aligner(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny aligner with random weights."""
+    from aligner_folder import write_tiny_aligner
+
+    return write_tiny_aligner(tmp_path_factory.mktemp("aligner"))
+
+
+@pytest.fixture(scope="session")
 def fleet_environment(
-    tmp_path_factory: pytest.TempPathFactory, s3_server: services.S3Server, checkpoint: Path
+    tmp_path_factory: pytest.TempPathFactory, s3_server: services.S3Server, checkpoint: Path, aligner: Path
 ) -> Iterator[dict[str, str]]:
     """Settings of a fleet on a Redis of its own and a bucket of its own."""
     redis = services.RedisServer(services.free_port(), tmp_path_factory.mktemp("fleet-redis"))
@@ -84,6 +92,7 @@ def fleet_environment(
             "OMNIFLEET_STORAGE": f"s3://{bucket}/omni",
             "OMNIFLEET_S3_ENDPOINT": s3_server.endpoint,
             "OMNIFLEET_CHECKPOINT": str(checkpoint),
+            "OMNIFLEET_ALIGNER": str(aligner),
             "OMNIFLEET_RETRY_BACKOFF": "0.2",
             **s3_server.environment,
         }

@@ -102,6 +102,13 @@ class S3Server:
         )
 
 
+def s3_server_name() -> str:
+    """What `s3_server` starts here, or `given`."""
+    if os.environ.get("OMNIFLEET_TEST_S3_ENDPOINT"):
+        return "given"
+    return "minio" if shutil.which("minio") else "moto"
+
+
 @contextmanager
 def s3_server(folder: Path) -> Iterator[S3Server]:
     """The endpoint in OMNIFLEET_TEST_S3_ENDPOINT, else MinIO from the PATH, else moto's server."""

@@ -17,7 +17,7 @@ from redis import Redis
 
 from .errors import BrokerUnavailable, OmnifleetError, UnknownJob
 from .names import CANCEL_CHANNEL, CANCEL_KEY, CANCEL_LIFETIME, PROGRESS_KEY, PROGRESS_LIFETIME
-from .redis_client import connect_redis, typed_redis_errors
+from .redis_client import connect_redis, refuse_eviction, typed_redis_errors
 from .results import JobStatus, Progress
 from .settings import FleetSettings
 from .state_records import STATE_KEY, JobState, failure_record, queued_record, read_state, unreadable
@@ -48,10 +48,9 @@ class JobStates:
             self._cancel_news.close()
         self._redis.close()
 
-    def ping(self) -> None:
-        """Raise BrokerUnavailable unless Redis answers."""
-        with typed_redis_errors():
-            self._redis.ping()
+    def check_redis(self) -> None:
+        """Raise BrokerUnavailable unless Redis answers, and InvalidSetting where it may throw jobs away."""
+        refuse_eviction(self._redis)
 
     def mark_queued(self, job_id: str) -> None:
         """Record that the job is about to be sent; without this an id is unknown."""

@@ -66,6 +66,21 @@ def _login(url: str) -> dict[str, Any]:
     return {name: parsed[name] for name in ("username", "password", "db") if name in parsed}
 
 
+def refuse_eviction(redis: Redis) -> None:
+    """Refuse a Redis that throws records away when its memory is full: jobs would vanish without a word.
+
+    Raises:
+        InvalidSetting: `maxmemory` is set, and its policy is another than `noeviction`.
+        BrokerUnavailable: it does not answer.
+    """
+    with typed_redis_errors():
+        memory = cast(dict[str, Any], redis.info("memory"))
+    policy = str(memory.get("maxmemory_policy", "noeviction"))
+    if int(memory.get("maxmemory", 0)) and policy != "noeviction":
+        problem = f"this Redis throws records away when its memory is full (maxmemory-policy {policy})"
+        raise InvalidSetting(problem, "OMNIFLEET_REDIS_URL", "Set maxmemory-policy noeviction: it then refuses instead")
+
+
 @contextmanager
 def typed_redis_errors() -> Iterator[None]:
     """Raise what Redis does in the block as BrokerUnavailable, or InvalidSetting where it refuses the password."""

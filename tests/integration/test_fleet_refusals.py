@@ -29,7 +29,6 @@ from omnifleet import (
     MediaUnreadable,
     OmnifleetError,
     SchemaTooNew,
-    TaskNotSupported,
     UnknownTask,
 )
 from omnifleet_shared.job_states import JobStates
@@ -107,13 +106,6 @@ def test_what_only_decoding_can_tell_comes_back_as_the_same_class(omni: Client, 
     assert type(caught.value) is error
     assert caught.value.remedy
     assert job.status() is JobStatus.FAILED
-
-
-def test_a_worker_without_an_aligner_says_what_it_takes_to_edit_words(omni: Client) -> None:
-    job = omni.edit("Speech", SOUND, desc="replace 'a' with 'b'", steps=1)
-
-    with pytest.raises(TaskNotSupported, match="OMNIFLEET_ALIGNER"):
-        job.result(WAIT)
 
 
 def test_an_input_that_vanished_is_named(omni: Client, settings: FleetSettings) -> None:

@@ -7,6 +7,7 @@ import io
 import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import media_files
 import numpy as np
@@ -95,6 +96,44 @@ def test_an_edit_is_as_long_as_its_source(omni: Client, task: str) -> None:
     result = EDIT[task](omni).result(WAIT)
 
     assert result.audio.seconds == pytest.approx(SOURCE_SECONDS, abs=1e-3)
+
+
+def test_a_video_gets_sound_as_long_as_it_is(omni: Client) -> None:
+    result = omni.generate("v2a", "waves", video=media_files.video(1.2), steps=1).result(WAIT)
+
+    assert result.audio.seconds == pytest.approx(1.2, abs=0.05)
+    assert result.video is None
+
+
+def test_new_sound_is_put_under_the_video(omni: Client, tmp_path: Path) -> None:
+    result = omni.generate("v2m", "piano", video=media_files.video(1.2), seconds=1, steps=1, mux=True).result(WAIT)
+
+    assert result.video is not None
+    assert result.video.save(tmp_path / "film.mp4").stat().st_size == result.video.bytes
+    assert result.audio.seconds == 1
+
+
+@pytest.mark.timeout(240)
+def test_long_music_is_made_in_windows(omni: Client) -> None:
+    result = omni.generate("t2m", "a calm piano", seconds=12.5, steps=1).result(180)
+
+    assert result.audio.seconds == 12.5
+
+
+@pytest.mark.timeout(240)
+def test_a_long_source_is_edited_in_windows(omni: Client) -> None:
+    result = omni.edit("add", media_files.wav(12.5, 16_000), desc="rain", steps=1).result(180)
+
+    assert result.audio.seconds == pytest.approx(12.5, abs=1e-3)
+
+
+def test_words_are_looked_for_in_what_the_model_hears(omni: Client) -> None:
+    job = omni.edit("Speech", SOUND, desc="replace 'hello' with 'goodbye'", steps=1)
+
+    # A model with random weights hears random letters: the word is not among them, and what was heard is told.
+    with pytest.raises(InvalidJob, match="hello") as refusal:
+        job.result(WAIT)
+    assert refusal.value.details["heard"]
 
 
 def test_speech_is_converted_by_what_the_model_hears(omni: Client) -> None:

@@ -160,12 +160,12 @@ class TestRecords:
         assert failure.args == TOO_LONG.args
 
     def test_ping_passes(self, states: JobStates) -> None:
-        states.ping()
+        states.check_redis()
 
     def test_closing_leaves_no_connection_open(self, redis_url: str, redis: redis_py.Redis) -> None:
         states = JobStates.connect(FleetSettings(redis_url=redis_url))
         before = redis.info("clients")["connected_clients"]  # type: ignore[index]
-        states.ping()
+        states.check_redis()
 
         states.close()
 
@@ -173,7 +173,7 @@ class TestRecords:
 
     def test_a_client_left_to_the_collector_leaks_nothing(self, redis_url: str) -> None:
         states = JobStates.connect(FleetSettings(redis_url=redis_url))
-        states.ping()
+        states.check_redis()
 
         del states
         gc.collect()  # a ResourceWarning here fails the test
@@ -487,7 +487,7 @@ class TestRedisDown:
     @pytest.mark.parametrize(
         "ask",
         [
-            lambda states: states.ping(),
+            lambda states: states.check_redis(),
             lambda states: states.mark_queued(JOB),
             lambda states: states.mark_failed(JOB, TOO_LONG),
             lambda states: states.forget(JOB),

@@ -49,6 +49,7 @@ class FleetWorker:
     def start(self) -> None:
         """Load everything and start the engine. Raises PermanentError where the worker can never work."""
         storage = open_storage(self.settings)
+        self.states.check_redis()
         model, runner, places = self.load()
         self._engine = Engine(runner, max_active=places)
         jobs = JobRunner(model, storage, self.settings)
