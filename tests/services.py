@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import redis as redis_py
+from omnifleet_shared.job_states import JobStates
+from omnifleet_shared.state_records import queued_record
 
 
 def free_port() -> int:
@@ -78,6 +80,11 @@ class RedisServer:
         with suppress(redis_py.RedisError):
             return bool(self.client().ping())
         return False
+
+
+def mark_queued(states: JobStates, job_id: str) -> None:
+    """Write what a submission writes of a job's state."""
+    states._store(job_id, queued_record(job_id))
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 from omnifleet_shared.settings import load_settings
 from omnifleet_shared.storage import FolderStorage, Storage
@@ -65,14 +64,6 @@ class LocalModel(Client):
         """End the engine; jobs that are not done fail with EngineStopped."""
         self._local.close()
         self._remove_folder()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _remove_folder(self) -> None:
         if self._temporary is not None:

@@ -20,7 +20,7 @@ from .names import CANCEL_CHANNEL, CANCEL_KEY, CANCEL_LIFETIME, PROGRESS_KEY, PR
 from .redis_client import connect_redis, refuse_eviction, typed_redis_errors
 from .results import JobStatus, Progress
 from .settings import FleetSettings
-from .state_records import STATE_KEY, JobState, failure_record, queued_record, read_state, unreadable
+from .state_records import STATE_KEY, JobState, failure_record, read_state, unreadable
 
 LOOK_AGAIN = 1.0
 """Seconds after which a waiter reads the state without having been told: a message may be lost with its connection."""
@@ -52,18 +52,9 @@ class JobStates:
         """Raise BrokerUnavailable unless Redis answers, and InvalidSetting where it may throw jobs away."""
         refuse_eviction(self._redis)
 
-    def mark_queued(self, job_id: str) -> None:
-        """Record that the job is about to be sent; without this an id is unknown."""
-        self._store(job_id, queued_record(job_id))
-
     def mark_failed(self, job_id: str, error: OmnifleetError) -> None:
         """Record the failure of a message that never became a job."""
         self._store(job_id, failure_record(job_id, error))
-
-    def forget(self, job_id: str) -> None:
-        """Remove the record of a job that could not be sent."""
-        with typed_redis_errors():
-            self._redis.delete(STATE_KEY.format(job_id=job_id))
 
     def read(self, job_id: str) -> JobState:
         """The job's state now.

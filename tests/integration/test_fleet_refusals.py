@@ -158,7 +158,7 @@ def send_raw(
         "properties": properties,
     }
     states = JobStates.connect(settings)
-    states.mark_queued(job_id)
+    fleet.services.mark_queued(states, job_id)
     states.close()
     with Redis.from_url(settings.redis_url) as redis:
         redis.lpush(settings.queue, json.dumps(message))

@@ -106,7 +106,7 @@ def aside() -> Iterator[ThreadPoolExecutor]:
 
 class TestRecords:
     def test_a_queued_job_is_known(self, states: JobStates) -> None:
-        states.mark_queued(JOB)
+        services.mark_queued(states, JOB)
 
         assert states.read(JOB) == JobState(status=JobStatus.QUEUED)
 
@@ -116,26 +116,18 @@ class TestRecords:
 
         assert caught.value.field == "job_id"
 
-    def test_a_forgotten_job_is_unknown(self, states: JobStates) -> None:
-        states.mark_queued(JOB)
-
-        states.forget(JOB)
-
-        with pytest.raises(UnknownJob):
-            states.read(JOB)
-
     def test_waiting_for_an_unknown_job_raises_at_once(self, states: JobStates) -> None:
         with pytest.raises(UnknownJob):
             states.wait("nobody", timeout=None)
 
     def test_jobs_are_kept_apart(self, states: JobStates) -> None:
-        states.mark_queued("one")
+        services.mark_queued(states, "one")
         states.mark_failed("two", TOO_LONG)
 
         assert states.read("one").status is JobStatus.QUEUED
 
     def test_a_record_lives_as_long_as_the_settings_say(self, states: JobStates, redis: redis_py.Redis) -> None:
-        states.mark_queued(JOB)
+        services.mark_queued(states, JOB)
 
         assert 3500 < redis.ttl(STATE_KEY.format(job_id=JOB)) <= 3600  # type: ignore[operator]
 
@@ -147,7 +139,7 @@ class TestRecords:
         states.close()
 
     def test_celery_reads_a_queued_record_too(self, states: JobStates, celery: RedisBackend) -> None:
-        states.mark_queued(JOB)
+        services.mark_queued(states, JOB)
 
         assert celery.get_task_meta(JOB)["status"] == "QUEUED"
 
@@ -275,7 +267,7 @@ class TestWait:
         monkeypatch.setattr(job_states, "LOOK_AGAIN", LONG_ENOUGH)
 
     def start(self, aside: ThreadPoolExecutor, states: JobStates, waiting: threading.Event) -> Future[JobState]:
-        states.mark_queued(JOB)
+        services.mark_queued(states, JOB)
         outcome = aside.submit(states.wait, JOB, LONG_ENOUGH)
         assert waiting.wait(LONG_ENOUGH)
         return outcome
@@ -338,7 +330,7 @@ class TestWait:
     ) -> None:
         outcome = self.start(aside, states, waiting)
 
-        states.forget(JOB)
+        redis.delete(STATE_KEY.format(job_id=JOB))
         redis.publish(STATE_KEY.format(job_id=JOB), "{}")
 
         with pytest.raises(UnknownJob):
@@ -346,7 +338,7 @@ class TestWait:
 
     @pytest.mark.parametrize("timeout", [0.0, 0.05, -1.0])
     def test_when_the_time_is_over_the_state_is_as_it_is(self, states: JobStates, timeout: float) -> None:
-        states.mark_queued(JOB)
+        services.mark_queued(states, JOB)
 
         assert states.wait(JOB, timeout).status is JobStatus.QUEUED
 
@@ -374,7 +366,7 @@ class TestRestart:
         server = services.RedisServer(services.free_port(), tmp_path)
         states = JobStates.connect(FleetSettings(redis_url=server.url))
         with server.running():
-            states.mark_queued(JOB)
+            services.mark_queued(states, JOB)
             outcome = aside.submit(states.wait, JOB, LONG_ENOUGH)
             assert waiting.wait(LONG_ENOUGH)
 
@@ -464,7 +456,7 @@ class TestCancel:
         assert states.cancelled([JOB]) == {JOB}
 
     def test_a_wish_leaves_the_state_alone(self, states: JobStates) -> None:
-        states.mark_queued(JOB)
+        services.mark_queued(states, JOB)
 
         states.request_cancel(JOB)
 
@@ -488,9 +480,8 @@ class TestRedisDown:
         "ask",
         [
             lambda states: states.check_redis(),
-            lambda states: states.mark_queued(JOB),
+            lambda states: services.mark_queued(states, JOB),
             lambda states: states.mark_failed(JOB, TOO_LONG),
-            lambda states: states.forget(JOB),
             lambda states: states.read(JOB),
             lambda states: states.wait(JOB, 0.1),
             lambda states: states.write_progress({JOB: Progress()}),
@@ -499,7 +490,7 @@ class TestRedisDown:
             lambda states: states.cancelled([JOB]),
         ],
         ids=[
-            *("ping", "mark_queued", "mark_failed", "forget", "read", "wait"),
+            *("check_redis", "mark_queued", "mark_failed", "read", "wait"),
             *("write_progress", "read_progress", "request_cancel", "cancelled"),
         ],
     )

@@ -217,14 +217,3 @@ def test_an_engine_that_fails_between_steps_fails_its_requests_as_transient_and_
         assert engine.submit(clip()).outcome.result(timeout=10) == "diffusion after 3"
     finally:
         engine.stop()
-
-
-def test_progress_tells_the_time_that_is_left() -> None:
-    request = clip(steps=10)
-    request.started_at = time.monotonic() - 2.0
-    request.step = 5
-
-    progress = request.progress()
-
-    assert (progress.step, progress.steps) == (5, 10)
-    assert progress.eta == pytest.approx(2.0, rel=0.5)

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 from omnifleet_shared.errors import DeadlineExceeded, JobCancelled, OmnifleetError
 from omnifleet_shared.jobs import Priority
-from omnifleet_shared.results import Progress
 
 from ..models.chat import Chat
 
@@ -88,13 +87,6 @@ class Request:
     def cancel(self, reason: OmnifleetError | None = None) -> None:
         """Ask for the request to be dropped at the next step boundary, with JobCancelled or another reason."""
         self.cancelled = reason or JobCancelled("the job was cancelled")
-
-    def progress(self) -> Progress:
-        """How far it is, with the time left at the pace so far."""
-        if self.started_at is None or self.step == 0:
-            return Progress(step=self.step, steps=self.steps)
-        pace = (time.monotonic() - self.started_at) / self.step
-        return Progress(step=self.step, steps=self.steps, eta=pace * (self.steps - self.step))
 
     def refusal(self, now: float) -> OmnifleetError | None:
         """Why nobody wants the outcome any more, if so. `now` is Unix time."""
