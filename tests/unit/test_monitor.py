@@ -118,3 +118,14 @@ def test_stopping_twice_or_before_the_start_is_no_fault(states: FakeStates) -> N
     started.start()
     started.stop()
     started.stop()
+
+
+def test_a_job_that_came_back_is_watched_although_its_first_run_ends(monitor: JobMonitor, states: FakeStates) -> None:
+    first, second = monitor.watching(run_of("a")), monitor.watching(run_of("a"))
+    with first:
+        second.__enter__()
+
+    monitor.look()
+
+    assert states.written == [{"a": Progress()}]
+    second.__exit__(None, None, None)

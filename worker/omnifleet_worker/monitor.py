@@ -26,7 +26,7 @@ class JobMonitor:
     def __init__(self, states: JobStates, interval: float) -> None:
         self._states = states
         self._interval = interval
-        self._runs: dict[str, JobRun] = {}
+        self._runs: list[JobRun] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="job-monitor", daemon=True)
@@ -45,17 +45,18 @@ class JobMonitor:
     def watching(self, run: JobRun) -> Iterator[None]:
         """Watch a job for the length of the block."""
         with self._lock:
-            self._runs[run.job.job_id] = run
+            self._runs.append(run)
         try:
             yield
         finally:
             with self._lock:
-                del self._runs[run.job.job_id]
+                self._runs.remove(run)
 
     def look(self) -> None:
         """Report and ask once."""
         with self._lock:
-            runs = dict(self._runs)
+            # A job whose lease was lost may have come back here while its first run ends: the newest one counts.
+            runs = {run.job.job_id: run for run in self._runs}
         if not runs:
             return
         self._states.write_progress({job_id: run.progress() for job_id, run in runs.items()})

@@ -1,0 +1,113 @@
+"""The figures of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import median
+
+from rich.console import Console
+from rich.table import Table
+
+from .customers import Ledger
+from .faults import Kind
+from .watcher import Account
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What happened, and what became of the jobs."""
+
+    seed: int
+    seconds: float
+    """From the first job to the last outcome."""
+    jobs: int
+    refused: int
+    """Submissions that were refused, and tried again."""
+    kills: int
+    stops: int
+    redis_restarts: int
+    cuts: int
+    outages: int
+    worker_exits: int
+    """Workers that ended without having been killed."""
+    redeliveries: int
+    """Starts of jobs beyond the first."""
+    duplicates: int
+    lost: int
+    wrong: int
+    recovery_p50: float | None
+    """Seconds from a worker's kill to the next start of a job that it had."""
+    recovery_max: float | None
+    faulty: dict[str, str]
+    """What is wrong, by job."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every job had exactly one right outcome."""
+        return not self.faulty
+
+
+def draw_up(
+    *,
+    seed: int,
+    seconds: float,
+    ledger: Ledger,
+    accounts: Mapping[str, Account],
+    faults: Mapping[Kind, int],
+    exits: int,
+    recoveries: list[float],
+) -> Report:
+    """The report of a run that is over."""
+    twice = {job: f"{one.outcomes} outcomes" for job, one in accounts.items() if one.outcomes > 1}
+    lost = dict.fromkeys(ledger.open, "lost: no outcome")
+    return Report(
+        seed=seed,
+        seconds=round(seconds, 1),
+        jobs=len(accounts),
+        refused=ledger.refused,
+        kills=faults.get("kills", 0),
+        stops=faults.get("stops", 0),
+        redis_restarts=faults.get("restarts", 0),
+        cuts=faults.get("cuts", 0),
+        outages=faults.get("outages", 0),
+        worker_exits=exits,
+        redeliveries=sum(max(0, one.starts - 1) for one in accounts.values()),
+        duplicates=len(twice),
+        lost=len(lost),
+        wrong=len(ledger.wrong),
+        recovery_p50=round(median(recoveries), 2) if recoveries else None,
+        recovery_max=round(max(recoveries), 2) if recoveries else None,
+        faulty=lost | ledger.wrong | twice,
+    )
+
+
+def show(report: Report, console: Console) -> None:
+    """Print the table, and below it what is wrong."""
+    table = Table(title=f"{report.seconds:.0f} s of chaos, seed {report.seed}")
+    table.add_column("")
+    table.add_column("", justify="right")
+    for name, figure in _rows(report).items():
+        table.add_row(name, "–" if figure is None else str(figure))
+    console.print(table)
+    for job_id, fault in report.faulty.items():
+        console.print(f"[red]{job_id}[/red] {fault}")
+
+
+def _rows(report: Report) -> dict[str, float | None]:
+    return {
+        "jobs": report.jobs,
+        "submissions refused": report.refused,
+        "workers killed": report.kills,
+        "workers stopped": report.stops,
+        "workers that ended on their own": report.worker_exits,
+        "Redis restarts": report.redis_restarts,
+        "connections cut": report.cuts,
+        "storage outages": report.outages,
+        "redeliveries": report.redeliveries,
+        "duplicates": report.duplicates,
+        "lost": report.lost,
+        "wrong": report.wrong,
+        "recovery p50, s": report.recovery_p50,
+        "recovery max, s": report.recovery_max,
+    }
