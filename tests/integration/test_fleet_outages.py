@@ -10,7 +10,7 @@ import fleet
 import media_files
 import pytest
 import services
-from omnifleet import BrokerUnavailable, Client, FleetSettings, StorageRefused
+from omnifleet import BrokerUnavailable, Client, FleetSettings, JobStatus, StorageRefused
 
 WAIT = 60.0
 
@@ -59,6 +59,22 @@ def test_storage_that_is_away_is_waited_for_and_nothing_is_computed_twice(
         # The scripted engine has no sentence for edits: what counts is that the file was fetched after all.
         assert fetching._transport.wait(fetching.id, WAIT).status.is_final
         assert "job_retried" not in worker.log.read_text()
+
+
+def test_a_retry_waits_outside_the_worker_and_is_counted(
+    environment: dict[str, str], omni: Client, proxy: services.Proxy, tmp_path: Path
+) -> None:
+    hurried = {"OMNIFLEET_STORAGE_PATIENCE": "0", "OMNIFLEET_CONCURRENCY": "1", "OMNIFLEET_RETRY_BACKOFF": "6"}
+    with fleet.worker(environment | hurried, tmp_path / "worker.log", "scripted_worker") as worker:
+        worker.wait_until_ready()
+        proxy.cut()
+        storing = omni.generate("t2a", "a bell", seconds=1, steps=1)
+        services.wait_until(lambda: storing.status() is JobStatus.RETRYING, WAIT, "a retry")
+
+        assert omni.understand(question="Is the only place free?", max_new_tokens=1).result(WAIT).text
+
+        proxy.heal()
+        assert storing.result(WAIT).attempts > 1
 
 
 def test_wrong_credentials_are_a_clear_and_permanent_error(
