@@ -119,3 +119,17 @@ def test_a_redis_that_forgets_is_refused_by_the_worker(tmp_path: Path, folder: P
             assert worker.process.wait(timeout=WAIT) != 0
 
     assert "noeviction" in worker.log.read_text()
+
+
+def test_a_worker_waits_for_a_redis_that_starts_later(tmp_path: Path, folder: Path) -> None:
+    server = services.RedisServer(services.free_port(), tmp_path)
+    environment = {
+        "OMNIFLEET_REDIS_URL": server.url,
+        "OMNIFLEET_STORAGE": f"file://{folder}",
+        "PYTHONPATH": str(Path(fleet.__file__).parent),
+    }
+    with fleet.worker(environment, tmp_path / "worker.log", "scripted_worker") as worker:
+        services.wait_until(lambda: "worker_waits" in worker.log.read_text(), WAIT, "the worker waits")
+
+        with server.running():
+            worker.wait_until_ready()

@@ -19,6 +19,8 @@ class TestEnvironment:
         [
             ("redis_url", "rediss://:pw@redis.example:6380/3", "rediss://:pw@redis.example:6380/3"),
             ("redis_timeout", "0.5", 0.5),
+            ("redis_sentinels", "one:26379,two:26379", "one:26379,two:26379"),
+            ("redis_master", "main", "main"),
             ("queue", "audio-omni-test", "audio-omni-test"),
             ("result_lifetime", "60", 60),
             ("lease", "30", 30.0),

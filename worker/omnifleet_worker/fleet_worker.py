@@ -9,6 +9,7 @@ import threading
 import time
 
 from omnifleet_shared.attempts import Attempts
+from omnifleet_shared.errors import BrokerUnavailable
 from omnifleet_shared.job_states import JobStates
 from omnifleet_shared.leases import Leases
 from omnifleet_shared.storage import open_storage
@@ -17,6 +18,7 @@ from .checkpoint import describe, load_pipeline, plan_checkpoint
 from .delivery import Deliveries
 from .engine.engine import Engine, ModelRunner
 from .engine.model_runner import AudioOmniRunner
+from .jobs.patience import patiently
 from .jobs.runner import JobRunner
 from .jobs.tasks import ModelData
 from .lease_keeper import LeaseKeeper
@@ -49,7 +51,8 @@ class FleetWorker:
     def start(self) -> None:
         """Load everything and start the engine. Raises PermanentError where the worker can never work."""
         storage = open_storage(self.settings)
-        self.states.check_redis()
+        # Redis may well start later than its workers.
+        patiently(self.states.check_redis, BrokerUnavailable, self.settings.redis_patience)
         model, runner, places = self.load()
         self._engine = Engine(runner, max_active=places)
         jobs = JobRunner(model, storage, self.settings)

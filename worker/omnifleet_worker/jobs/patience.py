@@ -18,7 +18,7 @@ def patiently(
     away: type[TransientError],
     seconds: float,
     *,
-    job_id: str,
+    job_id: str | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> R:
     """Do the work, and again while it raises `away`, for so many seconds.
@@ -27,13 +27,14 @@ def patiently(
         work: done once at least.
         away: what is waited out.
         seconds: after which the error is raised.
-        job_id: for the log.
+        job_id: for the log, where it is a job that waits.
         check: called before each further try; what it raises ends the waiting.
     """
 
     def before_sleep(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        logger.warning("waiting: %s %s", job_id, error, extra={"action": "job_waits", "job_id": job_id})
+        about = {"action": "job_waits", "job_id": job_id} if job_id else {"action": "worker_waits"}
+        logger.warning("waiting: %s %s", job_id or "", error, extra=about)
         check()
 
     return Retrying(
