@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import redis as redis_py
+from omnifleet_shared.errors import OmnifleetError
 from omnifleet_shared.job_states import JobStates
-from omnifleet_shared.state_records import queued_record
+from omnifleet_shared.redis_client import typed_redis_errors
+from omnifleet_shared.state_records import STATE_KEY, failure_record, queued_record
 
 
 def free_port() -> int:
@@ -84,7 +86,20 @@ class RedisServer:
 
 def mark_queued(states: JobStates, job_id: str) -> None:
     """Write what a submission writes of a job's state."""
-    states._store(job_id, queued_record(job_id))
+    _write_state(states, job_id, queued_record(job_id))
+
+
+def mark_failed(states: JobStates, job_id: str, error: OmnifleetError) -> None:
+    """Write what a worker writes of a job that failed."""
+    _write_state(states, job_id, failure_record(job_id, error))
+
+
+def _write_state(states: JobStates, job_id: str, record: str) -> None:
+    key = STATE_KEY.format(job_id=job_id)
+    with typed_redis_errors(), states._redis.pipeline() as pipe:
+        pipe.set(key, record, ex=states._lifetime)
+        pipe.publish(key, record)
+        pipe.execute()
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from typing import Any, cast
 from pydantic import ValidationError
 from redis import Redis
 
-from .errors import BrokerUnavailable, OmnifleetError, UnknownJob
+from .errors import BrokerUnavailable, UnknownJob
 from .names import CANCEL_CHANNEL, CANCEL_KEY, CANCEL_LIFETIME, PROGRESS_KEY, PROGRESS_LIFETIME
 from .redis_client import connect_redis, refuse_eviction, typed_redis_errors
 from .results import JobStatus, Progress
 from .settings import FleetSettings
-from .state_records import STATE_KEY, JobState, failure_record, read_state, unreadable
+from .state_records import STATE_KEY, JobState, read_state, unreadable
 
 LOOK_AGAIN = 1.0
 """Seconds after which a waiter reads the state without having been told: a message may be lost with its connection."""
@@ -51,10 +51,6 @@ class JobStates:
     def check_redis(self) -> None:
         """Raise BrokerUnavailable unless Redis answers, and InvalidSetting where it may throw jobs away."""
         refuse_eviction(self._redis)
-
-    def mark_failed(self, job_id: str, error: OmnifleetError) -> None:
-        """Record the failure of a message that never became a job."""
-        self._store(job_id, failure_record(job_id, error))
 
     def read(self, job_id: str) -> JobState:
         """The job's state now.
@@ -126,13 +122,6 @@ class JobStates:
         with typed_redis_errors():
             wishes = cast(list[bytes | None], self._redis.mget([CANCEL_KEY.format(job_id=one) for one in job_ids]))
         return {job_id for job_id, wish in zip(job_ids, wishes, strict=True) if wish is not None}
-
-    def _store(self, job_id: str, record: str) -> None:
-        key = STATE_KEY.format(job_id=job_id)
-        with typed_redis_errors(), self._redis.pipeline() as pipe:
-            pipe.set(key, record, ex=self._lifetime)
-            pipe.publish(key, record)
-            pipe.execute()
 
     def _watch(self, job_id: str, until: float | None) -> JobState:
         state = self.read(job_id)

@@ -32,6 +32,7 @@ from omnifleet import (
     UnknownTask,
 )
 from omnifleet_shared.job_states import JobStates
+from omnifleet_shared.names import LEASED_KEY
 from redis import Redis
 
 WAIT = 60.0
@@ -132,15 +133,25 @@ def sent_again(omni: Client, job_id: str) -> dict[str, Any]:
     }
 
 
-def send_raw(
-    omni: Client,
+def send_raw(omni: Client, settings: FleetSettings, body: object, job_id: str, **changes: str) -> Any:
+    """Push a message to the queue as a producer without our client would, and give the handle of its job."""
+    states = JobStates.connect(settings)
+    fleet.services.mark_queued(states, job_id)
+    states.close()
+    with Redis.from_url(settings.redis_url) as redis:
+        push(redis, settings, body, job_id, **changes)
+    return omni.job(job_id)
+
+
+def push(
+    redis: Redis,
     settings: FleetSettings,
     body: object,
     job_id: str,
     content_type: str = "application/json",
     **headers: str,
-) -> Any:
-    """Push a message to the queue as kombu lays it out, with whatever body."""
+) -> None:
+    """A message as kombu lays it out, with whatever body."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     properties = {
         "correlation_id": job_id,
@@ -157,12 +168,14 @@ def send_raw(
         "headers": {"lang": "py", "task": "omnifleet.edit", "id": job_id, "root_id": job_id} | headers,
         "properties": properties,
     }
-    states = JobStates.connect(settings)
-    fleet.services.mark_queued(states, job_id)
-    states.close()
-    with Redis.from_url(settings.redis_url) as redis:
-        redis.lpush(settings.queue, json.dumps(message))
-    return omni.job(job_id)
+    redis.lpush(settings.queue, json.dumps(message))
+
+
+def wait_until_taken_off(redis: Redis, settings: FleetSettings) -> None:
+    leased = LEASED_KEY.format(queue=settings.queue)
+    fleet.services.wait_until(
+        lambda: redis.llen(settings.queue) == 0 and redis.hlen(leased) == 0, what="the message is off the queue"
+    )
 
 
 def test_a_message_of_a_producer_without_our_client_is_as_good(omni: Client, settings: FleetSettings) -> None:
@@ -214,14 +227,13 @@ def test_a_message_that_cannot_be_read_is_answered_and_taken_off(
     with pytest.raises(error):
         job.result(WAIT)
     with Redis.from_url(settings.redis_url) as redis:
-        assert redis.llen(settings.queue) == 0
-        fleet.services.wait_until(lambda: redis.hlen("unacked") == 0, what="the message is off the queue")
+        wait_until_taken_off(redis, settings)
 
 
 def test_a_pickle_is_refused_unopened(omni: Client, settings: FleetSettings) -> None:
     body = pickle.dumps(([], {"job": 1}, {}))
 
-    job = send_raw(omni, settings, body, uuid.uuid4().hex, "application/x-python-serialize")
+    job = send_raw(omni, settings, body, uuid.uuid4().hex, content_type="application/x-python-serialize")
 
     with pytest.raises(InvalidMessage, match="pickle"):
         job.result(WAIT)
@@ -239,7 +251,7 @@ def test_what_is_no_message_at_all_is_dropped(omni: Client, settings: FleetSetti
     with Redis.from_url(settings.redis_url) as redis:
         redis.lpush(settings.queue, garbage)
 
-        fleet.services.wait_until(lambda: redis.llen(settings.queue) == 0, what="the queue is empty")
+        wait_until_taken_off(redis, settings)
 
 
 def test_a_running_job_can_be_cancelled(omni: Client) -> None:
@@ -272,3 +284,16 @@ def test_a_deadline_ends_a_running_job(omni: Client) -> None:
 
     with pytest.raises(OmnifleetError, match="deadline"):
         job.result(WAIT)
+
+
+def test_a_forged_message_cannot_overwrite_the_outcome_of_the_job_whose_id_it_bears(
+    omni: Client, settings: FleetSettings
+) -> None:
+    job = omni.generate("t2a", "a bell", seconds=1, steps=1)
+    made = job.result(WAIT)
+    with Redis.from_url(settings.redis_url) as redis:
+        push(redis, settings, b"{nope", job.id)
+
+        wait_until_taken_off(redis, settings)
+
+    assert job.result(WAIT).audio.sha256 == made.audio.sha256

@@ -122,7 +122,7 @@ class TestRecords:
 
     def test_jobs_are_kept_apart(self, states: JobStates) -> None:
         services.mark_queued(states, "one")
-        states.mark_failed("two", TOO_LONG)
+        services.mark_failed(states, "two", TOO_LONG)
 
         assert states.read("one").status is JobStatus.QUEUED
 
@@ -144,7 +144,7 @@ class TestRecords:
         assert celery.get_task_meta(JOB)["status"] == "QUEUED"
 
     def test_celery_reads_a_failure_too(self, states: JobStates, celery: RedisBackend) -> None:
-        states.mark_failed(JOB, TOO_LONG)
+        services.mark_failed(states, JOB, TOO_LONG)
 
         failure = celery.get_task_meta(JOB)["result"]
 
@@ -303,7 +303,7 @@ class TestWait:
     ) -> None:
         outcome = self.start(aside, states, waiting)
 
-        states.mark_failed(JOB, TOO_LONG)
+        services.mark_failed(states, JOB, TOO_LONG)
 
         assert type(outcome.result(LONG_ENOUGH).error) is MediaTooLong
 
@@ -395,7 +395,7 @@ class TestRestart:
         server = services.RedisServer(services.free_port(), tmp_path)
         states = JobStates.connect(FleetSettings(redis_url=server.url))
         with server.running():
-            states.mark_failed(JOB, TOO_LONG)
+            services.mark_failed(states, JOB, TOO_LONG)
 
         with server.running():
             assert states.read(JOB).status is JobStatus.FAILED
@@ -481,7 +481,7 @@ class TestRedisDown:
         [
             lambda states: states.check_redis(),
             lambda states: services.mark_queued(states, JOB),
-            lambda states: states.mark_failed(JOB, TOO_LONG),
+            lambda states: services.mark_failed(states, JOB, TOO_LONG),
             lambda states: states.read(JOB),
             lambda states: states.wait(JOB, 0.1),
             lambda states: states.write_progress({JOB: Progress()}),

@@ -256,7 +256,7 @@ class TestWaiting:
     def test_a_workers_error_comes_back_as_its_own_class(
         self, client: Client, worker: JobStates, cls: type[OmnifleetError]
     ) -> None:
-        worker.mark_failed("broken", cls("it broke", "audio", "Mend it", {"limit": 3}))
+        services.mark_failed(worker, "broken", cls("it broke", "audio", "Mend it", {"limit": 3}))
 
         with pytest.raises(cls) as failure:
             client.job("broken").result(timeout=5)
@@ -280,7 +280,7 @@ class TestCancelling:
         assert worker.cancelled([job.id, "another"]) == {job.id}
 
     def test_a_job_that_is_done_is_left_alone(self, client: Client, worker: JobStates) -> None:
-        worker.mark_failed("done", JobCancelled("someone did"))
+        services.mark_failed(worker, "done", JobCancelled("someone did"))
 
         client.job("done").cancel()
 

@@ -85,7 +85,10 @@ class FakeKeeper:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any]] = []
-        self.leases = SimpleNamespace(postpone=lambda tag, seconds: self.calls.append(("postpone", seconds)))
+        self.leases = SimpleNamespace(
+            postpone=lambda tag, seconds: self.calls.append(("postpone", seconds)),
+            recover=lambda: self.calls.append(("recover",)),
+        )
 
     def run(self, tag: str) -> None:
         self.calls.append(("run", tag))
@@ -190,7 +193,7 @@ def test_a_worker_that_shuts_down_gives_the_message_back_at_once_whatever_attemp
     with pytest.raises(Reject):
         stage.deliver()
 
-    assert stage.keeper.calls[-1] == ("postpone", 0.0)
+    assert stage.keeper.calls[-2:] == [("postpone", 0.0), ("recover",)]
 
 
 def test_an_unforeseen_error_becomes_job_failed_and_names_it(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 from celery.worker.consumer import Consumer
 from kombu.message import Message
+from omnifleet_shared.attempts import Attempts
 from omnifleet_shared.errors import BrokerUnavailable, InvalidMessage
-from omnifleet_shared.job_states import JobStates
 from omnifleet_shared.records import JobId
 from pydantic import TypeAdapter, ValidationError
 
@@ -51,9 +51,10 @@ class FleetConsumer(Consumer):
         if job_id is not None:
             problem = f"the message cannot be read: {reason}"
             error = InvalidMessage(problem, "job", "Send Celery's protocol 2 with a JSON body")
-            states: JobStates = self.app.fleet.states
+            attempts: Attempts = self.app.fleet.attempts
             try:
-                states.mark_failed(job_id, error)
+                # Under the message's own lease, and never over the outcome of a job whose id it bears.
+                attempts.fail(job_id, error, str(message.delivery_tag))
             except BrokerUnavailable:
                 return  # not acknowledged: it comes again, and so does this
         message.ack_log_error(logger, self.connection_errors)

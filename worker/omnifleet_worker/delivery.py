@@ -216,6 +216,8 @@ class Deliveries:
         self._keeper.let_go(delivery.tag)
         with suppress(BrokerUnavailable):  # the lease then ends in its own time
             self._patiently(delivery.job_id, lambda: self._keeper.leases.postpone(delivery.tag, wait))
+            if handed_back:
+                self._keeper.leases.recover()
         raise TriedAgain(str(error)) from error
 
     def _record(self, delivery: _Delivery, write: Callable[[], Verdict]) -> None:

@@ -42,7 +42,7 @@ class FleetWorker:
             poll_patience=settings.poll_patience,
             on_lost=self._abandon,
         )
-        self._attempts = Attempts.connect(settings, worker=f"{socket.gethostname()}:{os.getpid()}")
+        self.attempts = Attempts.connect(settings, worker=f"{socket.gethostname()}:{os.getpid()}")
         self._monitor = JobMonitor(self.states, settings.progress_interval)
         self._engine: Engine | None = None
         self._draining = False
@@ -56,7 +56,7 @@ class FleetWorker:
         model, runner, places = self.load()
         self._engine = Engine(runner, max_active=places)
         jobs = JobRunner(model, storage, self.settings)
-        self.deliveries = Deliveries(jobs, self._engine, self._attempts, self._monitor, self.keeper, self.settings)
+        self.deliveries = Deliveries(jobs, self._engine, self.attempts, self._monitor, self.keeper, self.settings)
         self._engine.start()
         self._monitor.start()
         self.keeper.start()
@@ -88,7 +88,7 @@ class FleetWorker:
             self._engine.stop()
             self.keeper.stop()
             self.deliveries.close()
-        for connection in (self.states, self._attempts, self.keeper.leases):
+        for connection in (self.states, self.attempts, self.keeper.leases):
             connection.close()
         logger.info("the engine has stopped", extra={"action": "worker_stopped"})
 
