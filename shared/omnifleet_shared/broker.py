@@ -30,6 +30,8 @@ class LeaseHolder(Protocol):
     """Keeps the leases of this process's messages alive."""
 
     leases: Leases
+    takes: bool
+    """Whether messages may be taken."""
 
     @property
     def batch_jobs(self) -> int:
@@ -152,6 +154,8 @@ class Leasing(redis.Channel):
         return self._deliver(taken)
 
     def _take(self) -> Taken | None:
+        if not self.lease_holder.takes:
+            return None
         lists: list[str] = [self._q_for_pri(self.fleet_queue, priority) for priority in self.priority_steps]
         if self.lease_holder.batch_jobs >= self.batch_places:
             lists = lists[:1]

@@ -41,6 +41,8 @@ class LeaseKeeper:
         on_lost: Callable[[str], None],
     ) -> None:
         self.leases = leases
+        self.takes = True
+        """Whether messages may be taken."""
         self._places = places
         self._poll_patience = poll_patience
         self._polled_at: float | None = None
@@ -75,7 +77,8 @@ class LeaseKeeper:
         self._polled_at = time.monotonic()
 
     def expect_no_polls(self) -> None:
-        """The consumer is being stopped."""
+        """The consumer is being stopped; until it is, it must not take again what this process hands back."""
+        self.takes = False
         self._polled_at = None
 
     def hold(self, tag: str, *, batch: bool = False) -> None:
