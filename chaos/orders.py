@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ CLIP_SECONDS = 1
 
 
 @dataclass(frozen=True)
-class Order:
+class Order(ABC):
     """A job that can be submitted again until it was taken, and its outcome judged."""
 
     key: str
@@ -27,13 +28,13 @@ class Order:
     seed: int
     priority: Literal["interactive", "batch"]
 
+    @abstractmethod
     def submit(self, omni: Client) -> JobHandle[Any]:
         """Send it. Raises BrokerUnavailable where it was not taken."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fault(self, result: Any) -> str | None:
         """What is wrong with the result; None where it is right."""
-        raise NotImplementedError
 
 
 class Question(Order):
