@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from omnifleet_shared.errors import DeadlineExceeded, EngineStopped, JobCancelled, JobFailed, OutOfMemory
 from omnifleet_worker.engine.engine import Engine
+from omnifleet_worker.engine.observer import Work
 from omnifleet_worker.engine.request import ChatInputs, DiffusionInputs, Request
 from omnifleet_worker.models.chat import Chat
 
@@ -217,3 +218,31 @@ def test_an_engine_that_fails_between_steps_fails_its_requests_as_transient_and_
         assert engine.submit(clip()).outcome.result(timeout=10) == "diffusion after 3"
     finally:
         engine.stop()
+
+
+class Witness:
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, int]] = []
+        self.failures: list[tuple[str, int, str]] = []
+
+    def worked(self, work: Work, requests: int, seconds: float) -> None:
+        assert seconds >= 0
+        self.done.append((work, requests))
+
+    def failed(self, work: Work, requests: int, error: Exception) -> None:
+        self.failures.append((work, requests, type(error).__name__))
+
+
+def test_an_observer_hears_of_every_call_of_the_model_and_of_every_failure(runner: CountingRunner) -> None:
+    witness = Witness()
+    engine = Engine(runner, max_active=8, observer=witness)
+    good, poisonous = engine.submit(clip(steps=1)), engine.submit(clip(steps=1))
+    runner.poisonous = [poisonous]
+
+    run_dry(engine)
+
+    assert good.outcome.exception() is None
+    assert witness.done == [("prepare", 1), ("prepare", 1), ("diffusion", 1), ("finish", 1)]
+    assert witness.failures == [("diffusion", 2, "ValueError"), ("diffusion", 1, "ValueError")]

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from omnifleet_shared.errors import EngineStopped, JobFailed, OmnifleetError
 
+from .observer import EngineObserver, NoObserver, Work
 from .request import Request
 from .scheduler import Scheduler
 
@@ -44,10 +45,17 @@ class ModelRunner(Protocol):
 
 
 class Engine:
-    """Advances every active request by one step at a time; requests join and leave between steps."""
+    """Advances every active request by one step at a time; requests join and leave between steps.
 
-    def __init__(self, runner: ModelRunner, *, max_active: int) -> None:
+    Args:
+        runner: the tensor side.
+        max_active: requests that may share a step.
+        observer: told of every call of the model; nobody by default.
+    """
+
+    def __init__(self, runner: ModelRunner, *, max_active: int, observer: EngineObserver | None = None) -> None:
         self.runner = runner
+        self._observer = observer or NoObserver()
         self.scheduler = Scheduler(max_active)
         self._inbox: SimpleQueue[Request | None] = SimpleQueue()
         self._stopping = threading.Event()
@@ -77,11 +85,11 @@ class Engine:
         self._receive()
         self._drop_unwanted()
         for request in self.scheduler.admit():
-            self._each([request], self._prepare)
+            self._each("prepare", [request], self._prepare)
         for batch in self._batches(self.scheduler.active):
-            self._each(batch, self.runner.advance)
+            self._each(batch[0].kind, batch, self.runner.advance)
         for batch in self._batches([one for one in self.scheduler.active if self.runner.is_done(one)]):
-            self._each(batch, self._finish)
+            self._each("finish", batch, self._finish)
         return self.scheduler.has_work
 
     def start(self) -> None:
@@ -131,19 +139,23 @@ class Engine:
         kinds = {request.kind: [one for one in requests if one.kind == request.kind] for request in requests}
         return list(kinds.values())
 
-    def _each(self, batch: list[Request], work: Callable[[Sequence[Request]], None]) -> None:
+    def _each(self, name: Work, batch: list[Request], work: Callable[[Sequence[Request]], None]) -> None:
         """Do the work for the batch; where that fails, for each half, so that only the culprit fails."""
+        start = time.monotonic()
         try:
             work(batch)
         except Exception as error:
+            self._observer.failed(name, len(batch), error)
             if len(batch) == 1:
                 self._fail(batch[0], _typed(error))
                 return
             logger.warning(
                 "a batch of %d failed, trying its halves: %s", len(batch), error, extra={"action": "batch_split"}
             )
-            self._each(batch[: len(batch) // 2], work)
-            self._each(batch[len(batch) // 2 :], work)
+            self._each(name, batch[: len(batch) // 2], work)
+            self._each(name, batch[len(batch) // 2 :], work)
+        else:
+            self._observer.worked(name, len(batch), time.monotonic() - start)
 
     def _prepare(self, batch: Sequence[Request]) -> None:
         for request in batch:
