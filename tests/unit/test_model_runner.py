@@ -9,11 +9,11 @@ import pytest
 import torch
 from omnifleet_shared.errors import OutOfMemory, TransientError
 from omnifleet_worker.engine.engine import Engine
+from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.model_runner import AudioOmniRunner
 from omnifleet_worker.engine.request import ChatInputs, DiffusionInputs, Request
 from omnifleet_worker.models.chat import Chat
 from omnifleet_worker.models.pipeline import AudioOmniPipeline
-from omnifleet_worker.models.thinker import ThinkerSession
 from omnifleet_worker.models.tiny import tiny_pipeline
 
 RATE = 44_100
@@ -56,7 +56,7 @@ def runner(pipeline: AudioOmniPipeline) -> AudioOmniRunner:
 
 @pytest.fixture
 def engine(runner: AudioOmniRunner) -> Engine:
-    return Engine(runner, max_active=16)
+    return Engine(runner, EngineLimits(clips=16, chats=16))
 
 
 def run_dry(engine: Engine) -> None:
@@ -75,7 +75,7 @@ def outcome_of(engine: Engine, inputs: DiffusionInputs | ChatInputs) -> Any:
 @pytest.fixture(scope="module")
 def alone(pipeline: AudioOmniPipeline) -> dict[str, np.ndarray]:
     """Every clip, sampled with nobody beside it."""
-    engine = Engine(AudioOmniRunner(pipeline), max_active=1)
+    engine = Engine(AudioOmniRunner(pipeline), EngineLimits(clips=1, chats=1))
     return {name: outcome_of(engine, inputs) for name, inputs in CLIPS.items()}
 
 
@@ -132,7 +132,8 @@ def test_nothing_is_kept_of_requests_that_ended_however_they_did(runner: AudioOm
 
     assert runner._clips == {}
     assert runner._chats == {}
-    assert runner._mates is None
+    assert runner._batch._mates is None
+    assert runner.pipeline.chatter._answers._groups == []
 
 
 def test_releasing_what_was_never_prepared_is_no_fault(runner: AudioOmniRunner) -> None:
@@ -163,27 +164,3 @@ def test_no_memory_left_is_a_transient_error_of_its_own(
 
     assert isinstance(caught.value, TransientError)
     assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
-
-
-def test_an_answer_torn_by_a_failed_step_is_not_continued_and_its_mates_are_not_changed(
-    runner: AudioOmniRunner, engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said_alone = outcome_of(engine, CHAT)
-    requests = [engine.submit(Request(inputs=CHAT)) for _ in range(3)]
-    engine.step()
-    torn = runner._chats[requests[1]]
-    feed = ThinkerSession._feed
-
-    def fail_once(session: ThinkerSession, token: int) -> None:
-        if session is torn:
-            monkeypatch.undo()
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        feed(session, token)
-
-    monkeypatch.setattr(ThinkerSession, "_feed", fail_once)
-
-    run_dry(engine)
-
-    assert [requests[place].outcome.result() for place in (0, 2)] == [said_alone] * 2
-    with pytest.raises(TransientError):
-        requests[1].outcome.result()

@@ -14,10 +14,10 @@ from omnifleet_shared.job_states import JobStates
 from omnifleet_shared.leases import Leases
 from omnifleet_shared.storage import open_storage
 
-from .checkpoint import describe, load_pipeline, plan_checkpoint
+from .checkpoint import describe, open_model
 from .delivery import Deliveries
 from .engine.engine import Engine, ModelRunner
-from .engine.model_runner import AudioOmniRunner
+from .engine.limits import EngineLimits
 from .jobs.patience import patiently
 from .jobs.runner import JobRunner
 from .jobs.tasks import ModelData
@@ -53,21 +53,19 @@ class FleetWorker:
         storage = open_storage(self.settings)
         # Redis may well start later than its workers.
         patiently(self.states.check_redis, BrokerUnavailable, self.settings.redis_patience)
-        model, runner, places = self.load()
-        self._engine = Engine(runner, max_active=places)
+        model, runner, limits = self.load()
+        self._engine = Engine(runner, limits)
         jobs = JobRunner(model, storage, self.settings)
         self.deliveries = Deliveries(jobs, self._engine, self.attempts, self._monitor, self.keeper, self.settings)
         self._engine.start()
         self._monitor.start()
         self.keeper.start()
-        logger.info("the engine runs, %d requests at once", places, extra={"action": "worker_started"})
+        logger.info("the engine runs: %s", limits, extra={"action": "worker_started"})
 
-    def load(self) -> tuple[ModelData, ModelRunner, int]:
-        """The checkpoint: what jobs need to know of it, what the engine runs, and how many requests share a step."""
-        # Planned while the device's memory is still free.
-        places = plan_checkpoint(self.settings).limit(self.settings.max_batch)
-        pipeline = load_pipeline(self.settings)
-        return describe(pipeline, self.settings.aligner), AudioOmniRunner(pipeline), places
+    def load(self) -> tuple[ModelData, ModelRunner, EngineLimits]:
+        """The checkpoint: what jobs need to know of it, what the engine runs, and how much of it at once."""
+        runner, limits = open_model(self.settings)
+        return describe(runner.pipeline, self.settings.aligner), runner, limits
 
     def drain(self, *, at_once: bool = False) -> None:
         """Let running jobs finish for the grace period, then hand the rest back; asked again, hand back at once.

@@ -13,9 +13,8 @@ from omnifleet_shared.results import JobResult, JobStatus, Progress
 from omnifleet_shared.state_records import JobState
 from omnifleet_shared.storage import Storage
 
-from .checkpoint import describe, load_pipeline, plan_checkpoint
+from .checkpoint import describe, open_model
 from .engine.engine import Engine
-from .engine.model_runner import AudioOmniRunner
 from .jobs.run import JobRun
 from .jobs.runner import JobRunner
 from .settings import WorkerSettings
@@ -30,10 +29,9 @@ class LocalTransport:
     """
 
     def __init__(self, settings: WorkerSettings, storage: Storage) -> None:
-        places = plan_checkpoint(settings).limit(settings.max_batch)
-        pipeline = load_pipeline(settings)
-        self._engine = Engine(AudioOmniRunner(pipeline), max_active=places)
-        self._jobs = JobRunner(describe(pipeline, settings.aligner), storage, settings)
+        runner, limits = open_model(settings)
+        self._engine = Engine(runner, limits)
+        self._jobs = JobRunner(describe(runner.pipeline, settings.aligner), storage, settings)
         self._threads = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="job")
         self._runs: dict[str, tuple[JobRun, Future[JobResult]]] = {}
         self._keys: dict[str, str] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from omnifleet_shared.settings import FleetSettings
+from omnifleet_shared.settings import MEBIBYTE, FleetSettings
 from pydantic import Field
 
 
@@ -24,7 +24,16 @@ class WorkerSettings(FleetSettings):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the transformer and the thinker; `auto` is bfloat16 on a GPU and float32 on a CPU."""
     max_batch: Annotated[int, Field(ge=1, le=256)] = 8
-    """Requests that share a step of the engine."""
+    """Clips that share a diffusion step, as far as memory allows."""
+    max_chats: Annotated[int, Field(ge=1, le=256)] = 16
+    """Answers that write their tokens together, as far as memory allows."""
+    encoding_cache: Annotated[int, Field(ge=0)] = 256 * MEBIBYTE
+    """Bytes of the device's memory that keep encoded prompts, voices and videos, for requests that come with the same
+    ones; 0 keeps none."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the transformer's blocks before the first job, which takes a minute or two; `auto` does on a GPU."""
+    warm_up: Literal["auto", "on", "off"] = "auto"
+    """Run every batch size once before the first job, and measure what a clip holds; `auto` does on a GPU."""
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
     """Jobs that a worker holds at once: those in the engine, and those that fetch, decode, encode or store."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 4
