@@ -16,9 +16,11 @@ from typing import Any
 import services
 from omnifleet.fake_answers import SAMPLES
 from omnifleet.transport import CeleryTransport
+from omnifleet_shared.callback_records import CallbackOutcome
 from omnifleet_shared.dead_letters import DeadLetter
 from omnifleet_shared.errors import error_classes
 from omnifleet_shared.jobs import Job, read_job
+from omnifleet_shared.names import JOB_SCHEMA_VERSION
 from omnifleet_shared.results import (
     Artifact,
     EditedSpan,
@@ -72,15 +74,22 @@ LATER = datetime(2096, 1, 2, 3, 4, 5, tzinfo=UTC)
 FILE = {"url": "https://storage.invalid/x", "sha256": "0" * 64, "bytes": 1000, "seconds": 1.5}
 
 
-def jobs() -> Iterator[Job]:
-    """One job of every task, under the task's own name; every other one uses all the options."""
+def releases() -> list[Path]:
+    """The folder of every schema version that was given out, the newest one last."""
+    return sorted((Path(__file__).parent / "released").iterdir(), key=lambda folder: int(folder.name[1:]))
+
+
+def jobs(version: int = 1) -> Iterator[Job]:
+    """One job of every task, under the task's own name; every other one uses all the options of the version."""
     for number, (task, fields) in enumerate(TASKS.items()):
         namespace, _, name = task.partition(".")
         options: dict[str, Any] = {} if namespace == "understand" else {"steps": 1}
         if number % 2:
             options |= {"deadline": LATER, "priority": "batch", "language": "en", "seed": 7}
             options |= {"temperature": 0.5} if namespace == "understand" else {"guidance": 3, "format": "flac"}
-        head = {"schema_version": 1, "job_id": task.replace(".", "-"), "namespace": namespace}
+        if number % 2 and version > 1:
+            options |= {"callback": "https://hooks.example.com/omnifleet"}
+        head = {"schema_version": 1 + ("callback" in options), "job_id": task.replace(".", "-"), "namespace": namespace}
         yield read_job(head | {"task": {"name": name, **fields}} | options)
 
 
@@ -90,7 +99,7 @@ def messages() -> dict[str, Any]:
         server = services.RedisServer(services.free_port(), Path(folder))
         with server.running(), server.client() as redis:
             transport = CeleryTransport(FleetSettings(redis_url=server.url))
-            for job in jobs():
+            for job in jobs(JOB_SCHEMA_VERSION):
                 transport.submit(job)
             transport.close()
             sent = [json.loads(one) for place in queue_lists("audio-omni") for one in redis.lrange(place, 0, -1)]
@@ -126,14 +135,22 @@ def states() -> dict[str, Any]:
 
 def others() -> dict[str, Any]:
     """What else is read back by a later release."""
-    letter = DeadLetter(job=next(jobs()), reason="3 workers were lost", worker="w:1", attempts=3, traceback="told")
+    letter = DeadLetter(
+        job=list(jobs(JOB_SCHEMA_VERSION))[1], reason="3 workers were lost", worker="w:1", attempts=3, traceback="told"
+    )
     progress = Progress(step=37, steps=100, eta=4.1)
     return {"dead letter": letter.model_dump(mode="json"), "progress": progress.model_dump(mode="json")}
 
 
 def schemas() -> dict[str, Any]:
     """The form of all records, as JSON Schemas."""
-    forms: dict[str, Any] = {"job": Job, "result": JobResult, "dead letter": DeadLetter, "progress": Progress}
+    forms: dict[str, Any] = {
+        "callback": CallbackOutcome,
+        "job": Job,
+        "result": JobResult,
+        "dead letter": DeadLetter,
+        "progress": Progress,
+    }
     return {name: TypeAdapter(form).json_schema() for name, form in forms.items()}
 
 

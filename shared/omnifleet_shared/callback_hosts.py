@@ -7,6 +7,7 @@ the list to the letter, and what its name leads to is looked up once, checked, a
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -103,6 +104,8 @@ def _entry(text: str) -> CallbackHost:
         if parts.path or parts.query or parts.username is not None:
             raise ValueError("more than a host")
         scheme, name, port = _key(parts)
+        if not re.fullmatch(r"[a-z0-9._:-]+", name):
+            raise ValueError("no name of a host")
         return CallbackHost(scheme, name, port, ipaddress.ip_network(network) if network else _literal(name))
     except ValueError as error:
         remedy = "Use host, host:port, http://host:port, or one of them and =network, separated by commas"
