@@ -5,32 +5,15 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import released_records
+from contract import FOLDER, check, load
 from jsonschema import Draft202012Validator, ValidationError
 from omnifleet_shared import schemas
 from omnifleet_shared.callback_records import failed, succeeded
 from omnifleet_shared.errors import MediaTooLong
 from omnifleet_shared.submissions import SUBMIT
-from referencing import Registry, Resource
-
-FOLDER = Path(__file__).parents[2] / "schemas"
-
-
-def load(path: Path) -> Any:
-    return json.loads(path.read_text())
-
-
-REGISTRY: Any = Registry().with_resources(
-    [(path.name, Resource.from_contents(load(path))) for path in FOLDER.glob("*.schema.json")]
-)
-
-
-def check(name: str, record: object) -> None:
-    """Raise ValidationError unless the record is as the schema says."""
-    Draft202012Validator(load(FOLDER / f"{name}.schema.json"), registry=REGISTRY).validate(record)
 
 
 @pytest.mark.parametrize("name", list(schemas.documents()))
