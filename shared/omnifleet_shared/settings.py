@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast, get_args
 
 from pydantic import Field, SecretStr, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -73,6 +73,10 @@ def load_settings(cls: type[S], **values: object) -> S:
         first = error.errors(include_url=False)[0]
         name = f"OMNIFLEET_{'_'.join(str(part) for part in first['loc']).upper()}"
         # Neither repeated nor chained: what stands in a secret's place is a secret.
-        if any(cls.model_fields[str(part)].annotation == SecretStr | None for part in first["loc"][:1]):
+        if any(_is_secret(cls.model_fields[str(part)].annotation) for part in first["loc"][:1]):
             raise InvalidSetting(f"this will not do: {first['msg']}", name) from None
         raise InvalidSetting(f"{first.get('input')!r} will not do: {first['msg']}", name) from error
+
+
+def _is_secret(form: object) -> bool:
+    return form is SecretStr or any(map(_is_secret, get_args(form)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from omnifleet_shared.errors import InvalidSetting
 from omnifleet_shared.job_states import JobStates
 from omnifleet_shared.settings import MEBIBYTE, FleetSettings, load_settings
 from omnifleet_shared.storage import FolderStorage, S3Storage, open_storage
-from pydantic import ValidationError
+from omnifleet_worker.settings import WorkerSettings
+from pydantic import SecretStr, ValidationError
 
 
 class TestEnvironment:
