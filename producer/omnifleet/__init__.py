@@ -13,9 +13,12 @@ from omnifleet_shared.answers import (
     Sources,
     Speakers,
 )
+from omnifleet_shared.callback_records import CallbackDelivery, CallbackOutcome
+from omnifleet_shared.callback_signatures import verify_callback
 from omnifleet_shared.errors import (
     AnswerUnreadable,
     BrokerUnavailable,
+    CallbackRefused,
     CheckpointInvalid,
     DeadlineExceeded,
     EngineStopped,
@@ -40,6 +43,7 @@ from omnifleet_shared.errors import (
     QueueFull,
     ResultTimeout,
     SchemaTooNew,
+    SignatureInvalid,
     StorageRefused,
     StorageUnavailable,
     TaskNotSupported,
@@ -51,6 +55,8 @@ from omnifleet_shared.results import JobStatus, Progress
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.tasks import Turn
 
+from .async_client import AsyncClient
+from .async_handle import AsyncJobHandle
 from .client import Client
 from .handle import JobHandle
 from .results import Audio, AudioResult, JobResult, TextResult, Video
@@ -59,9 +65,14 @@ __version__ = version("omnifleet")
 
 __all__ = [
     "AnswerUnreadable",
+    "AsyncClient",
+    "AsyncJobHandle",
     "Audio",
     "AudioResult",
     "BrokerUnavailable",
+    "CallbackDelivery",
+    "CallbackOutcome",
+    "CallbackRefused",
     "CheckpointInvalid",
     "Classification",
     "Client",
@@ -97,6 +108,7 @@ __all__ = [
     "Sarcasm",
     "Scene",
     "SchemaTooNew",
+    "SignatureInvalid",
     "Sources",
     "Speakers",
     "StorageRefused",
@@ -109,4 +121,5 @@ __all__ = [
     "UnknownTask",
     "Video",
     "__version__",
+    "verify_callback",
 ]

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from kombu import pools
 from kombu.exceptions import OperationalError
+from omnifleet_shared.callback_records import CallbackDelivery
 from omnifleet_shared.celery_app import create_app
 from omnifleet_shared.dead_letters import DeadLetter, Replay
 from omnifleet_shared.errors import BrokerUnavailable, InvalidSetting, OmnifleetError
@@ -20,7 +21,7 @@ from omnifleet_shared.submissions import SUBMISSION, JobStands, Submission, Subm
 from redis.exceptions import AuthenticationError, RedisError
 
 SENDERS = 10
-"""Most connections that send at once; further threads wait for one of them."""
+"""Threads that send at once, by default; further ones wait for one of them."""
 SHOWN_TEXT = 60
 """Characters of a job's text that operators see in Flower."""
 
@@ -52,6 +53,10 @@ class Transport(Protocol):
         """How far the job is; all zeros before its first step. Raises UnknownJob."""
         ...
 
+    def callback(self, job_id: str) -> CallbackDelivery | None:
+        """How the job's callback stands; None before its outcome, or where none was asked for. Raises UnknownJob."""
+        ...
+
     def cancel(self, job_id: str) -> None:
         """Ask for the job to be stopped; without effect once it is final. Raises UnknownJob."""
 
@@ -62,11 +67,15 @@ class Transport(Protocol):
 class CeleryTransport:
     """Jobs through Celery on Redis; states read from Redis. The first operation connects.
 
+    Args:
+        settings: of the fleet.
+        senders: threads that send at once; further ones wait. Each takes two connections to Redis.
+
     Raises:
         InvalidSetting: the Redis URL is none, or a limit on unfinished jobs names no producer.
     """
 
-    def __init__(self, settings: FleetSettings) -> None:
+    def __init__(self, settings: FleetSettings, senders: int = SENDERS) -> None:
         self._settings = settings
         self._submissions = Submissions(settings)
         self._states = JobStates.connect(settings)
@@ -76,8 +85,8 @@ class CeleryTransport:
         self._app.conf.broker_pool_limit = kombu.get_limit()
         # Pools of our own: Celery's are shared by all apps with the same URL, and closing them would close theirs. And
         # the URL is given here because CELERY_BROKER_URL, set for another app, would win over the configured one.
-        self._connections: Any = self._app.connection_for_write(broker_url(settings)).Pool(limit=SENDERS)
-        self._producers: Any = kombu.ProducerPool(self._connections, limit=SENDERS)
+        self._connections: Any = self._app.connection_for_write(broker_url(settings)).Pool(limit=senders)
+        self._producers: Any = kombu.ProducerPool(self._connections, limit=senders)
 
     def submit(self, job: Job, idempotency_key: str | None = None) -> str:
         """See `Transport`."""
@@ -112,6 +121,13 @@ class CeleryTransport:
             # No progress yet and no such job look the same.
             self._states.read(job_id)
         return progress
+
+    def callback(self, job_id: str) -> CallbackDelivery | None:
+        """See `Transport`."""
+        delivery = self._states.read_callback(job_id)
+        if delivery is None:
+            self._states.read(job_id)
+        return delivery
 
     def cancel(self, job_id: str) -> None:
         """See `Transport`."""

@@ -8,12 +8,20 @@ import secrets
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import AfterValidator, AwareDatetime, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from .errors import InvalidJob, InvalidMessage, SchemaTooNew
-from .names import MODEL, SCHEMA_VERSION
+from .names import JOB_SCHEMA_VERSION, MODEL, SCHEMA_VERSION
 from .records import JobId, Record
 from .tasks import TASK_NAMES, Edit, Generation, Namespace, Understanding, task_name
 
@@ -25,8 +33,12 @@ Language = Annotated[str, AfterValidator(lambda code: code.lower().replace("_", 
 """ISO 639-1 code; `en-US` is taken as `en`."""
 
 
+CallbackUrl = Annotated[str, StringConstraints(max_length=2048, pattern=r"^https?://[!-~]+$")]
+"""`https://host/path`, or `http://` where the workers allow that."""
+
+
 class _Job(Record):
-    schema_version: Annotated[int, Field(ge=1, le=SCHEMA_VERSION)] = SCHEMA_VERSION
+    schema_version: Annotated[int, Field(ge=1, le=JOB_SCHEMA_VERSION)] = SCHEMA_VERSION
     job_id: JobId = Field(default_factory=lambda: uuid.uuid4().hex)
     model: Literal["audio-omni"] = MODEL
     submitted_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
@@ -40,6 +52,16 @@ class _Job(Record):
     """Same seed, same request, same result. Drawn when absent, so that a retry makes the same thing again."""
     commercial: bool = False
     """The result will earn money: a model whose licence does not allow that refuses the job."""
+    # Left out where there is none: workers of schema version 1 refuse the field.
+    callback: Annotated[CallbackUrl | None, Field(exclude_if=lambda url: url is None)] = None
+    """Where the outcome is posted, signed; on a host that the workers allow. Since schema version 2."""
+
+    @model_validator(mode="after")
+    def _callback_has_its_version(self) -> Self:
+        if self.callback is not None and self.schema_version < JOB_SCHEMA_VERSION:
+            remedy = f"Set schema_version to {JOB_SCHEMA_VERSION}"
+            raise ValueError(f"callback: schema version {self.schema_version} has none. {remedy}")
+        return self
 
 
 class UnderstandJob(_Job):
@@ -88,7 +110,7 @@ def read_job(payload: object) -> Job:
         UnknownTask: the namespace has no such task.
         InvalidJob: a field is missing, superfluous or out of its range.
     """
-    record = check_record(payload, "job")
+    record = check_record(payload, "job", newest=JOB_SCHEMA_VERSION)
     namespace = record.get("namespace")
     if not isinstance(namespace, str) or namespace not in TASK_NAMES:
         problem, remedy = f"{_short(namespace)} is not a namespace", f"Use one of {', '.join(TASK_NAMES)}"
@@ -99,8 +121,8 @@ def read_job(payload: object) -> Job:
         raise invalid_job(error) from error
 
 
-def check_record(payload: object, what: str) -> dict[str, Any]:
-    """The payload as a dict of a schema version that this release reads.
+def check_record(payload: object, what: str, newest: int = SCHEMA_VERSION) -> dict[str, Any]:
+    """The payload as a dict of a schema version that this release reads, `newest` at most.
 
     Raises:
         InvalidMessage: not an object, or without a version.
@@ -114,8 +136,8 @@ def check_record(payload: object, what: str) -> dict[str, Any]:
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         problem, remedy = f"{_short(version)} is not a schema version", f"Set it to {SCHEMA_VERSION}"
         raise InvalidMessage(problem, "schema_version", remedy, payload_sample(payload))
-    if version > SCHEMA_VERSION:
-        problem = f"the {what} is of schema version {version}, this release reads up to {SCHEMA_VERSION}"
+    if version > newest:
+        problem = f"the {what} is of schema version {version}, this release reads up to {newest}"
         remedy = "Upgrade the workers before the producers"
         raise SchemaTooNew(problem, "schema_version", remedy, payload_sample(payload))
     return record

@@ -7,6 +7,10 @@ from typing import Final
 SCHEMA_VERSION = 1
 """Version of every record on the wire. A reader takes its own and older ones, and refuses newer ones."""
 
+JOB_SCHEMA_VERSION = 2
+"""Newest version of jobs: 2 is a job with a callback. One without is still written as version 1, which workers of any
+release read; those that know no callbacks refuse version 2, and say that they are to be upgraded."""
+
 MODEL: Final = "audio-omni"
 """The model that a job is for, and the name of its queue."""
 
@@ -67,3 +71,9 @@ INPUT_KEY = "inputs/{shard}/{sha256}"
 
 RESULT_KEY = "results/{job_id}/{attempt}.{format}"
 """Storage key of what an attempt at a job made; a late twin cannot overwrite another attempt's."""
+
+CALLBACK_KEY = "omnifleet:callback:{job_id}"
+"""Hash: how the callback of a job that has its outcome stands, and until it is delivered what is to be posted where."""
+
+CALLBACKS_KEY = "omnifleet:callbacks:{queue}"
+"""Sorted set: jobs whose callbacks are not delivered yet, by the Unix time at which some worker may post them."""

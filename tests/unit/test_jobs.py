@@ -22,7 +22,7 @@ from omnifleet_shared.errors import (
 )
 from omnifleet_shared.jobs import MAX_SEED, EditJob, GenerateJob, Job, UnderstandJob, read_job
 from omnifleet_shared.model_card import AUDIO_OMNI
-from omnifleet_shared.names import SCHEMA_VERSION
+from omnifleet_shared.names import JOB_SCHEMA_VERSION
 from omnifleet_shared.tasks import OTHER_SPELLINGS, TASK_NAMES, task_name
 from pydantic import ValidationError
 
@@ -334,7 +334,7 @@ class TestInvalidMessage:
         assert refusal(payload, InvalidMessage).field == "schema_version"
 
     def test_a_newer_version_says_what_to_upgrade(self) -> None:
-        error = refusal({"schema_version": SCHEMA_VERSION + 1, "unheard": "of"}, SchemaTooNew)
+        error = refusal({"schema_version": JOB_SCHEMA_VERSION + 1, "unheard": "of"}, SchemaTooNew)
 
         assert error.field == "schema_version"
         assert "Upgrade the workers" in (error.remedy or "")

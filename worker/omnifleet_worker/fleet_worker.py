@@ -9,11 +9,13 @@ import threading
 import time
 
 from omnifleet_shared.attempts import Attempts
+from omnifleet_shared.callbacks import Callbacks
 from omnifleet_shared.errors import BrokerUnavailable
 from omnifleet_shared.job_states import JobStates
 from omnifleet_shared.leases import Leases
 from omnifleet_shared.storage import open_storage
 
+from .callback_poster import CallbackPoster
 from .checkpoint import describe, open_model
 from .delivery import Deliveries
 from .engine.engine import Engine, ModelRunner
@@ -43,6 +45,7 @@ class FleetWorker:
             on_lost=self._abandon,
         )
         self.attempts = Attempts.connect(settings, worker=f"{socket.gethostname()}:{os.getpid()}")
+        self._poster = CallbackPoster(Callbacks.connect(settings), settings)
         self._monitor = JobMonitor(self.states, settings.progress_interval)
         self._engine: Engine | None = None
         self._draining = False
@@ -56,10 +59,12 @@ class FleetWorker:
         model, runner, limits = self.load()
         self._engine = Engine(runner, limits)
         jobs = JobRunner(model, storage, self.settings)
-        self.deliveries = Deliveries(jobs, self._engine, self.attempts, self._monitor, self.keeper, self.settings)
+        parts = (self.attempts, self._monitor, self.keeper, self._poster)
+        self.deliveries = Deliveries(jobs, self._engine, *parts, self.settings)
         self._engine.start()
         self._monitor.start()
         self.keeper.start()
+        self._poster.start()
         logger.info("the engine runs: %s", limits, extra={"action": "worker_started"})
 
     def load(self) -> tuple[ModelData, ModelRunner, EngineLimits]:
@@ -86,6 +91,7 @@ class FleetWorker:
             self._engine.stop()
             self.keeper.stop()
             self.deliveries.close()
+        self._poster.stop()
         for connection in (self.states, self.attempts, self.keeper.leases):
             connection.close()
         logger.info("the engine has stopped", extra={"action": "worker_stopped"})

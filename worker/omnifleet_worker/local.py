@@ -7,7 +7,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 
-from omnifleet_shared.errors import EngineStopped, JobCancelled, JobFailed, OmnifleetError, UnknownJob
+from omnifleet_shared.errors import CallbackRefused, EngineStopped, JobCancelled, JobFailed, OmnifleetError, UnknownJob
 from omnifleet_shared.jobs import Job
 from omnifleet_shared.results import JobResult, JobStatus, Progress
 from omnifleet_shared.state_records import JobState
@@ -39,7 +39,13 @@ class LocalTransport:
         self._engine.start()
 
     def submit(self, job: Job, idempotency_key: str | None = None) -> str:
-        """Run the job as soon as a thread is free, unless one with that key waits, runs or has succeeded."""
+        """Run the job as soon as a thread is free, unless one with that key waits, runs or has succeeded.
+
+        Raises:
+            CallbackRefused: it asks for a callback.
+        """
+        if job.callback is not None:
+            raise CallbackRefused("a local model calls nobody back", "callback", "Wait for the result")
         run = JobRun(job, self._engine)
         with self._lock:
             standing = self._keys.get(idempotency_key) if idempotency_key is not None else None
@@ -73,6 +79,10 @@ class LocalTransport:
     def progress(self, job_id: str) -> Progress:
         """How far the job is. Raises UnknownJob."""
         return self._find(job_id)[0].progress()
+
+    def callback(self, job_id: str) -> None:
+        """None: there are none here. Raises UnknownJob."""
+        self._find(job_id)
 
     def cancel(self, job_id: str) -> None:
         """Stop the job before it starts, or at its next step. Raises UnknownJob."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from omnifleet_shared.settings import MEBIBYTE, FleetSettings
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 
 class WorkerSettings(FleetSettings):
@@ -56,5 +56,13 @@ class WorkerSettings(FleetSettings):
     """Wall time that decoding one file may take."""
     progress_interval: Annotated[float, Field(gt=0)] = 0.25
     """Seconds between two looks at wishes to cancel, and between two reports of progress."""
+    callback_secret: Annotated[SecretStr, Field(min_length=16)] | None = None
+    """Shared with the receivers of callbacks, which are signed with it; 16 characters at least. Without one, jobs that
+    ask for a callback are refused."""
+    callback_attempts: Annotated[int, Field(ge=1, le=100)] = 15
+    """Times that a callback is posted before it counts as failed; waits begin with `retry_backoff` and are doubled, up
+    to ten minutes."""
+    callback_timeout: Annotated[float, Field(gt=0, le=300)] = 10.0
+    """Seconds that a receiver has to answer a callback, all in all."""
     log_format: Literal["json", "text"] = "json"
     """One JSON object a line, or plain lines for people."""
