@@ -20,6 +20,7 @@ from typing import Any
 import soundfile
 from omnifleet_shared import answers
 from omnifleet_shared import results as records
+from omnifleet_shared.capacity import Capacity
 from omnifleet_shared.errors import (
     AnswerUnreadable,
     DeadlineExceeded,
@@ -36,6 +37,7 @@ from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.state_records import JobState
 from omnifleet_shared.storage import Storage
 from omnifleet_shared.tasks import TextToSound, VideoToSound
+from omnifleet_shared.watching import PollingWatch, Watch
 
 from .audio_files import FORMATS
 from .client import Client
@@ -136,6 +138,14 @@ class FakeFleet:
     def cancel(self, job_id: str) -> None:
         """See `Transport`. A held job is cancelled at once."""
         self._settle(job_id, JobState(status=JobStatus.CANCELLED, error=JobCancelled("the job was cancelled")))
+
+    def watch(self) -> Watch:
+        """See `Transport`."""
+        return PollingWatch(self.read)
+
+    def capacity(self) -> Capacity:
+        """See `Transport`. One worker of 16 places."""
+        return Capacity(workers=1, places=16)
 
     def close(self) -> None:
         """See `Transport`."""

@@ -7,7 +7,10 @@ OmnifleetError
 │   │   ├── UnknownTask
 │   │   ├── TaskNotSupported
 │   │   ├── LanguageNotSupported
-│   │   └── LicenceRefused
+│   │   ├── LicenceRefused
+│   │   └── InvalidJobList          lines of a batch that are no jobs
+│   ├── BatchRunning                another process works on the batch
+│   ├── JournalMismatch             a batch's journal and what it is to go on with
 │   ├── InvalidMessage              what came over the wire
 │   │   └── SchemaTooNew
 │   ├── MediaError                  what was sent as audio or video
@@ -104,6 +107,18 @@ class LanguageNotSupported(InvalidJob):
 
 class LicenceRefused(InvalidJob):
     """The model's licence does not allow the use that the job is for."""
+
+
+class InvalidJobList(InvalidJob):
+    """Lines of a job list that are no jobs; `details["lines"]` has the first ones with their errors."""
+
+
+class BatchRunning(PermanentError):
+    """Another process works on the batch's journal."""
+
+
+class JournalMismatch(PermanentError):
+    """The journal is of another job list, or of no batch at all."""
 
 
 class InvalidMessage(PermanentError):
