@@ -26,8 +26,9 @@ format: $(VENV)/.lint ## rewrite the sources in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-benchmark: $(VENV)/.test ## the fleet's own cost beside a bare Celery task
+benchmark: $(VENV)/.test ## the fleet's own cost beside a bare Celery task, and a batch beside a bare group
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/batch.py
 
 clean:
 	rm -rf $(VENV) .cache demo-output

@@ -32,6 +32,9 @@ class Watch(Protocol):
     def add(self, job_ids: Iterable[str]) -> None:
         """Wait for these jobs too."""
 
+    def discard(self, job_ids: Iterable[str]) -> None:
+        """Wait for these no more."""
+
     def wait(self, seconds: float) -> Final:
         """Those that have come to an end, each of them once; nothing where none does within so many seconds.
 
@@ -52,12 +55,22 @@ class RedisWatch:
         self._news: Any = self._redis.pubsub(ignore_subscribe_messages=True)
         self._watched: set[str] = set()
         self._new: set[str] = set()
+        self._done: set[str] = set()
+        """Not watched any more, and still subscribed to."""
         self._look_at = 0.0
         self.unknown: set[str] = set()
 
     def add(self, job_ids: Iterable[str]) -> None:
         """See `Watch`."""
         self._new.update(job_ids)
+
+    def discard(self, job_ids: Iterable[str]) -> None:
+        """See `Watch`."""
+        gone = set(job_ids)
+        self._new -= gone
+        self.unknown -= gone
+        self._done |= gone & self._watched
+        self._watched -= gone
 
     def wait(self, seconds: float) -> Final:
         """See `Watch`."""
@@ -66,8 +79,7 @@ class RedisWatch:
             while not (ended := self._look() or self._hear(max(0.0, until - time.monotonic()))):
                 if time.monotonic() >= until:
                     return []
-            self._news.unsubscribe(*(_channel(job_id) for job_id, _ in ended))
-        self._watched.difference_update(job_id for job_id, _ in ended)
+        self.discard(job_id for job_id, _ in ended)
         return ended
 
     def close(self) -> None:
@@ -77,6 +89,9 @@ class RedisWatch:
 
     def _look(self) -> Final:
         """Read the states of new jobs, and from time to time of all."""
+        if self._done:
+            self._news.unsubscribe(*map(_channel, self._done))
+            self._done.clear()
         look_at = set(self._new)
         if look_at:
             # Before they are read: what happens in between would otherwise go unseen.
@@ -130,13 +145,18 @@ class PollingWatch:
         """See `Watch`."""
         self._watched.update(dict.fromkeys(job_ids))
 
+    def discard(self, job_ids: Iterable[str]) -> None:
+        """See `Watch`."""
+        for job_id in job_ids:
+            self._watched.pop(job_id, None)
+            self.unknown.discard(job_id)
+
     def wait(self, seconds: float) -> Final:
         """See `Watch`."""
         until = time.monotonic() + seconds
         while not (ended := list(self._look())) and time.monotonic() < until:
             time.sleep(min(POLL, seconds))
-        for job_id, _ in ended:
-            del self._watched[job_id]
+        self.discard(job_id for job_id, _ in ended)
         return ended
 
     def close(self) -> None:

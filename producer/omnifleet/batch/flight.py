@@ -94,7 +94,7 @@ class Flight:
         self._senders = ThreadPoolExecutor(SENDERS, thread_name_prefix="batch-send")
         self._sending: dict[Future[str], Item] = {}
         self._in_fleet: dict[str, list[Item]] = {}
-        """By job id; several items may be of one job, by their idempotency key."""
+        """By job id, those that are being sent too; several items may be of one job, by their idempotency key."""
         self._put_off: list[tuple[float, Item]] = []
         self._landed: dict[int, Landing] = {}
         """Ends that were not told yet, by the items' numbers."""
@@ -121,8 +121,8 @@ class Flight:
 
     @property
     def in_fleet(self) -> int:
-        """Jobs that were sent and have no end yet."""
-        return len(self._sending) + len(self._in_fleet)
+        """Jobs that were sent, or are being sent, and have no end yet."""
+        return len(self._in_fleet)
 
     def stop(self) -> None:
         """Pull no more, and ask for every job that is in the fleet to be stopped; their ends are still told.
@@ -133,7 +133,8 @@ class Flight:
         for _, item in self._put_off:
             del self._order[item.number]
         self._put_off.clear()
-        for job_id in self._in_fleet.keys() - self._asked_to_stop:
+        sending = {item.job_id for item in self._sending.values()}
+        for job_id in self._in_fleet.keys() - self._asked_to_stop - sending:
             try:
                 self._fleet.transport.cancel(job_id)
             except UnknownJob:
@@ -190,32 +191,49 @@ class Flight:
         for job_id, state in ended:
             for item in self._in_fleet.pop(job_id, []):
                 self._landed[item.number] = Landing(item, job_id, state)
-        for job_id in self._watch.unknown & self._in_fleet.keys():
+        sending = {item.job_id for item in self._sending.values()}
+        for job_id in (self._watch.unknown & self._in_fleet.keys()) - sending:
             self._lost(job_id)
 
     def _send(self, item: Item) -> None:
         assert isinstance(item.request, Request)
+        # Waited for from now on: a short job may have ended before anybody looks whether it was sent.
+        self._await(item.job_id, item)
         self._sending[self._senders.submit(self._fleet.send, item.request, item.job_id)] = item
 
     def _sent(self, sent: Future[str], item: Item) -> None:
+        if item not in self._in_fleet.get(item.job_id, ()):
+            return  # it has ended already, whatever its sender was told
         try:
             job_id = sent.result()
-        except (QueueFull, BrokerUnavailable, StorageUnavailable) as error:
-            self._try_later(item, error)
-        except (StorageRefused, InvalidSetting) as error:
-            if not self._reached:
-                raise
-            self._fail(item, error)
         except OmnifleetError as error:
-            self._fail(item, error)
-        else:
-            self._reached = True
-            self._notice(None)
+            self._forget(item)
+            self._not_sent(item, error)
+            return
+        self._reached = True
+        self._notice(None)
+        if job_id != item.job_id:
+            self._forget(item)
             self._await(job_id, item)
+
+    def _not_sent(self, item: Item, error: OmnifleetError) -> None:
+        if isinstance(error, QueueFull | BrokerUnavailable | StorageUnavailable):
+            self._try_later(item, error)
+        elif isinstance(error, StorageRefused | InvalidSetting) and not self._reached:
+            raise error
+        else:
+            self._fail(item, error)
 
     def _await(self, job_id: str, item: Item) -> None:
         self._in_fleet.setdefault(job_id, []).append(item)
         self._watch.add([job_id])
+
+    def _forget(self, item: Item) -> None:
+        waiting = self._in_fleet[item.job_id]
+        waiting.remove(item)
+        if not waiting:
+            del self._in_fleet[item.job_id]
+            self._watch.discard([item.job_id])
 
     def _try_later(self, item: Item, error: OmnifleetError) -> None:
         if isinstance(error, QueueFull):

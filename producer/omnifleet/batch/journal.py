@@ -23,6 +23,7 @@ from pydantic import ValidationError
 BUSY = 10.0
 """Seconds to wait for another process that writes: `batch cancel` does, while the batch runs."""
 TABLES = """
+BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS lines (
     line INTEGER PRIMARY KEY,
@@ -36,6 +37,8 @@ CREATE TABLE IF NOT EXISTS lines (
 );
 CREATE INDEX IF NOT EXISTS lines_by_status ON lines (status);
 CREATE INDEX IF NOT EXISTS lines_by_change ON lines (change);
+PRAGMA user_version = 1;
+COMMIT;
 """
 COLUMNS = "line, round, status, job_id, sent_at, reason, record"
 WRITE = f"""
@@ -132,10 +135,10 @@ class Journal:
         self.path = path
         with _typed(path):
             self._database = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
-            # A reader and a second writer get along, and no change waits for the disk.
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = NORMAL")
-            self._database.executescript(TABLES)
+            self._database.execute("PRAGMA synchronous = NORMAL")  # no change waits for the disk
+            if self._rows("PRAGMA user_version") == [(0,)]:
+                self._database.execute("PRAGMA journal_mode = WAL")  # a reader, or a second writer, gets along
+                self._database.executescript(TABLES)
 
     def __enter__(self) -> Self:
         return self

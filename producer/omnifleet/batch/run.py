@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Protocol
 
-from omnifleet_shared.errors import JournalMismatch, OmnifleetError
+from omnifleet_shared.errors import JobCancelled, JournalMismatch, OmnifleetError
 
 from .check import check
 from .fleet import Fleet
@@ -133,6 +133,8 @@ class BatchRun:
         line, state = landing.item.number, landing.state
         self._journal.ended(line, landing.job_id, state)
         self._pace.add(state.status.value, type(state.error).__name__ if state.error else None)
+        if isinstance(state.error, JobCancelled):
+            self._next_look = 0.0  # by whom? The batch may be about to be stopped, and is not to send more
         if state.error is not None:
             self._display.failed(line, state.error)
 
