@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fleet
 import services
+
+from chaos.nursery import Nursery
 
 HERE = Path(__file__).parent
 WAIT = 120.0
@@ -28,14 +30,21 @@ class BatchFleet:
     redis: services.RedisServer
     environment: dict[str, str]
     logs: Path
-    workers: ExitStack
+    nursery: Nursery
+    workers: list[int]
 
-    def start_worker(self, **more: str) -> fleet.Worker:
-        log = self.logs / f"worker-{len(list(self.logs.iterdir()))}.log"
-        name = f"--hostname={log.stem}@%h"
-        worker = self.workers.enter_context(fleet.worker(self.environment | more, log, "scripted_worker", name))
-        worker.wait_until_ready()
-        return worker
+    def start_worker(self) -> int:
+        """A worker that is ready; gives its process id."""
+        log = self.logs / f"worker-{len(self.workers)}.log"
+        pid = self.nursery.fork(self.environment, log, f"--hostname={log.stem}@%h")
+        self.workers.append(pid)
+        services.wait_until(lambda: log.exists() and " ready." in log.read_text(), WAIT, f"worker ready, see {log}")
+        return pid
+
+    @staticmethod
+    def kill(worker: int) -> None:
+        """As the kernel's out-of-memory killer would."""
+        os.kill(worker, signal.SIGKILL)
 
     def runs(self) -> Counter[str]:
         """How often workers began each job, by its id."""
@@ -49,7 +58,7 @@ class BatchFleet:
 
 
 @contextmanager
-def batch_fleet(folder: Path, **settings: str) -> Iterator[BatchFleet]:
+def batch_fleet(folder: Path, nursery: Nursery, **settings: str) -> Iterator[BatchFleet]:
     """A fleet without workers yet; all of it is gone after the block."""
     (folder / "redis").mkdir()
     (folder / "logs").mkdir()
@@ -61,8 +70,14 @@ def batch_fleet(folder: Path, **settings: str) -> Iterator[BatchFleet]:
         "OMNIFLEET_RETRY_BACKOFF": "0.2",
         "PYTHONPATH": str(HERE),
     }
-    with redis.running(), ExitStack() as workers:
-        yield BatchFleet(redis, environment | settings, folder / "logs", workers)
+    with redis.running():
+        fleet = BatchFleet(redis, environment | settings, folder / "logs", nursery, [])
+        try:
+            yield fleet
+        finally:
+            for worker in fleet.workers:
+                with suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGKILL)
 
 
 def start_batch(fleet: BatchFleet, *arguments: str | Path, **more: str) -> subprocess.Popen[str]:

@@ -96,7 +96,7 @@ def run(
         if out is None:
             raise InvalidJob("the manifest needs a place", "out", "Give a folder with --out, or --check alone")
         with session.working_on(journal_place(jobs, journal)) as (opened, guard):
-            prepare(listed, opened, session.fleet, out, skip_invalid=skip_invalid)
+            prepare(listed, opened, session.fleet, _absolute(out), skip_invalid=skip_invalid)
             session.carry_out(listed, opened, guard, in_flight)
 
 
@@ -214,6 +214,11 @@ def _session(client: Client | None, as_json: bool) -> Generator[_Session]:
     printer = BatchPrinter(as_json)
     with exit_codes(printer), client or Client() as opened:
         yield _Session(Fleet.of(opened), printer)
+
+
+def _absolute(out: str) -> str:
+    """The folder wherever the next command is run from; a URI is as it is."""
+    return out if "://" in out else str(Path(out).resolve())
 
 
 def _failures(journal: Journal) -> Iterator[tuple[int, OmnifleetError]]:

@@ -20,14 +20,22 @@ from omnifleet.batch.guard import FleetGuard
 from omnifleet.batch.journal import Journal
 from omnifleet_shared.state_records import STATE_KEY
 
+from chaos.nursery import Nursery
+
 COUNT = 30
 pytestmark = pytest.mark.timeout(300)  # several processes start in each test
 
 
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    with Nursery() as nursery:
+        yield nursery
+
+
 @pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[BatchFleet]:
+def fleet(tmp_path: Path, nursery: Nursery) -> Iterator[BatchFleet]:
     """A fleet of this test alone, without workers yet."""
-    with batches.batch_fleet(tmp_path) as fleet:
+    with batches.batch_fleet(tmp_path, nursery) as fleet:
         yield fleet
 
 
@@ -49,31 +57,29 @@ def test_a_worker_that_is_killed_costs_no_line(fleet: BatchFleet, tmp_path: Path
     jobs = write_questions(tmp_path / "jobs.jsonl", COUNT, steps=6)
     with start_batch(fleet, "run", jobs, "--out", out) as batch:
         services.wait_until(lambda: ended(jobs) > 3, batches.WAIT, "the first outcomes")
-        first.kill()
+        fleet.kill(first)
         _, said = batch.communicate(timeout=batches.WAIT)
 
     assert batch.returncode == 0, said
     assert [line["status"] for line in read_manifest(out)] == ["succeeded"] * COUNT
 
 
-def test_a_redis_that_is_away_for_a_while_is_waited_for(tmp_path: Path, out: Path) -> None:
-    (tmp_path / "fleet").mkdir()
-    with batches.batch_fleet(tmp_path / "fleet") as fleet:
-        proxy = services.Proxy(fleet.redis.port)
-        fleet.start_worker()
-        jobs = write_questions(tmp_path / "jobs.jsonl", COUNT, steps=4)
-        through = {"OMNIFLEET_REDIS_URL": f"redis://127.0.0.1:{proxy.port}/0"}
-        with proxy.running(), start_batch(fleet, "run", jobs, "--out", out, "--in-flight", "4", **through) as batch:
-            services.wait_until(lambda: ended(jobs) > 3, batches.WAIT, "the first outcomes")
-            proxy.cut()
-            time.sleep(3)
-            proxy.heal()
-            _, said = batch.communicate(timeout=batches.WAIT)
+def test_a_redis_that_is_away_for_a_while_is_waited_for(fleet: BatchFleet, tmp_path: Path, out: Path) -> None:
+    proxy = services.Proxy(fleet.redis.port)
+    fleet.start_worker()
+    jobs = write_questions(tmp_path / "jobs.jsonl", COUNT, steps=4)
+    through = {"OMNIFLEET_REDIS_URL": f"redis://127.0.0.1:{proxy.port}/0"}
+    with proxy.running(), start_batch(fleet, "run", jobs, "--out", out, "--in-flight", "4", **through) as batch:
+        services.wait_until(lambda: ended(jobs) > 3, batches.WAIT, "the first outcomes")
+        proxy.cut()
+        time.sleep(3)
+        proxy.heal()
+        _, said = batch.communicate(timeout=batches.WAIT)
 
-        assert batch.returncode == 0, said
-        assert "waits: redis_url: " in said
-        assert [line["status"] for line in read_manifest(out)] == ["succeeded"] * COUNT
-        assert set(fleet.runs().values()) == {1}
+    assert batch.returncode == 0, said
+    assert "waits: redis_url: " in said
+    assert [line["status"] for line in read_manifest(out)] == ["succeeded"] * COUNT
+    assert set(fleet.runs().values()) == {1}
 
 
 def test_a_redis_that_is_not_there_is_said_at_once(fleet: BatchFleet, tmp_path: Path, out: Path) -> None:
@@ -146,13 +152,15 @@ def state(fleet: BatchFleet, job_id: str) -> bytes:
 
 class TestJournalInStorage:
     @pytest.fixture
-    def fleet(self, tmp_path: Path, bucket: str, s3_server: services.S3Server) -> Iterator[BatchFleet]:
+    def fleet(
+        self, tmp_path: Path, nursery: Nursery, bucket: str, s3_server: services.S3Server
+    ) -> Iterator[BatchFleet]:
         settings = {
             "OMNIFLEET_STORAGE": f"s3://{bucket}/omni",
             "OMNIFLEET_S3_ENDPOINT": s3_server.endpoint,
             **s3_server.environment,
         }
-        with batches.batch_fleet(tmp_path, **settings) as fleet:
+        with batches.batch_fleet(tmp_path, nursery, **settings) as fleet:
             fleet.start_worker()
             yield fleet
 
@@ -231,7 +239,7 @@ def test_a_client_s_batch_survives_a_killed_worker_and_uses_few_connections(flee
             told.append(outcome)
             most = max(most, len(fleet.redis.client().client_list()))
             if len(told) == 10:
-                first.kill()
+                fleet.kill(first)
 
     assert sorted(outcome.index for outcome in told) == list(range(100))
     assert all(outcome.result.text.startswith(f"What is {outcome.index}?") for outcome in told)  # type: ignore[union-attr]

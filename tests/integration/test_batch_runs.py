@@ -15,6 +15,8 @@ from batches import BatchFleet, read_manifest, run_batch, start_batch, write_que
 from omnifleet.batch.journal import Journal
 from omnifleet_shared.names import PROGRESS_KEY
 
+from chaos.nursery import Nursery
+
 COUNT = 40
 pytestmark = pytest.mark.timeout(300)  # several processes start in each test
 
@@ -22,7 +24,8 @@ pytestmark = pytest.mark.timeout(300)  # several processes start in each test
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BatchFleet]:
     """One scripted worker."""
-    with batches.batch_fleet(tmp_path_factory.mktemp("batch-fleet")) as fleet:
+    folder = tmp_path_factory.mktemp("batch-fleet")
+    with Nursery() as nursery, batches.batch_fleet(folder, nursery) as fleet:
         fleet.start_worker()
         yield fleet
 

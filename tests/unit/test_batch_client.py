@@ -11,7 +11,10 @@ import pytest
 from omnifleet import BrokerUnavailable, Client, InvalidJob, JobCancelled, MediaTooLong, OmnifleetError, QueueFull
 from omnifleet.batch import Outcome, Request, edit, generate, understand
 from omnifleet.batch import flight as flights
+from omnifleet.batch import window as windows
+from omnifleet.batch.window import Window
 from omnifleet.testing import FakeClient, FakeFleet
+from omnifleet_shared.capacity import Capacity
 from omnifleet_shared.jobs import Job
 
 
@@ -208,3 +211,26 @@ def test_what_is_noted_is_what_the_client_takes(noted: Any, method: Any) -> None
     request = noted(*positional, **{name: name for name in names if name not in positional}, seed=3)
 
     assert request == Request(method.__name__, {name: name for name in names} | {"seed": 3})
+
+
+class TestWindow:
+    @pytest.mark.parametrize(("places", "size"), [(0, 16), (4, 16), (16, 32), (64, 128)])
+    def test_it_is_twice_what_the_fleet_holds(self, places: int, size: int) -> None:
+        assert Window(lambda: Capacity(workers=1, places=places)).size == size
+
+    def test_it_stays_as_it_was_while_redis_is_away(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(windows, "LOOK_AGAIN", 0.0)
+        told: list[Capacity | None] = [Capacity(workers=2, places=32), None]
+
+        def capacity() -> Capacity:
+            if (known := told.pop(0)) is None:
+                raise BrokerUnavailable("away")
+            return known
+
+        window = Window(capacity)
+
+        assert (window.size, window.size) == (64, 64)
+        assert window.workers == 2
+
+    def test_a_limit_that_was_given_stays(self) -> None:
+        assert Window(lambda: Capacity(workers=9, places=99), 5).size == 5

@@ -33,8 +33,8 @@ def working_on(place: str, fleet: Fleet) -> Generator[tuple[Journal, Guard]]:
         JournalMismatch, StorageRefused, StorageUnavailable, ForeignURI: the journal.
     """
     guard = guard_of(place, fleet)
-    guard.acquire()
     try:
+        guard.acquire()
         with _opened(place, fleet) as journal:
             journal.claim()
             try:
@@ -59,7 +59,11 @@ def looking_at(place: str, fleet: Fleet) -> Generator[Journal]:
 
 def is_running(place: str, fleet: Fleet) -> bool:
     """Whether a process works on the journal."""
-    return guard_of(place, fleet).is_held()
+    guard = guard_of(place, fleet)
+    try:
+        return guard.is_held()
+    finally:
+        guard.release()
 
 
 def _opened(place: str, fleet: Fleet) -> Journal:

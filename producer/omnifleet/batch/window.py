@@ -34,14 +34,19 @@ class Window:
         self._fixed = fixed
         self._known = Capacity(workers=0, places=0)
         self._looked_at: float | None = None
-        self.gpu_seconds = 0.0
-        """Sum over the workers of the seconds that they were there."""
+        self._gpu_seconds = 0.0
 
     @property
     def size(self) -> int:
         """Most jobs that may be in the fleet now."""
         self._look()
         return self._fixed or max(LEAST, FOR_EACH_PLACE * self._known.places)
+
+    @property
+    def gpu_seconds(self) -> float:
+        """Sum over the workers of the seconds that they were there since the first look."""
+        since = time.monotonic() if self._looked_at is None else self._looked_at
+        return self._gpu_seconds + self._known.workers * (time.monotonic() - since)
 
     @property
     def workers(self) -> int:
@@ -52,7 +57,7 @@ class Window:
         now = time.monotonic()
         if self._looked_at is not None and now < self._looked_at + LOOK_AGAIN:
             return
-        self.gpu_seconds += self._known.workers * (now - (self._looked_at or now))
+        self._gpu_seconds = self.gpu_seconds
         self._looked_at = now
         try:
             self._known = self._capacity()
