@@ -235,7 +235,8 @@ def test_a_client_s_batch_survives_a_killed_worker_and_uses_few_connections(flee
     before = len(fleet.redis.client().client_list())
     most = 0
     with Client(settings) as omni:
-        for outcome in omni.batch((understand(question=f"What is {n}?") for n in range(100)), in_flight=50):
+        jobs = (understand(question=f"What is {number}?", max_new_tokens=2) for number in range(100))
+        for outcome in omni.batch(jobs, in_flight=50):
             told.append(outcome)
             most = max(most, len(fleet.redis.client().client_list()))
             if len(told) == 10:
