@@ -30,8 +30,9 @@ format: $(VENV)/.lint ## rewrite the sources in the project's format
 schemas: $(VENV)/.test ## rewrite the contract for other languages after a change of the records
 	$(BIN)/python -m omnifleet_shared.schemas
 
-benchmark: $(VENV)/.test ## the fleet's own cost beside a bare Celery task
+benchmark: $(VENV)/.test ## the fleet's own cost beside a bare Celery task, and a batch beside a bare group
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/batch.py
 
 clean:
 	rm -rf $(VENV) .cache demo-output

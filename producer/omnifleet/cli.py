@@ -15,11 +15,13 @@ import typer
 from omnifleet_shared.jobs import AudioFormat, Priority
 
 from .audio_files import format_of, is_video
+from .cli_batch import batch
 from .cli_dead import dead
 from .cli_session import open_session
 from .job_request import JobOptions
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.add_typer(batch, name="batch")
 app.add_typer(dead, name="dead")
 
 JobIdArgument = Annotated[str, typer.Argument(help="Id of the job.")]

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import typer
 from omnifleet_shared.errors import (
+    BatchRunning,
     BrokerUnavailable,
     ForeignURI,
     InvalidJob,
     InvalidSetting,
     JobCancelled,
+    JournalMismatch,
     MediaError,
     OmnifleetError,
     QueueFull,
@@ -35,6 +37,8 @@ EXIT_CODES: dict[type[OmnifleetError], int] = {
     MediaError: 2,
     ForeignURI: 2,
     UnknownJob: 2,
+    BatchRunning: 2,
+    JournalMismatch: 2,
     BrokerUnavailable: 3,
     StorageUnavailable: 3,
     StorageRefused: 3,

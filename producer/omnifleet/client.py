@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from omnifleet_shared.settings import FleetSettings, load_settings
 from omnifleet_shared.storage import Storage, open_storage
@@ -13,6 +13,9 @@ from .calls import Call, Calls, JobMaker
 from .handle import JobHandle
 from .results import AudioResult, JobResult, TextResult
 from .transport import CeleryTransport, Transport
+
+if TYPE_CHECKING:
+    from .batch import Outcome, Request
 
 
 class Client(Calls[JobHandle[TextResult], JobHandle[AudioResult]]):
@@ -48,9 +51,40 @@ class Client(Calls[JobHandle[TextResult], JobHandle[AudioResult]]):
         self._transport = transport or CeleryTransport(self._settings)
         self._closes_transport = transport is None
 
+    def batch(
+        self, jobs: Iterable[Request | Mapping[str, Any]], *, in_flight: int | None = None, in_order: bool = False
+    ) -> Iterator[Outcome]:
+        """Carry out many jobs; gives the outcome of each, as soon as it is there.
+
+        Jobs are pulled from the iterator as others end, never more than `in_flight` ahead of what was given out, and
+        their media are uploaded alongside. A job that fails, or is none, is an outcome with an `error` and leaves the
+        others alone. Redis and storage that go away meanwhile are waited for.
+
+        Args:
+            jobs: calls of `omnifleet.batch.understand`, `generate` and `edit`, which take the same arguments as the
+                methods here, or mappings such as `{"task": "edit.add", "audio": "street.wav", "desc": "rain"}`.
+            in_flight: jobs in the fleet at a time; by default twice what its workers hold, 16 at least.
+            in_order: give the outcomes in the order of the jobs.
+
+        Raises:
+            InvalidJob: `in_flight` below 1.
+            BrokerUnavailable, StorageUnavailable, StorageRefused, InvalidSetting: while iterating, before the first
+                job was sent.
+        """
+        # Not at the top: the requests of a batch are made of this very class.
+        from .batch.fleet import Fleet
+        from .batch.stream import Stream
+
+        return iter(Stream(Fleet.of(self), jobs, in_flight, in_order))
+
     def job(self, job_id: str) -> JobHandle[JobResult]:
         """The handle of a job by its id, from whichever process it was sent. Not looked up before it is used."""
         return self._handle(job_id)
+
+    @property
+    def parts(self) -> tuple[FleetSettings, Storage, Transport]:
+        """What the client is made of."""
+        return self._settings, self._storage, self._transport
 
     def close(self) -> None:
         """Close the connections that this client opened."""

@@ -24,6 +24,7 @@ import soundfile
 from omnifleet_shared import answers
 from omnifleet_shared import results as records
 from omnifleet_shared.callback_records import CallbackDelivery
+from omnifleet_shared.capacity import Capacity
 from omnifleet_shared.errors import (
     AnswerUnreadable,
     DeadlineExceeded,
@@ -40,6 +41,7 @@ from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.state_records import JobState
 from omnifleet_shared.storage import Storage
 from omnifleet_shared.tasks import TextToSound, VideoToSound
+from omnifleet_shared.watching import PollingWatch, Watch
 
 from .async_client import AsyncClient
 from .audio_files import FORMATS
@@ -159,6 +161,14 @@ class FakeFleet:
         finally:
             with self._changed:
                 self._listeners[job_id].remove(told)
+
+    def watch(self) -> Watch:
+        """See `Transport`."""
+        return PollingWatch(self.read)
+
+    def capacity(self) -> Capacity:
+        """See `Transport`. One worker of 16 places."""
+        return Capacity(workers=1, places=16)
 
     def close(self) -> None:
         """See `Transport`."""

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from kombu import pools
 from kombu.exceptions import OperationalError
 from omnifleet_shared.callback_records import CallbackDelivery
+from omnifleet_shared.capacity import Capacity, Workforce
 from omnifleet_shared.celery_app import create_app
 from omnifleet_shared.dead_letters import DeadLetter, Replay
 from omnifleet_shared.errors import BrokerUnavailable, InvalidSetting, OmnifleetError
@@ -18,6 +19,7 @@ from omnifleet_shared.results import Progress
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.state_records import JobState
 from omnifleet_shared.submissions import SUBMISSION, JobStands, Submission, Submissions
+from omnifleet_shared.watching import RedisWatch, Watch
 from redis.exceptions import AuthenticationError, RedisError
 
 SENDERS = 10
@@ -60,6 +62,14 @@ class Transport(Protocol):
     def cancel(self, job_id: str) -> None:
         """Ask for the job to be stopped; without effect once it is final. Raises UnknownJob."""
 
+    def watch(self) -> Watch:
+        """Waits for many jobs at once; it is the caller's to close."""
+        ...
+
+    def capacity(self) -> Capacity:
+        """What the live workers hold at once. Raises BrokerUnavailable."""
+        ...
+
     def close(self) -> None:
         """Let go of connections."""
 
@@ -79,6 +89,7 @@ class CeleryTransport:
         self._settings = settings
         self._submissions = Submissions(settings)
         self._states = JobStates.connect(settings)
+        self._workforce = Workforce.connect(settings)
         self._app: Any = create_app(settings)
         kombu: Any = pools
         # Celery applies its pool limit to every pool of the process; those of the backend around us stay as they are.
@@ -134,8 +145,17 @@ class CeleryTransport:
         if not self._states.read(job_id).status.is_final:
             self._states.request_cancel(job_id)
 
+    def watch(self) -> Watch:
+        """See `Transport`."""
+        return RedisWatch(self._settings)
+
+    def capacity(self) -> Capacity:
+        """See `Transport`."""
+        return self._workforce.capacity()
+
     def close(self) -> None:
         """See `Transport`."""
+        self._workforce.close()
         self._producers.force_close_all()
         self._connections.force_close_all()
         self._app.close()

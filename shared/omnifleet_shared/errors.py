@@ -8,7 +8,10 @@ OmnifleetError
 │   │   ├── TaskNotSupported
 │   │   ├── LanguageNotSupported
 │   │   ├── LicenceRefused
-│   │   └── CallbackRefused
+│   │   ├── CallbackRefused
+│   │   └── InvalidJobList          lines of a batch that are no jobs
+│   ├── BatchRunning                another process works on the batch
+│   ├── JournalMismatch             a batch's journal and what it is to go on with
 │   ├── InvalidMessage              what came over the wire
 │   │   ├── SchemaTooNew
 │   │   └── SignatureInvalid
@@ -110,6 +113,18 @@ class LicenceRefused(InvalidJob):
 
 class CallbackRefused(InvalidJob):
     """The job asks for a callback to a host that is not on the allow list, or from workers that make none."""
+
+
+class InvalidJobList(InvalidJob):
+    """Lines of a job list that are no jobs; `details["lines"]` has the first ones with their errors."""
+
+
+class BatchRunning(PermanentError):
+    """Another process works on the batch's journal."""
+
+
+class JournalMismatch(PermanentError):
+    """The journal is of another job list, or of no batch at all."""
 
 
 class InvalidMessage(PermanentError):

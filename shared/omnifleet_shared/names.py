@@ -63,6 +63,12 @@ FINISHED_KEY = "omnifleet:finished:{queue}:"
 """How many jobs came to an outcome in a minute; the minute, counted from the Unix epoch, stands behind it."""
 FINISHED_LIFETIME = 180
 
+WORKERS_KEY = "omnifleet:workers:{queue}"
+"""Sorted set: `<places> <worker>` of each live worker, by the Unix time at which it counts no more."""
+
+BATCH_KEY = "omnifleet:batch:{journal}"
+"""Lock of whoever works on the batch whose journal is in storage; `journal` is the hash of its URI."""
+
 DEAD_KEY = "omnifleet:dead:{queue}"
 """Hash: jobs that were put aside, by their ids."""
 

@@ -172,3 +172,22 @@ def test_a_consumer_with_a_reason_not_to_ask_is_left_alone(leases: FakeLeases, e
     keeper._check_consumer()
 
     assert ended == []
+
+
+def test_a_worker_says_that_it_is_there_while_it_takes_messages(ended: list[int]) -> None:
+    said: list[int] = []
+    keeper = LeaseKeeper(
+        cast(Leases, FakeLeases()),
+        places=1,
+        stalled=lambda: 0.0,
+        engine_patience=60,
+        poll_patience=60,
+        on_lost=lambda tag: None,
+        announce=lambda: said.append(1),
+    )
+
+    keeper.look()
+    keeper.expect_no_polls()
+    keeper.look()
+
+    assert said == [1]

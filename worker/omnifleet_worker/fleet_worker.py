@@ -7,9 +7,11 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
 
 from omnifleet_shared.attempts import Attempts
 from omnifleet_shared.callbacks import Callbacks
+from omnifleet_shared.capacity import Workforce
 from omnifleet_shared.errors import BrokerUnavailable
 from omnifleet_shared.job_states import JobStates
 from omnifleet_shared.leases import Leases
@@ -36,6 +38,8 @@ class FleetWorker:
     def __init__(self, settings: WorkerSettings) -> None:
         self.settings = settings
         self.states = JobStates.connect(settings)
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
+        self._workforce = Workforce.connect(settings)
         self.keeper = LeaseKeeper(
             Leases.connect(settings),
             places=settings.concurrency,
@@ -43,8 +47,9 @@ class FleetWorker:
             engine_patience=settings.engine_patience,
             poll_patience=settings.poll_patience,
             on_lost=self._abandon,
+            announce=self._announce,
         )
-        self.attempts = Attempts.connect(settings, worker=f"{socket.gethostname()}:{os.getpid()}")
+        self.attempts = Attempts.connect(settings, worker=self._name)
         self._poster = CallbackPoster(Callbacks.connect(settings), settings)
         self._monitor = JobMonitor(self.states, settings.progress_interval)
         self._engine: Engine | None = None
@@ -63,6 +68,8 @@ class FleetWorker:
         self.deliveries = Deliveries(jobs, self._engine, *parts, self.settings)
         self._engine.start()
         self._monitor.start()
+        with suppress(BrokerUnavailable):  # the keeper says it again
+            self._announce()
         self.keeper.start()
         self._poster.start()
         logger.info("the engine runs: %s", limits, extra={"action": "worker_started"})
@@ -91,13 +98,18 @@ class FleetWorker:
             self._engine.stop()
             self.keeper.stop()
             self.deliveries.close()
+            with suppress(BrokerUnavailable):  # it counts no more before long
+                self._workforce.leave(self._name, self.settings.concurrency)
         self._poster.stop()
-        for connection in (self.states, self.attempts, self.keeper.leases):
+        for connection in (self.states, self.attempts, self.keeper.leases, self._workforce):
             connection.close()
         logger.info("the engine has stopped", extra={"action": "worker_stopped"})
 
     def _stalled(self) -> float:
         return 0.0 if self._engine is None else self._engine.stalled_seconds
+
+    def _announce(self) -> None:
+        self._workforce.announce(self._name, self.settings.concurrency)
 
     def _abandon(self, tag: str) -> None:
         self.deliveries.abandon(tag)

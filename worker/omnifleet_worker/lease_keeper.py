@@ -28,6 +28,7 @@ class LeaseKeeper:
         engine_patience: seconds of stalling after which the process is ended.
         poll_patience: seconds without asking for messages, with places free and Redis there, after which it is ended.
         on_lost: told the tag of a lease that went to another worker.
+        announce: says that this worker is there, as often as leases are renewed and while it takes messages.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class LeaseKeeper:
         engine_patience: float,
         poll_patience: float,
         on_lost: Callable[[str], None],
+        announce: Callable[[], None] | None = None,
     ) -> None:
         self.leases = leases
         self.takes = True
@@ -47,6 +49,7 @@ class LeaseKeeper:
         self._poll_patience = poll_patience
         self._polled_at: float | None = None
         self._on_lost = on_lost
+        self._announce = announce
         self._stalled = stalled
         self._engine_patience = engine_patience
         self._held: dict[str, float] = {}
@@ -119,7 +122,9 @@ class LeaseKeeper:
                 logger.warning("a job waits for its lease to end: %s", error, extra={"action": "hand_back_failed"})
 
     def look(self) -> None:
-        """Renew and recover once."""
+        """Renew and recover once, and say that this worker is there."""
+        if self.takes and self._announce is not None:
+            self._announce()
         lost = self.leases.renew(self._worth_renewing())
         for tag in lost:
             logger.warning("a lease was lost to another worker", extra={"action": "lease_lost", "lease": tag})

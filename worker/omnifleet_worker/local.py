@@ -7,11 +7,13 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 
+from omnifleet_shared.capacity import Capacity
 from omnifleet_shared.errors import CallbackRefused, EngineStopped, JobCancelled, JobFailed, OmnifleetError, UnknownJob
 from omnifleet_shared.jobs import Job
 from omnifleet_shared.results import JobResult, JobStatus, Progress
 from omnifleet_shared.state_records import JobState
 from omnifleet_shared.storage import Storage
+from omnifleet_shared.watching import PollingWatch, Watch
 
 from .checkpoint import describe, open_model
 from .engine.engine import Engine
@@ -32,6 +34,7 @@ class LocalTransport:
         runner, limits = open_model(settings)
         self._engine = Engine(runner, limits)
         self._jobs = JobRunner(describe(runner.pipeline, settings.aligner), storage, settings)
+        self._places = settings.concurrency
         self._threads = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="job")
         self._runs: dict[str, tuple[JobRun, Future[JobResult]]] = {}
         self._keys: dict[str, str] = {}
@@ -87,6 +90,14 @@ class LocalTransport:
     def cancel(self, job_id: str) -> None:
         """Stop the job before it starts, or at its next step. Raises UnknownJob."""
         self._find(job_id)[0].cancel()
+
+    def watch(self) -> Watch:
+        """Waits for many jobs at once."""
+        return PollingWatch(self.read)
+
+    def capacity(self) -> Capacity:
+        """This process, and the jobs that it holds at once."""
+        return Capacity(workers=1, places=self._places)
 
     def close(self) -> None:
         """End the engine; jobs that are not done fail with EngineStopped."""
