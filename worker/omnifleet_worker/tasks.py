@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from celery import Celery, Task
@@ -16,14 +17,19 @@ from .fleet_worker import FleetWorker
 def register_tasks(app: Celery, fleet: FleetWorker) -> None:
     """Add omnifleet's tasks to a worker's app."""
 
-    def run(task: Task, /, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def run(task: Task, /, *args: Any, **kwargs: Any) -> str:
         # Any arguments are taken, so that a wrong message fails as InvalidMessage and not as a TypeError.
-        return run_job(task, fleet, kwargs.get("job", args[0] if args else None))
+        return in_short(run_job(task, fleet, kwargs.get("job", args[0] if args else None)))
 
     for name in CELERY_TASKS.values():
-        # The result's head is enough for logs and Flower: further on it holds presigned links.
-        options = {"bind": True, "throws": (OmnifleetError,), "typing": False, "resultrepr_maxsize": 128}
-        app.task(run, name=name, **options)
+        app.task(run, name=name, bind=True, throws=(OmnifleetError,), typing=False)
+
+
+def in_short(result: Mapping[str, Any]) -> str:
+    """A result for Celery's log and Flower: neither what was said in it, nor links that open without a password."""
+    artifact, text = result["artifact"], result["text"]
+    made = f"{len(text)} characters" if artifact is None else f"{artifact['seconds']:.1f} s of {artifact['format']}"
+    return f"{made}, attempt {result['attempts']}"
 
 
 def run_job(task: Task, fleet: FleetWorker, payload: object) -> dict[str, Any]:
