@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from typing import Any, ParamSpec, TypeVar
 
 from omnifleet_shared.errors import OmnifleetError
@@ -35,7 +36,10 @@ class Aside:
     async def run(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Do blocking work on a thread. A caller that is cancelled no longer waits for it; it goes on if it began."""
         self.check_loop()
-        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*args, **kwargs))
+        context = copy_context()  # of a trace, say
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, lambda: context.run(work, *args, **kwargs)
+        )
 
     async def finish(self, work: Coroutine[Any, Any, None]) -> None:
         """See some work through, even where the caller is cancelled meanwhile. What fails in it is let go."""

@@ -6,6 +6,7 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Self
 
+from omnifleet_shared import traces
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.storage import Storage
 
@@ -81,8 +82,9 @@ class AsyncClient(
         await self.close()
 
     async def _carry(self, call: Call) -> AsyncJobHandle[Any]:
-        job, key = await self._aside.run(self._maker.make, call)
-        return self._handle(await self._transport.submit(job, key))
+        with traces.span(call.title, "client"):
+            job, key = await self._aside.run(self._maker.make, call)
+            return self._handle(await self._transport.submit(job, key))
 
     def _handle(self, job_id: str) -> AsyncJobHandle[Any]:
         return AsyncJobHandle(job_id, self._transport, self._storage, self._settings.url_lifetime, self._aside)

@@ -26,6 +26,8 @@ class Call:
     """One call, as it was made: nothing of it is checked yet."""
 
     namespace: Namespace
+    title: str
+    """What operators read of it in traces, such as `generate t2a`."""
     fields: Callable[[], Mapping[str, Any]]
     """Those of the task that are no media. May raise InvalidJob and UnknownTask."""
     options: Mapping[str, Any]
@@ -80,9 +82,9 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             return {**asked(task, question, text), **said}
 
         media_lists = {"audio": audio, "video": video}
-        job: TextJob = self._carry(
-            Call(namespace="understand", fields=fields, media_lists=media_lists, options=options)
-        )
+        title = f"understand {task if task is not None and len(task.split()) == 1 else 'question'}"
+        call = Call(namespace="understand", title=title, fields=fields, media_lists=media_lists, options=options)
+        job: TextJob = self._carry(call)
         return job
 
     def generate(
@@ -121,7 +123,8 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             return {"name": task_name("generate", task), **said}
 
         media = {"ref": ref, "audio": audio, "video": video}
-        job: AudioJob = self._carry(Call(namespace="generate", fields=fields, media=media, options=options))
+        call = Call(namespace="generate", title=f"generate {task}", fields=fields, media=media, options=options)
+        job: AudioJob = self._carry(call)
         return job
 
     def edit(
@@ -152,7 +155,9 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
         def fields() -> Mapping[str, Any]:
             return {"name": task_name("edit", task), "desc": desc, "source": source, "target": target}
 
-        job: AudioJob = self._carry(Call(namespace="edit", fields=fields, media={"audio": audio}, options=options))
+        media = {"audio": audio}
+        call = Call(namespace="edit", title=f"edit {task}", fields=fields, media=media, options=options)
+        job: AudioJob = self._carry(call)
         return job
 
     @abstractmethod

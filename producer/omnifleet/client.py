@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from omnifleet_shared import traces
 from omnifleet_shared.settings import FleetSettings, load_settings
 from omnifleet_shared.storage import Storage, open_storage
 
@@ -100,8 +101,9 @@ class Client(Calls[JobHandle[TextResult], JobHandle[AudioResult]]):
         self.close()
 
     def _carry(self, call: Call) -> JobHandle[Any]:
-        job, key = self._maker.make(call)
-        return self._handle(self._transport.submit(job, key))
+        with traces.span(call.title, "client"):
+            job, key = self._maker.make(call)
+            return self._handle(self._transport.submit(job, key))
 
     def _handle(self, job_id: str) -> JobHandle[Any]:
         return JobHandle(job_id, self._transport, self._storage, self._settings.url_lifetime)

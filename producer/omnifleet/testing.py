@@ -24,7 +24,6 @@ import soundfile
 from omnifleet_shared import answers
 from omnifleet_shared import results as records
 from omnifleet_shared.callback_records import CallbackDelivery
-from omnifleet_shared.capacity import Capacity
 from omnifleet_shared.errors import (
     AnswerUnreadable,
     DeadlineExceeded,
@@ -42,6 +41,7 @@ from omnifleet_shared.state_records import JobState
 from omnifleet_shared.storage import Storage
 from omnifleet_shared.tasks import TextToSound, VideoToSound
 from omnifleet_shared.watching import PollingWatch, Watch
+from omnifleet_shared.workers import Capacity
 
 from .async_client import AsyncClient
 from .audio_files import FORMATS

@@ -6,8 +6,8 @@ from typing import Any, Protocol
 
 from kombu import pools
 from kombu.exceptions import OperationalError
+from omnifleet_shared import traces
 from omnifleet_shared.callback_records import CallbackDelivery
-from omnifleet_shared.capacity import Capacity, Workforce
 from omnifleet_shared.celery_app import create_app
 from omnifleet_shared.dead_letters import DeadLetter, Replay
 from omnifleet_shared.errors import BrokerUnavailable, InvalidSetting, OmnifleetError
@@ -20,6 +20,7 @@ from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.state_records import JobState
 from omnifleet_shared.submissions import SUBMISSION, JobStands, Submission, Submissions
 from omnifleet_shared.watching import RedisWatch, Watch
+from omnifleet_shared.workers import Capacity, Workers
 from redis.exceptions import AuthenticationError, RedisError
 
 SENDERS = 10
@@ -89,7 +90,7 @@ class CeleryTransport:
         self._settings = settings
         self._submissions = Submissions(settings)
         self._states = JobStates.connect(settings)
-        self._workforce = Workforce.connect(settings)
+        self._workers = Workers.connect(settings)
         self._app: Any = create_app(settings)
         kombu: Any = pools
         # Celery applies its pool limit to every pool of the process; those of the backend around us stay as they are.
@@ -151,11 +152,11 @@ class CeleryTransport:
 
     def capacity(self) -> Capacity:
         """See `Transport`."""
-        return self._workforce.capacity()
+        return self._workers.capacity()
 
     def close(self) -> None:
         """See `Transport`."""
-        self._workforce.close()
+        self._workers.close()
         self._producers.force_close_all()
         self._connections.force_close_all()
         self._app.close()
@@ -170,7 +171,8 @@ class CeleryTransport:
             raise _not_sent(error) from error
 
     def _publish(self, job: Job, submission: Submission) -> None:
-        with self._producers.acquire(block=True) as producer:
+        about = {"messaging.system": "redis", "messaging.destination.name": self._settings.queue, "job.id": job.job_id}
+        with traces.span("publish", "producer", attributes=about), self._producers.acquire(block=True) as producer:
             self._app.send_task(
                 CELERY_TASKS[job.namespace],
                 kwargs={"job": job.model_dump(mode="json")},
@@ -182,6 +184,7 @@ class CeleryTransport:
                 add_to_parent=False,
                 argsrepr=f"{job.namespace}.{job.task.name}",
                 kwargsrepr=_shown(job),
+                headers=traces.headers(),
                 **{SUBMISSION: submission},
             )
 

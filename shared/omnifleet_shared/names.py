@@ -48,6 +48,10 @@ LEASES_KEY = "omnifleet:leases:{queue}"
 LEASED_KEY = "omnifleet:leased:{queue}"
 """Hash: those messages by their tags, each after the list that it came from and a line feed."""
 
+POSTPONED_KEY = "omnifleet:postponed:{queue}"
+"""Sorted set: tags of those messages that wait for another attempt, by the Unix time at which their wait is over. Only
+counted: an entry whose time has come means nothing."""
+
 WAKE_KEY = "omnifleet:wake:{queue}"
 """List that idle workers block on; one entry is pushed beside each message."""
 WAKE_CALLS = 256
@@ -63,17 +67,26 @@ FINISHED_KEY = "omnifleet:finished:{queue}:"
 """How many jobs came to an outcome in a minute; the minute, counted from the Unix epoch, stands behind it."""
 FINISHED_LIFETIME = 180
 
-WORKERS_KEY = "omnifleet:workers:{queue}"
-"""Sorted set: `<places> <worker>` of each live worker, by the Unix time at which it counts no more."""
-
 BATCH_KEY = "omnifleet:batch:{journal}"
 """Lock of whoever works on the batch whose journal is in storage; `journal` is the hash of its URI."""
+
+WORKER_RECORDS_KEY = "omnifleet:worker-records:{queue}"
+"""Hash: what each worker process last told of itself, by its name."""
+WORKERS_SEEN_KEY = "omnifleet:worker-records:{queue}:seen"
+"""Sorted set: the same names, by the Unix time at which Redis was told."""
+HEARTBEAT_INTERVAL = 2.0
+"""Seconds between two tellings."""
+WORKER_LIFETIME = 15
+"""Seconds after which a worker that tells nothing is taken to be gone."""
 
 DEAD_KEY = "omnifleet:dead:{queue}"
 """Hash: jobs that were put aside, by their ids."""
 
 INPUT_KEY = "inputs/{shard}/{sha256}"
 """Storage key of uploaded media: its own hash, so that the same bytes are stored once. `shard` is its first byte."""
+
+PROBE_KEY = "probes/{name}"
+"""Storage key of what `omnifleet doctor` writes, reads and deletes."""
 
 RESULT_KEY = "results/{job_id}/{attempt}.{format}"
 """Storage key of what an attempt at a job made; a late twin cannot overwrite another attempt's."""

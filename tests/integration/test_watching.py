@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 import services
 from omnifleet import FleetSettings, MediaEmpty
-from omnifleet_shared.capacity import Capacity, Workforce
 from omnifleet_shared.errors import BrokerUnavailable
 from omnifleet_shared.job_states import JobStates
 from omnifleet_shared.results import JobStatus
@@ -128,35 +127,3 @@ def test_a_redis_that_goes_away_is_said_and_nothing_is_forgotten(redis_url: str)
         assert [job_id for job_id, _ in watch.wait(10)] == ["job-0"]
         watch.close()
     states.close()
-
-
-class TestCapacity:
-    @pytest.fixture
-    def redis(self, redis_url: str) -> Iterator[Redis]:
-        with Redis.from_url(redis_url) as redis:
-            yield redis
-
-    def test_the_places_of_all_workers_are_added_up(self, redis: Redis) -> None:
-        workforce = Workforce(redis, "audio-omni", lease=10)
-        assert workforce.capacity() == Capacity(workers=0, places=0)
-
-        for _ in range(2):
-            workforce.announce("a:1", 16)
-            workforce.announce("b:1", 8)
-
-        assert workforce.capacity() == Capacity(workers=2, places=24)
-
-    def test_a_worker_that_leaves_or_is_silent_counts_no_more(self, redis: Redis) -> None:
-        workforce, silent = Workforce(redis, "audio-omni", lease=10), Workforce(redis, "audio-omni", lease=0.05)
-        silent.announce("a:1", 16)
-        workforce.announce("b:1", 8)
-        workforce.announce("c:1", 4)
-
-        workforce.leave("b:1", 8)
-
-        services.wait_until(lambda: workforce.capacity() == Capacity(workers=1, places=4), 5, "the silent one's end")
-
-    def test_queues_have_workers_of_their_own(self, redis: Redis) -> None:
-        Workforce(redis, "other", lease=10).announce("a:1", 16)
-
-        assert Workforce(redis, "audio-omni", lease=10).capacity().workers == 0

@@ -14,8 +14,8 @@ from omnifleet.batch import flight as flights
 from omnifleet.batch import window as windows
 from omnifleet.batch.window import Window
 from omnifleet.testing import FakeClient, FakeFleet
-from omnifleet_shared.capacity import Capacity
 from omnifleet_shared.jobs import Job
+from omnifleet_shared.workers import Capacity
 
 
 def questions(count: int) -> Iterator[Request]:

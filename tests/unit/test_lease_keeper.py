@@ -158,6 +158,21 @@ def test_a_consumer_that_stops_asking_ends_the_process(leases: FakeLeases, ended
     assert ended == [EXIT_DEAF]
 
 
+def test_a_consumer_that_could_not_ask_has_its_patience_anew(leases: FakeLeases, ended: list[int]) -> None:
+    keeper = keeper_of(leases)
+    keeper.polled()
+    leases.away = True
+    keeper.start()
+    time.sleep(0.1)
+    leases.away = False
+
+    keeper.polled()
+    keeper._check_consumer()
+
+    assert ended == []
+    keeper.stop()
+
+
 @pytest.mark.parametrize("why", ["never asked yet", "all places taken", "being stopped"])
 def test_a_consumer_with_a_reason_not_to_ask_is_left_alone(leases: FakeLeases, ended: list[int], why: str) -> None:
     keeper = keeper_of(leases, places=1)
@@ -172,22 +187,3 @@ def test_a_consumer_with_a_reason_not_to_ask_is_left_alone(leases: FakeLeases, e
     keeper._check_consumer()
 
     assert ended == []
-
-
-def test_a_worker_says_that_it_is_there_while_it_takes_messages(ended: list[int]) -> None:
-    said: list[int] = []
-    keeper = LeaseKeeper(
-        cast(Leases, FakeLeases()),
-        places=1,
-        stalled=lambda: 0.0,
-        engine_patience=60,
-        poll_patience=60,
-        on_lost=lambda tag: None,
-        announce=lambda: said.append(1),
-    )
-
-    keeper.look()
-    keeper.expect_no_polls()
-    keeper.look()
-
-    assert said == [1]

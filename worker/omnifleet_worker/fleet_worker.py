@@ -7,11 +7,9 @@ import os
 import socket
 import threading
 import time
-from contextlib import suppress
 
 from omnifleet_shared.attempts import Attempts
 from omnifleet_shared.callbacks import Callbacks
-from omnifleet_shared.capacity import Workforce
 from omnifleet_shared.errors import BrokerUnavailable
 from omnifleet_shared.job_states import JobStates
 from omnifleet_shared.leases import Leases
@@ -28,6 +26,7 @@ from .jobs.tasks import ModelData
 from .lease_keeper import LeaseKeeper
 from .monitor import JobMonitor
 from .settings import WorkerSettings
+from .telemetry.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +37,6 @@ class FleetWorker:
     def __init__(self, settings: WorkerSettings) -> None:
         self.settings = settings
         self.states = JobStates.connect(settings)
-        self._name = f"{socket.gethostname()}:{os.getpid()}"
-        self._workforce = Workforce.connect(settings)
         self.keeper = LeaseKeeper(
             Leases.connect(settings),
             places=settings.concurrency,
@@ -47,9 +44,10 @@ class FleetWorker:
             engine_patience=settings.engine_patience,
             poll_patience=settings.poll_patience,
             on_lost=self._abandon,
-            announce=self._announce,
         )
-        self.attempts = Attempts.connect(settings, worker=self._name)
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self.attempts = Attempts.connect(settings, worker=self.name)
+        self.telemetry = Telemetry(self.name, settings, self.keeper, self._stalled)
         self._poster = CallbackPoster(Callbacks.connect(settings), settings)
         self._monitor = JobMonitor(self.states, settings.progress_interval)
         self._engine: Engine | None = None
@@ -58,19 +56,20 @@ class FleetWorker:
 
     def start(self) -> None:
         """Load everything and start the engine. Raises PermanentError where the worker can never work."""
-        storage = open_storage(self.settings)
+        self.telemetry.start()
+        storage = self.telemetry.watch(open_storage(self.settings))
         # Redis may well start later than its workers.
         patiently(self.states.check_redis, BrokerUnavailable, self.settings.redis_patience)
         model, runner, limits = self.load()
-        self._engine = Engine(runner, limits)
+        metrics = self.telemetry.metrics
+        self._engine = engine = Engine(runner, limits, observer=metrics.engine)
         jobs = JobRunner(model, storage, self.settings)
-        parts = (self.attempts, self._monitor, self.keeper, self._poster)
-        self.deliveries = Deliveries(jobs, self._engine, *parts, self.settings)
-        self._engine.start()
+        parts = (jobs, engine, self.attempts, self._monitor, self.keeper, self._poster, self.settings)
+        self.deliveries = Deliveries(*parts, metrics.jobs)
+        engine.start()
         self._monitor.start()
-        with suppress(BrokerUnavailable):  # the keeper says it again
-            self._announce()
         self.keeper.start()
+        self.telemetry.loaded(model.card, limits.clips)
         self._poster.start()
         logger.info("the engine runs: %s", limits, extra={"action": "worker_started"})
 
@@ -87,6 +86,7 @@ class FleetWorker:
         grace = 0.0 if at_once or self._draining else self.settings.grace
         self._draining = True
         self.keeper.expect_no_polls()
+        self.telemetry.health.draining()
         extra = {"action": "worker_drains", "grace": grace}
         logger.info("stopping: running jobs have %g s to finish", grace, extra=extra)
         threading.Thread(target=self._hand_back, args=(grace,), name="drain", daemon=True).start()
@@ -98,18 +98,14 @@ class FleetWorker:
             self._engine.stop()
             self.keeper.stop()
             self.deliveries.close()
-            with suppress(BrokerUnavailable):  # it counts no more before long
-                self._workforce.leave(self._name, self.settings.concurrency)
         self._poster.stop()
-        for connection in (self.states, self.attempts, self.keeper.leases, self._workforce):
+        self.telemetry.stop()
+        for connection in (self.states, self.attempts, self.keeper.leases):
             connection.close()
         logger.info("the engine has stopped", extra={"action": "worker_stopped"})
 
     def _stalled(self) -> float:
         return 0.0 if self._engine is None else self._engine.stalled_seconds
-
-    def _announce(self) -> None:
-        self._workforce.announce(self._name, self.settings.concurrency)
 
     def _abandon(self, tag: str) -> None:
         self.deliveries.abandon(tag)

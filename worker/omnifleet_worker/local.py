@@ -7,13 +7,13 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 
-from omnifleet_shared.capacity import Capacity
 from omnifleet_shared.errors import CallbackRefused, EngineStopped, JobCancelled, JobFailed, OmnifleetError, UnknownJob
 from omnifleet_shared.jobs import Job
 from omnifleet_shared.results import JobResult, JobStatus, Progress
 from omnifleet_shared.state_records import JobState
 from omnifleet_shared.storage import Storage
 from omnifleet_shared.watching import PollingWatch, Watch
+from omnifleet_shared.workers import Capacity
 
 from .checkpoint import describe, open_model
 from .engine.engine import Engine

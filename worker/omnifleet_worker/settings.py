@@ -64,5 +64,9 @@ class WorkerSettings(FleetSettings):
     to ten minutes."""
     callback_timeout: Annotated[float, Field(gt=0, le=300)] = 10.0
     """Seconds that a receiver has to answer a callback, all in all."""
+    http_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Port on which the worker shows `/livez`, `/readyz` and `/metrics`; nothing listens by default."""
+    http_host: str = "0.0.0.0"
+    """Address on which it does."""
     log_format: Literal["json", "text"] = "json"
     """One JSON object a line, or plain lines for people."""

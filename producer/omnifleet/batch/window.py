@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from omnifleet_shared.capacity import Capacity
 from omnifleet_shared.errors import BrokerUnavailable, InvalidJob
+from omnifleet_shared.workers import Capacity
 
 FOR_EACH_PLACE = 2
 """Jobs in the fleet for each job that the workers hold: one runs while the next one waits."""

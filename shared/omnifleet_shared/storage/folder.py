@@ -68,6 +68,11 @@ class FolderStorage(Storage):
                 raise MediaNotFound(f"nothing is stored at {uri}", "uri", "Upload the file first")
             return _TypedFile(path.open("rb"))
 
+    def delete(self, uri: str) -> None:
+        path = self._path(uri)
+        with _typed_errors():
+            path.unlink(missing_ok=True)
+
     def url(self, uri: str, lifetime: int) -> str:
         return self.uri(self.key(uri))
 
