@@ -12,8 +12,11 @@ from pathlib import Path
 
 import fleet
 import pytest
+import scripted_fleet
 import services
 from omnifleet import Client, FleetSettings
+
+from chaos.nursery import Nursery
 
 # Set before anything reads it: tests neither see nor touch the settings and credentials of whoever runs them.
 for name in [name for name in os.environ if name.startswith(("OMNIFLEET_", "AWS_"))]:
@@ -121,3 +124,17 @@ def omni(settings: FleetSettings, fleet_worker: fleet.Worker) -> Iterator[Client
     """A client of the running fleet."""
     with Client(settings) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Forks scripted workers."""
+    with Nursery() as started:
+        yield started
+
+
+@pytest.fixture
+def scripted(tmp_path: Path, nursery: Nursery) -> Iterator[scripted_fleet.ScriptedFleet]:
+    """A Redis, a storage and a client of their own; the test starts the workers."""
+    with scripted_fleet.scripted_fleet(tmp_path, nursery) as started:
+        yield started

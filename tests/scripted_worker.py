@@ -1,6 +1,7 @@
 """A real worker process around an engine that does as the job says: take time, hang, or kill the process.
 
-Its answers name the question, and its clips are the tone of their seed.
+Its answers name the question, and its clips are the tone of their seed. With SCRIPTED_LOAD_AWAITS in the environment
+its checkpoint is there once that file is.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from omnifleet_shared.model_card import ModelCard
@@ -68,6 +70,8 @@ class ScriptedWorker(FleetWorker):
     """Loads no checkpoint."""
 
     def load(self) -> tuple[ModelData, ScriptedRunner, int]:
+        while (awaited := os.environ.get("SCRIPTED_LOAD_AWAITS")) and not Path(awaited).exists():
+            time.sleep(0.05)
         card = ModelCard(name="scripted", revision="1", licence="none", languages=("en",))
         prompts = Prompts({"system": {"UNDERSTANDING": "Answer.", "T2A": "Make a sound."}})
         return ModelData(card=card, prompts=prompts, tokenizer=SpeechTokenizer([" "])), ScriptedRunner(), 8

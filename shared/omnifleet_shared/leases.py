@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from redis import Redis
 
-from .names import LEASED_KEY, LEASES_KEY, WAKE_KEY
+from .names import LEASED_KEY, LEASES_KEY, POSTPONED_KEY, WAKE_KEY
 from .redis_client import connect_redis, typed_redis_errors
 from .settings import FleetSettings
 
@@ -46,6 +46,14 @@ for place = 2, #ARGV do
   end
 end
 return lost
+"""
+POSTPONE = """
+local now = redis.call('TIME')
+local over = now[1] + now[2] / 1e6 + ARGV[1]
+if not redis.call('ZSCORE', KEYS[1], ARGV[2]) then return end
+redis.call('ZADD', KEYS[1], 'XX', over, ARGV[2])
+redis.call('ZADD', KEYS[2], over, ARGV[2])
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now[1])
 """
 RELEASE = """
 redis.call('ZREM', KEYS[1], ARGV[1])
@@ -93,10 +101,11 @@ class Leases:
         self._redis = redis
         self._leases = LEASES_KEY.format(queue=queue)
         self._leased = LEASED_KEY.format(queue=queue)
+        self._postponed = POSTPONED_KEY.format(queue=queue)
         self._wake = WAKE_KEY.format(queue=queue)
         self._taken = 0
-        self._take, self._renew, self._release, self._recover = (
-            cast(Any, redis.register_script(script)) for script in (TAKE, RENEW, RELEASE, RECOVER)
+        self._take, self._renew, self._postpone, self._release, self._recover = (
+            cast(Any, redis.register_script(script)) for script in (TAKE, RENEW, POSTPONE, RELEASE, RECOVER)
         )
 
     @classmethod
@@ -135,9 +144,8 @@ class Leases:
 
     def postpone(self, tag: str, seconds: float) -> None:
         """Let the lease end in so many seconds: the message goes back to the queue then, and no worker waits for it."""
-        # RENEW with another length: an entry that is gone is not made anew.
         with typed_redis_errors():
-            self._renew(keys=[self._leases], args=[seconds, tag])
+            self._postpone(keys=[self._leases, self._postponed], args=[seconds, tag])
 
     def recover(self) -> int:
         """Put messages whose lease is over back to the front of their queue, up to 100 of them; gives how many."""

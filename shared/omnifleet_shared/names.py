@@ -44,6 +44,10 @@ LEASES_KEY = "omnifleet:leases:{queue}"
 LEASED_KEY = "omnifleet:leased:{queue}"
 """Hash: those messages by their tags, each after the list that it came from and a line feed."""
 
+POSTPONED_KEY = "omnifleet:postponed:{queue}"
+"""Sorted set: tags of those messages that wait for another attempt, by the Unix time at which their wait is over. Only
+counted: an entry whose time has come means nothing."""
+
 WAKE_KEY = "omnifleet:wake:{queue}"
 """List that idle workers block on; one entry is pushed beside each message."""
 WAKE_CALLS = 256
@@ -58,6 +62,15 @@ UNFINISHED_KEY = "omnifleet:unfinished:{producer}"
 FINISHED_KEY = "omnifleet:finished:{queue}:"
 """How many jobs came to an outcome in a minute; the minute, counted from the Unix epoch, stands behind it."""
 FINISHED_LIFETIME = 180
+
+WORKERS_KEY = "omnifleet:workers:{queue}"
+"""Hash: what each worker process last told of itself, by its name."""
+WORKERS_SEEN_KEY = "omnifleet:workers:{queue}:seen"
+"""Sorted set: the same names, by the Unix time at which Redis was told."""
+HEARTBEAT_INTERVAL = 2.0
+"""Seconds between two tellings."""
+WORKER_LIFETIME = 15
+"""Seconds after which a worker that tells nothing is taken to be gone."""
 
 DEAD_KEY = "omnifleet:dead:{queue}"
 """Hash: jobs that were put aside, by their ids."""

@@ -158,6 +158,21 @@ def test_a_consumer_that_stops_asking_ends_the_process(leases: FakeLeases, ended
     assert ended == [EXIT_DEAF]
 
 
+def test_a_consumer_that_could_not_ask_has_its_patience_anew(leases: FakeLeases, ended: list[int]) -> None:
+    keeper = keeper_of(leases)
+    keeper.polled()
+    leases.away = True
+    keeper.start()
+    time.sleep(0.1)
+    leases.away = False
+
+    keeper.polled()
+    keeper._check_consumer()
+
+    assert ended == []
+    keeper.stop()
+
+
 @pytest.mark.parametrize("why", ["never asked yet", "all places taken", "being stopped"])
 def test_a_consumer_with_a_reason_not_to_ask_is_left_alone(leases: FakeLeases, ended: list[int], why: str) -> None:
     keeper = keeper_of(leases, places=1)

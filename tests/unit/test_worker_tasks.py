@@ -30,6 +30,7 @@ from omnifleet_worker.delivery import LONGEST_BACKOFF, Deliveries, backoff
 from omnifleet_worker.jobs.run import JobRun
 from omnifleet_worker.settings import WorkerSettings
 from omnifleet_worker.tasks import run_job
+from omnifleet_worker.telemetry.metrics import WorkerMetrics
 
 JOB = read_job({"schema_version": 1, "namespace": "understand", "task": {"name": "question", "text": "?"}})
 PAYLOAD = JOB.model_dump(mode="json")
@@ -113,7 +114,8 @@ class Stage:
         self.events: list[str] = []
         self.letters: list[Any] = []
         jobs = SimpleNamespace(run=lambda run: self.work(run))
-        parts = [jobs, None, self.attempts, FakeMonitor(), self.keeper, SETTINGS]
+        self.metrics = WorkerMetrics()
+        parts = [jobs, None, self.attempts, FakeMonitor(), self.keeper, SETTINGS, self.metrics.jobs]
         self.deliveries = Deliveries(*cast(list[Any], parts))
         self.deliveries._dead_letters = cast(Any, SimpleNamespace(put=self.letters.append, close=lambda: None))
 

@@ -8,11 +8,12 @@ from celery import Celery, bootsteps
 from celery.bin.celery import celery as command
 from celery.concurrency.thread import TaskPool
 from celery.exceptions import ImproperlyConfigured
-from celery.signals import setup_logging, worker_shutdown, worker_shutting_down
+from celery.signals import setup_logging, task_postrun, task_prerun, worker_shutdown, worker_shutting_down
 from omnifleet_shared.celery_app import configure
 from omnifleet_shared.settings import load_settings
 
 from .fleet_worker import FleetWorker
+from .log_context import enter_job, leave_job
 from .logs import configure_logging
 from .settings import WorkerSettings
 from .tasks import register_tasks
@@ -57,7 +58,7 @@ def create_worker_app(settings: WorkerSettings, fleet: FleetWorker | None = None
     register_tasks(app, app.fleet)
 
     def log_as_configured(loglevel: int | str = "INFO", **_: object) -> None:
-        configure_logging(loglevel, settings.log_format)
+        configure_logging(loglevel, settings.log_format, app.fleet.name)
 
     def stop_engine(sender: Any, **_: object) -> None:
         # Only after the pool has finished its jobs: they need the engine to end well.
@@ -67,6 +68,15 @@ def create_worker_app(settings: WorkerSettings, fleet: FleetWorker | None = None
     def drain(how: str = "Warm", **_: object) -> None:
         app.fleet.drain(at_once=how != "Warm")
 
+    def note_job(task_id: str = "", **_: object) -> None:
+        # Signals, because Celery itself logs around the task, on the same thread.
+        enter_job(task_id)
+
+    def forget_job(**_: object) -> None:
+        leave_job()
+
+    task_prerun.connect(note_job, weak=False)
+    task_postrun.connect(forget_job, weak=False)
     worker_shutting_down.connect(drain, weak=False)
     setup_logging.connect(log_as_configured, weak=False)
     worker_shutdown.connect(stop_engine, weak=False)

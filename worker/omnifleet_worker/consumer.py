@@ -13,6 +13,8 @@ from omnifleet_shared.errors import BrokerUnavailable, InvalidMessage
 from omnifleet_shared.records import JobId
 from pydantic import TypeAdapter, ValidationError
 
+from .log_context import job_context
+
 logger = logging.getLogger(__name__)
 _JOB_ID: TypeAdapter[str] = TypeAdapter(JobId)
 
@@ -24,11 +26,12 @@ class FleetConsumer(Consumer):
         handle = super().create_task_handler(*args, **kwargs)
 
         def handle_any(message: Message) -> None:
-            try:
-                _check_body(message)
-                handle(message)
-            except Exception as error:  # Celery takes the body's form on trust, and would end the worker
-                self._refuse(message, error)
+            with job_context(_job_id(message)):
+                try:
+                    _check_body(message)
+                    handle(message)
+                except Exception as error:  # Celery takes the body's form on trust, and would end the worker
+                    self._refuse(message, error)
 
         return handle_any
 
@@ -46,6 +49,7 @@ class FleetConsumer(Consumer):
 
     def _refuse(self, message: Message, exc: Exception) -> None:
         job_id = _job_id(message)
+        self.app.fleet.telemetry.metrics.jobs.refused()
         reason = str(exc) or type(exc).__name__
         logger.warning("message refused: %s", reason, extra={"action": "message_refused", "job_id": job_id})
         if job_id is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -31,8 +32,10 @@ from .jobs.patience import patiently
 from .jobs.run import JobRun
 from .jobs.runner import JobRunner
 from .lease_keeper import LeaseKeeper
+from .log_context import enter_stage, note_attempt
 from .monitor import JobMonitor
 from .settings import WorkerSettings
+from .telemetry.metrics import UNREADABLE, JobMetrics, Outcome, outcome_of
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -53,6 +56,7 @@ class _Delivery:
     job_id: str
     tag: str
     attempt: int = 0
+    task: str = UNREADABLE
 
 
 class Deliveries:
@@ -65,6 +69,7 @@ class Deliveries:
         monitor: watches what runs.
         keeper: of the leases.
         settings: patience and limits.
+        metrics: told what becomes of every delivery.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class Deliveries:
         monitor: JobMonitor,
         keeper: LeaseKeeper,
         settings: WorkerSettings,
+        metrics: JobMetrics,
     ) -> None:
         self._jobs = jobs
         self._engine = engine
@@ -82,6 +88,7 @@ class Deliveries:
         self._monitor = monitor
         self._keeper = keeper
         self._settings = settings
+        self._metrics = metrics
         self._dead_letters = DeadLetters.connect(settings)
         self._runs: dict[str, JobRun] = {}
         self._lock = threading.Lock()
@@ -105,9 +112,17 @@ class Deliveries:
         """
         self._keeper.run(tag)
         delivery = _Delivery(job_id, tag)
+        with self._counted(delivery):
+            return self._carry_out(payload, delivery)
+
+    def _carry_out(self, payload: object, delivery: _Delivery) -> dict[str, Any]:
+        job_id, tag = delivery.job_id, delivery.tag
+        enter_stage("begin")
         try:
             job = _read(payload, job_id)
+            delivery.task = f"{job.namespace}.{job.task.name}"
             delivery.attempt = self._begin(job, tag)
+            note_attempt(delivery.attempt)
             result = self._run(job, delivery)
         except TransientError as error:
             self._put_off(delivery, error)
@@ -139,7 +154,31 @@ class Deliveries:
         with self._lock:
             run = self._runs.get(tag)
         if run is not None:
+            extra = {"action": "job_abandoned", "job_id": run.job.job_id, "attempt": run.attempt}
+            logger.warning("another worker has the job: %s", run.job.job_id, extra=extra)
             run.cancel(EngineStopped("the lease was lost"))
+
+    @contextmanager
+    def _counted(self, delivery: _Delivery) -> Iterator[None]:
+        start = time.monotonic()
+
+        def count(outcome: Outcome, error: BaseException | None = None) -> None:
+            self._metrics.ended(delivery.task, outcome, time.monotonic() - start, error)
+
+        try:
+            yield
+        except NotOurs:
+            count("dropped")
+            raise
+        except TriedAgain as error:
+            cause = error.__cause__
+            handed_back = self._handing_back and isinstance(cause, EngineStopped)
+            count("handed_back" if handed_back else "retried", cause)
+            raise
+        except OmnifleetError as error:
+            count(outcome_of(error), error)
+            raise
+        count("succeeded")
 
     def _begin(self, job: Job, tag: str) -> int:
         begun = self._patiently(job.job_id, lambda: self._attempts.begin(job.job_id, tag))
@@ -149,14 +188,19 @@ class Deliveries:
             raise JobCancelled("the job was cancelled before it started")
         if begun.unfinished > self._settings.max_deliveries:
             raise self._quarantine(job, begun)
+        queued = max(0.0, time.time() - job.submitted_at.timestamp())  # clocks of two machines may disagree
+        self._metrics.begun(job.priority, queued, begun.attempt, begun.unfinished)
         return begun.attempt
 
     def _run(self, job: Job, delivery: _Delivery) -> JobResult:
         run = JobRun(job, self._engine, attempt=delivery.attempt)
-        about = {"job_id": job.job_id, "attempt": delivery.attempt, "task": f"{job.namespace}.{job.task.name}"}
+        about = {"job_id": job.job_id, "attempt": delivery.attempt, "task": delivery.task}
         logger.info("job started: %s", job.job_id, extra={"action": "job_started", **about})
-        with self._noted(delivery.tag, run), self._monitor.watching(run):
-            result = self._run_typed(run)
+        try:
+            with self._noted(delivery.tag, run), self._monitor.watching(run):
+                result = self._run_typed(run)
+        finally:
+            self._metrics.spent(run.timings.model_dump())
         spent = result.timings.model_dump()
         logger.info("job done: %s", job.job_id, extra={"action": "job_done", **about, "timings": spent})
         return result
@@ -221,6 +265,7 @@ class Deliveries:
         raise TriedAgain(str(error)) from error
 
     def _record(self, delivery: _Delivery, write: Callable[[], Verdict]) -> None:
+        enter_stage("record")
         try:
             verdict = self._patiently(delivery.job_id, write)
         except BrokerUnavailable as error:

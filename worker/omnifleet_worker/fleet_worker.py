@@ -24,6 +24,7 @@ from .jobs.tasks import ModelData
 from .lease_keeper import LeaseKeeper
 from .monitor import JobMonitor
 from .settings import WorkerSettings
+from .telemetry.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,9 @@ class FleetWorker:
             poll_patience=settings.poll_patience,
             on_lost=self._abandon,
         )
-        self.attempts = Attempts.connect(settings, worker=f"{socket.gethostname()}:{os.getpid()}")
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self.attempts = Attempts.connect(settings, worker=self.name)
+        self.telemetry = Telemetry(self.name, settings, self.keeper, self._stalled)
         self._monitor = JobMonitor(self.states, settings.progress_interval)
         self._engine: Engine | None = None
         self._draining = False
@@ -50,16 +53,20 @@ class FleetWorker:
 
     def start(self) -> None:
         """Load everything and start the engine. Raises PermanentError where the worker can never work."""
-        storage = open_storage(self.settings)
+        self.telemetry.start()
+        storage = self.telemetry.watch(open_storage(self.settings))
         # Redis may well start later than its workers.
         patiently(self.states.check_redis, BrokerUnavailable, self.settings.redis_patience)
         model, runner, places = self.load()
-        self._engine = Engine(runner, max_active=places)
+        metrics = self.telemetry.metrics
+        self._engine = engine = Engine(runner, max_active=places, observer=metrics.engine)
         jobs = JobRunner(model, storage, self.settings)
-        self.deliveries = Deliveries(jobs, self._engine, self.attempts, self._monitor, self.keeper, self.settings)
-        self._engine.start()
+        parts = (jobs, engine, self.attempts, self._monitor, self.keeper, self.settings)
+        self.deliveries = Deliveries(*parts, metrics.jobs)
+        engine.start()
         self._monitor.start()
         self.keeper.start()
+        self.telemetry.loaded(model.card, places)
         logger.info("the engine runs, %d requests at once", places, extra={"action": "worker_started"})
 
     def load(self) -> tuple[ModelData, ModelRunner, int]:
@@ -77,6 +84,7 @@ class FleetWorker:
         grace = 0.0 if at_once or self._draining else self.settings.grace
         self._draining = True
         self.keeper.expect_no_polls()
+        self.telemetry.health.draining()
         extra = {"action": "worker_drains", "grace": grace}
         logger.info("stopping: running jobs have %g s to finish", grace, extra=extra)
         threading.Thread(target=self._hand_back, args=(grace,), name="drain", daemon=True).start()
@@ -88,6 +96,7 @@ class FleetWorker:
             self._engine.stop()
             self.keeper.stop()
             self.deliveries.close()
+        self.telemetry.stop()
         for connection in (self.states, self.attempts, self.keeper.leases):
             connection.close()
         logger.info("the engine has stopped", extra={"action": "worker_stopped"})

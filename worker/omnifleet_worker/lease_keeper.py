@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from omnifleet_shared.errors import BrokerUnavailable
 from omnifleet_shared.leases import Leases
@@ -16,6 +17,17 @@ EXIT_HUNG = 70
 """Exit code of a process whose engine hung (EX_SOFTWARE)."""
 EXIT_DEAF = 71
 """Exit code of a process that has free places and stopped asking for messages."""
+
+
+@dataclass
+class LeaseCounts:
+    """What became of leases since the process started."""
+
+    renewed: int = 0
+    lost: int = 0
+    """Of this process, to another worker."""
+    recovered: int = 0
+    """Of workers that are gone, found by this one."""
 
 
 class LeaseKeeper:
@@ -41,11 +53,14 @@ class LeaseKeeper:
         on_lost: Callable[[str], None],
     ) -> None:
         self.leases = leases
+        self.counts = LeaseCounts()
         self.takes = True
         """Whether messages may be taken."""
         self._places = places
         self._poll_patience = poll_patience
         self._polled_at: float | None = None
+        self._excused_at = 0.0
+        self._answered_at = 0.0
         self._on_lost = on_lost
         self._stalled = stalled
         self._engine_patience = engine_patience
@@ -71,6 +86,30 @@ class LeaseKeeper:
     def batch_jobs(self) -> int:
         """Messages of the batch lane that are held."""
         return len(self._batch.intersection(self._worth_renewing()))
+
+    @property
+    def held_jobs(self) -> int:
+        """Messages that are held."""
+        return len(self._held)
+
+    @property
+    def has_polled(self) -> bool:
+        """Whether messages are being asked for at all: not yet, or no longer, they are not."""
+        return self._polled_at is not None
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long no message has been asked for although places are free; 0 where none is expected to be."""
+        polled_at = self._polled_at
+        return 0.0 if polled_at is None or self._is_full() else time.monotonic() - polled_at
+
+    @property
+    def deaf_seconds(self) -> float:
+        """How long none had been when Redis last answered, the time not counted in which the consumer could not ask."""
+        polled_at = self._polled_at
+        if polled_at is None or self._is_full():
+            return 0.0
+        return max(0.0, self._answered_at - max(polled_at, self._excused_at))
 
     def polled(self) -> None:
         """The consumer asks for messages."""
@@ -120,12 +159,16 @@ class LeaseKeeper:
 
     def look(self) -> None:
         """Renew and recover once."""
-        lost = self.leases.renew(self._worth_renewing())
+        tags = self._worth_renewing()
+        lost = self.leases.renew(tags)
+        self.counts.renewed += len(tags) - len(lost)
+        self.counts.lost += len(lost)
         for tag in lost:
             logger.warning("a lease was lost to another worker", extra={"action": "lease_lost", "lease": tag})
             self.let_go(tag)
             self._on_lost(tag)
         recovered = self.leases.recover()
+        self.counts.recovered += recovered
         if recovered:
             extra = {"action": "leases_recovered", "jobs": recovered}
             logger.warning("%d jobs of workers that are gone are back in the queue", recovered, extra=extra)
@@ -144,6 +187,7 @@ class LeaseKeeper:
                 self._check_consumer()
             except BrokerUnavailable as error:
                 logger.warning("leases are not renewed: %s", error, extra={"action": "leases_unreachable"})
+                self._excuse_consumer()
             except Exception:
                 logger.exception("the lease keeper failed, and goes on", extra={"action": "lease_keeper_failed"})
 
@@ -156,16 +200,21 @@ class LeaseKeeper:
 
     def _check_consumer(self) -> None:
         """Only after Redis has answered: a consumer that waits for it is not deaf."""
-        if self._polled_at is None:
-            return
-        if len(self._held) >= self._places:
-            self.polled()
-            return
-        silent = time.monotonic() - self._polled_at
+        self._answered_at = time.monotonic()
+        if self._is_full():
+            self._excuse_consumer()
+        silent = self.deaf_seconds
         if silent > self._poll_patience:
             extra = {"action": "consumer_deaf", "seconds": silent}
             logger.critical("no message was asked for in %.0f s: the process ends", silent, extra=extra)
             _end_process(EXIT_DEAF)
+
+    def _is_full(self) -> bool:
+        return len(self._held) >= self._places
+
+    def _excuse_consumer(self) -> None:
+        """It could not ask until now, with Redis away or no place free."""
+        self._excused_at = time.monotonic()
 
 
 def _end_process(code: int) -> None:

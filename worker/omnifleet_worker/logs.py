@@ -1,4 +1,4 @@
-"""How a worker logs: one line an event, each with a stable `action`, and the `job_id` where there is one."""
+"""How a worker logs: one line an event, each with a stable `action`, and on each line of a job's life whose it is."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import logging
 
 from pythonjsonlogger.json import JsonFormatter
 
+from .log_context import JobFields
+
 FIELDS = "{asctime}{levelname}{name}{message}"
 
 
-def configure_logging(level: int | str, form: str) -> None:
+def configure_logging(level: int | str, form: str, worker: str) -> None:
     """Send every log line of the process to stderr.
 
     Args:
         level: lowest level that is logged.
         form: `json` or `text`.
+        worker: name of the worker, on every line.
     """
     handler = logging.StreamHandler()
+    handler.addFilter(JobFields(worker))
     if form == "json":
         renamed = {"asctime": "time", "levelname": "level", "name": "logger"}
         handler.setFormatter(JsonFormatter(FIELDS, style="{", rename_fields=renamed))

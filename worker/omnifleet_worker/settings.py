@@ -47,5 +47,9 @@ class WorkerSettings(FleetSettings):
     """Wall time that decoding one file may take."""
     progress_interval: Annotated[float, Field(gt=0)] = 0.25
     """Seconds between two looks at wishes to cancel, and between two reports of progress."""
+    http_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Port on which the worker shows `/livez`, `/readyz` and `/metrics`; nothing listens by default."""
+    http_host: str = "0.0.0.0"
+    """Address on which it does."""
     log_format: Literal["json", "text"] = "json"
     """One JSON object a line, or plain lines for people."""

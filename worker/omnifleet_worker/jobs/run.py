@@ -18,10 +18,19 @@ from omnifleet_shared.results import Progress, Timings
 
 from ..engine.engine import Engine
 from ..engine.request import ChatInputs, DiffusionInputs, Inpainting, Request
+from ..log_context import Stage as LoggedStage
+from ..log_context import in_stage
 from ..models.chat import Chat
 from .steps import StepCount
 
 Stage = Literal["fetched", "decoded", "conditioned", "sampled", "encoded", "stored"]
+LOGGED_AS: dict[Stage, LoggedStage] = {
+    "fetched": "fetch",
+    "decoded": "decode",
+    "encoded": "encode",
+    "stored": "store",
+}
+"""What is done, in log lines, while its time is counted; the engine's two stages are one there, `steps`."""
 MOST_AT_ONCE = 8
 """Requests of one job in the engine; with more, those behind it in the queue would wait for all of a long job."""
 
@@ -89,7 +98,8 @@ class JobRun:
         self.check_wanted()
         start = time.monotonic()
         try:
-            yield
+            with in_stage(LOGGED_AS[name]):
+                yield
         finally:
             self._count(name, time.monotonic() - start)
 
@@ -145,7 +155,7 @@ class JobRun:
         return Request(inputs=inputs, priority=self.job.priority, deadline=deadline)
 
     def _submit_all(self, requests: Sequence[Request]) -> list[Any]:
-        with self._together(requests):
+        with in_stage("steps"), self._together(requests):
             turns = iter(requests)
             running = [self._submit(request) for request in islice(turns, MOST_AT_ONCE)]
             while running:

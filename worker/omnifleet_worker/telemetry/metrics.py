@@ -1,0 +1,156 @@
+"""Metrics of one worker process, in a registry of its own. Recording one costs microseconds."""
+
+from __future__ import annotations
+
+from collections import Counter as Counts
+from collections.abc import Mapping
+from typing import Literal
+
+from omnifleet_shared.errors import JobCancelled, JobQuarantined, OmnifleetError
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+
+from ..engine.observer import Work
+
+Outcome = Literal["succeeded", "failed", "cancelled", "quarantined", "retried", "handed_back", "dropped"]
+"""`retried` and `handed_back` jobs come again; `dropped` ones were another worker's, or had ended before."""
+
+LONG = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
+MIDDLING = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256)
+UNREADABLE = "unreadable"
+"""Task of a message that holds no job."""
+
+
+class JobMetrics:
+    """What becomes of jobs. Safe to use from several threads."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._jobs = Counter(
+            "omnifleet_jobs", "Deliveries of jobs by what became of them.", ["task", "outcome"], registry=registry
+        )
+        self._errors = Counter(
+            "omnifleet_job_errors", "Errors that ended a delivery, retried ones too.", ["error"], registry=registry
+        )
+        self._delivery = Histogram(
+            "omnifleet_job_seconds",
+            "From a delivery's start to its recorded outcome.",
+            ["task"],
+            buckets=LONG,
+            registry=registry,
+        )
+        self._stages = Histogram(
+            "omnifleet_job_stage_seconds",
+            "Time that attempts spent in a stage.",
+            ["stage"],
+            buckets=MIDDLING,
+            registry=registry,
+        )
+        self._waits = Histogram(
+            "omnifleet_job_queue_wait_seconds",
+            "From a job's submission to its first start.",
+            ["priority"],
+            buckets=LONG,
+            registry=registry,
+        )
+        self._redeliveries = Counter(
+            "omnifleet_job_redeliveries", "Starts of jobs whose last worker was lost.", registry=registry
+        )
+        self._refused = Counter("omnifleet_messages_refused", "Messages that could not be read.", registry=registry)
+        self.counts: Counts[Outcome] = Counts()
+        """Deliveries since the process started."""
+
+    def begun(self, priority: str, queued: float, attempt: int, unfinished: int) -> None:
+        """A job starts here, so many seconds after its submission; see `attempts.Beginning`."""
+        if attempt == 1:
+            self._waits.labels(priority).observe(queued)
+        if unfinished > 1:
+            self._redeliveries.inc()
+
+    def ended(self, task: str, outcome: Outcome, seconds: float, error: BaseException | None = None) -> None:
+        """A delivery came to an end."""
+        self.counts[outcome] += 1
+        self._jobs.labels(task, outcome).inc()
+        self._delivery.labels(task).observe(seconds)
+        if error is not None:
+            self._errors.labels(type(error).__name__).inc()
+
+    def spent(self, stages: Mapping[str, float]) -> None:
+        """An attempt spent so many seconds in each stage; those that it did not have are 0."""
+        for stage, seconds in stages.items():
+            if seconds > 0 and stage != "queued":
+                self._stages.labels(stage).observe(seconds)
+
+    def refused(self) -> None:
+        """A message was refused."""
+        self._refused.inc()
+
+
+class EngineMetrics:
+    """The engine's observer; its methods are called by the engine's thread alone."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._calls = Histogram(
+            "omnifleet_engine_call_seconds",
+            "Time of a call of the model: prepare, a diffusion or chat step, finish.",
+            ["work"],
+            buckets=SHORT,
+            registry=registry,
+        )
+        self._batches = Histogram(
+            "omnifleet_engine_batch_requests",
+            "Requests that shared a call of the model.",
+            ["work"],
+            buckets=BATCHES,
+            registry=registry,
+        )
+        self._failures = Counter(
+            "omnifleet_engine_failures", "Calls of the model that raised.", ["work", "error"], registry=registry
+        )
+        # Looked up once: labels() costs as much as the rest.
+        self._by_work: dict[Work, tuple[Histogram, Histogram]] = {
+            work: (self._calls.labels(work), self._batches.labels(work))
+            for work in ("prepare", "diffusion", "chat", "finish")
+        }
+        self.busy_seconds = 0.0
+        """Time that the model worked since the process started."""
+        self.steps = 0
+        self.stepped_requests = 0
+        """Requests in all those steps."""
+
+    def worked(self, work: Work, requests: int, seconds: float) -> None:
+        """See `EngineObserver`."""
+        calls, batches = self._by_work[work]
+        calls.observe(seconds)
+        batches.observe(requests)
+        self.busy_seconds += seconds
+        if work in ("diffusion", "chat"):
+            self.steps += 1
+            self.stepped_requests += requests
+
+    def failed(self, work: Work, requests: int, error: Exception) -> None:
+        """See `EngineObserver`."""
+        self._failures.labels(work, type(error).__name__).inc()
+
+
+class WorkerMetrics:
+    """All metrics of one process, to be scraped from `registry`."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.jobs = JobMetrics(self.registry)
+        self.engine = EngineMetrics(self.registry)
+        self.storage_errors = Counter(
+            "omnifleet_storage_errors",
+            "Calls of the object storage that failed, each try counted.",
+            ["operation", "error"],
+            registry=self.registry,
+        )
+
+
+def outcome_of(error: OmnifleetError) -> Outcome:
+    """What became of a job that ended with this error for good."""
+    if isinstance(error, JobCancelled):
+        return "cancelled"
+    return "quarantined" if isinstance(error, JobQuarantined) else "failed"

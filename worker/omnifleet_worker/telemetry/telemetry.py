@@ -1,0 +1,74 @@
+"""All that a worker shows of itself, put together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from omnifleet_shared.http_pages import PageServer
+from omnifleet_shared.model_card import ModelCard
+from omnifleet_shared.storage import Storage
+from omnifleet_shared.workers import Workers
+
+from ..lease_keeper import LeaseKeeper
+from ..settings import WorkerSettings
+from .collector import WorkerCollector
+from .device import Device
+from .health import Health
+from .heartbeat import Heartbeat
+from .metrics import WorkerMetrics
+from .watched_storage import WatchedStorage
+
+logger = logging.getLogger(__name__)
+
+
+class Telemetry:
+    """Metrics always; heartbeats from `start` on; HTTP pages where the settings name a port.
+
+    Args:
+        name: of the worker.
+        settings: port, patience and places.
+        keeper: of the worker's leases.
+        stalled: seconds since the engine last came to the end of a step.
+    """
+
+    def __init__(self, name: str, settings: WorkerSettings, keeper: LeaseKeeper, stalled: Callable[[], float]) -> None:
+        self.metrics = WorkerMetrics()
+        self.health = Health(keeper, stalled, settings.engine_patience, settings.poll_patience)
+        self._settings = settings
+        self._heartbeat = Heartbeat(
+            name,
+            Workers.connect(settings),
+            settings.concurrency,
+            self.metrics,
+            self.health,
+            keeper,
+            lambda: Device(settings.device),
+        )
+        self.metrics.registry.register(WorkerCollector(self._heartbeat, keeper))
+        self._pages: PageServer | None = None
+
+    def start(self) -> None:
+        """Show what there is, before anything is loaded. Raises InvalidSetting where the port is taken."""
+        if self._settings.http_port is not None:
+            checks = {"/livez": self.health.why_not_alive, "/readyz": self.health.why_not_ready}
+            registry = self.metrics.registry
+            self._pages = PageServer(self._settings.http_host, self._settings.http_port, registry, checks)
+            self._pages.start()
+            logger.info("health and metrics on port %d", self._pages.port, extra={"action": "http_started"})
+        self._heartbeat.start()
+
+    def loaded(self, card: ModelCard, places: int) -> None:
+        """The checkpoint is there, and so many requests share a step of the engine."""
+        self._heartbeat.loaded(card, places)
+        self.health.loaded()
+
+    def watch(self, storage: Storage) -> Storage:
+        """The same storage, with its errors counted."""
+        return WatchedStorage(storage, self.metrics.storage_errors)
+
+    def stop(self) -> None:
+        """Show nothing more."""
+        self._heartbeat.stop()
+        if self._pages is not None:
+            self._pages.stop()

@@ -1,0 +1,59 @@
+"""A storage whose refusals and silences are counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from omnifleet_shared.errors import StorageRefused, StorageUnavailable
+from omnifleet_shared.storage import Storage, StoredObject
+from omnifleet_shared.storage.base import ByteStream
+from prometheus_client import Counter
+
+
+class WatchedStorage(Storage):
+    """Another storage, with its errors counted; what is the caller's fault, such as a wrong URI, is none of them.
+
+    Args:
+        storage: that does the work.
+        errors: labelled by operation and error.
+    """
+
+    def __init__(self, storage: Storage, errors: Counter) -> None:
+        self._storage = storage
+        self._errors = errors
+
+    def uri(self, key: str) -> str:
+        return self._storage.uri(key)
+
+    def key(self, uri: str) -> str:
+        return self._storage.key(uri)
+
+    def stat(self, uri: str) -> StoredObject | None:
+        with self._counted("stat"):
+            return self._storage.stat(uri)
+
+    def put(self, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
+        with self._counted("put"):
+            return self._storage.put(key, source, content_type=content_type)
+
+    def open(self, uri: str) -> ByteStream:
+        with self._counted("get"):
+            return self._storage.open(uri)
+
+    def get(self, uri: str, *, max_bytes: int) -> bytes:
+        with self._counted("get"):
+            return self._storage.get(uri, max_bytes=max_bytes)
+
+    def url(self, uri: str, lifetime: int) -> str:
+        with self._counted("url"):
+            return self._storage.url(uri, lifetime)
+
+    @contextmanager
+    def _counted(self, operation: str) -> Iterator[None]:
+        try:
+            yield
+        except (StorageUnavailable, StorageRefused) as error:
+            self._errors.labels(operation, type(error).__name__).inc()
+            raise
