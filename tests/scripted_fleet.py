@@ -44,12 +44,12 @@ class ScriptedFleet:
             "OMNIFLEET_RETRY_BACKOFF": "0.2",
         }
 
-    def start(self, *, ready: bool = True, **more: str) -> ScriptedWorker:
-        """A worker with HTTP pages, ready unless told otherwise; gone after the test."""
+    def start(self, *arguments: str, ready: bool = True, **more: str) -> ScriptedWorker:
+        """A worker with HTTP pages, ready unless told otherwise; gone after the test. Arguments are for Celery."""
         number, port = len(self.workers), services.free_port()
         log = self.folder / f"worker-{number}.log"
         environment = self.environment | {"OMNIFLEET_HTTP_PORT": str(port)} | more
-        pid = self.nursery.fork(environment, log, f"--hostname=scripted-{number}@%h")
+        pid = self.nursery.fork(environment, log, f"--hostname=scripted-{number}@%h", *arguments)
         worker = ScriptedWorker(pid, log, port)
         self.workers.append(worker)
         if ready:

@@ -16,11 +16,13 @@ from omnifleet_shared.jobs import AudioFormat, Priority
 
 from .audio_files import format_of, is_video
 from .cli_dead import dead
+from .cli_operate import add_commands
 from .cli_session import open_session
 from .job_request import JobOptions
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(dead, name="dead")
+add_commands(app)
 
 JobIdArgument = Annotated[str, typer.Argument(help="Id of the job.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write; its suffix decides the format.")]

@@ -42,5 +42,8 @@ class MemoryStorage(Storage):
             raise MediaNotFound(f"nothing is stored at {uri}", "uri", "Upload the file first")
         return io.BytesIO(data[start:])
 
+    def delete(self, uri: str) -> None:
+        self.objects.pop(self.key(uri), None)
+
     def url(self, uri: str, lifetime: int) -> str:
         return f"https://memory.invalid/{self.key(uri)}?expires={lifetime}"

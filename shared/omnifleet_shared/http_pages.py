@@ -27,15 +27,22 @@ class PageServer:
         port: of TCP; 0 takes any that is free.
         registry: whose metrics are shown.
         checks: by path. A page is `ok` with status 200, or the check's reason with status 503.
+        field: what the error names, where it cannot listen.
 
     Raises:
         InvalidSetting: it cannot listen there.
     """
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry, checks: Mapping[str, Check]) -> None:
+    def __init__(
+        self, host: str, port: int, registry: CollectorRegistry, checks: Mapping[str, Check], field: str
+    ) -> None:
         self._checks = dict(checks)
         self._metrics: Any = make_wsgi_app(registry)
-        self._server = _listen(host, port, self._answer)
+        try:
+            self._server = _listen(host, port, self._answer)
+        except OSError as error:
+            problem = f"nothing can listen on {host} port {port}: {error}"
+            raise InvalidSetting(problem, field, "Choose a free port of this machine") from error
         self._thread = threading.Thread(target=self._server.serve_forever, name="http-pages", daemon=True)
 
     @property
@@ -74,13 +81,9 @@ class _QuietHandler(WSGIRequestHandler):
 
 
 def _listen(host: str, port: int, application: Any) -> Any:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        server = type("_Server", (ThreadingWSGIServer,), {"address_family": family})
-        return make_server(host, port, application, server, _QuietHandler)
-    except OSError as error:
-        problem = f"nothing can listen on {host} port {port}: {error}"
-        raise InvalidSetting(problem, "OMNIFLEET_HTTP_PORT", "Choose a free port of this machine") from error
+    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+    server = type("_Server", (ThreadingWSGIServer,), {"address_family": family})
+    return make_server(host, port, application, server, _QuietHandler)
 
 
 def _page(start_response: Any, status: str, text: str) -> Iterable[bytes]:

@@ -63,9 +63,9 @@ FINISHED_KEY = "omnifleet:finished:{queue}:"
 """How many jobs came to an outcome in a minute; the minute, counted from the Unix epoch, stands behind it."""
 FINISHED_LIFETIME = 180
 
-WORKERS_KEY = "omnifleet:workers:{queue}"
+WORKER_RECORDS_KEY = "omnifleet:worker-records:{queue}"
 """Hash: what each worker process last told of itself, by its name."""
-WORKERS_SEEN_KEY = "omnifleet:workers:{queue}:seen"
+WORKERS_SEEN_KEY = "omnifleet:worker-records:{queue}:seen"
 """Sorted set: the same names, by the Unix time at which Redis was told."""
 HEARTBEAT_INTERVAL = 2.0
 """Seconds between two tellings."""
@@ -77,6 +77,9 @@ DEAD_KEY = "omnifleet:dead:{queue}"
 
 INPUT_KEY = "inputs/{shard}/{sha256}"
 """Storage key of uploaded media: its own hash, so that the same bytes are stored once. `shard` is its first byte."""
+
+PROBE_KEY = "probes/{name}"
+"""Storage key of what `omnifleet doctor` writes, reads and deletes."""
 
 RESULT_KEY = "results/{job_id}/{attempt}.{format}"
 """Storage key of what an attempt at a job made; a late twin cannot overwrite another attempt's."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import AwareDatetime, ConfigDict, Field, ValidationError
 from redis import Redis
 
-from .names import WORKER_LIFETIME, WORKERS_KEY, WORKERS_SEEN_KEY
+from .names import WORKER_LIFETIME, WORKER_RECORDS_KEY, WORKERS_SEEN_KEY
 from .records import Record
 from .redis_client import connect_redis, typed_redis_errors
 from .settings import FleetSettings
@@ -128,7 +128,7 @@ class Workers:
 
     def __init__(self, redis: Redis, queue: str) -> None:
         self._redis = redis
-        self._keys = [WORKERS_KEY.format(queue=queue), WORKERS_SEEN_KEY.format(queue=queue)]
+        self._keys = [WORKER_RECORDS_KEY.format(queue=queue), WORKERS_SEEN_KEY.format(queue=queue)]
         self._beat, self._read = (cast(Any, redis.register_script(script)) for script in (BEAT, READ))
 
     @classmethod

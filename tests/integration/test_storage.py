@@ -110,6 +110,18 @@ class TestObjects:
 
         assert storage.get(uri, max_bytes=100) == b"second"
 
+    def test_what_was_deleted_is_gone_and_may_be_deleted_again(self, storage: Storage) -> None:
+        uri = storage.put("a", io.BytesIO(TONE), content_type=WAV).uri
+
+        storage.delete(uri)
+        storage.delete(uri)
+
+        assert storage.stat(uri) is None
+
+    def test_nothing_outside_is_deleted(self, storage: Storage) -> None:
+        with pytest.raises(ForeignURI):
+            storage.delete("s3://elsewhere/a")
+
     def test_open_streams_in_pieces(self, storage: Storage) -> None:
         uri = put(storage, "results/j1.wav")
 

@@ -59,6 +59,14 @@ class Storage(ABC):
         """A stream of the object's bytes from `start` on, which lies inside it. Raises ForeignURI, MediaNotFound."""
 
     @abstractmethod
+    def delete(self, uri: str) -> None:
+        """Remove the object, if it is there. Raises ForeignURI."""
+
+    def clock(self) -> float | None:
+        """The Unix time that the storage's own clock shows, to the second; None where it has none."""
+        return None
+
+    @abstractmethod
     def url(self, uri: str, lifetime: int) -> str:
         """A link to the object that needs no credentials for `lifetime` seconds. Raises ForeignURI."""
 

@@ -70,6 +70,11 @@ class FolderStorage(Storage):
             file.seek(start)
             return _TypedFile(file)
 
+    def delete(self, uri: str) -> None:
+        path = self._path(uri)
+        with _typed_errors():
+            path.unlink(missing_ok=True)
+
     def url(self, uri: str, lifetime: int) -> str:
         return self.uri(self.key(uri))
 

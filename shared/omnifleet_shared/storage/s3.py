@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from typing import Any, BinaryIO, Self
 from urllib.parse import unquote, urlsplit
 
@@ -78,6 +79,20 @@ class S3Storage(Storage):
         with _typed_errors(uri):
             body = self._client.get_object(Bucket=self.bucket, Key=self.prefix + key, **part)["Body"]
             return _TypedStream(body)
+
+    def delete(self, uri: str) -> None:
+        key = self.key(uri)
+        with _typed_errors():
+            self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
+
+    def clock(self) -> float | None:
+        with _typed_errors():
+            try:
+                answer = self._client.head_bucket(Bucket=self.bucket)
+            except ClientError as error:  # a refusal shows the time as well
+                answer = error.response
+        said = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+        return None if said is None else parsedate_to_datetime(said).timestamp()
 
     def url(self, uri: str, lifetime: int) -> str:
         params = {"Bucket": self.bucket, "Key": self.prefix + self.key(uri)}

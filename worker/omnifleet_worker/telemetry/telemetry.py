@@ -52,8 +52,8 @@ class Telemetry:
         """Show what there is, before anything is loaded. Raises InvalidSetting where the port is taken."""
         if self._settings.http_port is not None:
             checks = {"/livez": self.health.why_not_alive, "/readyz": self.health.why_not_ready}
-            registry = self.metrics.registry
-            self._pages = PageServer(self._settings.http_host, self._settings.http_port, registry, checks)
+            host, port = self._settings.http_host, self._settings.http_port
+            self._pages = PageServer(host, port, self.metrics.registry, checks, "OMNIFLEET_HTTP_PORT")
             self._pages.start()
             logger.info("health and metrics on port %d", self._pages.port, extra={"action": "http_started"})
         self._heartbeat.start()

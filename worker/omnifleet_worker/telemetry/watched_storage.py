@@ -46,6 +46,13 @@ class WatchedStorage(Storage):
         with self._counted("get"):
             return self._storage.get(uri, max_bytes=max_bytes)
 
+    def delete(self, uri: str) -> None:
+        with self._counted("delete"):
+            self._storage.delete(uri)
+
+    def clock(self) -> float | None:
+        return self._storage.clock()
+
     def url(self, uri: str, lifetime: int) -> str:
         with self._counted("url"):
             return self._storage.url(uri, lifetime)
