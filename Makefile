@@ -13,7 +13,7 @@ demo: $(VENV)/.demo ## one job of every namespace through a real fleet on this m
 test: $(VENV)/.test ## all tests, against a real Redis and a real S3 API
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-test-images: $(VENV)/.test ## builds the images and runs the fleet from them; needs Docker or podman, and minutes
+test-images: $(VENV)/.images ## builds the images and runs the fleet from them; needs Docker or podman, and minutes
 	$(BIN)/python -m pytest tests/images $(PYTEST_ARGS)
 
 chaos: $(VENV)/.test ## workers killed, Redis restarted, storage away: no job may be lost, wrong or done twice
@@ -37,7 +37,7 @@ benchmark: $(VENV)/.test ## the fleet's own cost beside a bare Celery task
 # PROFILE=cpu: one worker with a tiny checkpoint. PROFILE=gpu: one worker for each of GPUS, with the real one.
 PROFILE ?= cpu
 GPUS ?= $(shell nvidia-smi --list-gpus 2>/dev/null | wc -l)
-COMPOSE ?= $(shell command -v docker >/dev/null && echo docker compose || echo podman-compose)
+COMPOSE ?= $(shell docker info >/dev/null 2>&1 && echo docker compose || echo podman-compose)
 PROFILES = --profile $(PROFILE) $(if $(filter gpu,$(PROFILE)),$(foreach gpu,1 2 3 4 5 6 7,$(shell test $(gpu) -lt $(GPUS) && echo --profile gpu-$(gpu))))
 # Podman's own format has no health checks.
 up down: export BUILDAH_FORMAT = docker
@@ -52,8 +52,8 @@ docker/.env: docker/.env.example docker/create-env
 	test -e $@ || (umask 077 && docker/create-env >$@)
 
 locks: $(VENV)/.test ## the libraries of the images, after a change of dependencies
-	$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 --python-platform linux pyproject.toml -o docker/producer.lock
-	$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 --python-platform linux pyproject.toml --extra worker -o docker/worker.lock
+	$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 --python-platform linux pyproject.toml --extra flower --extra otel -o docker/producer.lock
+	$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 --python-platform linux pyproject.toml --extra worker --extra otel -o docker/worker.lock
 
 clean:
 	rm -rf $(VENV) .cache demo-output

@@ -14,7 +14,7 @@ from manifests import ROOT, Overlay, containers, pod
 from omnifleet_shared.names import BROKER_PRIORITY, MODEL
 from omnifleet_worker.settings import WorkerSettings
 
-STANDARD_VARIABLES = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "HOME", "REDISCLI_AUTH"}
+STANDARD_VARIABLES = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "FLOWER_BASIC_AUTH", "HOME", "REDISCLI_AUTH"}
 OF_THE_SERVERS = {"REDIS_PASSWORD", "MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD", "MINIO_BROWSER", "MINIO_ENDPOINT"}
 RESTRICTED_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected"}
 AFTER_GRACE = 30
@@ -61,7 +61,9 @@ class TestRights:
             assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
             assert spec["automountServiceAccountToken"] is False, name
             assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys(), name
-            assert {kind for volume in spec.get("volumes", []) for kind in volume} - {"name"} <= RESTRICTED_VOLUMES, name
+            assert {kind for volume in spec.get("volumes", []) for kind in volume} - {"name"} <= RESTRICTED_VOLUMES, (
+                name
+            )
 
     def test_no_container_writes_its_root_or_gains_rights(self, overlay: Overlay) -> None:
         for name, container in all_containers(overlay):
