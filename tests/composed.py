@@ -32,9 +32,10 @@ class Engine:
         return Path(self.path).name == "podman"
 
     @property
-    def answers(self) -> bool:
-        """Whether there is more than its command line."""
-        return subprocess.run([self.path, "info"], capture_output=True, check=False).returncode == 0
+    def trouble(self) -> str | None:
+        """Why it does not answer: its command line may be there alone."""
+        result = subprocess.run([self.path, "info"], capture_output=True, text=True, check=False)
+        return result.stderr[-500:] if result.returncode else None
 
     def __call__(self, *arguments: str, check: bool = True) -> str:
         """Run a command of it; what it printed."""

@@ -21,11 +21,11 @@ TAG = "test"
 
 @pytest.fixture(scope="session")
 def engine() -> Engine:
-    for path in filter(None, map(shutil.which, ("docker", "podman"))):
-        if Engine(path).answers:
-            return Engine(path)
-    problem = "neither Docker nor podman answers"
-    return pytest.fail(problem) if os.environ.get("CI") else pytest.skip(problem)
+    engines = [Engine(path) for path in map(shutil.which, ("docker", "podman")) if path]
+    for engine in engines:
+        if engine.trouble is None:
+            return engine
+    return pytest.fail(f"neither Docker nor podman answers: {[engine.trouble for engine in engines]}")
 
 
 @pytest.fixture(scope="session")
