@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import pytest
 import redis as redis_py
 from omnifleet_shared.errors import OmnifleetError
 from omnifleet_shared.job_states import JobStates
@@ -33,6 +34,13 @@ def wait_until(ready: Callable[[], bool], seconds: float = 30, what: str = "the 
         if time.monotonic() > until:
             raise TimeoutError(f"{what} did not come true within {seconds} s")
         time.sleep(0.05)
+
+
+def missing(what: str, remedy: str) -> NoReturn:
+    """A test that cannot run without it fails in CI, and is skipped at a desk."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what} is not installed: {remedy}")
+    pytest.skip(f"{what} is not installed: {remedy}")
 
 
 @contextmanager

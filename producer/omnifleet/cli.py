@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 from omnifleet_shared.jobs import AudioFormat, Priority
+from omnifleet_shared.traces import export_traces
 
 from .audio_files import format_of, is_video
 from .cli_dead import dead
@@ -225,4 +226,5 @@ def _format(asked: AudioFormat | None, output: Path | None) -> AudioFormat | Non
 
 def main() -> None:
     """Entry point of `omnifleet`."""
+    export_traces("omnifleet")
     app()

@@ -16,7 +16,7 @@ MARKS = {"ok": "✓", "note": "!", "fault": "✗"}
 
 def add_commands(app: typer.Typer) -> None:
     """Add them to the command line."""
-    for command in (top, doctor, exporter):
+    for command in (top, doctor, exporter, flower):
         app.command()(command)
 
 
@@ -65,3 +65,14 @@ def exporter(
 
     with exit_codes(Printer(as_json=False)):
         serve(load_settings(FleetSettings), host, port)
+
+
+def flower(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where to open it.")] = 5555,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",
+) -> None:
+    """Open Flower on the fleet; FLOWER_BASIC_AUTH=name:password says who may look."""
+    from .flower_command import run_flower
+
+    with exit_codes(Printer(as_json=False)):
+        run_flower(load_settings(FleetSettings), host, port)

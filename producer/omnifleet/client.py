@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack
 
+from omnifleet_shared import traces
 from omnifleet_shared.settings import FleetSettings, load_settings
 from omnifleet_shared.storage import Storage, open_storage
 from omnifleet_shared.tasks import Namespace, task_name
@@ -181,14 +182,17 @@ class Client:
         media_lists: Mapping[str, MediaSource | Sequence[MediaSource] | None],
         options: Mapping[str, Any],
     ) -> str:
-        with Uploads(self._storage, self._settings.max_input_bytes) as uploads:
+        with (
+            traces.span(f"{namespace} {fields['name']}", "client"),
+            Uploads(self._storage, self._settings.max_input_bytes) as uploads,
+        ):
             ones = {name: uploads.describe(source, name) for name, source in media.items() if source is not None}
             many = {name: uploads.describe_all(some, name) for name, some in media_lists.items() if some is not None}
             job = build_job(namespace, {**fields, **ones, **many}, options)
             key = idempotency_key(job, options)
             # Only now: a request that is refused has uploaded nothing.
             uploads.send()
-        return self._transport.submit(job, key)
+            return self._transport.submit(job, key)
 
     def _handle(self, job_id: str) -> JobHandle[Any]:
         return JobHandle(job_id, self._transport, self._storage, self._settings.url_lifetime)

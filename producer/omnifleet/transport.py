@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from kombu import pools
 from kombu.exceptions import OperationalError
+from omnifleet_shared import traces
 from omnifleet_shared.celery_app import create_app
 from omnifleet_shared.dead_letters import DeadLetter, Replay
 from omnifleet_shared.errors import BrokerUnavailable, InvalidSetting, OmnifleetError
@@ -134,7 +135,8 @@ class CeleryTransport:
             raise _not_sent(error) from error
 
     def _publish(self, job: Job, submission: Submission) -> None:
-        with self._producers.acquire(block=True) as producer:
+        about = {"messaging.system": "redis", "messaging.destination.name": self._settings.queue, "job.id": job.job_id}
+        with traces.span("publish", "producer", attributes=about), self._producers.acquire(block=True) as producer:
             self._app.send_task(
                 CELERY_TASKS[job.namespace],
                 kwargs={"job": job.model_dump(mode="json")},
@@ -146,6 +148,7 @@ class CeleryTransport:
                 add_to_parent=False,
                 argsrepr=f"{job.namespace}.{job.task.name}",
                 kwargsrepr=_shown(job),
+                headers=traces.headers(),
                 **{SUBMISSION: submission},
             )
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from celery import Celery, bootsteps
+from celery.app import utils as app_utils
 from celery.bin.celery import celery as command
 from celery.concurrency.thread import TaskPool
 from celery.exceptions import ImproperlyConfigured
@@ -17,6 +19,10 @@ from .log_context import enter_job, leave_job
 from .logs import configure_logging
 from .settings import WorkerSettings
 from .tasks import register_tasks
+
+# `celery inspect` and Flower show the configuration with secrets masked; these two URLs, which Celery passes over, hold
+# the password of Redis.
+app_utils.HIDDEN_SETTINGS = re.compile(f"{app_utils.HIDDEN_SETTINGS.pattern}|BROKER_(READ|WRITE)_URL", re.IGNORECASE)
 
 
 class WorkerApp(Celery):

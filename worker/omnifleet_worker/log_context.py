@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
+
+from omnifleet_shared import traces
 
 Stage = Literal["receive", "begin", "fetch", "decode", "steps", "encode", "store", "record"]
 
@@ -58,12 +60,13 @@ def enter_stage(stage: Stage) -> None:
 
 
 @contextmanager
-def in_stage(stage: Stage) -> Iterator[None]:
-    """What is done for the job during the block."""
+def in_stage(stage: Stage) -> Iterator[Any]:
+    """What is done for the job during the block, for its log lines and its trace; gives the span, if there is one."""
     before = _current.get()
     enter_stage(stage)
     try:
-        yield
+        with traces.span(stage) as span:
+            yield span
     finally:
         _current.set(before)
 

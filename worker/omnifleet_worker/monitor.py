@@ -59,7 +59,7 @@ class JobMonitor:
             runs = {run.job.job_id: run for run in self._runs}
         if not runs:
             return
-        self._states.write_progress({job_id: run.progress() for job_id, run in runs.items()})
+        self._states.write_progress({job_id: run.report() for job_id, run in runs.items()})
         for job_id in self._states.cancelled(list(runs)):
             runs[job_id].cancel()
 

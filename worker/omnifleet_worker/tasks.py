@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from datetime import datetime
 from typing import Any
 
 from celery import Celery, Task
 from celery.exceptions import Ignore, Reject
+from omnifleet_shared import traces
 from omnifleet_shared.errors import OmnifleetError
 from omnifleet_shared.names import CELERY_TASKS
 
@@ -16,14 +20,37 @@ from .fleet_worker import FleetWorker
 def register_tasks(app: Celery, fleet: FleetWorker) -> None:
     """Add omnifleet's tasks to a worker's app."""
 
-    def run(task: Task, /, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def run(task: Task, /, *args: Any, **kwargs: Any) -> str:
         # Any arguments are taken, so that a wrong message fails as InvalidMessage and not as a TypeError.
-        return run_job(task, fleet, kwargs.get("job", args[0] if args else None))
+        payload = kwargs.get("job", args[0] if args else None)
+        with traced(task, payload):
+            return in_short(run_job(task, fleet, payload))
 
     for name in CELERY_TASKS.values():
-        # The result's head is enough for logs and Flower: further on it holds presigned links.
-        options = {"bind": True, "throws": (OmnifleetError,), "typing": False, "resultrepr_maxsize": 128}
-        app.task(run, name=name, **options)
+        app.task(run, name=name, bind=True, throws=(OmnifleetError,), typing=False)
+
+
+def traced(task: Task, payload: object) -> AbstractContextManager[Any]:
+    """The span of a delivery, and before it that of the wait in the queue, where the message names a trace."""
+    carried = {name: value for name in traces.HEADERS if isinstance(value := getattr(task.request, name, None), str)}
+    if carried and (since := _submitted_at(payload)) is not None:
+        traces.waited("queue", since, carried)
+    return traces.span("process", "consumer", parent=carried, attributes={"job.id": str(task.request.id)})
+
+
+def _submitted_at(payload: object) -> float | None:
+    said = payload.get("submitted_at") if isinstance(payload, Mapping) else None
+    try:
+        return datetime.fromisoformat(said).timestamp() if isinstance(said, str) else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def in_short(result: Mapping[str, Any]) -> str:
+    """A result for Celery's log and Flower: neither what was said in it, nor links that open without a password."""
+    artifact, text = result["artifact"], result["text"]
+    made = f"{len(text)} characters" if artifact is None else f"{artifact['seconds']:.1f} s of {artifact['format']}"
+    return f"{made}, attempt {result['attempts']}"
 
 
 def run_job(task: Task, fleet: FleetWorker, payload: object) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
+from omnifleet_shared import traces
 from omnifleet_shared.errors import DeadlineExceeded, JobCancelled, OmnifleetError
 from omnifleet_shared.jobs import Job, UnderstandJob
 from omnifleet_shared.results import Progress, Timings
@@ -62,6 +63,8 @@ class JobRun:
         self._requests: Sequence[Request] = ()
         self._steps = StepCount()
         self._cancelled: OmnifleetError | None = None
+        self._span: Any = None
+        self._told_step = 0
         queued = (datetime.now(UTC) - job.submitted_at).total_seconds()
         self._spent: dict[str, float] = {"queued": max(0.0, queued)}  # clocks of two machines may disagree
 
@@ -79,6 +82,14 @@ class JobRun:
     def progress(self) -> Progress:
         """Steps of all clips, or tokens of the answer, of those that are planned; zeros before. It only grows."""
         return self._steps.progress()
+
+    def report(self) -> Progress:
+        """The same, told to the trace where there is news."""
+        progress = self.progress()
+        if progress.step != self._told_step:
+            self._told_step = progress.step
+            traces.happened(self._span, "progress", step=progress.step, steps=progress.steps)
+        return progress
 
     def plan(self, clips: int) -> None:
         """Say how many clips there will be in all, where they are not sampled at once."""
@@ -155,7 +166,7 @@ class JobRun:
         return Request(inputs=inputs, priority=self.job.priority, deadline=deadline)
 
     def _submit_all(self, requests: Sequence[Request]) -> list[Any]:
-        with in_stage("steps"), self._together(requests):
+        with in_stage("steps") as span, self._told_to(span), self._together(requests):
             turns = iter(requests)
             running = [self._submit(request) for request in islice(turns, MOST_AT_ONCE)]
             while running:
@@ -170,6 +181,14 @@ class JobRun:
     def _submit(self, request: Request) -> Future[Any]:
         self.check_wanted()
         return self._engine.submit(request).outcome
+
+    @contextmanager
+    def _told_to(self, span: Any) -> Iterator[None]:
+        self._span = span
+        try:
+            yield
+        finally:
+            self._span = None
 
     @contextmanager
     def _together(self, requests: Sequence[Request]) -> Iterator[None]:
@@ -188,6 +207,8 @@ class JobRun:
     def _count_requests(self, requests: Sequence[Request]) -> None:
         now, submitted = time.monotonic(), min(one.submitted_at for one in requests)
         started = min((one.started_at for one in requests if one.started_at is not None), default=now)
+        if any(one.started_at is not None for one in requests):
+            traces.happened(self._span, "first step", now - started)
         self._count("conditioned", started - submitted)
         self._count("sampled", now - started)
 

@@ -29,7 +29,7 @@ class WorkerCollector(Collector):
         yield from _leases(self._keeper)
         yield from _worker(record)
         if record.gpu is not None:
-            yield from _gpu(record.gpu)
+            yield from gpu_metrics(record.gpu)
 
 
 def _leases(keeper: LeaseKeeper) -> Iterator[Metric]:
@@ -55,7 +55,8 @@ def _worker(record: WorkerRecord) -> Iterator[Metric]:
     yield GaugeMetricFamily("omnifleet_engine_busy_ratio", "Share of time that the engine worked.", value=record.busy)
 
 
-def _gpu(gpu: GpuRecord) -> Iterator[Metric]:
+def gpu_metrics(gpu: GpuRecord) -> Iterator[Metric]:
+    """Of a worker that has a GPU."""
     used = "Memory of the GPU that is taken, by all processes."
     yield GaugeMetricFamily("omnifleet_gpu_memory_used_bytes", used, value=gpu.memory_used)
     yield GaugeMetricFamily("omnifleet_gpu_memory_total_bytes", "Memory of the GPU.", value=gpu.memory_total)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from omnifleet_shared.http_pages import PageServer
 from omnifleet_shared.model_card import ModelCard
 from omnifleet_shared.storage import Storage
+from omnifleet_shared.traces import export_traces
 from omnifleet_shared.workers import Workers
 
 from ..lease_keeper import LeaseKeeper
@@ -35,6 +36,7 @@ class Telemetry:
     def __init__(self, name: str, settings: WorkerSettings, keeper: LeaseKeeper, stalled: Callable[[], float]) -> None:
         self.metrics = WorkerMetrics()
         self.health = Health(keeper, stalled, settings.engine_patience, settings.poll_patience)
+        self._name = name
         self._settings = settings
         self._heartbeat = Heartbeat(
             name,
@@ -56,6 +58,7 @@ class Telemetry:
             self._pages = PageServer(host, port, self.metrics.registry, checks, "OMNIFLEET_HTTP_PORT")
             self._pages.start()
             logger.info("health and metrics on port %d", self._pages.port, extra={"action": "http_started"})
+        export_traces("omnifleet-worker", self._name)
         self._heartbeat.start()
 
     def loaded(self, card: ModelCard, places: int) -> None:
