@@ -36,11 +36,11 @@ class MemoryStorage(Storage):
         data = self.objects[key] = source.read()
         return StoredObject(uri=self.uri(key), bytes=len(data))
 
-    def open(self, uri: str) -> ByteStream:
+    def open(self, uri: str, *, start: int = 0) -> ByteStream:
         data = self.objects.get(self.key(uri))
         if data is None:
             raise MediaNotFound(f"nothing is stored at {uri}", "uri", "Upload the file first")
-        return io.BytesIO(data)
+        return io.BytesIO(data[start:])
 
     def delete(self, uri: str) -> None:
         self.objects.pop(self.key(uri), None)

@@ -92,6 +92,29 @@ def verify(folder: Annotated[Path, typer.Argument(help="Folder of a converted ch
     console.print(f"{folder} is as it was written", highlight=False)
 
 
+@app.command("fetch-checkpoint")
+def fetch_checkpoint(
+    source: Annotated[
+        str, typer.Argument(help="Folder of a converted checkpoint: s3://bucket/prefix, or file:///folder.")
+    ],
+    folder: Annotated[Path, typer.Argument(help="Folder to be, on this machine's own disk.")],
+    verify: Annotated[bool, typer.Option(help="Hash a checkpoint that is there already, which takes minutes.")] = False,
+) -> None:
+    """Bring a checkpoint to this machine, once for all its workers. Run again after an interruption, it goes on."""
+    from omnifleet_shared.storage import open_storage
+
+    from .checkpoint_cache import CheckpointCache
+    from .convert.progress import byte_progress
+
+    settings = load_settings(WorkerSettings, storage=source)
+    console = Console(stderr=True)
+    with byte_progress(console) as progress:
+        patience = settings.storage_patience
+        cache = CheckpointCache(source=open_storage(settings), folder=folder, progress=progress, patience=patience)
+        manifest = cache.fill(verify=verify)
+    console.print(f"{folder} holds the checkpoint: {len(manifest)} files", highlight=False)
+
+
 def main() -> None:
     """Entry point; typed errors become one line and exit code 2."""
     try:

@@ -55,8 +55,8 @@ class Storage(ABC):
         """Write the rest of `source` to the key; visible whole or not at all."""
 
     @abstractmethod
-    def open(self, uri: str) -> ByteStream:
-        """A stream of the object's bytes. Raises ForeignURI, MediaNotFound."""
+    def open(self, uri: str, *, start: int = 0) -> ByteStream:
+        """A stream of the object's bytes from `start` on, which lies inside it. Raises ForeignURI, MediaNotFound."""
 
     @abstractmethod
     def delete(self, uri: str) -> None:

@@ -61,12 +61,14 @@ class FolderStorage(Storage):
                     raise
             return StoredObject(uri=self.uri(key), bytes=path.stat().st_size)
 
-    def open(self, uri: str) -> ByteStream:
+    def open(self, uri: str, *, start: int = 0) -> ByteStream:
         path = self._path(uri)
         with _typed_errors():
             if not path.is_file():
                 raise MediaNotFound(f"nothing is stored at {uri}", "uri", "Upload the file first")
-            return _TypedFile(path.open("rb"))
+            file = path.open("rb")
+            file.seek(start)
+            return _TypedFile(file)
 
     def delete(self, uri: str) -> None:
         path = self._path(uri)

@@ -73,10 +73,11 @@ class S3Storage(Storage):
             )
         return StoredObject(uri=self.uri(key), bytes=source.tell() - start)
 
-    def open(self, uri: str) -> ByteStream:
+    def open(self, uri: str, *, start: int = 0) -> ByteStream:
         key = self.key(uri)
+        part = {"Range": f"bytes={start}-"} if start else {}  # an empty object has no range at all
         with _typed_errors(uri):
-            body = self._client.get_object(Bucket=self.bucket, Key=self.prefix + key)["Body"]
+            body = self._client.get_object(Bucket=self.bucket, Key=self.prefix + key, **part)["Body"]
             return _TypedStream(body)
 
     def delete(self, uri: str) -> None:

@@ -50,11 +50,23 @@ def read_manifest(root: Path) -> Manifest | None:
         CheckpointInvalid: the file is no manifest.
     """
     try:
-        return _MANIFEST.validate_json((root / MANIFEST).read_bytes())
+        return parse_manifest((root / MANIFEST).read_bytes(), str(root / MANIFEST))
     except FileNotFoundError:
         return None
-    except (OSError, ValidationError) as error:
+    except OSError as error:
         raise CheckpointInvalid(f"{root / MANIFEST} is no manifest: {error}", MANIFEST, _REMEDY) from error
+
+
+def parse_manifest(text: bytes, place: str) -> Manifest:
+    """The manifest that was read from `place`, a path or URI.
+
+    Raises:
+        CheckpointInvalid: it is none.
+    """
+    try:
+        return _MANIFEST.validate_json(text)
+    except ValidationError as error:
+        raise CheckpointInvalid(f"{place} is no manifest: {error}", MANIFEST, _REMEDY) from error
 
 
 def size_faults(root: Path, manifest: Manifest) -> dict[str, str]:
