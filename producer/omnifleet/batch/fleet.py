@@ -98,8 +98,11 @@ class _Unread(Storage):
     def put(self, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
         return self._storage.put(key, source, content_type=content_type)
 
-    def open(self, uri: str) -> ByteStream:
-        return self._storage.open(uri)
+    def open(self, uri: str, *, start: int = 0) -> ByteStream:
+        return self._storage.open(uri, start=start)
+
+    def delete(self, uri: str) -> None:
+        self._storage.delete(uri)
 
     def url(self, uri: str, lifetime: int) -> str:
         return self._storage.url(uri, lifetime)
