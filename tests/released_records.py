@@ -89,6 +89,7 @@ def jobs(version: int = 1) -> Iterator[Job]:
             options |= {"temperature": 0.5} if namespace == "understand" else {"guidance": 3, "format": "flac"}
         if number % 2 and version > 1:
             options |= {"callback": "https://hooks.example.com/omnifleet"}
+            options |= {} if namespace == "understand" else {"quality": "fast"}
         head = {"schema_version": 1 + ("callback" in options), "job_id": task.replace(".", "-"), "namespace": namespace}
         yield read_job(head | {"task": {"name": name, **fields}} | options)
 

@@ -111,8 +111,8 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             video: v2a, v2m: the video to make sound for.
             seconds: length; 10 by default, for v2a and v2m that of the video.
             mux: v2a, v2m: True to have the video with the new sound too, as `result().video`.
-            options: steps, guidance, seed, format, language, priority, deadline, commercial, idempotency_key, callback;
-                see `DiffusionOptions`.
+            options: steps, quality, guidance, seed, format, language, priority, deadline, commercial, idempotency_key,
+                callback; see `DiffusionOptions`.
 
         Raises:
             As `understand`.
@@ -145,8 +145,8 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             desc: add, remove, extract: the sound; speech: the instruction.
             source: style: the sound that is there.
             target: style: the sound to make of it.
-            options: steps, guidance, seed, format, language, priority, deadline, commercial, idempotency_key, callback;
-                see `DiffusionOptions`.
+            options: steps, quality, guidance, seed, format, language, priority, deadline, commercial, idempotency_key,
+                callback; see `DiffusionOptions`.
 
         Raises:
             As `understand`.

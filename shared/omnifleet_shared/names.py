@@ -8,8 +8,9 @@ SCHEMA_VERSION = 1
 """Version of every record on the wire. A reader takes its own and older ones, and refuses newer ones."""
 
 JOB_SCHEMA_VERSION = 2
-"""Newest version of jobs: 2 is a job with a callback. One without is still written as version 1, which workers of any
-release read; those that know no callbacks refuse version 2, and say that they are to be upgraded."""
+"""Newest version of jobs: 2 is a job with a callback, or of another quality than the published model's. One with
+neither is still written as version 1, which workers of any release read; those that know neither refuse version 2, and
+say that they are to be upgraded."""
 
 MODEL: Final = "audio-omni"
 """The model that a job is for, and the name of its queue."""

@@ -77,7 +77,8 @@ def test_generate_prints_where_the_audio_is(omni: FakeClient, here: Path) -> Non
 
 
 def test_every_option_reaches_the_job(omni: FakeClient, here: Path) -> None:
-    options = {"steps": "4", "guidance": "2.5", "seed": "9", "format": "ogg", "priority": "batch", "language": "en"}
+    options = {"steps": "4", "quality": "fast", "guidance": "2.5", "seed": "9"}
+    options |= {"format": "ogg", "priority": "batch", "language": "en"}
 
     done = run(
         omni, "generate", "t2a", "rain", "--seconds", "2", *(f"--{name}={text}" for name, text in options.items())

@@ -163,6 +163,18 @@ def test_a_voice_without_transcript_is_listened_to_first(model: ModelData) -> No
     assert run.sampled[0][1]["speech"] == "What is heard。Hello"
 
 
+def test_a_voice_that_is_sent_again_is_not_listened_to_again(model: ModelData) -> None:
+    first, again, other = (run_of("generate", name="tts", text="Hello", ref=FILE) for _ in range(3))
+    first.answer = other.answer = "What is heard。"
+
+    carry_out(first, media(ref=recording(8.0)), model)
+    carry_out(again, media(ref=recording(8.0)), model)
+    carry_out(other, media(ref=recording(7.0)), model)
+
+    assert [len(run.asked) for run in (first, again, other)] == [1, 0, 1]
+    assert again.sampled[0][1]["speech"] == "What is heard。Hello"
+
+
 @pytest.mark.parametrize(
     ("before", "joined"),
     [
