@@ -43,6 +43,7 @@ Language = Annotated[str | None, typer.Option(help="ISO 639-1 code of what is sa
 IdempotencyKey = Annotated[
     str | None, typer.Option(help="Join the job of this key, if one waits, runs or succeeded; auto: by its content.")
 ]
+Callback = Annotated[str | None, typer.Option(help="URL that the workers post the outcome to, if they allow its host.")]
 Commercial = Annotated[bool, typer.Option("--commercial", help="Refuse where the model's licence forbids such use.")]
 
 
@@ -70,6 +71,7 @@ def understand(
     language: Language = None,
     commercial: Commercial = False,
     idempotency_key: IdempotencyKey = None,
+    callback: Callback = None,
     output: Output = None,
     timeout: Timeout = None,
     no_wait: NoWait = False,
@@ -86,7 +88,7 @@ def understand(
             system=system,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
-            **_common(seed, priority, deadline, language, commercial, idempotency_key),
+            **_common(seed, priority, deadline, language, commercial, idempotency_key, callback),
         )
         session.finish(job, output, timeout, no_wait=no_wait)
 
@@ -116,6 +118,7 @@ def generate(
     language: Language = None,
     commercial: Commercial = False,
     idempotency_key: IdempotencyKey = None,
+    callback: Callback = None,
     output: Output = None,
     timeout: Timeout = None,
     no_wait: NoWait = False,
@@ -137,7 +140,7 @@ def generate(
             quality=quality,
             guidance=guidance,
             format=_format(audio_format, None if mux and output and is_video(output) else output),
-            **_common(seed, priority, deadline, language, commercial, idempotency_key),
+            **_common(seed, priority, deadline, language, commercial, idempotency_key, callback),
         )
         session.finish(job, output, timeout, no_wait=no_wait)
 
@@ -162,6 +165,7 @@ def edit(
     language: Language = None,
     commercial: Commercial = False,
     idempotency_key: IdempotencyKey = None,
+    callback: Callback = None,
     output: Output = None,
     timeout: Timeout = None,
     no_wait: NoWait = False,
@@ -180,7 +184,7 @@ def edit(
             quality=quality,
             guidance=guidance,
             format=_format(audio_format, output),
-            **_common(seed, priority, deadline, language, commercial, idempotency_key),
+            **_common(seed, priority, deadline, language, commercial, idempotency_key, callback),
         )
         session.finish(job, output, timeout, no_wait=no_wait)
 
@@ -220,9 +224,10 @@ def _common(
     language: str | None,
     commercial: bool,
     idempotency_key: str | None,
+    callback: str | None,
 ) -> JobOptions:
     options: JobOptions = {"seed": seed, "priority": priority, "deadline": deadline, "language": language}
-    return {**options, "commercial": commercial, "idempotency_key": idempotency_key}
+    return {**options, "commercial": commercial, "idempotency_key": idempotency_key, "callback": callback}
 
 
 def _format(asked: AudioFormat | None, output: Path | None) -> AudioFormat | None:

@@ -83,8 +83,8 @@ class Session:
         self._printer.tell_result(result, result.save(output) if output else None)
 
     def tell_status(self, job: JobHandle[JobResult]) -> None:
-        """Print the job's status and progress."""
-        self._printer.tell_status(job.id, job.status(), job.progress())
+        """Print the job's status and progress, and how its callback stands."""
+        self._printer.tell_status(job.id, job.status(), job.progress(), job.callback())
 
     def cancel(self, job: JobHandle[JobResult]) -> None:
         """Ask for the job to be stopped."""

@@ -11,6 +11,7 @@ import asyncio
 import copy
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 from redis.asyncio import Redis
@@ -47,6 +48,7 @@ class StateWatch:
         self._left: set[str] = set()
         self._unread: set[str] = set()
         self._round: list[str] = []
+        self._looked_at = 0.0
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -160,15 +162,18 @@ class StateWatch:
                 self._settle(job_id, record)
 
     async def _pause(self) -> None:
-        """Until something changed; and after a while read some more, each in its turn."""
-        try:
+        """Until something changed. Each second, busy or not, some more are to be read, all in their turn."""
+        loop = asyncio.get_running_loop()
+        with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_AGAIN):
                 await self._changed.wait()
-        except TimeoutError:
-            if not self._round:
-                self._round = list(self._waiters)
-            some, self._round = self._round[:AT_ONCE], self._round[AT_ONCE:]
-            self._unread.update(job_id for job_id in some if job_id in self._waiters)
+        if loop.time() < self._looked_at + LOOK_AGAIN:
+            return
+        self._looked_at = loop.time()
+        if not self._round:
+            self._round = list(self._waiters)
+        some, self._round = self._round[:AT_ONCE], self._round[AT_ONCE:]
+        self._unread.update(job_id for job_id in some if job_id in self._waiters)
 
     def _settle(self, job_id: str, record: bytes | None) -> None:
         if record is not None and not _is_final(record):

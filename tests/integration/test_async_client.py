@@ -245,6 +245,23 @@ class TestOutcomes:
 
         run(settings, scenario)
 
+    def test_it_is_found_even_where_there_is_news_of_others_all_the_time(
+        self, settings: FleetSettings, redis: Redis
+    ) -> None:
+        async def scenario(omni: AsyncClient) -> None:
+            unheard = await ask(omni)
+            waiting = asyncio.create_task(unheard.result(WAIT))
+            await until(lambda: subscribed(redis, unheard.id))
+            record = {"status": "SUCCESS", "result": result(unheard.id).model_dump(mode="json")}
+            redis.set(STATE_KEY.format(job_id=unheard.id), json.dumps(record))
+            async with asyncio.timeout(WAIT):
+                while not waiting.done():
+                    with pytest.raises(UnknownJob):
+                        await omni.job("nobody").result()
+            assert (await waiting).job_id == unheard.id
+
+        run(settings, scenario)
+
     def test_errors_come_as_their_own_class_and_as_an_instance_for_each(
         self, settings: FleetSettings, worker: Worker
     ) -> None:
