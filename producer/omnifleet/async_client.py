@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from omnifleet_shared import traces
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.storage import Storage
 
 from .aside import Aside
+from .async_batch import AsyncStream
 from .async_handle import AsyncJobHandle
 from .async_transport import AsyncCeleryTransport, AsyncTransport
 from .calls import Call, Calls, JobMaker
 from .client import settings_and_storage
 from .results import AudioResult, JobResult, TextResult
+from .transport import Transport
+
+if TYPE_CHECKING:
+    from .batch import Outcome, Request
 
 
 class AsyncClient(
@@ -60,9 +65,40 @@ class AsyncClient(
         self._closes_transport = transport is None
         self._closed = False
 
+    def batch(
+        self, jobs: Iterable[Request | Mapping[str, Any]], *, in_flight: int | None = None, in_order: bool = False
+    ) -> AsyncGenerator[Outcome]:
+        """Carry out many jobs; gives the outcome of each, as soon as it is there.
+
+        Jobs are pulled from the iterator as others end, never more than `in_flight` ahead of what was given out, and
+        their media are uploaded alongside. A job that fails, or is none, is an outcome with an `error` and leaves the
+        others alone. Redis and storage that go away meanwhile are waited for.
+
+        Args:
+            jobs: calls of `omnifleet.batch.understand`, `generate` and `edit`, which take the same arguments as the
+                methods here, or mappings such as `{"task": "edit.add", "audio": "street.wav", "desc": "rain"}`.
+            in_flight: jobs in the fleet at a time; by default twice what its workers hold, 16 at least.
+            in_order: give the outcomes in the order of the jobs.
+
+        Raises:
+            InvalidJob: `in_flight` below 1.
+            BrokerUnavailable, StorageUnavailable, StorageRefused, InvalidSetting: while iterating, before the first
+                job was sent.
+        """
+        from .batch.fleet import Fleet
+        from .batch.stream import Stream
+
+        self._aside.check_loop()
+        return AsyncStream(Stream(Fleet(*self.parts), jobs, in_flight, in_order)).outcomes()
+
     def job(self, job_id: str) -> AsyncJobHandle[JobResult]:
         """The handle of a job by its id, from whichever process it was sent. Not looked up before it is used."""
         return self._handle(job_id)
+
+    @property
+    def parts(self) -> tuple[FleetSettings, Storage, Transport]:
+        """What the client is made of."""
+        return self._settings, self._storage, self._transport.blocking
 
     async def close(self) -> None:
         """Close the connections that this client opened."""

@@ -12,14 +12,19 @@ from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.state_records import JobState
 
 from .aside import Aside
-from .transport import CeleryTransport
+from .transport import CeleryTransport, Transport
 
 SENDERS = 2
 """Jobs that are sent at once. More would not be faster: it is this process's own time that sending takes."""
 
 
 class AsyncTransport(Protocol):
-    """`Transport` for asyncio: the same methods, which raise the same."""
+    """`Transport` for asyncio: the same methods, which raise the same, but for those of batches, which block."""
+
+    @property
+    def blocking(self) -> Transport:
+        """What carries batches, on threads of their own."""
+        ...
 
     async def submit(self, job: Job, idempotency_key: str | None = None) -> str:
         """See `Transport`."""
@@ -63,6 +68,11 @@ class AsyncCeleryTransport:
         self._aside = aside
         self._sender = CeleryTransport(settings, SENDERS)
         self._states = AsyncJobStates.connect(settings)
+
+    @property
+    def blocking(self) -> Transport:
+        """See `AsyncTransport`."""
+        return self._sender
 
     async def submit(self, job: Job, idempotency_key: str | None = None) -> str:
         """See `Transport`."""

@@ -289,6 +289,11 @@ class FakeAsyncTransport:
     def __init__(self, fleet: FakeFleet) -> None:
         self._fleet = fleet
 
+    @property
+    def blocking(self) -> FakeFleet:
+        """See `AsyncTransport`."""
+        return self._fleet
+
     async def submit(self, job: Job, idempotency_key: str | None = None) -> str:
         """See `FakeFleet`."""
         return self._fleet.submit(job, idempotency_key)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
+from contextlib import aclosing
+from typing import Any
 
 import pytest
-from omnifleet import AsyncClient, InvalidJob, JobCancelled, JobStatus, MediaTooLong, Progress, ResultTimeout
+from omnifleet import AsyncClient, InvalidJob, JobCancelled, JobStatus, MediaTooLong, Progress, ResultTimeout, batch
+from omnifleet.batch import Outcome, Request
 from omnifleet.testing import FakeAsyncClient, FakeClient
 
 SOUND = b"RIFF and so on"
@@ -108,3 +112,49 @@ def test_both_fakes_may_share_a_fleet() -> None:
             assert blocking.job(job.id).result().text == (await job.result()).text
 
     asyncio.run(scenario())
+
+
+def test_a_batch_is_iterated_in_the_event_loop_and_pulled_no_further_than_asked() -> None:
+    pulled: list[int] = []
+
+    def jobs() -> Iterator[Request]:
+        for number in range(1000):
+            pulled.append(number)
+            yield batch.understand(question=f"What is {number}?")
+
+    async def scenario() -> list[str]:
+        said: list[str] = []
+        async with (
+            FakeAsyncClient(lambda job: job.task.text) as omni,  # type: ignore[union-attr]
+            aclosing(omni.batch(jobs(), in_flight=4, in_order=True)) as outcomes,
+        ):
+            async for outcome in outcomes:
+                said.append(outcome.result.text)
+                if len(said) == 10:
+                    break
+        return said
+
+    assert asyncio.run(scenario()) == [f"What is {number}?" for number in range(10)]
+    assert len(pulled) <= 10 + 2 * 4
+
+
+def test_a_batch_that_cannot_begin_raises_in_the_event_loop() -> None:
+    async def scenario() -> None:
+        async with FakeAsyncClient() as omni:
+            async for _ in omni.batch([], in_flight=0):
+                pytest.fail("nothing was asked")
+
+    with pytest.raises(InvalidJob, match="in_flight"):
+        asyncio.run(scenario())
+
+
+def test_every_job_of_a_batch_has_an_outcome_and_a_bad_one_leaves_the_others_alone() -> None:
+    async def scenario() -> dict[int, Outcome]:
+        async with FakeAsyncClient() as omni:
+            jobs: list[Request | dict[str, Any]] = [batch.generate("t2a", "rain"), {"task": "edit.add"}]
+            return {outcome.index: outcome async for outcome in omni.batch(jobs)}
+
+    outcomes = asyncio.run(scenario())
+
+    assert outcomes[0].error is None
+    assert isinstance(outcomes[1].error, InvalidJob)
