@@ -113,10 +113,13 @@ def test_a_second_process_on_the_same_journal_is_refused(fleet: BatchFleet, tmp_
     jobs = write_questions(tmp_path / "jobs.jsonl", COUNT, steps=10)
     with start_batch(fleet, "run", jobs, "--out", out, "--in-flight", "4") as first:
         services.wait_until(lambda: ended(jobs) > 0, batches.WAIT, "the first outcome")
+        # So that it cannot be done before the others look; what it holds it still holds.
+        first.send_signal(signal.SIGSTOP)
 
         second = run_batch(fleet, "run", jobs, "--out", out, "--json")
         status = run_batch(fleet, "status", jobs, "--json")
 
+        first.send_signal(signal.SIGCONT)
         first.communicate(timeout=batches.WAIT)
     assert second.returncode == 2
     assert json.loads(second.stdout)["error"]["type"] == "BatchRunning"

@@ -115,6 +115,6 @@ def _typed() -> Iterator[None]:
         yield
     except OmnifleetError:
         raise
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OSError) as error:  # OSError: a file that goes away while it is read
         details: dict[str, Any] = {"type": type(error).__name__}
         raise InvalidJob(f"the call cannot be made: {error}", "jobs", "Check its arguments", details) from error
