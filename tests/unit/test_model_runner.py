@@ -175,7 +175,7 @@ def latents_of(pipeline: AudioOmniPipeline, steps: int, solver: Solver) -> torch
     runner.prepare(request)
     while not runner.is_done(request):
         runner.advance([request])
-    return runner._clips[request].latents
+    return runner.latents(request)
 
 
 def test_a_quarter_of_the_steps_of_second_order_end_nearer_to_the_exact_solution(pipeline: AudioOmniPipeline) -> None:

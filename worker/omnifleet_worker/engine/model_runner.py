@@ -87,6 +87,10 @@ class AudioOmniRunner:
                 audio = to_host(self.pipeline.decode_latents(torch.stack([clip.latents for clip in clips])))
             return list(audio.numpy())
 
+    def latents(self, request: Request) -> Tensor:
+        """Of a clip as it stands, [64, 236]."""
+        return self._clips[request].latents
+
     def release(self, request: Request) -> None:
         """Forget the request's tensors."""
         self._clips.pop(request, None)
