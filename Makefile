@@ -12,7 +12,7 @@ demo: $(VENV)/.demo ## one job of every namespace through a real fleet on this m
 	$(BIN)/python -m demo
 
 test: $(VENV)/.test $(NODE_EXAMPLE) ## all tests, against a real Redis and a real S3 API
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
 test-images: $(VENV)/.images ## builds the images and runs the fleet from them; needs Docker or podman, and minutes
 	$(BIN)/python -m pytest tests/images $(PYTEST_ARGS)

@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 GUIDANCE = 7.0
-IDLE_ROUNDS = 5
+IDLE_ROUNDS = 3
 HOST_STEPS = 2000
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -261,7 +261,9 @@ def show(report: Report) -> None:
 
 @app.command()
 def main(
-    size: Annotated[str, typer.Option(help="small or full; full on a GPU, small elsewhere by default.")] = "",
+    size: Annotated[
+        Size | None, typer.Option(help="tiny, small or full; full on a GPU, small elsewhere by default.")
+    ] = None,
     batches: Annotated[str, typer.Option(help="Batch sizes, the largest one last.")] = "1,2,4,8,16",
     steps: Annotated[int, typer.Option(min=0, help="Steps of each clip; 100 on a GPU, 10 elsewhere by default.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
@@ -269,7 +271,7 @@ def main(
     """Measure the engine."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     gpu = device.type == "cuda"
-    chosen: Size = "full" if size == "full" or (gpu and not size) else "small"
+    chosen: Size = size or ("full" if gpu else "small")
     sizes = [int(batch) for batch in batches.split(",")]
     report = measure(chosen, device, sizes, steps or (100 if gpu else 10))
     if as_json:

@@ -1,4 +1,4 @@
-"""A stream of mixed jobs through the whole fleet: how busy its model is while jobs wait, and what the fleet itself costs.
+"""A stream of mixed jobs through the whole fleet: how busy its model is while there are jobs, and what the fleet costs.
 
 Understand, generate and edit jobs come at random moments (a Poisson process), faster than one worker can do them.
 """
@@ -10,11 +10,12 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean, quantiles
 from typing import Annotated, Any
@@ -46,7 +47,7 @@ class Report:
     jobs: int
     jobs_per_second: float
     busy_share: float
-    """Part of the time in which the model worked, while jobs waited for it."""
+    """Part of the time in which the model worked, while any job had no outcome."""
     fleet_seconds: float
     """That a job spends in the fleet's own work: fetching, decoding, encoding, storing, recording."""
     p50: dict[str, float]
@@ -60,29 +61,34 @@ class Look:
 
     at: float
     busy_seconds: float
-    waiting: int
+    unfinished: int
+    """Jobs without an outcome."""
 
 
 class Watcher:
-    """Looks at the worker's metrics and the queue while the stream runs."""
+    """Looks at the worker's metrics while the stream runs.
 
-    def __init__(self, pages: str, redis_url: str) -> None:
-        import redis
+    Args:
+        pages: of the worker.
+        sent: jobs so far.
+    """
 
+    def __init__(self, pages: str, sent: Sequence[Future[Any]]) -> None:
         self._pages = pages
-        self._redis = redis.Redis.from_url(redis_url)
+        self._sent = sent
         self.looks: list[Look] = []
         self.done = False
 
     def watch(self) -> None:
         """Until `done`."""
         while not self.done:
-            self.looks.append(Look(time.monotonic(), self._busy_seconds(), self._waiting()))
+            unfinished = sum(not job.done() for job in self._sent)
+            self.looks.append(Look(time.monotonic(), self._busy_seconds(), unfinished))
             time.sleep(LOOK_SECONDS)
 
     def busy_share(self) -> float:
-        """Over all pairs of looks between which jobs waited."""
-        pairs = [(one, other) for one, other in zip(self.looks, self.looks[1:], strict=False) if one.waiting]
+        """Over all pairs of looks of which the first one saw jobs without an outcome."""
+        pairs = [(one, other) for one, other in pairwise(self.looks) if one.unfinished]
         seconds = sum(other.at - one.at for one, other in pairs)
         return sum(other.busy_seconds - one.busy_seconds for one, other in pairs) / seconds if seconds else 0.0
 
@@ -96,20 +102,17 @@ class Watcher:
             if sample.name == "omnifleet_engine_busy_seconds_total"
         )
 
-    def _waiting(self) -> int:
-        lists: Any = [key for key in self._redis.scan_iter("mixed*") if self._redis.type(key) == b"list"]
-        return sum(int(self._redis.llen(key)) for key in lists)  # type: ignore[arg-type]
-
 
 def measure(jobs: int, rate: float, steps: int, checkpoint: Path | None) -> Report:
     """Send so many jobs, about `rate` a second, and watch."""
-    with _fleet(checkpoint) as (client, pages, redis_url, folder), ThreadPoolExecutor(jobs + 1) as threads:
+    with _fleet(checkpoint) as (client, pages, folder), ThreadPoolExecutor(jobs + 1) as threads:
         sound = _sound(folder)
-        list(_carry(client, kind, sound, steps) for kind in KINDS)  # connections, caches
-        watcher = Watcher(pages, redis_url)
+        for kind in KINDS:  # connections, caches
+            _carry(client, kind, sound, steps)
+        sent: list[Future[Any]] = []
+        watcher = Watcher(pages, sent)
         watching = threads.submit(watcher.watch)
         moments, start = random.Random(1), time.monotonic()
-        sent = []
         for number in range(jobs):
             time.sleep(moments.expovariate(rate))
             sent.append(threads.submit(_carry, client, KINDS[number % len(KINDS)], sound, steps))
@@ -145,7 +148,7 @@ def _carry(client: Client, kind: str, sound: Path, steps: int) -> tuple[str, flo
 
 
 @contextmanager
-def _fleet(checkpoint: Path | None) -> Iterator[tuple[Client, str, str, Path]]:
+def _fleet(checkpoint: Path | None) -> Iterator[tuple[Client, str, Path]]:
     with tempfile.TemporaryDirectory(prefix="omnifleet-mixed-") as name:
         folder = Path(name)
         if checkpoint is None:
@@ -160,7 +163,7 @@ def _fleet(checkpoint: Path | None) -> Iterator[tuple[Client, str, str, Path]]:
             command = [sys.executable, "-m", "omnifleet_worker", "run"]
             with process(command, folder / "worker.log", environment) as worker, Client(**settings) as client:
                 worker.wait_until_logged(" ready.")
-                yield client, f"http://127.0.0.1:{port}", redis_url, folder
+                yield client, f"http://127.0.0.1:{port}", folder
 
 
 def _sound(folder: Path) -> Path:
@@ -174,7 +177,7 @@ def show(report: Report) -> None:
     table = Table(title=f"{report.jobs} mixed jobs, {report.jobs_per_second:.2f} a second")
     table.add_column("")
     table.add_column("measured", justify="right")
-    table.add_row("model busy while jobs wait", f"{report.busy_share:.1%}")
+    table.add_row("model busy while there are jobs", f"{report.busy_share:.1%}")
     table.add_row("the fleet's own work a job, s", f"{report.fleet_seconds:.3f}")
     for kind in KINDS:
         table.add_row(f"{kind}: p50 / p99, s", f"{report.p50[kind]:.2f} / {report.p99[kind]:.2f}")

@@ -14,24 +14,25 @@ from omnifleet_worker.models.tiny import tiny_pipeline
 from omnifleet_worker.models.transformer import AudioOmniTransformer
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
-Size = Literal["small", "full"]
+Size = Literal["tiny", "small", "full"]
 GLOBAL_TOKENS = 364
 
 
 def random_pipeline(size: Size, device: torch.device) -> AudioOmniPipeline:
-    """A pipeline whose transformer has 8 layers of width 512, with a tiny thinker and VAE; or all at full size."""
+    """The tiny checkpoint; the same with a transformer of 8 layers of width 512; or all at full size."""
     parts: dict[str, Any] = {name: getattr(tiny := tiny_pipeline(), name) for name in COMPONENTS}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if size == "small":
-            parts["thinker"] = parts["thinker"].float()
             parts["transformer"] = AudioOmniTransformer(width=512, depth=8, heads=8)
-        else:
+        elif size == "full":
             with device:
                 parts["transformer"] = AudioOmniTransformer().to(torch.bfloat16)
                 parts["vae"] = AudioOmniAutoencoder()
                 thinker = Qwen2_5OmniThinkerForConditionalGeneration(published_thinker_config())
                 parts["thinker"] = thinker.to(torch.bfloat16)
+    if device.type == "cpu":  # which is slow in bfloat16
+        parts["thinker"] = parts["thinker"].float()
     data = {"prompts": tiny.prompts, "vocab": tiny.vocab, "card": tiny.card}
     return AudioOmniPipeline(**parts, **data).to(device)
 

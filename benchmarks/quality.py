@@ -1,6 +1,6 @@
 """How near few steps come to the published 100: Euler's, as published, and the second-order ones of quality "fast".
 
-On the tiny checkpoint, whose weights are random, or on a real one. The exact solution is that of many second-order steps.
+On the tiny checkpoint, whose weights are random, or on a real one. Many second-order steps give the exact solution.
 """
 
 from __future__ import annotations

@@ -106,6 +106,7 @@ class EngineMetrics:
             buckets=BATCHES,
             registry=registry,
         )
+        self._busy = Counter("omnifleet_engine_busy_seconds", "Time in which the model worked.", registry=registry)
         self._failures = Counter(
             "omnifleet_engine_failures", "Calls of the model that raised.", ["work", "error"], registry=registry
         )
@@ -129,8 +130,10 @@ class EngineMetrics:
         batches.observe(requests)
         with self._lock:
             now = time.monotonic()
-            self.busy_seconds += now - min(now, max(now - seconds, self._busy_until))
+            added = now - min(now, max(now - seconds, self._busy_until))
             self._busy_until = now
+            self._busy.inc(added)
+            self.busy_seconds += added
             if work in ("diffusion", "chat"):
                 self.steps += 1
                 self.stepped_requests += requests
