@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import pytest
@@ -16,7 +16,8 @@ from omnifleet_shared.results import Progress
 from omnifleet_worker.engine.engine import Engine
 from omnifleet_worker.engine.request import ChatInputs, DiffusionInputs, Request
 from omnifleet_worker.jobs import run as run_module
-from omnifleet_worker.jobs.run import JobRun
+from omnifleet_worker.jobs.run import LOGGED_AS, JobRun, Stage
+from omnifleet_worker.log_context import Stage as LoggedStage
 from omnifleet_worker.models.chat import Chat
 
 CHAT = Chat(system="", user="")
@@ -90,6 +91,11 @@ def test_every_stage_counts_its_time_also_where_it_fails(engine: FakeEngine, clo
         raise ValueError("broken")
 
     assert (run.timings.fetched, run.timings.decoded, run.timings.stored) == (3.0, 2.0, 0.0)
+
+
+@pytest.mark.parametrize("stage", get_args(Stage))
+def test_every_stage_has_a_name_in_the_log(stage: Stage) -> None:
+    assert LOGGED_AS[stage] in get_args(LoggedStage)
 
 
 def test_time_in_the_engine_is_split_where_the_first_step_could_begin(engine: FakeEngine, clock: Clock) -> None:

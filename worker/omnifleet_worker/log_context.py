@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from omnifleet_shared import traces
 
-Stage = Literal["receive", "begin", "fetch", "decode", "steps", "encode", "store", "record"]
+Stage = Literal["receive", "begin", "fetch", "decode", "condition", "steps", "encode", "store", "record"]
 
 
 @dataclass(frozen=True)

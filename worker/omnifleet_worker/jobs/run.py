@@ -28,10 +28,12 @@ Stage = Literal["fetched", "decoded", "conditioned", "sampled", "encoded", "stor
 LOGGED_AS: dict[Stage, LoggedStage] = {
     "fetched": "fetch",
     "decoded": "decode",
+    "conditioned": "condition",
+    "sampled": "steps",
     "encoded": "encode",
     "stored": "store",
 }
-"""What is done, in log lines, while its time is counted; the engine's two stages are one there, `steps`."""
+"""What is done, in log lines and traces, while its time is counted. What the engine does is `steps` there, all of it."""
 MOST_AT_ONCE = 8
 """Requests of one job in the engine; with more, those behind it in the queue would wait for all of a long job."""
 
