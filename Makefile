@@ -2,15 +2,16 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+NODE_EXAMPLE := $(if $(shell command -v npm),examples/node/node_modules)
 # The tools of the environment come first, so that tests find its redis-server and moto_server.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-images chaos lint format benchmark up down locks clean
+.PHONY: demo test test-images chaos lint format schemas benchmark up down locks clean
 
 demo: $(VENV)/.demo ## one job of every namespace through a real fleet on this machine
 	$(BIN)/python -m demo
 
-test: $(VENV)/.test ## all tests, against a real Redis and a real S3 API
+test: $(VENV)/.test $(NODE_EXAMPLE) ## all tests, against a real Redis and a real S3 API
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-images: $(VENV)/.images ## builds the images and runs the fleet from them; needs Docker or podman, and minutes
@@ -31,8 +32,12 @@ format: $(VENV)/.lint ## rewrite the sources in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-benchmark: $(VENV)/.test ## the fleet's own cost beside a bare Celery task
+schemas: $(VENV)/.test ## rewrite the contract for other languages after a change of the records
+	$(BIN)/python -m omnifleet_shared.schemas
+
+benchmark: $(VENV)/.test ## the fleet's own cost beside a bare Celery task, and a batch beside a bare group
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/batch.py
 
 # PROFILE=cpu: one worker with a tiny checkpoint. PROFILE=gpu: one worker for each of GPUS, with the real one.
 PROFILE ?= cpu
@@ -64,4 +69,9 @@ $(BIN)/uv:
 
 $(VENV)/.%: pyproject.toml $(BIN)/uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[$*]'
+	touch $@
+
+# Without npm there is nothing to install, and the test of the example is skipped, save in CI.
+examples/node/node_modules: examples/node/package-lock.json
+	npm ci --prefix examples/node --no-audit --no-fund --silent
 	touch $@

@@ -9,6 +9,7 @@ from omnifleet_shared.model_card import ModelCard
 from omnifleet_shared.settings import load_settings
 from omnifleet_worker.celery import create_worker_app
 from omnifleet_worker.engine.engine import ModelRunner
+from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.request import Request
 from omnifleet_worker.fleet_worker import FleetWorker
 from omnifleet_worker.jobs.prompts import Prompts
@@ -43,12 +44,12 @@ class NoopRunner:
 class NoopWorker(FleetWorker):
     """A fleet worker without a checkpoint."""
 
-    def load(self) -> tuple[ModelData, ModelRunner, int]:
+    def load(self) -> tuple[ModelData, ModelRunner, EngineLimits]:
         """A model that can be asked, and does nothing."""
         card = ModelCard(name="noop", revision="noop", licence="none", languages=("en",))
         prompts = Prompts({"system": {"UNDERSTANDING": "Answer."}})
         model = ModelData(card=card, prompts=prompts, tokenizer=SpeechTokenizer([" "]))
-        return model, NoopRunner(), self.settings.max_batch
+        return model, NoopRunner(), EngineLimits(clips=self.settings.max_batch, chats=self.settings.max_chats)
 
 
 def main() -> None:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,13 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Annotated, Any
 
 import typer
 from bare_worker import create_bare_app
+from machine import cpu, versions
 from omnifleet import Client
 from processes import redis_server, workers
 from rich.console import Console
@@ -39,7 +37,6 @@ LATENCY_SHARE = 0.15
 LIMIT = 60.0
 """Seconds after which the measurement is given up, the workers' start not included."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-VERSIONS = ("omnifleet", "celery", "kombu", "redis")
 
 
 @dataclass
@@ -140,20 +137,13 @@ def _systems() -> Iterator[tuple[System, System]]:
 def _report(jobs: int, fleet: dict[str, float], celery: dict[str, float]) -> Report:
     return Report(
         date=datetime.now(UTC).isoformat(timespec="minutes"),
-        cpu=f"{_cpu_name()}, {os.cpu_count()} cores",
-        versions={"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
+        cpu=cpu(),
+        versions=versions(),
         jobs=jobs,
         omnifleet=fleet,
         celery=celery,
         ratio={name: round(fleet[name] / celery[name], 3) for name in fleet},
     )
-
-
-def _cpu_name() -> str:
-    about = Path("/proc/cpuinfo")
-    lines = about.read_text().splitlines() if about.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def show(report: Report) -> None:

@@ -62,7 +62,7 @@ def redis_server(folder: Path) -> Iterator[str]:
     binary = shutil.which("redis-server") or shutil.which("redis-server", path=beside_python)
     if binary is None:
         raise RuntimeError(REDIS_MISSING)
-    port = _free_port()
+    port = free_port()
     command = [binary, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(folder)]
     with process(command, folder / "redis.log") as redis:
         redis.wait_until_logged("eady to accept connections")
@@ -83,7 +83,7 @@ def workers(folder: Path, environment: Mapping[str, str], *scripts: str) -> Iter
         yield
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -17,6 +17,7 @@ from typing import Any
 from omnifleet_shared.model_card import ModelCard
 from omnifleet_shared.settings import load_settings
 from omnifleet_worker.celery import create_worker_app
+from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.request import ChatInputs, Request
 from omnifleet_worker.fleet_worker import FleetWorker
 from omnifleet_worker.jobs.prompts import Prompts
@@ -69,12 +70,13 @@ def _outcome(request: Request) -> Any:
 class ScriptedWorker(FleetWorker):
     """Loads no checkpoint."""
 
-    def load(self) -> tuple[ModelData, ScriptedRunner, int]:
+    def load(self) -> tuple[ModelData, ScriptedRunner, EngineLimits]:
         while (awaited := os.environ.get("SCRIPTED_LOAD_AWAITS")) and not Path(awaited).exists():
             time.sleep(0.05)
         card = ModelCard(name="scripted", revision="1", licence="none", languages=("en",))
         prompts = Prompts({"system": {"UNDERSTANDING": "Answer.", "T2A": "Make a sound."}})
-        return ModelData(card=card, prompts=prompts, tokenizer=SpeechTokenizer([" "])), ScriptedRunner(), 8
+        model = ModelData(card=card, prompts=prompts, tokenizer=SpeechTokenizer([" "]))
+        return model, ScriptedRunner(), EngineLimits(clips=8, chats=8)
 
 
 def work(arguments: Sequence[str]) -> None:

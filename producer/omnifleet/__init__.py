@@ -13,19 +13,25 @@ from omnifleet_shared.answers import (
     Sources,
     Speakers,
 )
+from omnifleet_shared.callback_records import CallbackDelivery, CallbackOutcome
+from omnifleet_shared.callback_signatures import verify_callback
 from omnifleet_shared.errors import (
     AnswerUnreadable,
+    BatchRunning,
     BrokerUnavailable,
+    CallbackRefused,
     CheckpointInvalid,
     DeadlineExceeded,
     EngineStopped,
     ForeignURI,
     InvalidJob,
+    InvalidJobList,
     InvalidMessage,
     InvalidSetting,
     JobCancelled,
     JobFailed,
     JobQuarantined,
+    JournalMismatch,
     LanguageNotSupported,
     LicenceRefused,
     MediaEmpty,
@@ -40,6 +46,7 @@ from omnifleet_shared.errors import (
     QueueFull,
     ResultTimeout,
     SchemaTooNew,
+    SignatureInvalid,
     StorageRefused,
     StorageUnavailable,
     TaskNotSupported,
@@ -51,6 +58,8 @@ from omnifleet_shared.results import JobStatus, Progress
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.tasks import Turn
 
+from .async_client import AsyncClient
+from .async_handle import AsyncJobHandle
 from .client import Client
 from .handle import JobHandle
 from .results import Audio, AudioResult, JobResult, TextResult, Video
@@ -59,9 +68,15 @@ __version__ = version("omnifleet")
 
 __all__ = [
     "AnswerUnreadable",
+    "AsyncClient",
+    "AsyncJobHandle",
     "Audio",
     "AudioResult",
+    "BatchRunning",
     "BrokerUnavailable",
+    "CallbackDelivery",
+    "CallbackOutcome",
+    "CallbackRefused",
     "CheckpointInvalid",
     "Classification",
     "Client",
@@ -72,6 +87,7 @@ __all__ = [
     "ForeignURI",
     "Gender",
     "InvalidJob",
+    "InvalidJobList",
     "InvalidMessage",
     "InvalidSetting",
     "JobCancelled",
@@ -80,6 +96,7 @@ __all__ = [
     "JobQuarantined",
     "JobResult",
     "JobStatus",
+    "JournalMismatch",
     "LanguageNotSupported",
     "LicenceRefused",
     "MediaEmpty",
@@ -97,6 +114,7 @@ __all__ = [
     "Sarcasm",
     "Scene",
     "SchemaTooNew",
+    "SignatureInvalid",
     "Sources",
     "Speakers",
     "StorageRefused",
@@ -109,4 +127,5 @@ __all__ = [
     "UnknownTask",
     "Video",
     "__version__",
+    "verify_callback",
 ]

@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from omnifleet_shared.jobs import AudioFormat, Priority
+from omnifleet_shared.jobs import AudioFormat, Priority, Quality
 from omnifleet_shared.traces import export_traces
 
 from .audio_files import format_of, is_video
+from .cli_batch import batch
 from .cli_dead import dead
 from .cli_operate import add_commands
 from .cli_session import open_session
 from .job_request import JobOptions
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.add_typer(batch, name="batch")
 app.add_typer(dead, name="dead")
 add_commands(app)
 
@@ -31,7 +33,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print records as JSON, err
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Print the job's id and do not wait for it.")]
 Timeout = Annotated[float | None, typer.Option(min=0, help="Seconds to wait; as long as it takes by default.")]
 Seed = Annotated[int | None, typer.Option(help="Same seed, same result; drawn by default.")]
-Steps = Annotated[int | None, typer.Option(help="Diffusion steps, 1 to 1000; 100 by default.")]
+Steps = Annotated[int | None, typer.Option(help="Diffusion steps, 1 to 1000; 100 by default, 25 if fast.")]
+QualityOption = Annotated[Quality | None, typer.Option(help="exact (default), or fast: a quarter of the steps.")]
 Guidance = Annotated[float | None, typer.Option(help="0 to 50; 7 by default to generate, 6 to edit; 1 is none.")]
 Format = Annotated[AudioFormat | None, typer.Option("--format", help="By default that of -o, else wav.")]
 PriorityOption = Annotated[Priority | None, typer.Option(help="Interactive jobs (default) are taken first.")]
@@ -40,6 +43,7 @@ Language = Annotated[str | None, typer.Option(help="ISO 639-1 code of what is sa
 IdempotencyKey = Annotated[
     str | None, typer.Option(help="Join the job of this key, if one waits, runs or succeeded; auto: by its content.")
 ]
+Callback = Annotated[str | None, typer.Option(help="URL that the workers post the outcome to, if they allow its host.")]
 Commercial = Annotated[bool, typer.Option("--commercial", help="Refuse where the model's licence forbids such use.")]
 
 
@@ -67,6 +71,7 @@ def understand(
     language: Language = None,
     commercial: Commercial = False,
     idempotency_key: IdempotencyKey = None,
+    callback: Callback = None,
     output: Output = None,
     timeout: Timeout = None,
     no_wait: NoWait = False,
@@ -83,7 +88,7 @@ def understand(
             system=system,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
-            **_common(seed, priority, deadline, language, commercial, idempotency_key),
+            **_common(seed, priority, deadline, language, commercial, idempotency_key, callback),
         )
         session.finish(job, output, timeout, no_wait=no_wait)
 
@@ -102,6 +107,7 @@ def generate(
         bool, typer.Option("--mux", help="v2a, v2m: make the video with the new sound too; -o film.mp4 writes it.")
     ] = False,
     steps: Steps = None,
+    quality: QualityOption = None,
     guidance: Guidance = None,
     seed: Seed = None,
     audio_format: Annotated[
@@ -112,6 +118,7 @@ def generate(
     language: Language = None,
     commercial: Commercial = False,
     idempotency_key: IdempotencyKey = None,
+    callback: Callback = None,
     output: Output = None,
     timeout: Timeout = None,
     no_wait: NoWait = False,
@@ -130,9 +137,10 @@ def generate(
             seconds=seconds,
             mux=mux or None,
             steps=steps,
+            quality=quality,
             guidance=guidance,
             format=_format(audio_format, None if mux and output and is_video(output) else output),
-            **_common(seed, priority, deadline, language, commercial, idempotency_key),
+            **_common(seed, priority, deadline, language, commercial, idempotency_key, callback),
         )
         session.finish(job, output, timeout, no_wait=no_wait)
 
@@ -146,6 +154,7 @@ def edit(
     source: Annotated[str | None, typer.Option(help="style: the sound that is there.")] = None,
     target: Annotated[str | None, typer.Option(help="style: the sound to make of it.")] = None,
     steps: Steps = None,
+    quality: QualityOption = None,
     guidance: Guidance = None,
     seed: Seed = None,
     audio_format: Annotated[
@@ -156,6 +165,7 @@ def edit(
     language: Language = None,
     commercial: Commercial = False,
     idempotency_key: IdempotencyKey = None,
+    callback: Callback = None,
     output: Output = None,
     timeout: Timeout = None,
     no_wait: NoWait = False,
@@ -171,9 +181,10 @@ def edit(
             source=source,
             target=target,
             steps=steps,
+            quality=quality,
             guidance=guidance,
             format=_format(audio_format, output),
-            **_common(seed, priority, deadline, language, commercial, idempotency_key),
+            **_common(seed, priority, deadline, language, commercial, idempotency_key, callback),
         )
         session.finish(job, output, timeout, no_wait=no_wait)
 
@@ -213,9 +224,10 @@ def _common(
     language: str | None,
     commercial: bool,
     idempotency_key: str | None,
+    callback: str | None,
 ) -> JobOptions:
     options: JobOptions = {"seed": seed, "priority": priority, "deadline": deadline, "language": language}
-    return {**options, "commercial": commercial, "idempotency_key": idempotency_key}
+    return {**options, "commercial": commercial, "idempotency_key": idempotency_key, "callback": callback}
 
 
 def _format(asked: AudioFormat | None, output: Path | None) -> AudioFormat | None:

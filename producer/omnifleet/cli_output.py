@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from omnifleet_shared.callback_records import CallbackDelivery
 from omnifleet_shared.errors import OmnifleetError
 from omnifleet_shared.results import JobStatus, Progress
 from rich.console import Console
@@ -45,10 +46,16 @@ class Printer:
         shown = result.text if result.audio is None else result.audio.url
         self.tell(str(saved) if saved else str(shown), record | ({"saved": str(saved)} if saved else {}))
 
-    def tell_status(self, job_id: str, status: JobStatus, progress: Progress) -> None:
+    def tell_status(
+        self, job_id: str, status: JobStatus, progress: Progress, callback: CallbackDelivery | None
+    ) -> None:
         """Where a job is."""
+        words = _in_words(status.value, progress)
         record = {"job_id": job_id, "status": status, "progress": progress.model_dump(mode="json")}
-        self.tell(_in_words(status.value, progress), record)
+        if callback is not None:
+            words += f", callback {callback.status}" + (f": {callback.error}" if callback.error else "")
+            record["callback"] = callback.model_dump(mode="json")
+        self.tell(words, record)
 
     def tell_cancel(self, job_id: str, status: JobStatus) -> None:
         """That a job will stop, or that it had ended before."""

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import typer
 from omnifleet_shared.errors import (
+    BatchRunning,
     BrokerUnavailable,
     ForeignURI,
     InvalidJob,
     InvalidSetting,
     JobCancelled,
+    JournalMismatch,
     MediaError,
     OmnifleetError,
     QueueFull,
@@ -35,6 +37,8 @@ EXIT_CODES: dict[type[OmnifleetError], int] = {
     MediaError: 2,
     ForeignURI: 2,
     UnknownJob: 2,
+    BatchRunning: 2,
+    JournalMismatch: 2,
     BrokerUnavailable: 3,
     StorageUnavailable: 3,
     StorageRefused: 3,
@@ -79,8 +83,8 @@ class Session:
         self._printer.tell_result(result, result.save(output) if output else None)
 
     def tell_status(self, job: JobHandle[JobResult]) -> None:
-        """Print the job's status and progress."""
-        self._printer.tell_status(job.id, job.status(), job.progress())
+        """Print the job's status and progress, and how its callback stands."""
+        self._printer.tell_status(job.id, job.status(), job.progress(), job.callback())
 
     def cancel(self, job: JobHandle[JobResult]) -> None:
         """Ask for the job to be stopped."""

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Generic, cast
 
+from omnifleet_shared.callback_records import CallbackDelivery
 from omnifleet_shared.errors import ResultTimeout
 from omnifleet_shared.results import JobStatus, Progress
 from omnifleet_shared.state_records import JobState
@@ -33,7 +34,7 @@ class JobHandle(Generic[R]):
 
     @property
     def id(self) -> str:
-        """The job's id; `Client.job(id)` finds the job again from another process."""
+        """The job's id; `job(id)` of a client finds the job again from another process."""
         return self._id
 
     def result(self, timeout: float | None = None) -> R:
@@ -47,12 +48,7 @@ class JobHandle(Generic[R]):
             OmnifleetError: the job failed, with the error's own class.
         """
         state = self._transport.wait(self._id, timeout)
-        if not state.status.is_final:
-            raise self._not_yet(state)
-        if state.error is not None:
-            raise state.error
-        assert state.result is not None, "a final state has a result or an error"
-        return cast(R, open_result(state.result, self._storage, self._url_lifetime))
+        return cast(R, result_of(self._id, state, self._storage, self._url_lifetime))
 
     def progress(self) -> Progress:
         """Steps done and in all, and the seconds left; all zeros before the first step."""
@@ -61,6 +57,10 @@ class JobHandle(Generic[R]):
     def status(self) -> JobStatus:
         """Where the job is in its life."""
         return self._transport.read(self._id).status
+
+    def callback(self) -> CallbackDelivery | None:
+        """How the delivery of the job's callback stands; None before its outcome, or where none was asked for."""
+        return self._transport.callback(self._id)
 
     def cancel(self) -> None:
         """Ask for the job to be stopped: before it starts, or at its next step. `result` then raises JobCancelled.
@@ -74,9 +74,16 @@ class JobHandle(Generic[R]):
         return self.result(timeout).save(path)
 
     def __repr__(self) -> str:
-        return f"<JobHandle {self._id}>"
+        return f"<{type(self).__name__} {self._id}>"
 
-    def _not_yet(self, state: JobState) -> ResultTimeout:
-        problem = f"job {self._id} is {state.status.value} and its result is not there yet"
-        details = {"job_id": self._id, "status": state.status.value}
-        return ResultTimeout(problem, "timeout", "The job goes on: ask for its result again", details)
+
+def result_of(job_id: str, state: JobState, storage: Storage, url_lifetime: int) -> JobResult:
+    """The result in a state; raises the job's own error, and ResultTimeout where there is no outcome yet."""
+    if not state.status.is_final:
+        problem = f"job {job_id} is {state.status.value} and its result is not there yet"
+        details = {"job_id": job_id, "status": state.status.value}
+        raise ResultTimeout(problem, "timeout", "The job goes on: ask for its result again", details)
+    if state.error is not None:
+        raise state.error
+    assert state.result is not None, "a final state has a result or an error"
+    return open_result(state.result, storage, url_lifetime)

@@ -10,12 +10,13 @@ from typing import Any
 from omnifleet_shared.errors import InvalidJob
 from omnifleet_shared.jobs import Job
 from omnifleet_shared.model_card import AUDIO_OMNI
+from omnifleet_shared.names import SCHEMA_VERSION
 
 AUTO = "auto"
 LONGEST_KEY = 200
 """Characters."""
 
-NOT_CONTENT = {"job_id", "submitted_at", "deadline", "priority"}
+NOT_CONTENT = {"schema_version", "job_id", "submitted_at", "deadline", "priority", "callback"}
 """Fields of a job that do not change what it makes."""
 
 
@@ -34,5 +35,7 @@ def _content_key(job: Job, *, seed_given: bool) -> str:
     # A seed that was drawn says nothing about the request: any result will do.
     left_out = NOT_CONTENT if seed_given else NOT_CONTENT | {"seed"}
     content = job.model_dump(mode="json", exclude=left_out) | {"revision": AUDIO_OMNI.revision}
+    # As it was when every job was of one version: keys outlive an upgrade.
+    content |= {"schema_version": SCHEMA_VERSION}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"

@@ -9,17 +9,21 @@ Requests are checked as by a real client, and refused with the same errors.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import math
 import threading
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import soundfile
 from omnifleet_shared import answers
 from omnifleet_shared import results as records
+from omnifleet_shared.callback_records import CallbackDelivery
 from omnifleet_shared.errors import (
     AnswerUnreadable,
     DeadlineExceeded,
@@ -36,7 +40,10 @@ from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.state_records import JobState
 from omnifleet_shared.storage import Storage
 from omnifleet_shared.tasks import TextToSound, VideoToSound
+from omnifleet_shared.watching import PollingWatch, Watch
+from omnifleet_shared.workers import Capacity
 
+from .async_client import AsyncClient
 from .audio_files import FORMATS
 from .client import Client
 from .fake_answers import said
@@ -73,6 +80,7 @@ class FakeFleet:
         self._progress: dict[str, Progress] = {}
         self._keys: dict[str, str] = {}
         self._changed = threading.Condition()
+        self._listeners: dict[str, list[Callable[[], object]]] = {}
 
     def hold(self) -> None:
         """Leave jobs that are submitted from now on in the queue."""
@@ -84,7 +92,7 @@ class FakeFleet:
             if not self.read(job_id).status.is_final:
                 self._states[job_id] = JobState(status=JobStatus.RUNNING)
                 self._progress[job_id] = Progress(step=step, steps=steps, eta=eta)
-            self._changed.notify_all()
+            self._tell(job_id)
 
     def release(self, job_id: str | None = None) -> None:
         """Do one held job; without an id do all of them, and hold no more. Raises UnknownJob."""
@@ -133,12 +141,42 @@ class FakeFleet:
         self.read(job_id)
         return self._progress.get(job_id, Progress())
 
+    def callback(self, job_id: str) -> CallbackDelivery | None:
+        """See `Transport`. Nothing is posted: a callback counts as delivered as soon as the job has its outcome."""
+        final = self.read(job_id).status.is_final
+        asked = any(job.job_id == job_id and job.callback is not None for job in self.jobs)
+        return CallbackDelivery(status="delivered", delivery_id=job_id, attempts=1) if asked and final else None
+
     def cancel(self, job_id: str) -> None:
         """See `Transport`. A held job is cancelled at once."""
         self._settle(job_id, JobState(status=JobStatus.CANCELLED, error=JobCancelled("the job was cancelled")))
 
+    @contextmanager
+    def listening(self, job_id: str, told: Callable[[], object]) -> Iterator[None]:
+        """Have something called, on whichever thread, at every change of the job within the block."""
+        with self._changed:
+            self._listeners.setdefault(job_id, []).append(told)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._listeners[job_id].remove(told)
+
+    def watch(self) -> Watch:
+        """See `Transport`."""
+        return PollingWatch(self.read)
+
+    def capacity(self) -> Capacity:
+        """See `Transport`. One worker of 16 places."""
+        return Capacity(workers=1, places=16)
+
     def close(self) -> None:
         """See `Transport`."""
+
+    def _tell(self, job_id: str) -> None:
+        self._changed.notify_all()
+        for told in self._listeners.get(job_id, ()):
+            told()
 
     def _standing(self, idempotency_key: str | None) -> str | None:
         other = self._keys.get(idempotency_key) if idempotency_key is not None else None
@@ -153,7 +191,7 @@ class FakeFleet:
         with self._changed:
             if not self.read(job_id).status.is_final:
                 self._states[job_id] = outcome
-            self._changed.notify_all()
+            self._tell(job_id)
 
     def _outcome(self, job: Job) -> JobState:
         if job.deadline is not None and job.deadline <= datetime.now(UTC):
@@ -238,6 +276,74 @@ class FakeClient(Client):
         self.fleet = fleet or FakeFleet(answer)
         """Holds jobs, shows progress, and can be given another `answer`."""
         super().__init__(settings, transport=self.fleet, storage=self.fleet.storage)
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Every job that was submitted, the first one first."""
+        return self.fleet.jobs
+
+
+class FakeAsyncTransport:
+    """A `FakeFleet` for asyncio; see `AsyncTransport`."""
+
+    def __init__(self, fleet: FakeFleet) -> None:
+        self._fleet = fleet
+
+    @property
+    def blocking(self) -> FakeFleet:
+        """See `AsyncTransport`."""
+        return self._fleet
+
+    async def submit(self, job: Job, idempotency_key: str | None = None) -> str:
+        """See `FakeFleet`."""
+        return self._fleet.submit(job, idempotency_key)
+
+    async def read(self, job_id: str) -> JobState:
+        """See `FakeFleet`."""
+        return self._fleet.read(job_id)
+
+    async def wait(self, job_id: str, timeout: float | None) -> JobState:
+        """See `Transport`. The fleet may be told to go on by any thread."""
+        changed = asyncio.Event()
+        told = partial(asyncio.get_running_loop().call_soon_threadsafe, changed.set)
+        with self._fleet.listening(job_id, told), suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while not self._fleet.read(job_id).status.is_final:
+                    await changed.wait()
+                    changed.clear()
+        return self._fleet.read(job_id)
+
+    async def progress(self, job_id: str) -> Progress:
+        """See `FakeFleet`."""
+        return self._fleet.progress(job_id)
+
+    async def callback(self, job_id: str) -> CallbackDelivery | None:
+        """See `FakeFleet`."""
+        return self._fleet.callback(job_id)
+
+    async def cancel(self, job_id: str) -> None:
+        """See `FakeFleet`."""
+        self._fleet.cancel(job_id)
+
+    async def close(self) -> None:
+        """See `FakeFleet`."""
+
+
+class FakeAsyncClient(AsyncClient):
+    """An `AsyncClient` of a `FakeFleet`.
+
+    Args:
+        answer: what comes of each job; see `FakeFleet`.
+        fleet: one to share with other clients, `FakeClient`s among them; `answer` is then the fleet's own.
+        settings: from the environment by default; only the limits matter here.
+    """
+
+    def __init__(
+        self, answer: Answer | None = None, *, fleet: FakeFleet | None = None, settings: FleetSettings | None = None
+    ) -> None:
+        self.fleet = fleet or FakeFleet(answer)
+        """Holds jobs, shows progress, and can be given another `answer`."""
+        super().__init__(settings, transport=FakeAsyncTransport(self.fleet), storage=self.fleet.storage)
 
     @property
     def jobs(self) -> list[Job]:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from kombu import pools
 from kombu.exceptions import OperationalError
 from omnifleet_shared import traces
+from omnifleet_shared.callback_records import CallbackDelivery
 from omnifleet_shared.celery_app import create_app
 from omnifleet_shared.dead_letters import DeadLetter, Replay
 from omnifleet_shared.errors import BrokerUnavailable, InvalidSetting, OmnifleetError
@@ -18,10 +19,12 @@ from omnifleet_shared.results import Progress
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.state_records import JobState
 from omnifleet_shared.submissions import SUBMISSION, JobStands, Submission, Submissions
+from omnifleet_shared.watching import RedisWatch, Watch
+from omnifleet_shared.workers import Capacity, Workers
 from redis.exceptions import AuthenticationError, RedisError
 
 SENDERS = 10
-"""Most connections that send at once; further threads wait for one of them."""
+"""Threads that send at once, by default; further ones wait for one of them."""
 SHOWN_TEXT = 60
 """Characters of a job's text that operators see in Flower."""
 
@@ -53,8 +56,20 @@ class Transport(Protocol):
         """How far the job is; all zeros before its first step. Raises UnknownJob."""
         ...
 
+    def callback(self, job_id: str) -> CallbackDelivery | None:
+        """How the job's callback stands; None before its outcome, or where none was asked for. Raises UnknownJob."""
+        ...
+
     def cancel(self, job_id: str) -> None:
         """Ask for the job to be stopped; without effect once it is final. Raises UnknownJob."""
+
+    def watch(self) -> Watch:
+        """Waits for many jobs at once; it is the caller's to close."""
+        ...
+
+    def capacity(self) -> Capacity:
+        """What the live workers hold at once. Raises BrokerUnavailable."""
+        ...
 
     def close(self) -> None:
         """Let go of connections."""
@@ -63,22 +78,27 @@ class Transport(Protocol):
 class CeleryTransport:
     """Jobs through Celery on Redis; states read from Redis. The first operation connects.
 
+    Args:
+        settings: of the fleet.
+        senders: threads that send at once; further ones wait. Each takes two connections to Redis.
+
     Raises:
         InvalidSetting: the Redis URL is none, or a limit on unfinished jobs names no producer.
     """
 
-    def __init__(self, settings: FleetSettings) -> None:
+    def __init__(self, settings: FleetSettings, senders: int = SENDERS) -> None:
         self._settings = settings
         self._submissions = Submissions(settings)
         self._states = JobStates.connect(settings)
+        self._workers = Workers.connect(settings)
         self._app: Any = create_app(settings)
         kombu: Any = pools
         # Celery applies its pool limit to every pool of the process; those of the backend around us stay as they are.
         self._app.conf.broker_pool_limit = kombu.get_limit()
         # Pools of our own: Celery's are shared by all apps with the same URL, and closing them would close theirs. And
         # the URL is given here because CELERY_BROKER_URL, set for another app, would win over the configured one.
-        self._connections: Any = self._app.connection_for_write(broker_url(settings)).Pool(limit=SENDERS)
-        self._producers: Any = kombu.ProducerPool(self._connections, limit=SENDERS)
+        self._connections: Any = self._app.connection_for_write(broker_url(settings)).Pool(limit=senders)
+        self._producers: Any = kombu.ProducerPool(self._connections, limit=senders)
 
     def submit(self, job: Job, idempotency_key: str | None = None) -> str:
         """See `Transport`."""
@@ -114,13 +134,29 @@ class CeleryTransport:
             self._states.read(job_id)
         return progress
 
+    def callback(self, job_id: str) -> CallbackDelivery | None:
+        """See `Transport`."""
+        delivery = self._states.read_callback(job_id)
+        if delivery is None:
+            self._states.read(job_id)
+        return delivery
+
     def cancel(self, job_id: str) -> None:
         """See `Transport`."""
         if not self._states.read(job_id).status.is_final:
             self._states.request_cancel(job_id)
 
+    def watch(self) -> Watch:
+        """See `Transport`."""
+        return RedisWatch(self._settings)
+
+    def capacity(self) -> Capacity:
+        """See `Transport`."""
+        return self._workers.capacity()
+
     def close(self) -> None:
         """See `Transport`."""
+        self._workers.close()
         self._producers.force_close_all()
         self._connections.force_close_all()
         self._app.close()

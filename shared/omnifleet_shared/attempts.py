@@ -7,13 +7,17 @@ neither begin, nor answer, nor overwrite what the next worker answered.
 from __future__ import annotations
 
 import traceback
+import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from redis import Redis
 
+from .callback_records import CallbackOutcome, failed, succeeded
+from .callbacks import WISH
 from .errors import OmnifleetError
-from .names import CANCEL_KEY, FINISHED_KEY, FINISHED_LIFETIME, LEASED_KEY, RUNS_KEY
+from .names import CALLBACK_KEY, CALLBACKS_KEY, CANCEL_KEY, FINISHED_KEY, FINISHED_LIFETIME, LEASED_KEY, RUNS_KEY
 from .redis_client import connect_redis, typed_redis_errors
 from .results import JobResult
 from .settings import FleetSettings
@@ -22,8 +26,8 @@ from .state_records import STATE_KEY, failure_record, retry_record, started_reco
 TOLD = 10_000
 """Most characters of a traceback that are kept: its end, where the error is."""
 
-# KEYS: state, leased messages, runs, wish to cancel, jobs finished in a minute.
-# ARGV: tag, record, lifetime in seconds, worker, job, traceback.
+# KEYS: state, leased messages, runs, wish to cancel, jobs finished in a minute; and those of `callbacks.WISH`.
+# ARGV: tag, record, lifetime in seconds, worker, job, traceback; and those of `callbacks.WISH`.
 ENDED = """
 local function ended(state)
   local known, record = pcall(cjson.decode, state)
@@ -58,6 +62,7 @@ FINISH = f"""{ENDED}
 {WRITE}
 redis.call('HSET', KEYS[3], 'open', 0)
 redis.call('EXPIRE', KEYS[3], ARGV[3])
+{WISH}
 local counted = redis.call('HGET', KEYS[3], 'unfinished')
 if counted then redis.call('ZREM', counted, ARGV[5]) end
 local minute = KEYS[5] .. math.floor(redis.call('TIME')[1] / 60)
@@ -100,6 +105,7 @@ class Attempts:
         self._lifetime = lifetime
         self._worker = worker
         self._finished = FINISHED_KEY.format(queue=queue)
+        self._callbacks = CALLBACKS_KEY.format(queue=queue)
         self._begin, self._retry, self._finish = (
             cast(Any, redis.register_script(script)) for script in (BEGIN, RETRY, FINISH)
         )
@@ -117,24 +123,36 @@ class Attempts:
         """Count and record that this worker starts the job of the message under lease `tag`."""
         return self._run(self._begin, job_id, tag, started_record(job_id))
 
-    def succeed(self, result: JobResult, tag: str) -> Verdict:
-        """Record the result: `written`, or why it does not count."""
-        return self._run(self._finish, result.job_id, tag, success_record(result)).verdict
+    def succeed(self, result: JobResult, tag: str, callback: str | None = None) -> Verdict:
+        """Record the result, and the wish to post it to `callback`: `written`, or why it does not count."""
+        wish = _wish(callback, lambda delivery_id: succeeded(result, delivery_id))
+        return self._run(self._finish, result.job_id, tag, success_record(result), wish=wish).verdict
 
-    def fail(self, job_id: str, error: OmnifleetError, tag: str) -> Verdict:
-        """Record a failure for good."""
-        return self._run(self._finish, job_id, tag, failure_record(job_id, error)).verdict
+    def fail(self, job_id: str, error: OmnifleetError, tag: str, callback: str | None = None) -> Verdict:
+        """Record a failure for good, and the wish to post it to `callback`."""
+        wish = _wish(callback, lambda delivery_id: failed(job_id, error, delivery_id))
+        return self._run(self._finish, job_id, tag, failure_record(job_id, error), wish=wish).verdict
 
     def retry(self, job_id: str, error: OmnifleetError, tag: str) -> Verdict:
         """Record a failure after which the job is tried again."""
         told = "".join(traceback.format_exception(error))[-TOLD:]
         return self._run(self._retry, job_id, tag, retry_record(job_id, error), told).verdict
 
-    def _run(self, script: Any, job_id: str, tag: str, record: str, told: str = "") -> Beginning:
-        keys = [STATE_KEY, self._leased, RUNS_KEY, CANCEL_KEY, self._finished]
+    def _run(
+        self, script: Any, job_id: str, tag: str, record: str, told: str = "", wish: Sequence[str] = ()
+    ) -> Beginning:
+        keys = [STATE_KEY, self._leased, RUNS_KEY, CANCEL_KEY, self._finished, CALLBACK_KEY, self._callbacks]
         names = [key.format(job_id=job_id) for key in keys]
         with typed_redis_errors():
             verdict, attempt, unfinished, previous, last = script(
-                keys=names, args=[tag, record, self._lifetime, self._worker, job_id, told]
+                keys=names, args=[tag, record, self._lifetime, self._worker, job_id, told, *wish]
             )
         return Beginning(cast(Verdict, verdict.decode()), attempt, unfinished, previous.decode(), last.decode())
+
+
+def _wish(url: str | None, outcome: Callable[[str], CallbackOutcome]) -> tuple[str, str, str]:
+    """What `callbacks.WISH` takes: URL, delivery id and body, all empty where nobody is to be told."""
+    if url is None:
+        return "", "", ""
+    delivery_id = uuid.uuid4().hex
+    return url, delivery_id, outcome(delivery_id).model_dump_json()

@@ -7,9 +7,14 @@ OmnifleetError
 │   │   ├── UnknownTask
 │   │   ├── TaskNotSupported
 │   │   ├── LanguageNotSupported
-│   │   └── LicenceRefused
+│   │   ├── LicenceRefused
+│   │   ├── CallbackRefused
+│   │   └── InvalidJobList          lines of a batch that are no jobs
+│   ├── BatchRunning                another process works on the batch
+│   ├── JournalMismatch             a batch's journal and what it is to go on with
 │   ├── InvalidMessage              what came over the wire
-│   │   └── SchemaTooNew
+│   │   ├── SchemaTooNew
+│   │   └── SignatureInvalid
 │   ├── MediaError                  what was sent as audio or video
 │   │   ├── MediaNotFound
 │   │   ├── MediaUnreadable
@@ -106,12 +111,32 @@ class LicenceRefused(InvalidJob):
     """The model's licence does not allow the use that the job is for."""
 
 
+class CallbackRefused(InvalidJob):
+    """The job asks for a callback to a host that is not on the allow list, or from workers that make none."""
+
+
+class InvalidJobList(InvalidJob):
+    """Lines of a job list that are no jobs; `details["lines"]` has the first ones with their errors."""
+
+
+class BatchRunning(PermanentError):
+    """Another process works on the batch's journal."""
+
+
+class JournalMismatch(PermanentError):
+    """The journal is of another job list, or of no batch at all."""
+
+
 class InvalidMessage(PermanentError):
     """A message or record that this release cannot read; `details["payload"]` holds its beginning."""
 
 
 class SchemaTooNew(InvalidMessage):
     """A record written by a newer release than the one that reads it."""
+
+
+class SignatureInvalid(InvalidMessage):
+    """What came as a callback was not signed with the secret, or too long ago."""
 
 
 class MediaError(PermanentError):

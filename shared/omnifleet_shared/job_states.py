@@ -10,20 +10,22 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
-from pydantic import ValidationError
 from redis import Redis
 
-from .errors import BrokerUnavailable, UnknownJob
-from .names import CANCEL_CHANNEL, CANCEL_KEY, CANCEL_LIFETIME, PROGRESS_KEY, PROGRESS_LIFETIME
+from .callback_records import CallbackDelivery
+from .errors import BrokerUnavailable
+from .names import CANCEL_CHANNEL, CANCEL_KEY, PROGRESS_KEY, PROGRESS_LIFETIME
 from .redis_client import connect_redis, refuse_eviction, typed_redis_errors
 from .results import JobStatus, Progress
 from .settings import FleetSettings
-from .state_records import STATE_KEY, JobState, read_state, unreadable
+from .state_queries import Query, callback_query, progress_query, state_query, wish_to_cancel
+from .state_records import STATE_KEY, JobState, read_state
 
 LOOK_AGAIN = 1.0
 """Seconds after which a waiter reads the state without having been told: a message may be lost with its connection."""
+T = TypeVar("T")
 
 
 class JobStates:
@@ -59,12 +61,7 @@ class JobStates:
             UnknownJob: no record of that id.
             InvalidMessage: the record cannot be read.
         """
-        with typed_redis_errors():
-            stored = self._redis.get(STATE_KEY.format(job_id=job_id))
-        if stored is None:
-            problem = f"no job {job_id[:80]!r} is known here"
-            raise UnknownJob(problem, "job_id", f"Records are kept for {self._lifetime / 86400:g} days")
-        return read_state(cast(bytes, stored))
+        return self._ask(state_query(job_id, self._lifetime))
 
     def wait(self, job_id: str, timeout: float | None) -> JobState:
         """The job's state once it is final, or as it is when `timeout` seconds are over (None waits for ever).
@@ -89,18 +86,16 @@ class JobStates:
 
     def read_progress(self, job_id: str) -> Progress:
         """The newest progress; all zeros before the first step."""
-        with typed_redis_errors():
-            stored = self._redis.get(PROGRESS_KEY.format(job_id=job_id))
-        try:
-            return Progress.model_validate_json(cast(bytes, stored)) if stored else Progress()
-        except ValidationError as error:
-            raise unreadable("progress", cast(bytes, stored)) from error
+        return self._ask(progress_query(job_id))
+
+    def read_callback(self, job_id: str) -> CallbackDelivery | None:
+        """How the job's callback stands; None before its outcome, or where none was asked for."""
+        return self._ask(callback_query(job_id))
 
     def request_cancel(self, job_id: str) -> None:
         """Ask the worker that has the job, or will have it, to stop."""
         with typed_redis_errors(), self._redis.pipeline() as pipe:
-            pipe.set(CANCEL_KEY.format(job_id=job_id), b"1", ex=CANCEL_LIFETIME)
-            pipe.publish(CANCEL_CHANNEL, job_id)
+            wish_to_cancel(pipe, job_id)
             pipe.execute()
 
     def wait_for_cancel(self, seconds: float) -> str | None:
@@ -122,6 +117,11 @@ class JobStates:
         with typed_redis_errors():
             wishes = cast(list[bytes | None], self._redis.mget([CANCEL_KEY.format(job_id=one) for one in job_ids]))
         return {job_id for job_id, wish in zip(job_ids, wishes, strict=True) if wish is not None}
+
+    def _ask(self, query: Query[T]) -> T:
+        with typed_redis_errors():
+            reply = cast(Any, self._redis).execute_command(*query.command)
+        return query.read(reply)
 
     def _watch(self, job_id: str, until: float | None) -> JobState:
         state = self.read(job_id)

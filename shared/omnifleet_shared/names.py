@@ -7,6 +7,11 @@ from typing import Final
 SCHEMA_VERSION = 1
 """Version of every record on the wire. A reader takes its own and older ones, and refuses newer ones."""
 
+JOB_SCHEMA_VERSION = 2
+"""Newest version of jobs: 2 is a job with a callback, or of another quality than the published model's. One with
+neither is still written as version 1, which workers of any release read; those that know neither refuse version 2, and
+say that they are to be upgraded."""
+
 MODEL: Final = "audio-omni"
 """The model that a job is for, and the name of its queue."""
 
@@ -63,6 +68,9 @@ FINISHED_KEY = "omnifleet:finished:{queue}:"
 """How many jobs came to an outcome in a minute; the minute, counted from the Unix epoch, stands behind it."""
 FINISHED_LIFETIME = 180
 
+BATCH_KEY = "omnifleet:batch:{journal}"
+"""Lock of whoever works on the batch whose journal is in storage; `journal` is the hash of its URI."""
+
 WORKER_RECORDS_KEY = "omnifleet:worker-records:{queue}"
 """Hash: what each worker process last told of itself, by its name."""
 WORKERS_SEEN_KEY = "omnifleet:worker-records:{queue}:seen"
@@ -83,3 +91,9 @@ PROBE_KEY = "probes/{name}"
 
 RESULT_KEY = "results/{job_id}/{attempt}.{format}"
 """Storage key of what an attempt at a job made; a late twin cannot overwrite another attempt's."""
+
+CALLBACK_KEY = "omnifleet:callback:{job_id}"
+"""Hash: how the callback of a job that has its outcome stands, and until it is delivered what is to be posted where."""
+
+CALLBACKS_KEY = "omnifleet:callbacks:{queue}"
+"""Sorted set: jobs whose callbacks are not delivered yet, by the Unix time at which some worker may post them."""

@@ -8,6 +8,9 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.connection import parse_url
 from redis.exceptions import AuthenticationError, RedisError
@@ -18,6 +21,8 @@ from redis.sentinel import Sentinel
 from .errors import BrokerUnavailable, InvalidSetting
 from .settings import FleetSettings
 
+BACKOFF = ExponentialWithJitterBackoff(base=0.05, cap=0.5)
+
 
 def connect_redis(settings: FleetSettings) -> Redis:
     """A thread-safe client of the fleet's Redis; the first operation connects.
@@ -25,18 +30,28 @@ def connect_redis(settings: FleetSettings) -> Redis:
     Raises:
         InvalidSetting: the URL is none of Redis.
     """
+    return cast(Redis, _connect(settings, Redis, Sentinel, Retry(BACKOFF, 2, (RedisConnectionError,))))
+
+
+def connect_async_redis(settings: FleetSettings, *, retry: bool = True) -> AsyncRedis:
+    """The same for one event loop; without `retry` a lost connection is its user's to make anew."""
+    again = AsyncRetry(BACKOFF, 2 if retry else 0, (RedisConnectionError,) if retry else ())
+    return cast(AsyncRedis, _connect(settings, AsyncRedis, AsyncSentinel, again))
+
+
+def _connect(settings: FleetSettings, client: Any, sentinel: Any, retry: Any) -> Any:
     options: dict[str, Any] = {
         "socket_timeout": settings.redis_timeout,
         "socket_connect_timeout": settings.redis_timeout,
         "health_check_interval": 30,
         # A timeout is not retried: redis-py would, nine times over, and `redis_timeout` would not be the limit.
-        "retry": Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), 2, (RedisConnectionError,)),
+        "retry": retry,
     }
     try:
         if settings.redis_sentinels is None:
-            return cast(Redis, cast(Any, Redis).from_url(settings.redis_url, **options))
-        sentinels = cast(Any, Sentinel)(sentinel_addresses(settings), socket_timeout=settings.redis_timeout)
-        return cast(Redis, sentinels.master_for(settings.redis_master, **options, **_login(settings.redis_url)))
+            return client.from_url(settings.redis_url, **options)
+        sentinels = sentinel(sentinel_addresses(settings), socket_timeout=settings.redis_timeout)
+        return sentinels.master_for(settings.redis_master, **options, **_login(settings.redis_url))
     except ValueError as error:
         # The URL may hold a password: it is not repeated.
         problem, remedy = "this is no URL of a Redis", "Use redis://host:6379/0"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast, get_args
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, SecretStr, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .errors import InvalidSetting
@@ -55,6 +55,10 @@ class FleetSettings(BaseSettings):
     """Seconds that a presigned link works."""
     max_input_bytes: Annotated[int, Field(ge=1)] = 512 * MEBIBYTE
     """Largest media file that is taken."""
+    callback_hosts: str | None = None
+    """Hosts that callbacks may go to, as `host`, `host:port` (both https) or `http://host:port`, separated by commas;
+    none by default. A name may lead to a private address only within a network given with it, as in
+    `http://backend.svc:8000=10.0.0.0/8`. Producers that know the list refuse what is not on it at once."""
 
 
 def load_settings(cls: type[S], **values: object) -> S:
@@ -68,4 +72,11 @@ def load_settings(cls: type[S], **values: object) -> S:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = f"OMNIFLEET_{'_'.join(str(part) for part in first['loc']).upper()}"
+        # Neither repeated nor chained: what stands in a secret's place is a secret.
+        if any(_is_secret(cls.model_fields[str(part)].annotation) for part in first["loc"][:1]):
+            raise InvalidSetting(f"this will not do: {first['msg']}", name) from None
         raise InvalidSetting(f"{first.get('input')!r} will not do: {first['msg']}", name) from error
+
+
+def _is_secret(form: object) -> bool:
+    return form is SecretStr or any(map(_is_secret, get_args(form)))

@@ -10,6 +10,7 @@ from pathlib import Path
 import media_files
 import pytest
 from omnifleet import CheckpointInvalid, JobCancelled, JobStatus, MediaUnreadable, UnknownJob, UnknownTask
+from omnifleet.batch import edit, understand
 from omnifleet.local import LocalModel
 
 WAIT = 60.0
@@ -35,6 +36,21 @@ def test_every_namespace_gives_what_a_fleet_would(omni: LocalModel, tmp_path: Pa
     assert made.seed == 3
     assert made.audio.save(tmp_path / "bell.wav").stat().st_size == made.audio.bytes
     assert edited.audio.seconds == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_batch_gives_every_outcome_too(omni: LocalModel) -> None:
+    sound = media_files.wav(1.0)
+    jobs = [
+        edit("Add", sound, desc="rain", steps=2),
+        edit("Add", b"no sound", desc="rain"),
+        understand("caption", sound, max_new_tokens=4),
+    ]
+
+    made, broken, answer = omni.batch(jobs, in_order=True)
+
+    assert made.result.audio is not None
+    assert isinstance(broken.error, MediaUnreadable)
+    assert answer.result.text
 
 
 def test_jobs_share_the_engine_and_report_progress(omni: LocalModel) -> None:

@@ -77,7 +77,8 @@ def test_generate_prints_where_the_audio_is(omni: FakeClient, here: Path) -> Non
 
 
 def test_every_option_reaches_the_job(omni: FakeClient, here: Path) -> None:
-    options = {"steps": "4", "guidance": "2.5", "seed": "9", "format": "ogg", "priority": "batch", "language": "en"}
+    options = {"steps": "4", "quality": "fast", "guidance": "2.5", "seed": "9"}
+    options |= {"format": "ogg", "priority": "batch", "language": "en"}
 
     done = run(
         omni, "generate", "t2a", "rain", "--seconds", "2", *(f"--{name}={text}" for name, text in options.items())
@@ -265,3 +266,13 @@ def test_an_output_that_cannot_be_written_exits_with_2(omni: FakeClient, here: P
 def test_the_version_and_the_exit_codes_are_told(omni: FakeClient) -> None:
     assert run(omni, "--version").stdout.strip()
     assert "4 not done" in run(omni, "--help").stdout
+
+
+def test_a_callback_is_asked_for_and_its_delivery_told() -> None:
+    omni = FakeClient()
+    run(omni, "generate", "t2a", "rain", "--callback", "https://hooks.example.com/x", "--no-wait")
+    job = omni.jobs[0]
+
+    assert job.callback == "https://hooks.example.com/x"
+    assert run(omni, "status", job.job_id).stdout == "succeeded, callback delivered\n"
+    assert json.loads(run(omni, "status", job.job_id, "--json").stdout)["callback"]["status"] == "delivered"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from omnifleet_shared.errors import DeadlineExceeded, EngineStopped, JobCancelled, JobFailed, OutOfMemory
 from omnifleet_worker.engine.engine import Engine
+from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.observer import Work
 from omnifleet_worker.engine.request import ChatInputs, DiffusionInputs, Request
 from omnifleet_worker.models.chat import Chat
@@ -25,10 +27,18 @@ class CountingRunner:
         self.poisonous: list[Request] = []
         self.most_at_once = 100
         self.unprepared: Exception | None = None
+        self.memory = 1000
+        self.held = 0
+        self.on_prepare: Callable[[Request], object] = lambda request: None
+        self.on_finish: Callable[[Sequence[Request]], object] = lambda batch: None
 
     def prepare(self, request: Request) -> None:
+        self.on_prepare(request)
         if self.unprepared is not None:
             raise self.unprepared
+        if self.held + request.cost > self.memory:
+            raise OutOfMemory("no memory to prepare")
+        self.held += request.cost
 
     def advance(self, batch: Sequence[Request]) -> None:
         if any(one in self.poisonous for one in batch):
@@ -43,10 +53,12 @@ class CountingRunner:
         return request.step >= request.steps
 
     def finish(self, batch: Sequence[Request]) -> list[Any]:
+        self.on_finish(batch)
         return [f"{one.kind} after {one.step}" for one in batch]
 
     def release(self, request: Request) -> None:
         self.released.append(request)
+        self.held -= request.cost
 
 
 def clip(steps: int = 3, **fields: Any) -> Request:
@@ -64,7 +76,7 @@ def runner() -> CountingRunner:
 
 
 def engine_with(runner: CountingRunner, *requests: Request, places: int = 8) -> Engine:
-    engine = Engine(runner, max_active=places)
+    engine = Engine(runner, EngineLimits(clips=places, chats=places, decoded=places))
     for request in requests:
         engine.submit(request)
     return engine
@@ -100,13 +112,13 @@ def test_a_late_request_joins_at_the_next_step_and_nobody_waits_for_another_to_e
     assert not long.outcome.done()
 
 
-def test_answers_and_clips_advance_in_the_same_step_as_batches_of_their_own(runner: CountingRunner) -> None:
+def test_answers_and_clips_advance_as_batches_of_their_own(runner: CountingRunner) -> None:
     one_clip, one_answer = clip(), answer()
     engine = engine_with(runner, one_clip, one_answer)
 
     run_dry(engine)
 
-    assert runner.batches == [[one_clip], [one_answer]] * 3
+    assert sorted(runner.batches, key=lambda batch: batch[0].kind) == [[one_answer]] * 3 + [[one_clip]] * 3
     assert one_clip.outcome.result() == "diffusion after 3"
     assert one_answer.outcome.result() == "chat after 3"
 
@@ -131,6 +143,90 @@ def test_a_batch_that_is_too_big_for_the_memory_is_done_in_parts(runner: Countin
     run_dry(engine)
 
     assert [one.outcome.result() for one in requests] == ["diffusion after 3"] * 4
+
+
+def test_after_memory_ran_out_fewer_share_a_step_without_failing_again(runner: CountingRunner) -> None:
+    requests = [clip(steps=4) for _ in range(4)]
+    runner.most_at_once = 2
+    witness = Witness()
+    engine = Engine(runner, EngineLimits(clips=4, chats=4), observer=witness)
+    for request in requests:
+        engine.submit(request)
+
+    run_dry(engine)
+
+    assert [size for work, size, _ in witness.failures if work == "diffusion"] == [4]
+    assert [len(batch) for batch in runner.batches] == [2, 2] * 4
+
+
+def test_a_request_without_memory_to_be_prepared_waits_for_another_to_leave(runner: CountingRunner) -> None:
+    first, second = clip(cost=600), clip(cost=600)
+    engine = engine_with(runner, first, second)
+
+    run_dry(engine)
+
+    assert [one.outcome.result() for one in (first, second)] == ["diffusion after 3"] * 2
+    assert runner.batches == [[first]] * 3 + [[second]] * 3
+    assert runner.held == 0
+
+
+def test_a_clip_without_memory_to_step_is_put_aside_with_its_steps_and_the_others_go_on(runner: CountingRunner) -> None:
+    large, small = clip(steps=4), clip(steps=2)
+    engine = engine_with(runner, large, small)
+    engine.step()
+    advance = runner.advance
+
+    def too_large(batch: Sequence[Request]) -> None:
+        if large in batch and not small.outcome.done():
+            raise OutOfMemory("full")
+        advance(batch)
+
+    runner.advance = too_large  # type: ignore[method-assign]
+    run_dry(engine)
+
+    assert small.outcome.result() == "diffusion after 2"
+    assert large.outcome.result() == "diffusion after 4"
+    assert runner.batches == [[large, small], [small], [large], [large], [large]]
+
+
+def test_a_clip_without_memory_to_be_decoded_is_decoded_when_another_has_left(runner: CountingRunner) -> None:
+    first, second = clip(steps=1), clip(steps=3)
+
+    def full(batch: Sequence[Request]) -> None:
+        if first in batch and not second.outcome.done():
+            raise OutOfMemory("full")
+
+    runner.on_finish = full
+    engine = engine_with(runner, first, second)
+
+    run_dry(engine)
+
+    assert [one.outcome.result() for one in (first, second)] == ["diffusion after 1", "diffusion after 3"]
+
+
+def test_a_request_for_which_memory_does_not_suffice_alone_fails_as_transient(runner: CountingRunner) -> None:
+    request = clip(cost=2000)
+    engine = engine_with(runner, request)
+
+    run_dry(engine)
+
+    with pytest.raises(OutOfMemory):
+        request.outcome.result()
+    assert runner.released == [request]
+
+
+def test_a_request_that_waits_for_memory_can_be_cancelled(runner: CountingRunner) -> None:
+    first, second = clip(steps=3, cost=600), clip(cost=600)
+    engine = engine_with(runner, first, second)
+    engine.step()
+
+    second.cancel()
+    run_dry(engine)
+
+    assert first.outcome.result() == "diffusion after 3"
+    with pytest.raises(JobCancelled):
+        second.outcome.result()
+    assert sorted(map(id, runner.released)) == sorted(map(id, (first, second)))
 
 
 def test_a_request_that_cannot_be_prepared_fails_with_its_own_error(runner: CountingRunner) -> None:
@@ -169,6 +265,26 @@ def test_a_request_past_its_deadline_takes_no_further_step(runner: CountingRunne
     assert request.step == 0
     with pytest.raises(DeadlineExceeded, match="step 0 of 3"):
         request.outcome.result()
+
+
+def test_a_request_that_cannot_make_its_deadline_is_refused_before_it_costs_anything(runner: CountingRunner) -> None:
+    prepared: list[Request] = []
+    runner.on_prepare = prepared.append
+    engine = engine_with(runner, clip(steps=2))
+    advance = runner.advance
+    runner.advance = lambda batch: (time.sleep(0.01), advance(batch))  # type: ignore[method-assign, assignment]
+    run_dry(engine)
+    prepared.clear()
+
+    hopeless, in_time = clip(steps=100_000, deadline=time.time() + 60), clip(steps=2, deadline=time.time() + 60)
+    for request in (hopeless, in_time):
+        engine.submit(request)
+    run_dry(engine)
+
+    assert prepared == [in_time]
+    assert in_time.outcome.result() == "diffusion after 2"
+    with pytest.raises(DeadlineExceeded, match=r"100000 of 100000 steps are left, which take 1\d\d\d"):
+        hopeless.outcome.result()
 
 
 def test_every_request_is_released_once_however_it_ends(runner: CountingRunner) -> None:
@@ -237,7 +353,7 @@ class Witness:
 
 def test_an_observer_hears_of_every_call_of_the_model_and_of_every_failure(runner: CountingRunner) -> None:
     witness = Witness()
-    engine = Engine(runner, max_active=8, observer=witness)
+    engine = Engine(runner, EngineLimits(clips=8, chats=8), observer=witness)
     good, poisonous = engine.submit(clip(steps=1)), engine.submit(clip(steps=1))
     runner.poisonous = [poisonous]
 
@@ -246,3 +362,78 @@ def test_an_observer_hears_of_every_call_of_the_model_and_of_every_failure(runne
     assert good.outcome.exception() is None
     assert witness.done == [("prepare", 1), ("prepare", 1), ("diffusion", 1), ("finish", 1)]
     assert witness.failures == [("diffusion", 2, "ValueError"), ("diffusion", 1, "ValueError")]
+
+
+def test_clips_go_on_stepping_while_another_is_prepared_and_one_is_decoded(runner: CountingRunner) -> None:
+    running, coming, done = clip(steps=10**6), clip(), clip(steps=1)
+    stepped = threading.Event()
+    stages: list[str] = []
+
+    def wait_for_steps(stage: str) -> None:
+        before = running.step
+        while running.step < before + 3:
+            stepped.wait(0.01)
+        stages.append(stage)
+
+    runner.on_prepare = lambda request: wait_for_steps("prepared") if request is coming else None
+    runner.on_finish = lambda batch: wait_for_steps("decoded") if done in batch else None
+    engine = engine_with(runner, running)
+    engine.start()
+    try:
+        engine.submit(coming).outcome.result(timeout=60)
+        engine.submit(done).outcome.result(timeout=60)
+        assert not running.outcome.done()
+    finally:
+        engine.stop()
+
+    assert stages == ["prepared", "decoded"]
+
+
+def test_what_is_done_at_once_is_decoded_at_once_as_far_as_memory_allows(runner: CountingRunner) -> None:
+    decoded: list[int] = []
+    runner.on_finish = lambda batch: decoded.append(len(batch))
+    engine = Engine(runner, EngineLimits(clips=8, chats=8, decoded=3))
+    for _ in range(7):
+        engine.submit(clip())
+
+    run_dry(engine)
+
+    assert decoded == [3, 3, 1]
+
+
+def test_a_request_cancelled_while_it_is_prepared_is_answered_at_once_and_released_after(
+    runner: CountingRunner,
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    runner.on_prepare = lambda request: (begun.set(), go_on.wait(60))
+    engine = engine_with(runner)
+    engine.start()
+    try:
+        request = engine.submit(clip())
+        assert begun.wait(60)
+        request.cancel()
+        with pytest.raises(JobCancelled):
+            request.outcome.result(timeout=60)
+        assert runner.released == []
+    finally:
+        go_on.set()
+        engine.stop()
+
+    assert runner.released == [request]
+    assert runner.batches == []
+
+
+def test_a_hung_conditioning_counts_as_a_stalled_engine(runner: CountingRunner) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    runner.on_prepare = lambda request: (begun.set(), go_on.wait(60))
+    engine = engine_with(runner)
+    engine.start()
+    try:
+        engine.submit(clip())
+        assert begun.wait(60)
+        first = engine.stalled_seconds
+        while engine.stalled_seconds <= first:
+            go_on.wait(0.01)
+    finally:
+        go_on.set()
+        engine.stop()

@@ -126,7 +126,7 @@ class TestThinker:
         chat = Chat("Listen.", "Why?", audio=(WAVE,), video=(FRAMES,), earlier=(("Who?", "Ann."),))
         session = thinker.start(chat, max_new_tokens=2)
 
-        session.step()
+        thinker.step([session])
 
         assert session.tokens == 1
 

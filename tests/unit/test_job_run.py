@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -38,6 +39,11 @@ class FakeEngine:
     def __init__(self, act: Act = answer) -> None:
         self.act = act
         self.requests: list[Request] = []
+        self.step_seconds = 0.0
+
+    def least_seconds(self, kind: str, steps: int) -> float:
+        assert kind == "diffusion"
+        return steps * self.step_seconds
 
     def submit(self, request: Request) -> Request:
         self.requests.append(request)
@@ -236,3 +242,24 @@ def test_what_is_asked_on_the_way_to_a_clip_is_no_progress(engine: FakeEngine) -
 
     assert before == of_answer == Progress()
     assert (of_clip.step, of_clip.steps) == (0, 9)
+
+
+@pytest.mark.parametrize(("step_seconds", "in_time"), [(0.0, True), (0.5, True), (1.0, False)])
+def test_a_clip_whose_steps_cannot_be_done_in_time_is_refused_before_anything_is_fetched(
+    engine: FakeEngine, step_seconds: float, in_time: bool
+) -> None:
+    engine.step_seconds = step_seconds
+    run = run_of(engine, "generate", steps=100, deadline=(datetime.now(UTC) + timedelta(seconds=60)).isoformat())
+
+    with nullcontext() if in_time else pytest.raises(DeadlineExceeded, match=r"100 steps take 100\.0 s at least"):
+        run.check_in_time()
+
+
+def test_a_fast_clip_takes_fewer_steps_of_the_other_solver(engine: FakeEngine) -> None:
+    for quality in ("exact", "fast"):
+        version = {"schema_version": 1 if quality == "exact" else 2}
+        with suppress(TypeError):  # the fake's answer is no clip
+            run_of(engine, "generate", quality=quality, **version).sample(Chat("", ""))
+
+    asked = [cast(DiffusionInputs, request.inputs) for request in engine.requests]
+    assert [(inputs.steps, inputs.solver) for inputs in asked] == [(100, "euler"), (25, "multistep")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -20,6 +20,7 @@ from omnifleet_worker.jobs.tasks import ModelData, carry_out, join_transcript
 from omnifleet_worker.media.decode import Audio
 from omnifleet_worker.media.video import Video
 from omnifleet_worker.models.chat import Chat
+from omnifleet_worker.models.content_cache import ContentCache
 from omnifleet_worker.models.sampling import CLIP_SAMPLES
 from omnifleet_worker.models.speech_tokenizer import SpeechTokenizer
 from omnifleet_worker.models.tiny import tiny_vocab
@@ -161,6 +162,19 @@ def test_a_voice_without_transcript_is_listened_to_first(model: ModelData) -> No
     assert chat.audio[0].shape == (6 * 16_000,)
     assert tokens == 256
     assert run.sampled[0][1]["speech"] == "What is heard。Hello"
+
+
+def test_a_voice_that_is_sent_again_is_not_listened_to_again(model: ModelData) -> None:
+    first, again, other = (run_of("generate", name="tts", text="Hello", ref=FILE) for _ in range(3))
+    first.answer = other.answer = "What is heard。"
+    model = replace(model, transcripts=ContentCache(1000, len))
+
+    carry_out(first, media(ref=recording(8.0)), model)
+    carry_out(again, media(ref=recording(8.0)), model)
+    carry_out(other, media(ref=recording(7.0)), model)
+
+    assert [len(run.asked) for run in (first, again, other)] == [1, 0, 1]
+    assert again.sampled[0][1]["speech"] == "What is heard。Hello"
 
 
 @pytest.mark.parametrize(

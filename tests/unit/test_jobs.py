@@ -22,7 +22,7 @@ from omnifleet_shared.errors import (
 )
 from omnifleet_shared.jobs import MAX_SEED, EditJob, GenerateJob, Job, UnderstandJob, read_job
 from omnifleet_shared.model_card import AUDIO_OMNI
-from omnifleet_shared.names import SCHEMA_VERSION
+from omnifleet_shared.names import JOB_SCHEMA_VERSION
 from omnifleet_shared.tasks import OTHER_SPELLINGS, TASK_NAMES, task_name
 from pydantic import ValidationError
 
@@ -334,7 +334,7 @@ class TestInvalidMessage:
         assert refusal(payload, InvalidMessage).field == "schema_version"
 
     def test_a_newer_version_says_what_to_upgrade(self) -> None:
-        error = refusal({"schema_version": SCHEMA_VERSION + 1, "unheard": "of"}, SchemaTooNew)
+        error = refusal({"schema_version": JOB_SCHEMA_VERSION + 1, "unheard": "of"}, SchemaTooNew)
 
         assert error.field == "schema_version"
         assert "Upgrade the workers" in (error.remedy or "")
@@ -541,3 +541,28 @@ class TestAnythingAtAll:
                 AUDIO_OMNI.check(job)
             except LanguageNotSupported as error:
                 assert error.field == "text"
+
+
+class TestQuality:
+    def test_exact_is_what_every_release_takes(self) -> None:
+        job = read_job(message("generate.t2a", quality="exact"))
+
+        assert isinstance(job, GenerateJob)
+        assert (job.quality, job.steps) == ("exact", 100)
+        assert "quality" not in job.model_dump(mode="json")
+
+    @pytest.mark.parametrize("task", ["generate.tts", "edit.add"])
+    def test_fast_takes_fewer_steps_unless_told_otherwise(self, task: str) -> None:
+        jobs = [read_job(message(task, quality="fast", schema_version=2, **steps)) for steps in ({}, {"steps": 50})]
+
+        assert [job.steps for job in jobs if not isinstance(job, UnderstandJob)] == [25, 50]
+        assert [read_job(json.loads(job.model_dump_json())) for job in jobs] == jobs
+
+    def test_fast_is_no_job_of_the_first_schema_version(self) -> None:
+        error = refusal(message("generate.t2a", quality="fast"), InvalidJob)
+
+        assert error.field == "quality"
+        assert str(JOB_SCHEMA_VERSION) in (error.remedy or "")
+
+    def test_another_quality_is_refused(self) -> None:
+        assert refusal(message("generate.t2a", quality="good", schema_version=2), InvalidJob).field == "quality"

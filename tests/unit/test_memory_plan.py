@@ -12,7 +12,8 @@ from omnifleet_shared.errors import CheckpointInvalid, InvalidSetting
 from omnifleet_worker import memory_plan
 from omnifleet_worker.checkpoint import load_pipeline, plan_checkpoint
 from omnifleet_worker.convert.component_files import Component
-from omnifleet_worker.memory_plan import MemoryPlan, plan_memory
+from omnifleet_worker.engine.limits import EngineLimits
+from omnifleet_worker.memory_plan import MOST_DECODED, MemoryPlan, plan_memory
 from omnifleet_worker.models import checkpoint_folder
 from omnifleet_worker.models.pipeline import COMPONENTS, AudioOmniPipeline
 from omnifleet_worker.models.published import build_components, published_thinker_config
@@ -97,7 +98,28 @@ def test_it_takes_more_requests_on_a_larger_one(full_size: Path) -> None:
     assert at_once is not None and at_once > 30
     fixed = plan.needed_bytes - plan.request
     assert fixed + at_once * plan.request <= 80e9 < fixed + (at_once + 1) * plan.request
-    assert (plan.limit(8), plan.limit(256)) == (8, at_once)
+
+
+def test_active_requests_share_what_is_left_beside_conditioning_and_decoding(full_size: Path) -> None:
+    small, large = (plan_memory(full_size, GPU, torch.bfloat16, free=free * 10**9) for free in (24, 80))
+
+    tight, roomy = (
+        small.limits(clips=8, chats=16, cache_bytes=10**6),
+        large.limits(clips=8, chats=16, cache_bytes=10**6),
+    )
+
+    assert (tight.clips, tight.chats, tight.decoded, tight.memory) == (8, 16, 1, 0)
+    assert roomy.decoded == MOST_DECODED
+    assert roomy.memory is not None and roomy.memory > 8 * large.request
+    used = sum(large.weights.values()) + 2 * large.prefill + roomy.decoded * large.decode + roomy.memory
+    assert used + 10**6 + memory_plan.RESERVE_BYTES == 80 * 10**9
+
+
+def test_a_clip_of_usual_length_costs_less_than_the_longest(full_size: Path) -> None:
+    plan = plan_memory(full_size, GPU, torch.bfloat16, free=0)
+
+    assert 0 < plan.costs.clip_activations < plan.request / 2
+    assert plan.costs.chat_token == 2 * 36 * 2 * 128 * 2
 
 
 def test_the_context_of_a_request_is_the_longest(full_size: Path) -> None:
@@ -123,12 +145,12 @@ def test_a_cpu_refuses_and_limits_nothing(full_size: Path) -> None:
 
     plan.check()
     assert plan.requests_at_once is None
-    assert plan.limit(8) == 8
+    assert plan.limits(8, 16, 10**9) == EngineLimits(clips=8, chats=16, decoded=MOST_DECODED)
     assert "the checkpoint needs" in plan.statement() and "float32" in plan.statement()
 
 
 def test_one_byte_decides() -> None:
-    sizes = {"weights": {"vae": 10}, "working": 5, "request": 3}
+    sizes = {"weights": {"vae": 10}, "decode": 5, "prefill": 4, "request": 3}
     needed = 10 + 5 + 3 + memory_plan.RESERVE_BYTES
 
     def plan(free: int) -> MemoryPlan:

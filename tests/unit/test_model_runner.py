@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 import torch
 from omnifleet_shared.errors import OutOfMemory, TransientError
+from omnifleet_worker.engine.costs import RequestCosts
 from omnifleet_worker.engine.engine import Engine
+from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.model_runner import AudioOmniRunner
-from omnifleet_worker.engine.request import ChatInputs, DiffusionInputs, Request
+from omnifleet_worker.engine.request import ChatInputs, DiffusionInputs, Request, Solver
 from omnifleet_worker.models.chat import Chat
 from omnifleet_worker.models.pipeline import AudioOmniPipeline
-from omnifleet_worker.models.thinker import ThinkerSession
 from omnifleet_worker.models.tiny import tiny_pipeline
 
 RATE = 44_100
+LIMITS = EngineLimits(clips=16, chats=16, decoded=3)
 TOLERANCE = 1e-4
 
 
@@ -39,8 +41,9 @@ CLIPS = {
     "style": clip_inputs("guitar to sax", audio=noise(0.5, 3), guidance=1.0, seed=6),
     "one step": clip_inputs("a bell.", steps=1, seed=7),
     "no guidance": clip_inputs("a bell.", steps=2, guidance=0.0, seed=7),
+    "fast": clip_inputs("a train.", steps=4, seed=8, solver="multistep"),
 }
-LATE = ("tts, voice", "one step", "no guidance")
+LATE = ("tts, voice", "one step", "no guidance", "fast")
 CHAT = ChatInputs(chat=Chat("answer", "what is that?"), max_new_tokens=6, temperature=0.8, seed=11)
 
 
@@ -56,7 +59,7 @@ def runner(pipeline: AudioOmniPipeline) -> AudioOmniRunner:
 
 @pytest.fixture
 def engine(runner: AudioOmniRunner) -> Engine:
-    return Engine(runner, max_active=16)
+    return Engine(runner, LIMITS)
 
 
 def run_dry(engine: Engine) -> None:
@@ -75,7 +78,7 @@ def outcome_of(engine: Engine, inputs: DiffusionInputs | ChatInputs) -> Any:
 @pytest.fixture(scope="module")
 def alone(pipeline: AudioOmniPipeline) -> dict[str, np.ndarray]:
     """Every clip, sampled with nobody beside it."""
-    engine = Engine(AudioOmniRunner(pipeline), max_active=1)
+    engine = Engine(AudioOmniRunner(pipeline), EngineLimits(clips=1, chats=1))
     return {name: outcome_of(engine, inputs) for name, inputs in CLIPS.items()}
 
 
@@ -132,7 +135,8 @@ def test_nothing_is_kept_of_requests_that_ended_however_they_did(runner: AudioOm
 
     assert runner._clips == {}
     assert runner._chats == {}
-    assert runner._mates is None
+    assert runner._batch._mates is None
+    assert runner.pipeline.chatter._answers._groups == []
 
 
 def test_releasing_what_was_never_prepared_is_no_fault(runner: AudioOmniRunner) -> None:
@@ -165,25 +169,61 @@ def test_no_memory_left_is_a_transient_error_of_its_own(
     assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
 
 
-def test_an_answer_torn_by_a_failed_step_is_not_continued_and_its_mates_are_not_changed(
-    runner: AudioOmniRunner, engine: Engine, monkeypatch: pytest.MonkeyPatch
+def latents_of(pipeline: AudioOmniPipeline, steps: int, solver: Solver) -> torch.Tensor:
+    runner = AudioOmniRunner(pipeline)
+    request = Request(inputs=clip_inputs("a dog barks.", steps=steps, seed=1, solver=solver))
+    runner.prepare(request)
+    while not runner.is_done(request):
+        runner.advance([request])
+    return runner.latents(request)
+
+
+def test_a_quarter_of_the_steps_of_second_order_end_nearer_to_the_exact_solution(pipeline: AudioOmniPipeline) -> None:
+    exact = latents_of(pipeline, 160, "multistep")
+
+    euler, few_euler, few = (
+        float((latents_of(pipeline, steps, solver) - exact).norm() / exact.norm())
+        for steps, solver in ((64, "euler"), (16, "euler"), (16, "multistep"))
+    )
+
+    assert few < euler < few_euler
+
+
+def test_what_comes_again_is_not_encoded_again(
+    pipeline: AudioOmniPipeline, monkeypatch: pytest.MonkeyPatch, alone: dict[str, np.ndarray]
 ) -> None:
-    said_alone = outcome_of(engine, CHAT)
-    requests = [engine.submit(Request(inputs=CHAT)) for _ in range(3)]
-    engine.step()
-    torn = runner._chats[requests[1]]
-    feed = ThinkerSession._feed
+    calls: list[str] = []
+    for part in ("encode_prompt", "encode_speech", "encode_audio", "encode_sync"):
+        encode = getattr(pipeline, part)
+        monkeypatch.setattr(
+            pipeline, part, lambda what, part=part, encode=encode: (calls.append(part), encode(what))[1]
+        )
+    engine = Engine(AudioOmniRunner(pipeline), LIMITS)
 
-    def fail_once(session: ThinkerSession, token: int) -> None:
-        if session is torn:
-            monkeypatch.undo()
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        feed(session, token)
+    first, again = (outcome_of(engine, CLIPS["tts, voice"]) for _ in range(2))
+    assert sorted(calls) == ["encode_audio", "encode_prompt", "encode_speech", "encode_sync"]
+    outcome_of(engine, CLIPS["tts"])
 
-    monkeypatch.setattr(ThinkerSession, "_feed", fail_once)
+    assert sorted(calls[4:]) == ["encode_audio", "encode_speech"]
+    assert np.array_equal(first, again)
+    assert np.abs(first - alone["tts, voice"]).max() < TOLERANCE
 
-    run_dry(engine)
 
-    assert [requests[place].outcome.result() for place in (0, 2)] == [said_alone] * 2
-    with pytest.raises(TransientError):
-        requests[1].outcome.result()
+def test_nothing_is_kept_where_the_cache_has_no_room(pipeline: AudioOmniPipeline) -> None:
+    runner = AudioOmniRunner(pipeline, cache_bytes=0)
+
+    outcome_of(Engine(runner, LIMITS), CLIPS["one step"])
+
+    assert (runner.encodings.figures.bytes, runner.encodings.figures.misses) == (0, 4)
+
+
+def test_the_cost_of_a_clip_and_of_an_answer_is_known_once_they_are_prepared(pipeline: AudioOmniPipeline) -> None:
+    costs = RequestCosts(clip_activations=10**9, chat_token=10**6)
+    runner = AudioOmniRunner(pipeline, costs=costs)
+    short, long, answer = (Request(inputs=inputs) for inputs in (CLIPS["t2a"], CLIPS["t2m"], CHAT))
+
+    for request in (short, long, answer):
+        runner.prepare(request)
+
+    assert 10**9 < short.cost < long.cost < 1.1 * 10**9
+    assert answer.cost == 3 * (runner._chats[answer].length + 6) * 10**6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from omnifleet_shared.errors import InvalidSetting
 from omnifleet_shared.job_states import JobStates
 from omnifleet_shared.settings import MEBIBYTE, FleetSettings, load_settings
 from omnifleet_shared.storage import FolderStorage, S3Storage, open_storage
-from pydantic import ValidationError
+from omnifleet_worker.settings import WorkerSettings
+from pydantic import SecretStr, ValidationError
 
 
 class TestEnvironment:
@@ -33,6 +35,7 @@ class TestEnvironment:
             ("s3_path_style", "false", False),
             ("url_lifetime", "900", 900),
             ("max_input_bytes", "1", 1),
+            ("callback_hosts", "hooks.example.com", "hooks.example.com"),
         ],
     )
     def test_each_variable_is_read(self, monkeypatch: pytest.MonkeyPatch, name: str, text: str, value: object) -> None:
@@ -53,6 +56,21 @@ class TestEnvironment:
         assert settings.queue == "audio-omni"
         assert settings.s3_endpoint is None
         assert settings.max_input_bytes == 512 * MEBIBYTE
+
+    @pytest.mark.parametrize("secret", ["hunter2", "hunter2" * 2])
+    def test_a_secret_that_is_too_short_is_refused_and_not_repeated(
+        self, monkeypatch: pytest.MonkeyPatch, secret: str
+    ) -> None:
+        monkeypatch.setenv("OMNIFLEET_CALLBACK_SECRET", secret)
+
+        with pytest.raises(InvalidSetting) as caught:
+            load_settings(WorkerSettings)
+
+        assert caught.value.field == "OMNIFLEET_CALLBACK_SECRET"
+        assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+    def test_a_secret_is_not_shown(self) -> None:
+        assert "hunter2" not in repr(WorkerSettings(callback_secret=SecretStr("hunter2" * 3)))
 
     def test_an_empty_variable_counts_as_absent(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OMNIFLEET_URL_LIFETIME", "")

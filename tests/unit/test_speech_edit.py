@@ -24,6 +24,7 @@ from omnifleet_shared.results import EditedSpan, JobResult, read_result
 from omnifleet_shared.storage.folder import FolderStorage
 from omnifleet_worker.checkpoint import describe
 from omnifleet_worker.engine.engine import Engine
+from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.model_runner import AudioOmniRunner
 from omnifleet_worker.engine.request import DiffusionInputs, Inpainting, Request
 from omnifleet_worker.jobs.run import JobRun
@@ -67,7 +68,7 @@ def runner() -> AudioOmniRunner:
 
 @pytest.fixture(scope="module")
 def engine(runner: AudioOmniRunner) -> Iterator[Engine]:
-    engine = Engine(runner, max_active=4)
+    engine = Engine(runner, EngineLimits(clips=4, chats=4))
     engine.start()
     yield engine
     engine.stop()

@@ -45,10 +45,14 @@ def model_inputs(processor: Qwen2_5OmniProcessor, chat: Chat) -> dict[str, Any]:
     return dict(processor(text=[chat.text], return_tensors="pt", **media))
 
 
-def finish(session: ThinkerSession) -> str:
-    while session.step():
-        pass
-    return session.text
+def finish(thinker: Thinker, *sessions: ThinkerSession) -> list[str]:
+    while not all(session.finished for session in sessions):
+        thinker.step(sessions)
+    return [session.text for session in sessions]
+
+
+def answer(thinker: Thinker, kind: str, **options: Any) -> str:
+    return finish(thinker, thinker.start(CHATS[kind], **options))[0]
 
 
 def test_generation_chat_is_the_trained_text() -> None:
@@ -89,43 +93,116 @@ def test_session_gives_the_tokens_of_generate(thinker: Thinker, processor: Qwen2
     inputs = model_inputs(processor, CHATS[kind])
     generated = tiny_thinker(seed=3).generate(**inputs, do_sample=False, max_new_tokens=12, eos_token_id=[507, 509])
     expected = processor.tokenizer.decode(generated[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    assert finish(thinker.start(CHATS[kind], max_new_tokens=12)) == expected
+    assert answer(thinker, kind, max_new_tokens=12) == expected
 
 
 @pytest.mark.parametrize("pair", [("audio", "text"), ("video", "audio"), ("both", "video")])
 def test_interleaved_sessions_answer_as_alone(
     thinker: Thinker, model: Qwen2_5OmniThinkerForConditionalGeneration, pair: tuple[str, str]
 ) -> None:
-    alone = [finish(thinker.start(CHATS[kind], max_new_tokens=12)) for kind in pair]
+    alone = [answer(thinker, kind, max_new_tokens=12) for kind in pair]
     first = thinker.start(CHATS[pair[0]], max_new_tokens=12)
-    first.step()
+    thinker.step([first])
     second = thinker.start(CHATS[pair[1]], max_new_tokens=12)
-    while any([first.step(), second.step()]):
-        pass
+    while not (first.finished and second.finished):
+        thinker.step([first])
+        thinker.step([second])
     assert [first.text, second.text] == alone
     assert model.model.rope_deltas is None
+
+
+def test_answers_written_together_are_those_written_alone_whoever_comes_and_goes(thinker: Thinker) -> None:
+    lengths = {"text": 3, "audio": 20, "video": 9, "both": 14}
+    alone = [answer(thinker, kind, max_new_tokens=tokens) for kind, tokens in lengths.items()]
+
+    together: list[ThinkerSession] = []
+    for kind, tokens in lengths.items():
+        together.append(thinker.start(CHATS[kind], max_new_tokens=tokens))
+        thinker.step(together)
+
+    assert finish(thinker, *together) == alone
+
+
+def test_drawn_tokens_do_not_depend_on_who_is_drawn_for_beside(thinker: Thinker) -> None:
+    drawn = {"max_new_tokens": 12, "temperature": 5.0, "seed": 1}
+    alone = answer(thinker, "audio", **drawn)
+
+    sessions = [thinker.start(CHATS[kind], **drawn) for kind in ("text", "audio", "both")]
+
+    assert finish(thinker, *sessions)[1] == alone
+
+
+def test_a_short_question_is_not_padded_to_a_long_recording(
+    thinker: Thinker, model: Qwen2_5OmniThinkerForConditionalGeneration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = Chat("Be kind.", "a" * 2000)
+    sessions = [thinker.start(chat, max_new_tokens=4) for chat in (CHATS["text"], long, CHATS["audio"])]
+    batches = []
+    forward = model.model.language_model.forward
+
+    def note(*args: Any, **inputs: Any) -> Any:
+        batches.append(len(inputs["input_ids"]))
+        return forward(*args, **inputs)
+
+    monkeypatch.setattr(model.model.language_model, "forward", note)
+    thinker.step(sessions)
+
+    assert batches == [2, 1]
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_a_step_that_failed_at_any_layer_can_be_done_again(
+    thinker: Thinker, model: Qwen2_5OmniThinkerForConditionalGeneration, monkeypatch: pytest.MonkeyPatch, layer: int
+) -> None:
+    drawn = {"max_new_tokens": 12, "temperature": 5.0, "seed": 1}
+    alone = [answer(thinker, kind, **drawn) for kind in ("text", "audio")]
+    sessions = [thinker.start(CHATS[kind], **drawn) for kind in ("text", "audio")]
+    thinker.step(sessions)
+
+    def full(*args: Any, **inputs: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model.model.language_model.layers[layer].mlp, "forward", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            thinker.step(sessions)
+    thinker.step(sessions[:1])
+
+    assert finish(thinker, *sessions) == alone
+
+
+def test_an_answer_that_is_let_go_leaves_its_mates_as_they_were(thinker: Thinker) -> None:
+    alone = answer(thinker, "audio", max_new_tokens=12)
+    left, stays = (thinker.start(CHATS[kind], max_new_tokens=12) for kind in ("both", "audio"))
+    thinker.step([left, stays])
+
+    thinker.let_go(left)
+
+    assert finish(thinker, stays) == [alone]
 
 
 def test_session_counts_and_ends_at_its_limit(thinker: Thinker) -> None:
     session = thinker.start(CHATS["text"], max_new_tokens=3)
     assert (session.tokens, session.text, session.finished) == (0, "", False)
-    assert [session.step(), session.step(), session.step(), session.step()] == [True, True, False, False]
-    assert (session.tokens, session.finished) == (3, True)
+    for tokens, finished in ((1, False), (2, False), (3, True), (3, True)):
+        thinker.step([session])
+        assert (session.tokens, session.finished) == (tokens, finished)
     assert session.text.isprintable()
 
 
 def test_session_ends_at_the_end_mark(
     model: Qwen2_5OmniThinkerForConditionalGeneration, processor: Qwen2_5OmniProcessor
 ) -> None:
-    session = Thinker(model, processor).start(CHATS["text"])
-    session._logits = torch.nn.functional.one_hot(torch.tensor(509), 512).float()
-    assert not session.step()
+    thinker = Thinker(model, processor)
+    session = thinker.start(CHATS["text"])
+    session.take_in(torch.nn.functional.one_hot(torch.tensor(509), 512).float(), 509)
+    thinker.step([session])
     assert (session.tokens, session.text, session.finished) == (1, "", True)
 
 
 def test_temperature_draws_by_seed(thinker: Thinker) -> None:
     def draw(seed: int) -> str:
-        return finish(thinker.start(CHATS["text"], max_new_tokens=12, temperature=5.0, seed=seed))
+        return answer(thinker, "text", max_new_tokens=12, temperature=5.0, seed=seed)
 
     torch.manual_seed(0)
     before = draw(1)
@@ -147,7 +224,9 @@ def test_audio_too_short_for_one_token_is_refused(thinker: Thinker, samples: int
 
 
 def test_shortest_audio_is_heard(thinker: Thinker) -> None:
-    assert thinker.start(replace(CHATS["audio"], audio=(WAVE[:400],)), max_new_tokens=2).step()
+    session = thinker.start(replace(CHATS["audio"], audio=(WAVE[:400],)), max_new_tokens=2)
+    thinker.step([session])
+    assert session.tokens == 1
 
 
 def test_audio_over_the_window_is_refused(thinker: Thinker) -> None:

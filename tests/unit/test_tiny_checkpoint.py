@@ -87,8 +87,8 @@ def test_chats_become_context_and_readable_answers(pipeline: AudioOmniPipeline, 
     context = pipeline.encode_prompt(chat)
     assert context.shape[1] == 768 and bool(context.isfinite().all())
     session = pipeline.chatter.start(chat, max_new_tokens=8)
-    while session.step():
-        pass
+    while not session.finished:
+        pipeline.chatter.step([session])
     assert session.text and session.text.isascii() and session.text.isprintable()
 
 

@@ -58,8 +58,8 @@ def test_the_order_in_a_batch_changes_nothing(transformer: AudioOmniTransformer)
     assert close(velocities(transformer, [2, 0, 1]), velocities(transformer, [0, 1, 2])[[2, 0, 1]])
 
 
-def test_contexts_of_one_length_need_no_mask(transformer: AudioOmniTransformer) -> None:
-    assert transformer.collate_context(contexts(transformer, [5, 5])).mask is None
+def test_a_context_alone_needs_no_mask(transformer: AudioOmniTransformer) -> None:
+    assert transformer.collate_context(contexts(transformer, [5])).mask is None
     mask = transformer.collate_context(contexts(transformer, [5, 3])).mask
     assert mask is not None
     assert mask.flatten(1).tolist() == [[True] * 5, [True] * 3 + [False] * 2]

@@ -20,6 +20,7 @@ from omnifleet_shared.results import JobResult, read_result
 from omnifleet_shared.storage.folder import FolderStorage
 from omnifleet_worker.checkpoint import describe
 from omnifleet_worker.engine.engine import Engine
+from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.model_runner import AudioOmniRunner
 from omnifleet_worker.jobs.run import JobRun
 from omnifleet_worker.jobs.runner import JobRunner
@@ -38,7 +39,7 @@ def runner() -> AudioOmniRunner:
 
 @pytest.fixture(scope="module")
 def engine(runner: AudioOmniRunner) -> Iterator[Engine]:
-    engine = Engine(runner, max_active=4)
+    engine = Engine(runner, EngineLimits(clips=4, chats=4))
     engine.start()
     yield engine
     engine.stop()

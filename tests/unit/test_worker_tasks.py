@@ -13,6 +13,7 @@ from celery.exceptions import Ignore, Reject
 from hypothesis import given
 from hypothesis import strategies as st
 from omnifleet_shared.attempts import Beginning
+from omnifleet_shared.callbacks import Callbacks
 from omnifleet_shared.errors import (
     BrokerUnavailable,
     EngineStopped,
@@ -26,6 +27,7 @@ from omnifleet_shared.errors import (
 )
 from omnifleet_shared.jobs import read_job
 from omnifleet_shared.results import JobResult, ModelInfo, Timings
+from omnifleet_worker.callback_poster import CallbackPoster
 from omnifleet_worker.delivery import LONGEST_BACKOFF, Deliveries, backoff
 from omnifleet_worker.jobs.run import JobRun
 from omnifleet_worker.settings import WorkerSettings
@@ -65,10 +67,10 @@ class FakeAttempts:
     def begin(self, job_id: str, tag: str) -> Beginning:
         return Beginning(cast(Any, self.verdict), self.attempt, self.unfinished, "a worker")
 
-    def succeed(self, result: JobResult, tag: str) -> str:
+    def succeed(self, result: JobResult, tag: str, callback: str | None = None) -> str:
         return self._record("succeeded", result)
 
-    def fail(self, job_id: str, error: OmnifleetError, tag: str) -> str:
+    def fail(self, job_id: str, error: OmnifleetError, tag: str, callback: str | None = None) -> str:
         return self._record("failed", error)
 
     def retry(self, job_id: str, error: OmnifleetError, tag: str) -> str:
@@ -114,8 +116,9 @@ class Stage:
         self.events: list[str] = []
         self.letters: list[Any] = []
         jobs = SimpleNamespace(run=lambda run: self.work(run))
+        poster = CallbackPoster(Callbacks.connect(SETTINGS), SETTINGS)
         self.metrics = WorkerMetrics()
-        parts = [jobs, None, self.attempts, FakeMonitor(), self.keeper, SETTINGS, self.metrics.jobs]
+        parts = [jobs, None, self.attempts, FakeMonitor(), self.keeper, poster, SETTINGS, self.metrics.jobs]
         self.deliveries = Deliveries(*cast(list[Any], parts))
         self.deliveries._dead_letters = cast(Any, SimpleNamespace(put=self.letters.append, close=lambda: None))
 

@@ -13,12 +13,15 @@ from pydantic import ValidationError
 from transformers.utils.logging import disable_progress_bar
 
 from .convert.manifest import check_files
+from .engine.limits import EngineLimits
+from .engine.model_runner import AudioOmniRunner
 from .jobs.prompts import Prompts
 from .jobs.tasks import ModelData
 from .memory_plan import MemoryPlan, plan_memory
 from .models.pipeline import AudioOmniPipeline
 from .settings import WorkerSettings
 from .speech_edit.alignment import CtcAligner
+from .warm_up import compile_blocks, end_compilation, measure_costs, warm_up
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +47,8 @@ def load_pipeline(settings: WorkerSettings) -> AudioOmniPipeline:
     _check_memory(plan_checkpoint(settings))
     disable_progress_bar()  # a worker's stderr is its log
     device, start = _device(settings.device), time.monotonic()
+    # The VAE, the mel and Synchformer are float32, as they are published; TF32 would keep 10 bits of it.
+    torch.backends.cudnn.allow_tf32 = False
     dtype = _dtype(settings.dtype, device)
     pipeline = AudioOmniPipeline.from_pretrained(folder, device=device, dtype=dtype)
     logger.info(
@@ -55,6 +60,26 @@ def load_pipeline(settings: WorkerSettings) -> AudioOmniPipeline:
         extra={"action": "checkpoint_loaded", "seconds": time.monotonic() - start},
     )
     return pipeline
+
+
+def open_model(settings: WorkerSettings) -> tuple[AudioOmniRunner, EngineLimits]:
+    """The checkpoint, loaded and made ready as the settings say, and what an engine may do with it at once.
+
+    Raises: as `load_pipeline`.
+    """
+    plan = plan_checkpoint(settings)  # while the device's memory is still free
+    pipeline = load_pipeline(settings)
+    limits = plan.limits(settings.max_batch, settings.max_chats, settings.encoding_cache)
+    runner = AudioOmniRunner(pipeline, cache_bytes=settings.encoding_cache, costs=plan.costs)
+    compiled = _wanted(settings.compile, pipeline.device)
+    if compiled:
+        compile_blocks(pipeline)
+    if compiled or _wanted(settings.warm_up, pipeline.device):
+        warm_up(runner, limits)
+        runner.costs = measure_costs(runner, plan.costs)
+    if compiled:
+        end_compilation()
+    return runner, limits
 
 
 def describe(pipeline: AudioOmniPipeline, aligner: Path | None = None) -> ModelData:
@@ -81,6 +106,10 @@ def describe(pipeline: AudioOmniPipeline, aligner: Path | None = None) -> ModelD
         tokenizer=pipeline.speech_tokenizer,
         aligner=None if aligner is None else CtcAligner.from_pretrained(aligner),
     )
+
+
+def _wanted(choice: str, device: torch.device) -> bool:
+    return choice == "on" or (choice == "auto" and device.type == "cuda")
 
 
 def _folder(settings: WorkerSettings) -> Path:

@@ -27,6 +27,7 @@ from omnifleet_shared.errors import (
 from omnifleet_shared.jobs import Job, read_job
 from omnifleet_shared.results import JobResult
 
+from .callback_poster import CallbackPoster
 from .engine.engine import Engine
 from .jobs.patience import patiently
 from .jobs.run import JobRun
@@ -55,6 +56,7 @@ class TriedAgain(Exception):
 class _Delivery:
     job_id: str
     tag: str
+    callback: str | None
     attempt: int = 0
     task: str = UNREADABLE
 
@@ -68,6 +70,7 @@ class Deliveries:
         attempts: where outcomes are recorded.
         monitor: watches what runs.
         keeper: of the leases.
+        poster: of the callbacks.
         settings: patience and limits.
         metrics: told what becomes of every delivery.
     """
@@ -79,6 +82,7 @@ class Deliveries:
         attempts: Attempts,
         monitor: JobMonitor,
         keeper: LeaseKeeper,
+        poster: CallbackPoster,
         settings: WorkerSettings,
         metrics: JobMetrics,
     ) -> None:
@@ -87,6 +91,7 @@ class Deliveries:
         self._attempts = attempts
         self._monitor = monitor
         self._keeper = keeper
+        self._poster = poster
         self._settings = settings
         self._metrics = metrics
         self._dead_letters = DeadLetters.connect(settings)
@@ -111,7 +116,7 @@ class Deliveries:
             NotOurs: the lease went to another worker, or the job had ended before. Nothing was recorded.
         """
         self._keeper.run(tag)
-        delivery = _Delivery(job_id, tag)
+        delivery = _Delivery(job_id, tag, self._poster.wish(payload))
         with self._counted(delivery):
             return self._carry_out(payload, delivery)
 
@@ -121,6 +126,7 @@ class Deliveries:
         try:
             job = _read(payload, job_id)
             delivery.task = f"{job.namespace}.{job.task.name}"
+            self._poster.check(job)
             delivery.attempt = self._begin(job, tag)
             note_attempt(delivery.attempt)
             result = self._run(job, delivery)
@@ -134,7 +140,7 @@ class Deliveries:
             raise
         except Exception as error:
             raise self._left_to_its_lease(job_id, error) from error
-        self._record(delivery, lambda: self._attempts.succeed(result, tag))
+        self._record(delivery, lambda: self._attempts.succeed(result, tag, delivery.callback))
         return result.model_dump(mode="json")
 
     def close(self) -> None:
@@ -245,7 +251,8 @@ class Deliveries:
 
     def _fail(self, delivery: _Delivery, error: OmnifleetError) -> None:
         _log("job failed", "job_failed", delivery.job_id, error)
-        self._record(delivery, lambda: self._attempts.fail(delivery.job_id, error, delivery.tag))
+        about = (delivery.job_id, error, delivery.tag, delivery.callback)
+        self._record(delivery, lambda: self._attempts.fail(*about))
 
     def _put_off(self, delivery: _Delivery, error: TransientError) -> None:
         """Leave the job to another attempt, or fail it where there is none left."""
@@ -274,6 +281,8 @@ class Deliveries:
             extra = {"action": "outcome_dropped", "job_id": delivery.job_id, "verdict": verdict}
             logger.warning("outcome dropped, %s: %s", verdict, delivery.job_id, extra=extra)
             raise NotOurs(verdict)
+        if delivery.callback is not None:
+            self._poster.look()
 
     def _patiently(self, job_id: str, work: Callable[[], R]) -> R:
         return patiently(work, BrokerUnavailable, self._settings.redis_patience, job_id=job_id)

@@ -9,15 +9,17 @@ import threading
 import time
 
 from omnifleet_shared.attempts import Attempts
+from omnifleet_shared.callbacks import Callbacks
 from omnifleet_shared.errors import BrokerUnavailable
 from omnifleet_shared.job_states import JobStates
 from omnifleet_shared.leases import Leases
 from omnifleet_shared.storage import open_storage
 
-from .checkpoint import describe, load_pipeline, plan_checkpoint
+from .callback_poster import CallbackPoster
+from .checkpoint import describe, open_model
 from .delivery import Deliveries
 from .engine.engine import Engine, ModelRunner
-from .engine.model_runner import AudioOmniRunner
+from .engine.limits import EngineLimits
 from .jobs.patience import patiently
 from .jobs.runner import JobRunner
 from .jobs.tasks import ModelData
@@ -46,6 +48,7 @@ class FleetWorker:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.attempts = Attempts.connect(settings, worker=self.name)
         self.telemetry = Telemetry(self.name, settings, self.keeper, self._stalled)
+        self._poster = CallbackPoster(Callbacks.connect(settings), settings)
         self._monitor = JobMonitor(self.states, settings.progress_interval)
         self._engine: Engine | None = None
         self._draining = False
@@ -57,24 +60,23 @@ class FleetWorker:
         storage = self.telemetry.watch(open_storage(self.settings))
         # Redis may well start later than its workers.
         patiently(self.states.check_redis, BrokerUnavailable, self.settings.redis_patience)
-        model, runner, places = self.load()
+        model, runner, limits = self.load()
         metrics = self.telemetry.metrics
-        self._engine = engine = Engine(runner, max_active=places, observer=metrics.engine)
+        self._engine = engine = Engine(runner, limits, observer=metrics.engine)
         jobs = JobRunner(model, storage, self.settings)
-        parts = (jobs, engine, self.attempts, self._monitor, self.keeper, self.settings)
+        parts = (jobs, engine, self.attempts, self._monitor, self.keeper, self._poster, self.settings)
         self.deliveries = Deliveries(*parts, metrics.jobs)
         engine.start()
         self._monitor.start()
         self.keeper.start()
-        self.telemetry.loaded(model.card, places)
-        logger.info("the engine runs, %d requests at once", places, extra={"action": "worker_started"})
+        self.telemetry.loaded(model.card, limits.clips)
+        self._poster.start()
+        logger.info("the engine runs: %s", limits, extra={"action": "worker_started"})
 
-    def load(self) -> tuple[ModelData, ModelRunner, int]:
-        """The checkpoint: what jobs need to know of it, what the engine runs, and how many requests share a step."""
-        # Planned while the device's memory is still free.
-        places = plan_checkpoint(self.settings).limit(self.settings.max_batch)
-        pipeline = load_pipeline(self.settings)
-        return describe(pipeline, self.settings.aligner), AudioOmniRunner(pipeline), places
+    def load(self) -> tuple[ModelData, ModelRunner, EngineLimits]:
+        """The checkpoint: what jobs need to know of it, what the engine runs, and how much of it at once."""
+        runner, limits = open_model(self.settings)
+        return describe(runner.pipeline, self.settings.aligner), runner, limits
 
     def drain(self, *, at_once: bool = False) -> None:
         """Let running jobs finish for the grace period, then hand the rest back; asked again, hand back at once.
@@ -96,6 +98,7 @@ class FleetWorker:
             self._engine.stop()
             self.keeper.stop()
             self.deliveries.close()
+        self._poster.stop()
         self.telemetry.stop()
         for connection in (self.states, self.attempts, self.keeper.leases):
             connection.close()

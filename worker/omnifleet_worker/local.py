@@ -7,15 +7,16 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 
-from omnifleet_shared.errors import EngineStopped, JobCancelled, JobFailed, OmnifleetError, UnknownJob
+from omnifleet_shared.errors import CallbackRefused, EngineStopped, JobCancelled, JobFailed, OmnifleetError, UnknownJob
 from omnifleet_shared.jobs import Job
 from omnifleet_shared.results import JobResult, JobStatus, Progress
 from omnifleet_shared.state_records import JobState
 from omnifleet_shared.storage import Storage
+from omnifleet_shared.watching import PollingWatch, Watch
+from omnifleet_shared.workers import Capacity
 
-from .checkpoint import describe, load_pipeline, plan_checkpoint
+from .checkpoint import describe, open_model
 from .engine.engine import Engine
-from .engine.model_runner import AudioOmniRunner
 from .jobs.run import JobRun
 from .jobs.runner import JobRunner
 from .settings import WorkerSettings
@@ -30,10 +31,10 @@ class LocalTransport:
     """
 
     def __init__(self, settings: WorkerSettings, storage: Storage) -> None:
-        places = plan_checkpoint(settings).limit(settings.max_batch)
-        pipeline = load_pipeline(settings)
-        self._engine = Engine(AudioOmniRunner(pipeline), max_active=places)
-        self._jobs = JobRunner(describe(pipeline, settings.aligner), storage, settings)
+        runner, limits = open_model(settings)
+        self._engine = Engine(runner, limits)
+        self._jobs = JobRunner(describe(runner.pipeline, settings.aligner), storage, settings)
+        self._places = settings.concurrency
         self._threads = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="job")
         self._runs: dict[str, tuple[JobRun, Future[JobResult]]] = {}
         self._keys: dict[str, str] = {}
@@ -41,7 +42,13 @@ class LocalTransport:
         self._engine.start()
 
     def submit(self, job: Job, idempotency_key: str | None = None) -> str:
-        """Run the job as soon as a thread is free, unless one with that key waits, runs or has succeeded."""
+        """Run the job as soon as a thread is free, unless one with that key waits, runs or has succeeded.
+
+        Raises:
+            CallbackRefused: it asks for a callback.
+        """
+        if job.callback is not None:
+            raise CallbackRefused("a local model calls nobody back", "callback", "Wait for the result")
         run = JobRun(job, self._engine)
         with self._lock:
             standing = self._keys.get(idempotency_key) if idempotency_key is not None else None
@@ -76,9 +83,21 @@ class LocalTransport:
         """How far the job is. Raises UnknownJob."""
         return self._find(job_id)[0].progress()
 
+    def callback(self, job_id: str) -> None:
+        """None: there are none here. Raises UnknownJob."""
+        self._find(job_id)
+
     def cancel(self, job_id: str) -> None:
         """Stop the job before it starts, or at its next step. Raises UnknownJob."""
         self._find(job_id)[0].cancel()
+
+    def watch(self) -> Watch:
+        """Waits for many jobs at once."""
+        return PollingWatch(self.read)
+
+    def capacity(self) -> Capacity:
+        """This process, and the jobs that it holds at once."""
+        return Capacity(workers=1, places=self._places)
 
     def close(self) -> None:
         """End the engine; jobs that are not done fail with EngineStopped."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ import torch
 from omnifleet_shared.errors import CheckpointInvalid, InvalidSetting
 from safetensors import SafetensorError, safe_open
 
+from .engine.costs import CONTEXT_COPIES, RequestCosts
+from .engine.limits import EngineLimits
 from .models import checkpoint_folder
 from .models.pipeline import COMPONENTS, OPTIONAL, AudioOmniPipeline
 from .models.precision import dtype_on_load
@@ -31,8 +33,8 @@ _PREFILL_HIDDEN, _PREFILL_INNER = 8, 3
 """Vectors a token alive at once in a layer of the thinker, of the hidden and of the feed-forward's size."""
 _ROWS = 2
 """Of a clip in a batch: with the conditioning, and without."""
-_COPIES = 2
-"""Of a clip's context: its own, and its place in the batch that is kept as long as nobody joins or leaves."""
+MOST_DECODED = 4
+"""Clips that are decoded at once; a GPU is busy with one, and more of them at once only share its kernels' starts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,16 +45,20 @@ class MemoryPlan:
         device: where it is to be loaded.
         dtype: of the transformer and the thinker.
         weights: of each component.
-        working: activations of what is done for one request at a time: the longest prompt, or decoding a clip.
+        decode: activations of decoding a clip.
+        prefill: activations of reading the longest prompt.
         request: what each request that shares a step holds, at its longest.
+        costs: what a request holds that is not at its longest.
         free: of the device before loading; None for a CPU, where nothing is refused and nothing limited.
     """
 
     device: str
     dtype: str
     weights: Mapping[str, int]
-    working: int
+    decode: int
+    prefill: int
     request: int
+    costs: RequestCosts = field(default_factory=RequestCosts)
     free: int | None
 
     @property
@@ -65,9 +71,29 @@ class MemoryPlan:
         """How many requests fit into what the weights leave; None where memory sets no limit."""
         return None if self.free is None else max(0, (self.free - self._fixed_bytes) // self.request)
 
-    def limit(self, max_batch: int) -> int:
-        """Requests that may share a step: `max_batch`, or fewer where fewer fit."""
-        return max_batch if self.requests_at_once is None else min(max_batch, self.requests_at_once)
+    @property
+    def working(self) -> int:
+        """The larger of the two things that are done beside the steps; one of them can always be done."""
+        return max(self.decode, self.prefill)
+
+    def limits(self, clips: int, chats: int, cache_bytes: int) -> EngineLimits:
+        """What the engine may do at once.
+
+        Active requests share what is left once a clip can be decoded while a prompt of each kind is read. Where more
+        than that is left for the clips asked for, as many more are decoded at once.
+
+        Args:
+            clips: that may share a step.
+            chats: that may share a token's step.
+            cache_bytes: kept for encodings.
+        """
+        if self.free is None:
+            return EngineLimits(clips=clips, chats=chats, decoded=MOST_DECODED)
+        beside = self.decode + 2 * self.prefill
+        left = self.free - sum(self.weights.values()) - RESERVE_BYTES - cache_bytes - beside
+        decoded = 1 + max(0, min(MOST_DECODED - 1, (left - clips * self.request) // self.decode))
+        memory = max(0, left - (decoded - 1) * self.decode)
+        return EngineLimits(clips=clips, chats=chats, decoded=decoded, memory=memory)
 
     def statement(self) -> str:
         """The arithmetic in words."""
@@ -111,7 +137,8 @@ def plan_memory(folder: Path, device: torch.device, dtype: torch.dtype, free: in
     try:
         weights = {name: _weights(folder / name, dtype) for name in kinds if name != "processor"}
         sizes = _Sizes(folder, dtype.itemsize)
-        working, request = sizes.working_bytes(), sizes.request_bytes()
+        needs = {"decode": sizes.decode(), "prefill": sizes.prefill(), "request": sizes.request()}
+        costs = RequestCosts(clip_activations=sizes.clip_activations(), chat_token=sizes.chat_token())
     except (OSError, KeyError, SafetensorError) as error:
         problem = f"{folder} is no whole checkpoint: {type(error).__name__}: {error}"
         raise CheckpointInvalid(problem, remedy="Convert or download the checkpoint again") from error
@@ -119,8 +146,8 @@ def plan_memory(folder: Path, device: torch.device, dtype: torch.dtype, free: in
         device=str(device),
         dtype=str(dtype).removeprefix("torch."),
         weights=weights,
-        working=working,
-        request=request,
+        **needs,
+        costs=costs,
         free=_free_bytes(device) if free is None else free,
     )
 
@@ -132,37 +159,39 @@ class _Sizes:
         self._folder = folder
         self._itemsize = itemsize
 
-    def working_bytes(self) -> int:
-        """The engine does one thing at a time, so the larger of its two large ones counts."""
-        return max(self._decode(), self._prefill())
-
-    def request_bytes(self) -> int:
-        """A request is a clip or a chat; either may fill the batch."""
-        return max(self._clip(), self._chat())
-
-    def _decode(self) -> int:
+    def decode(self) -> int:
         channels = self._config("vae")["decoder_channels"]
         return _DECODER_TENSORS * CLIP_SAMPLES * channels * torch.float32.itemsize
 
-    def _prefill(self) -> int:
+    def prefill(self) -> int:
         text = self._config("thinker")["text_config"]
         vectors = _PREFILL_HIDDEN * text["hidden_size"] + _PREFILL_INNER * text["intermediate_size"]
         return text["max_position_embeddings"] * vectors * self._itemsize
 
+    def request(self) -> int:
+        """A request is a clip or a chat; either may fill the batch."""
+        return max(self._clip(), self._chat())
+
+    def clip_activations(self) -> int:
+        positions = self._global_tokens() + LATENT_FRAMES
+        return _ROWS * positions * _BLOCK_WIDTHS * self._config("transformer")["width"] * self._itemsize
+
+    def chat_token(self) -> int:
+        text = self._config("thinker")["text_config"]
+        head = text["hidden_size"] // text["num_attention_heads"]
+        return 2 * text["num_hidden_layers"] * text["num_key_value_heads"] * head * self._itemsize
+
     def _clip(self) -> int:
         dit = self._config("transformer")
         tokens = self._config("omni_projection")["max_tokens"] + self._config("speech_encoder")["tokens"]
-        global_tokens = self._config("sync_encoder")["tokens"] + self._config("audio_encoder")["tokens"]
-        positions = global_tokens + LATENT_FRAMES
-        context = _COPIES * (2 * dit["depth"] * tokens + global_tokens)
-        activations = _ROWS * positions * _BLOCK_WIDTHS
-        return (context + activations) * dit["width"] * self._itemsize
+        context = 2 * dit["depth"] * tokens + self._global_tokens()
+        return CONTEXT_COPIES * context * dit["width"] * self._itemsize + self.clip_activations()
 
     def _chat(self) -> int:
-        text = self._config("thinker")["text_config"]
-        head = text["hidden_size"] // text["num_attention_heads"]
-        a_token = 2 * text["num_hidden_layers"] * text["num_key_value_heads"] * head
-        return text["max_position_embeddings"] * a_token * self._itemsize
+        return self._config("thinker")["text_config"]["max_position_embeddings"] * self.chat_token()
+
+    def _global_tokens(self) -> int:
+        return int(self._config("sync_encoder")["tokens"] + self._config("audio_encoder")["tokens"])
 
     def _config(self, component: str) -> dict[str, Any]:
         return checkpoint_folder.read_json(self._folder / component / "config.json")

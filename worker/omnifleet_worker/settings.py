@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from omnifleet_shared.settings import FleetSettings
-from pydantic import Field
+from omnifleet_shared.settings import MEBIBYTE, FleetSettings
+from pydantic import Field, SecretStr
 
 
 class WorkerSettings(FleetSettings):
@@ -24,7 +24,16 @@ class WorkerSettings(FleetSettings):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the transformer and the thinker; `auto` is bfloat16 on a GPU and float32 on a CPU."""
     max_batch: Annotated[int, Field(ge=1, le=256)] = 8
-    """Requests that share a step of the engine."""
+    """Clips that share a diffusion step, as far as memory allows."""
+    max_chats: Annotated[int, Field(ge=1, le=256)] = 16
+    """Answers that write their tokens together, as far as memory allows."""
+    encoding_cache: Annotated[int, Field(ge=0)] = 256 * MEBIBYTE
+    """Bytes of the device's memory that keep encoded prompts, voices and videos, for requests that come with the same
+    ones; 0 keeps none."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the transformer's blocks before the first job, which takes a minute or two; `auto` does on a GPU."""
+    warm_up: Literal["auto", "on", "off"] = "auto"
+    """Run every batch size once before the first job, and measure what a clip holds; `auto` does on a GPU."""
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
     """Jobs that a worker holds at once: those in the engine, and those that fetch, decode, encode or store."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 4
@@ -47,6 +56,14 @@ class WorkerSettings(FleetSettings):
     """Wall time that decoding one file may take."""
     progress_interval: Annotated[float, Field(gt=0)] = 0.25
     """Seconds between two looks at wishes to cancel, and between two reports of progress."""
+    callback_secret: Annotated[SecretStr, Field(min_length=16)] | None = None
+    """Shared with the receivers of callbacks, which are signed with it; 16 characters at least. Without one, jobs that
+    ask for a callback are refused."""
+    callback_attempts: Annotated[int, Field(ge=1, le=100)] = 15
+    """Times that a callback is posted before it counts as failed; waits begin with `retry_backoff` and are doubled, up
+    to ten minutes."""
+    callback_timeout: Annotated[float, Field(gt=0, le=300)] = 10.0
+    """Seconds that a receiver has to answer a callback, all in all."""
     http_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Port on which the worker shows `/livez`, `/readyz` and `/metrics`; nothing listens by default."""
     http_host: str = "0.0.0.0"

@@ -1,4 +1,4 @@
-"""The engine: alone on its thread, it alone touches the model."""
+"""The engine: alone on its thread, it alone steps the model; conditioning and decoding go on beside it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
-from omnifleet_shared.errors import EngineStopped, JobFailed, OmnifleetError
+from omnifleet_shared.errors import EngineStopped, JobFailed, OmnifleetError, OutOfMemory
 
+from .lane import Lane
+from .limits import BatchLimit, EngineLimits
 from .observer import EngineObserver, NoObserver, Work
-from .request import Request
-from .scheduler import Scheduler
+from .pace import Pace
+from .request import Kind, Request
+from .scheduler import KINDS, Scheduler
+from .turns import Turns
 
 logger = logging.getLogger(__name__)
 IDLE_WAIT = 0.5
@@ -21,10 +26,17 @@ IDLE_WAIT = 0.5
 
 
 class ModelRunner(Protocol):
-    """The tensor side. Its methods raise OmnifleetError for what is the request's or the device's fault."""
+    """The tensor side. Its methods raise OmnifleetError for what is the request's or the device's fault.
+
+    `advance`, `is_done` and `release` are called on the engine's thread; `prepare` and `finish` on threads beside it,
+    one for each kind of request and each of the two.
+    """
 
     def prepare(self, request: Request) -> None:
-        """Everything before the first step: conditioning and noise, or the prefill of an answer."""
+        """Everything before the first step: conditioning and noise, or the prefill of an answer.
+
+        Sets the request's `cost`. Where it raised, it may be called again.
+        """
         ...
 
     def advance(self, batch: Sequence[Request]) -> None:
@@ -36,7 +48,7 @@ class ModelRunner(Protocol):
         ...
 
     def finish(self, batch: Sequence[Request]) -> list[Any]:
-        """The outcomes of requests of one kind that are done, in order."""
+        """The outcomes of requests of one kind that are done, in order. Where it raises, as `advance`."""
         ...
 
     def release(self, request: Request) -> None:
@@ -45,22 +57,30 @@ class ModelRunner(Protocol):
 
 
 class Engine:
-    """Advances every active request by one step at a time; requests join and leave between steps.
+    """Advances every active request step by step; requests join and leave between steps.
 
     Args:
         runner: the tensor side.
-        max_active: requests that may share a step.
+        limits: how much is done at once.
         observer: told of every call of the model; nobody by default.
     """
 
-    def __init__(self, runner: ModelRunner, *, max_active: int, observer: EngineObserver | None = None) -> None:
+    def __init__(self, runner: ModelRunner, limits: EngineLimits, *, observer: EngineObserver | None = None) -> None:
         self.runner = runner
+        self.scheduler = Scheduler(limits)
         self._observer = observer or NoObserver()
-        self.scheduler = Scheduler(max_active)
-        self._inbox: SimpleQueue[Request | None] = SimpleQueue()
+        self._turns, self._pace = Turns(), Pace()
+        self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._stopping = threading.Event()
         self._door = threading.Lock()
         self._busy_since: float | None = None
+        self._steps = {kind: BatchLimit(limits.places(kind)) for kind in KINDS}
+        self._finishes = {kind: BatchLimit(limits.decoded if kind == "diffusion" else limits.chats) for kind in KINDS}
+        self._preparers = {kind: Lane(f"prepare-{kind}", self._prepare) for kind in KINDS}
+        self._finishers = {
+            kind: Lane(f"finish-{kind}", self._finish, lambda limit=limit: limit.allowed)
+            for kind, limit in self._finishes.items()
+        }
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def submit(self, request: Request) -> Request:
@@ -68,78 +88,150 @@ class Engine:
         with self._door:
             if self._stopping.is_set():
                 raise EngineStopped("the engine is shutting down")
-            self._inbox.put(request)
+            self._inbox.put(partial(self.scheduler.add, request))
         return request
 
     @property
     def stalled_seconds(self) -> float:
-        """How long the present step has been going on; 0 between steps."""
+        """How long the present step, or piece of work beside the steps, has been going on; 0 between them."""
         since = self._busy_since
-        return 0.0 if since is None else time.monotonic() - since
+        stalled = 0.0 if since is None else time.monotonic() - since
+        return max(stalled, *(lane.stalled_seconds for lane in self._lanes))
+
+    def least_seconds(self, kind: Kind, steps: int) -> float:
+        """The least that so many steps take, as far as it is known by now."""
+        return self._pace.least_seconds(kind, steps)
 
     def step(self) -> bool:
-        """Admit what waits, advance every active request by one step as one batch, finish those that are done.
+        """Admit what waits, advance the kind whose turn it is by one step as one batch, finish what is done.
 
         Returns whether there is more to do.
         """
         self._receive()
         self._drop_unwanted()
-        for request in self.scheduler.admit():
-            self._each("prepare", [request], self._prepare)
-        for batch in self._batches(self.scheduler.active):
-            self._each(batch[0].kind, batch, self.runner.advance)
-        for batch in self._batches([one for one in self.scheduler.active if self.runner.is_done(one)]):
-            self._each("finish", batch, self._finish)
+        self._admit()
+        kind = self._turns.next(self.scheduler.kinds)
+        if kind is not None:
+            self._advance(kind)
+            self._finish_done(kind)
+        self._receive()
         return self.scheduler.has_work
 
     def start(self) -> None:
-        """Step on a thread of its own until `stop`."""
+        """Step on a thread of its own, and work on others beside it, until `stop`."""
+        for lane in self._lanes:
+            lane.start()
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; requests without an outcome fail with EngineStopped, which is retried elsewhere."""
+        """End the threads; requests without an outcome fail with EngineStopped, which is retried elsewhere."""
         with self._door:  # nothing comes in after this, so nothing is left behind
             self._stopping.set()
-        self._inbox.put(None)
+        self._inbox.put(lambda: None)
         if self._thread.is_alive():
             self._thread.join()
+        for lane in self._lanes:
+            lane.stop()
         self._receive()
-        self._fail_all(EngineStopped("the engine shut down while the job was in it"))
+        self._fail_all(EngineStopped("the engine shut down while the job was in it"), stopped=True)
+
+    @property
+    def _lanes(self) -> list[Lane]:
+        return [*self._preparers.values(), *self._finishers.values()]
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
                 self._busy_since = time.monotonic()
-                more = self.step()
+                self.step()
                 self._busy_since = None
-                if not more:
+                if not self.scheduler.kinds:
                     self._receive(wait=IDLE_WAIT)
             except Exception:
                 logger.exception("the engine failed between steps", extra={"action": "engine_failed"})
                 self._fail_all(EngineStopped("the engine failed and was restarted"))
 
     def _receive(self, wait: float = 0.0) -> None:
+        """Take in what came from other threads: new requests, and what became of those beside the steps."""
         try:
-            request = self._inbox.get(timeout=wait) if wait else self._inbox.get_nowait()
+            message = self._inbox.get(timeout=wait) if wait else self._inbox.get_nowait()
             while True:
-                if request is not None:
-                    self.scheduler.add(request)
-                request = self._inbox.get_nowait()
+                message()
+                message = self._inbox.get_nowait()
         except Empty:
             return
 
     def _drop_unwanted(self) -> None:
         now = time.time()
         for request in list(self.scheduler):
-            if (refusal := request.refusal(now)) is not None:
+            least = self._pace.least_seconds(request.kind, request.least_steps_left)
+            refusal = None if self.scheduler.is_finishing(request) else request.refusal(now, least)
+            if refusal is not None:
                 self._fail(request, refusal)
 
-    @staticmethod
-    def _batches(requests: Sequence[Request]) -> list[list[Request]]:
-        kinds = {request.kind: [one for one in requests if one.kind == request.kind] for request in requests}
-        return list(kinds.values())
+    def _admit(self) -> None:
+        for request in self.scheduler.admit():
+            self._preparers[request.kind].put([request])
+        self._receive()  # where nothing is done beside the steps, they are prepared by now
+        for request, work in self.scheduler.resume().items():
+            if work == "prepare":
+                self._preparers[request.kind].put([request])
+            elif work == "finish":
+                self._finishers[request.kind].put([request])
 
-    def _each(self, name: Work, batch: list[Request], work: Callable[[Sequence[Request]], None]) -> None:
+    def _advance(self, kind: Kind) -> None:
+        start, limit = time.monotonic(), self._steps[kind]
+        for batch in limit.split(self.scheduler.stepping(kind)):
+            self._each(kind, batch, self.runner.advance, limit, self._failed)
+        limit.went_well()
+        seconds = time.monotonic() - start
+        self._turns.took(kind, seconds)
+        self._pace.took(kind, seconds)
+
+    def _finish_done(self, kind: Kind) -> None:
+        done = [request for request in self.scheduler.stepping(kind) if self.runner.is_done(request)]
+        for request in done:
+            self.scheduler.finish(request)
+        self._finishers[kind].put(done)
+
+    def _prepare(self, batch: list[Request]) -> None:
+        """On a thread beside the engine's."""
+        if batch[0].outcome.done():  # dropped while it waited for this
+            self._inbox.put(partial(self.runner.release, batch[0]))
+            return
+        self._each("prepare", batch, self._condition, BatchLimit(1), self._failed_beside)
+
+    def _condition(self, batch: Sequence[Request]) -> None:
+        for request in batch:
+            self.runner.prepare(request)
+            self._inbox.put(partial(self._is_prepared, request))
+
+    def _is_prepared(self, request: Request) -> None:
+        if request.outcome.done():
+            self.runner.release(request)
+        else:
+            request.started_at = time.monotonic()
+            self.scheduler.prepared(request)
+
+    def _finish(self, batch: list[Request]) -> None:
+        """On a thread beside the engine's."""
+        limit = self._finishes[batch[0].kind]
+        self._each("finish", batch, self._give_out, limit, self._failed_beside)
+        limit.went_well()
+
+    def _give_out(self, batch: Sequence[Request]) -> None:
+        for request, outcome in zip(batch, self.runner.finish(batch), strict=True):
+            self._inbox.put(partial(self._leave, request))
+            request.outcome.set_result(outcome)
+
+    def _each(
+        self,
+        name: Work,
+        batch: list[Request],
+        work: Callable[[Sequence[Request]], None],
+        limit: BatchLimit,
+        failed: Callable[[Request, Exception, Work], None],
+    ) -> None:
         """Do the work for the batch; where that fails, for each half, so that only the culprit fails."""
         start = time.monotonic()
         try:
@@ -147,37 +239,46 @@ class Engine:
         except Exception as error:
             self._observer.failed(name, len(batch), error)
             if len(batch) == 1:
-                self._fail(batch[0], _typed(error))
+                failed(batch[0], error, name)
                 return
+            if isinstance(error, OutOfMemory):
+                limit.ran_out(len(batch))
             logger.warning(
                 "a batch of %d failed, trying its halves: %s", len(batch), error, extra={"action": "batch_split"}
             )
-            self._each(name, batch[: len(batch) // 2], work)
-            self._each(name, batch[len(batch) // 2 :], work)
+            for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+                self._each(name, half, work, limit, failed)
         else:
             self._observer.worked(name, len(batch), time.monotonic() - start)
 
-    def _prepare(self, batch: Sequence[Request]) -> None:
-        for request in batch:
-            self.runner.prepare(request)
-            request.started_at = time.monotonic()
+    def _failed_beside(self, request: Request, error: Exception, work: Work) -> None:
+        self._inbox.put(partial(self._failed, request, error, work))
 
-    def _finish(self, batch: Sequence[Request]) -> None:
-        for request, outcome in zip(batch, self.runner.finish(batch), strict=True):
-            self._leave(request)
-            request.outcome.set_result(outcome)
+    def _failed(self, request: Request, error: Exception, work: Work) -> None:
+        """Its own fault fails the request; for want of memory it is tried again once others have left."""
+        if isinstance(error, OutOfMemory) and not self.scheduler.is_alone(request) and not request.outcome.done():
+            logger.warning("a request waits for memory: %s", error, extra={"action": "request_parked"})
+            self.scheduler.park(request, work)
+            return
+        self._fail(request, _typed(error), held=True)
 
-    def _fail(self, request: Request, error: OmnifleetError) -> None:
-        self._leave(request)
-        request.outcome.set_exception(error)
+    def _fail(self, request: Request, error: OmnifleetError, *, held: bool = False) -> None:
+        """Give the request its error. `held`: by this thread, whatever the scheduler says."""
+        beside = self.scheduler.is_beside(request) and not held
+        self.scheduler.remove(request)
+        if not beside:  # else whoever has it releases it
+            self.runner.release(request)
+        if not request.outcome.done():
+            request.outcome.set_exception(error)
 
     def _leave(self, request: Request) -> None:
         self.scheduler.remove(request)
         self.runner.release(request)
 
-    def _fail_all(self, error: OmnifleetError) -> None:
+    def _fail_all(self, error: OmnifleetError, *, stopped: bool = False) -> None:
         for request in list(self.scheduler):
-            self._fail(request, error)
+            if stopped or not self.scheduler.is_finishing(request):
+                self._fail(request, error, held=stopped)
 
 
 def _typed(error: Exception) -> OmnifleetError:

@@ -14,6 +14,7 @@ from omnifleet_shared.jobs import Priority
 from ..models.chat import Chat
 
 Kind = Literal["diffusion", "chat"]
+Solver = Literal["euler", "multistep"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,6 +45,8 @@ class DiffusionInputs:
     steps: int
     guidance: float
     seed: int
+    solver: Solver = "euler"
+    """Euler's steps, as the published model takes them, or second-order ones, of which fewer will do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +69,8 @@ class Request:
     """Unix time after which the outcome is of no use."""
     step: int = 0
     """Steps or tokens done."""
+    cost: int = 0
+    """Bytes of the device's memory that it holds while it takes steps; known once it is prepared."""
     cancelled: OmnifleetError | None = None
     """Why it was cancelled, if it was."""
     outcome: Future[Any] = field(default_factory=Future)
@@ -88,11 +93,25 @@ class Request:
         """Ask for the request to be dropped at the next step boundary, with JobCancelled or another reason."""
         self.cancelled = reason or JobCancelled("the job was cancelled")
 
-    def refusal(self, now: float) -> OmnifleetError | None:
-        """Why nobody wants the outcome any more, if so. `now` is Unix time."""
+    @property
+    def least_steps_left(self) -> int:
+        """Steps that are certain to be needed yet; an answer may end with any token."""
+        return self.steps - self.step if self.kind == "diffusion" else 0
+
+    def refusal(self, now: float, least_seconds: float = 0.0) -> OmnifleetError | None:
+        """Why nobody wants the outcome any more, if so.
+
+        Args:
+            now: Unix time.
+            least_seconds: that the steps left take in any case.
+        """
         if self.cancelled is not None:
             return self.cancelled
-        if self.deadline is not None and now > self.deadline:
+        if self.deadline is None or now + least_seconds <= self.deadline:
+            return None
+        if now > self.deadline:
             problem = f"the deadline passed at step {self.step} of {self.steps}"
-            return DeadlineExceeded(problem, "deadline", "Allow more time, or ask for fewer steps")
-        return None
+        else:
+            left = f"{self.least_steps_left} of {self.steps} steps are left, which take {least_seconds:.1f} s at least"
+            problem = f"the deadline is in {self.deadline - now:.1f} s, and {left}"
+        return DeadlineExceeded(problem, "deadline", "Allow more time, ask for fewer steps, or for quality 'fast'")

@@ -103,6 +103,16 @@ class JobRun:
         if self.job.deadline is not None and datetime.now(UTC) > self.job.deadline:
             raise DeadlineExceeded("the deadline passed before the result was there", "deadline", "Allow more time")
 
+    def check_in_time(self) -> None:
+        """Raise DeadlineExceeded where not even one clip's steps fit in before the deadline."""
+        if isinstance(self.job, UnderstandJob) or self.job.deadline is None:
+            return
+        least = self._engine.least_seconds("diffusion", self.job.steps)
+        left = (self.job.deadline - datetime.now(UTC)).total_seconds()
+        if least > left:
+            problem = f"{self.job.steps} steps take {least:.1f} s at least, and it is in {left:.1f} s"
+            raise DeadlineExceeded(problem, "deadline", "Allow more time, ask for fewer steps, or for quality 'fast'")
+
     @contextmanager
     def stage(self, name: Stage) -> Iterator[None]:
         """Count the time of the block to a stage."""
@@ -159,6 +169,7 @@ class JobRun:
             steps=self.job.steps,
             guidance=self.job.guidance,
             seed=self.job.seed + clip.index,
+            solver="multistep" if self.job.quality == "fast" else "euler",
         )
 
     def _request(self, inputs: ChatInputs | DiffusionInputs) -> Request:

@@ -55,6 +55,7 @@ class JobRunner:
             TransientError: it may succeed when tried again.
         """
         self._model.card.check(run.job)
+        run.check_in_time()  # before anything is fetched
         media = self._load(run)
         outcome = carry_out(run, media, self._model)
         if isinstance(outcome, str):

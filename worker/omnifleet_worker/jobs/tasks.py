@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from omnifleet_shared.tasks import (
 from ..media.signal import split_at_pauses, trim_silence
 from ..media.video import Video
 from ..models.chat import Chat
+from ..models.content_cache import ContentCache
 from ..models.sampling import CLIP_SAMPLES, SAMPLE_RATE, normalise_peak
 from ..models.speech_tokenizer import SpeechTokenizer
 from ..models.video import WINDOW_SECONDS, thinker_frames
@@ -49,6 +50,10 @@ SHORTEST_PART = 30
 """Seconds of a recording that is transcribed in parts, however short the answers may be."""
 
 
+TRANSCRIPTS_BYTES = 2**20
+"""Characters of transcripts that are kept, about a thousand voices."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelData:
     """What tasks need to know of the checkpoint."""
@@ -58,6 +63,8 @@ class ModelData:
     tokenizer: SpeechTokenizer
     aligner: WordAligner | None = None
     """Finds words in recordings; without one, they are not edited."""
+    transcripts: ContentCache[str] = field(default_factory=lambda: ContentCache(TRANSCRIPTS_BYTES, len))
+    """What is said in voices that were sent without their words: the same voice is sent again and again."""
 
 
 def carry_out(run: JobRun, media: JobMedia, model: ModelData) -> str | StructuredAnswer | np.ndarray | EditedSound:
@@ -119,7 +126,8 @@ def join_parts(texts: Sequence[str]) -> str:
 
 def transcribe(run: JobRun, wave: np.ndarray, field: str, model: ModelData) -> str:
     """What is said in a mono 16 kHz wave. Raises InvalidJob where no word is heard."""
-    text = run.ask(model.prompts.transcription(audio=(wave,)), TRANSCRIPT_TOKENS)
+    chat = model.prompts.transcription(audio=(wave,))
+    text = model.transcripts.get("transcript", chat, lambda: run.ask(chat, TRANSCRIPT_TOKENS))
     if not text:
         known_as = "ref_text" if field == "ref" else "text"
         raise InvalidJob("no words are heard in it", field, f"Send clear speech, or what it says as {known_as}")

@@ -1,4 +1,8 @@
-"""Rectified-flow sampling and the last steps to audio: pure functions on tensors. MODEL.md, "Sampling"."""
+"""Rectified-flow sampling and the last steps to audio: pure functions on tensors. MODEL.md, "Sampling".
+
+The published sampler is Euler's. The second-order one is this project's (Hairer, Nørsett, Wanner, Solving Ordinary
+Differential Equations I, III.1).
+"""
 
 from __future__ import annotations
 
@@ -30,6 +34,15 @@ def euler_times(steps: int) -> Tensor:
 def euler_step(latents: Tensor, velocity: Tensor, time: Tensor, time_next: Tensor) -> Tensor:
     """Move latents [B, 64, 236] along their velocity, each from its own `time` [B] to its own `time_next` [B]."""
     return latents + (time_next - time)[:, None, None] * velocity
+
+
+def multistep_weights(step: int) -> tuple[float, float]:
+    """Weights of this step's velocity and of the last one's in the second-order step (Adams-Bashforth).
+
+    At the same number of model calls as Euler's it follows a curved path to second order, so that 25 of its steps end
+    nearer to the exact solution than 100 of Euler's (README, "Measured"). The first step has no velocity before it.
+    """
+    return (1.5, -0.5) if step else (1.0, 0.0)
 
 
 def restore_known(latents: Tensor, known: Tensor, noise: Tensor, unknown: Tensor, time: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
-from dataclasses import dataclass
+import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,18 +14,11 @@ from omnifleet_shared.errors import InvalidJob, MediaEmpty, MediaTooLong
 from torch import Tensor, nn
 from transformers import DynamicCache, Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
 
+from omnifleet_worker.models.answering import AnswerBatch, Prompt, ThinkerSession
 from omnifleet_worker.models.chat import AUDIO_MARKS, VIDEO_MARKS, Chat
 
 _STOP_MARKS = ("<|im_end|>", "<|endoftext|>")
 _MARK = re.compile(r"<\|\w+\|>")
-
-
-@dataclass(frozen=True, eq=False)
-class _Prompt:
-    """A chat as the model's inputs, with the position of every token [3, 1, n] (time, height, width)."""
-
-    inputs: dict[str, Tensor]
-    positions: Tensor
 
 
 class Thinker:
@@ -41,6 +35,9 @@ class Thinker:
         self._encoder = _without_last_layer(model.model)
         self._marks = frozenset(processor.tokenizer.get_added_vocab())
         self._stops = frozenset(processor.tokenizer.convert_tokens_to_ids(list(_STOP_MARKS)))
+        self._answers = AnswerBatch(model)
+        # Conditioning and prefill run on threads of their own, and tokenizers keep their padding as state.
+        self._processing = threading.Lock()
 
     @torch.inference_mode()
     def encode(self, chat: Chat) -> Tensor:
@@ -65,7 +62,7 @@ class Thinker:
         seed: int = 0,
         frames_per_second: float = 2.0,
     ) -> ThinkerSession:
-        """Read the chat and return the session that answers it; its first `step` gives the first token.
+        """Read the chat and return the session that answers it; the first `step` gives its first token.
 
         Args:
             chat: what is asked.
@@ -78,17 +75,35 @@ class Thinker:
         """
         prompt = self._prepare(chat, frames_per_second, room=max_new_tokens)
         session = ThinkerSession(
-            self._model,
-            self._processor,
+            self._processor.tokenizer,
             stops=self._stops,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             seed=seed,
         )
-        session.read(prompt)
+        self._read(session, prompt)
         return session
 
-    def _prepare(self, chat: Chat, frames_per_second: float, room: int) -> _Prompt:
+    def step(self, sessions: Sequence[ThinkerSession]) -> None:
+        """Write one token of every session that is not finished. Where it raises, it may be called again."""
+        self._answers.step(sessions)
+
+    def let_go(self, session: ThinkerSession) -> None:
+        """Forget a session that is stepped no more."""
+        self._answers.let_go(session)
+
+    def _read(self, session: ThinkerSession, prompt: Prompt) -> None:
+        cache = DynamicCache(config=self._model.config.text_config)
+        hidden = self._model.model(
+            **prompt.inputs, position_ids=prompt.positions, past_key_values=cache, use_cache=True
+        ).last_hidden_state[0, -1]
+        # The head for the last row alone: over a long prompt's every row it would take gigabytes.
+        logits = self._model.lm_head(hidden)
+        session.cache, session.length = cache, cache.get_seq_length()
+        session.next_position = int(prompt.positions.max()) + 1
+        session.take_in(logits, int(logits.argmax()))
+
+    def _prepare(self, chat: Chat, frames_per_second: float, room: int) -> Prompt:
         _check_marks(chat, self._marks)
         self._check_media(chat)
         inputs = self._process(chat, frames_per_second)
@@ -96,7 +111,7 @@ class Thinker:
         positions = self._place(inputs).to(self._model.device)
         # A chat on its own has no padding, so its mask says nothing.
         del inputs["attention_mask"]
-        return _Prompt({name: value.to(self._model.device) for name, value in inputs.items()}, positions)
+        return Prompt({name: value.to(self._model.device) for name, value in inputs.items()}, positions)
 
     def _process(self, chat: Chat, frames_per_second: float) -> dict[str, Tensor]:
         media: dict[str, Any] = {}
@@ -109,7 +124,8 @@ class Thinker:
                 "fps": frames_per_second,
                 "input_data_format": "channels_last",
             }
-        return dict(self._processor(text=[chat.text], return_tensors="pt", **media))
+        with self._processing:
+            return dict(self._processor(text=[chat.text], return_tensors="pt", **media))
 
     def _place(self, inputs: dict[str, Tensor]) -> Tensor:
         """Positions [3, 1, n], worked out here because `forward` would keep their offset on the model."""
@@ -142,83 +158,6 @@ class Thinker:
             raise InvalidJob("the text is longer than the model can read", "text", "Send a shorter text", details)
         field = "video" if chat.video else "audio"
         raise MediaTooLong(f"the {field} is longer than the model can take in", field, "Send a shorter clip", details)
-
-
-class ThinkerSession:
-    """One answer in the making; sessions of one model may be stepped in any order. Made by `Thinker.start`."""
-
-    def __init__(
-        self,
-        model: Qwen2_5OmniThinkerForConditionalGeneration,
-        processor: Qwen2_5OmniProcessor,
-        *,
-        stops: frozenset[int],
-        max_new_tokens: int,
-        temperature: float,
-        seed: int,
-    ) -> None:
-        self._model = model
-        self._tokenizer = processor.tokenizer
-        self._stops = stops
-        self._limit = max_new_tokens
-        self._temperature = temperature
-        # On the CPU whatever the model's device, so that one seed draws the same everywhere.
-        self._generator = torch.Generator().manual_seed(seed)
-        self._cache: DynamicCache | None = DynamicCache(config=model.config.text_config)
-        self._ids: list[int] = []
-        self._next_position = 0
-        self._logits = torch.empty(0)
-
-    @property
-    def tokens(self) -> int:
-        """How many new tokens there are so far, the one that ends the answer included."""
-        return len(self._ids)
-
-    @property
-    def finished(self) -> bool:
-        """Whether the answer is complete or at its limit."""
-        return self._cache is None
-
-    @property
-    def text(self) -> str:
-        """The new tokens so far as text, without the model's marks; bytes that are no UTF-8 become U+FFFD."""
-        return self._tokenizer.decode(self._ids, skip_special_tokens=True)
-
-    @torch.inference_mode()
-    def step(self) -> bool:
-        """Decode one token; whether more are to come. Does nothing once finished."""
-        if self.finished:
-            return False
-        token = self._choose()
-        self._ids.append(token)
-        if token in self._stops or len(self._ids) >= self._limit:
-            # The keys and values are most of a session's memory: free them before the text is fetched.
-            self._cache = None
-            return False
-        self._feed(token)
-        return True
-
-    def read(self, prompt: _Prompt) -> None:
-        """Take in the whole prompt, once, before the first `step`."""
-        self._advance(prompt.inputs, prompt.positions)
-        self._next_position = int(prompt.positions.max()) + 1
-
-    def _feed(self, token: int) -> None:
-        device = self._model.device
-        positions = torch.full((3, 1, 1), self._next_position, device=device)
-        self._advance({"input_ids": torch.tensor([[token]], device=device)}, positions)
-        self._next_position += 1
-
-    def _advance(self, inputs: dict[str, Tensor], positions: Tensor) -> None:
-        hidden = self._model.model(**inputs, position_ids=positions, past_key_values=self._cache, use_cache=True)
-        # The head for the last row alone: over a long prompt's every row it would take gigabytes.
-        self._logits = self._model.lm_head(hidden.last_hidden_state[0, -1]).float()
-
-    def _choose(self) -> int:
-        if self._temperature <= 0:
-            return int(self._logits.argmax())
-        chances = torch.softmax(self._logits / self._temperature, dim=-1).cpu()
-        return int(torch.multinomial(chances, 1, generator=self._generator))
 
 
 def _without_last_layer(thinker: nn.Module) -> nn.Module:

@@ -48,7 +48,7 @@ class ContextBatch:
     Attributes:
         keys: [blocks, B, heads, n, head_dim].
         values: as `keys`.
-        mask: [B, 1, 1, n], True where a token is real; None where all contexts are equally long.
+        mask: [B, 1, 1, n], True where a token is real; None for a single request.
     """
 
     keys: Tensor
@@ -130,9 +130,12 @@ class TransformerBlock(nn.Module):
         """
         hidden = hidden + self.attn1(self.norm1(hidden), rotary)
         # An unconditional context is zeros through bias-free layers: what it would add is exactly nothing.
-        conditional, unconditional = hidden.tensor_split([key.shape[0]])
-        conditional = conditional + self.attn2(self.norm2(conditional), key, value, mask)
-        hidden = torch.cat([conditional, unconditional])
+        if hidden.shape[0] == key.shape[0]:  # said plainly for the compiler, which takes an empty half for no half
+            hidden = hidden + self.attn2(self.norm2(hidden), key, value, mask)
+        else:
+            conditional, unconditional = hidden.tensor_split([key.shape[0]])
+            conditional = conditional + self.attn2(self.norm2(conditional), key, value, mask)
+            hidden = torch.cat([conditional, unconditional])
         return hidden + self.ff(self.norm3(hidden))
 
 
@@ -155,6 +158,8 @@ class AudioOmniTransformer(ModelMixin, ConfigMixin):
 
     # All are small; frequencies in bfloat16 would move a timestep by more than a step of the sampler.
     _keep_in_fp32_modules: ClassVar[list[str]] = ["time_proj", "norm1", "norm2", "norm3"]
+    # All are of one shape, so one compilation serves them all (`compile_repeated_blocks`).
+    _repeated_blocks: ClassVar[list[str]] = ["TransformerBlock"]
 
     @register_to_config
     def __init__(
@@ -169,6 +174,7 @@ class AudioOmniTransformer(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         self.rotary_dim = rotary_dim
+        self._rotaries: dict[torch.device, Rotary] = {}
         self.time_proj = GaussianFourierProjection(
             timestep_features, set_W_to_weight=False, log=False, flip_sin_to_cos=True
         )
@@ -192,15 +198,15 @@ class AudioOmniTransformer(ModelMixin, ConfigMixin):
         return self.global_embedder(tokens.to(self.dtype))
 
     def collate_context(self, caches: Sequence[CrossAttentionCache]) -> ContextBatch:
-        """Put the contexts of B requests side by side, padding and masking only where their lengths differ."""
+        """Put the contexts of B requests side by side, the shorter ones padded and masked."""
         lengths = torch.tensor([cache.length for cache in caches], device=caches[0].keys.device)
         longest = max(cache.length for cache in caches)
 
         def stack(tensors: list[Tensor]) -> Tensor:
             return torch.stack([functional.pad(t, (0, 0, 0, longest - t.shape[-2])) for t in tensors], dim=1)
 
-        ragged = any(cache.length < longest for cache in caches)
-        mask = torch.arange(longest, device=lengths.device) < lengths[:, None] if ragged else None
+        # Several have a mask even where all are equally long: with and without are two compilations.
+        mask = torch.arange(longest, device=lengths.device) < lengths[:, None] if len(caches) > 1 else None
         return ContextBatch(
             keys=stack([cache.keys for cache in caches]),
             values=stack([cache.values for cache in caches]),
@@ -251,5 +257,10 @@ class AudioOmniTransformer(ModelMixin, ConfigMixin):
         return (velocity + self.conv_out(velocity)).float()
 
     def _rotary(self, sequence: Tensor) -> Rotary:
-        positions = torch.arange(sequence.shape[1], device=sequence.device)
-        return get_1d_rotary_pos_embed(self.rotary_dim, positions, use_real=True, repeat_interleave_real=False)
+        """Of every position; the same at every step, so worked out once."""
+        known = self._rotaries.get(sequence.device)
+        if known is None or len(known[0]) != sequence.shape[1]:
+            positions = torch.arange(sequence.shape[1], device=sequence.device)
+            known = get_1d_rotary_pos_embed(self.rotary_dim, positions, use_real=True, repeat_interleave_real=False)
+            self._rotaries[sequence.device] = known
+        return known

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import Counter as Counts
 from collections.abc import Mapping
 from typing import Literal
@@ -87,7 +89,7 @@ class JobMetrics:
 
 
 class EngineMetrics:
-    """The engine's observer; its methods are called by the engine's thread alone."""
+    """The engine's observer. Safe to use from several threads: steps, conditioning and decoding go on side by side."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._calls = Histogram(
@@ -113,7 +115,9 @@ class EngineMetrics:
             for work in ("prepare", "diffusion", "chat", "finish")
         }
         self.busy_seconds = 0.0
-        """Time that the model worked since the process started."""
+        """Time in which the model worked since the process started, however much of it was done side by side."""
+        self._busy_until = 0.0
+        self._lock = threading.Lock()
         self.steps = 0
         self.stepped_requests = 0
         """Requests in all those steps."""
@@ -123,10 +127,13 @@ class EngineMetrics:
         calls, batches = self._by_work[work]
         calls.observe(seconds)
         batches.observe(requests)
-        self.busy_seconds += seconds
-        if work in ("diffusion", "chat"):
-            self.steps += 1
-            self.stepped_requests += requests
+        with self._lock:
+            now = time.monotonic()
+            self.busy_seconds += now - min(now, max(now - seconds, self._busy_until))
+            self._busy_until = now
+            if work in ("diffusion", "chat"):
+                self.steps += 1
+                self.stepped_requests += requests
 
     def failed(self, work: Work, requests: int, error: Exception) -> None:
         """See `EngineObserver`."""

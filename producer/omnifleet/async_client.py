@@ -1,0 +1,126 @@
+"""The client for asyncio: what `Client` does, without blocking the event loop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from omnifleet_shared import traces
+from omnifleet_shared.settings import FleetSettings
+from omnifleet_shared.storage import Storage
+
+from .aside import Aside
+from .async_batch import AsyncStream
+from .async_handle import AsyncJobHandle
+from .async_transport import AsyncCeleryTransport, AsyncTransport
+from .calls import Call, Calls, JobMaker
+from .client import settings_and_storage
+from .results import AudioResult, JobResult, TextResult
+from .transport import Transport
+
+if TYPE_CHECKING:
+    from .batch import Outcome, Request
+
+
+class AsyncClient(
+    Calls[Coroutine[Any, Any, AsyncJobHandle[TextResult]], Coroutine[Any, Any, AsyncJobHandle[AudioResult]]]
+):
+    """Sends jobs to a fleet. Close it, or use it as an asynchronous context manager.
+
+    The calls of `Client`, each to be awaited: `job = await omni.generate("t2a", "rain")`. A call that is cancelled
+    while it sends may still send its job.
+
+    Requests are checked, uploaded and sent on 4 threads. However many jobs are waited for, that and all reading takes
+    at most 7 connections to Redis. A client belongs to the event loop in which it is first used, and raises
+    RuntimeError in another: make one for each, or share a `Client` between threads.
+
+    Args:
+        settings: all settings at once; from `OMNIFLEET_*` in the environment by default.
+        redis_url: overrides the setting.
+        storage: overrides the setting with a URI, or is an opened `Storage` itself.
+        s3_endpoint: overrides the setting.
+        queue: overrides the setting.
+        transport: carries the jobs instead of Celery; it is the caller's to close.
+
+    Raises:
+        InvalidSetting: a setting that does not parse.
+    """
+
+    def __init__(
+        self,
+        settings: FleetSettings | None = None,
+        *,
+        redis_url: str | None = None,
+        storage: str | Storage | None = None,
+        s3_endpoint: str | None = None,
+        queue: str | None = None,
+        transport: AsyncTransport | None = None,
+    ) -> None:
+        overrides = {"redis_url": redis_url, "s3_endpoint": s3_endpoint, "queue": queue}
+        self._settings, self._storage = settings_and_storage(settings, storage, overrides)
+        self._maker = JobMaker(self._settings, self._storage)
+        self._aside = Aside()
+        self._transport = transport or AsyncCeleryTransport(self._settings, self._aside)
+        self._closes_transport = transport is None
+        self._closed = False
+
+    def batch(
+        self, jobs: Iterable[Request | Mapping[str, Any]], *, in_flight: int | None = None, in_order: bool = False
+    ) -> AsyncGenerator[Outcome]:
+        """Carry out many jobs; gives the outcome of each, as soon as it is there.
+
+        Jobs are pulled from the iterator as others end, never more than `in_flight` ahead of what was given out, and
+        their media are uploaded alongside. A job that fails, or is none, is an outcome with an `error` and leaves the
+        others alone. Redis and storage that go away meanwhile are waited for.
+
+        Args:
+            jobs: calls of `omnifleet.batch.understand`, `generate` and `edit`, which take the same arguments as the
+                methods here, or mappings such as `{"task": "edit.add", "audio": "street.wav", "desc": "rain"}`.
+            in_flight: jobs in the fleet at a time; by default twice what its workers hold, 16 at least.
+            in_order: give the outcomes in the order of the jobs.
+
+        Raises:
+            InvalidJob: `in_flight` below 1.
+            BrokerUnavailable, StorageUnavailable, StorageRefused, InvalidSetting: while iterating, before the first
+                job was sent.
+        """
+        from .batch.fleet import Fleet
+        from .batch.stream import Stream
+
+        self._aside.check_loop()
+        return AsyncStream(Stream(Fleet(*self.parts), jobs, in_flight, in_order)).outcomes()
+
+    def job(self, job_id: str) -> AsyncJobHandle[JobResult]:
+        """The handle of a job by its id, from whichever process it was sent. Not looked up before it is used."""
+        return self._handle(job_id)
+
+    @property
+    def parts(self) -> tuple[FleetSettings, Storage, Transport]:
+        """What the client is made of."""
+        return self._settings, self._storage, self._transport.blocking
+
+    async def close(self) -> None:
+        """Close the connections that this client opened."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._closes_transport:
+            await self._transport.close()
+        await self._aside.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _carry(self, call: Call) -> AsyncJobHandle[Any]:
+        with traces.span(call.title, "client"):
+            job, key = await self._aside.run(self._maker.make, call)
+            return self._handle(await self._transport.submit(job, key))
+
+    def _handle(self, job_id: str) -> AsyncJobHandle[Any]:
+        return AsyncJobHandle(job_id, self._transport, self._storage, self._settings.url_lifetime, self._aside)

@@ -1,0 +1,129 @@
+"""A submitted job in the hands of a coroutine that waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Generic, cast
+
+from omnifleet_shared.callback_records import CallbackDelivery
+from omnifleet_shared.errors import BrokerUnavailable
+from omnifleet_shared.results import JobStatus, Progress
+from omnifleet_shared.storage import Storage
+
+from .aside import Aside
+from .async_transport import AsyncTransport
+from .handle import R, result_of
+
+LOOK_EVERY = 0.25
+"""Seconds between two looks at a job's progress; workers publish it as often."""
+
+
+class AsyncJobHandle(Generic[R]):
+    """A job by its id. Made by an `AsyncClient`; every method may raise UnknownJob and BrokerUnavailable.
+
+    As with `JobHandle`, several handles may be of one job. Results are those of `Client`: their `read` and `save`
+    block, so let `save` of this handle do it, or give them to `asyncio.to_thread`.
+    """
+
+    def __init__(
+        self, job_id: str, transport: AsyncTransport, storage: Storage, url_lifetime: int, aside: Aside
+    ) -> None:
+        self._id = job_id
+        self._transport = transport
+        self._storage = storage
+        self._url_lifetime = url_lifetime
+        self._aside = aside
+
+    @property
+    def id(self) -> str:
+        """The job's id; `job(id)` of a client finds the job again from another process."""
+        return self._id
+
+    async def result(self, timeout: float | None = None, *, cancel_job: bool = False) -> R:
+        """Wait for the result.
+
+        Args:
+            timeout: seconds to wait; as long as it takes by default.
+            cancel_job: where the task that waits is cancelled, ask for the job to be stopped. It goes on by default.
+
+        Raises:
+            ResultTimeout: not there in time; the job goes on.
+            OmnifleetError: the job failed, with the error's own class.
+        """
+        try:
+            state = await self._transport.wait(self._id, timeout)
+        except asyncio.CancelledError:
+            if cancel_job:
+                await self._aside.finish(self.cancel())
+            raise
+        return cast(R, result_of(self._id, state, self._storage, self._url_lifetime))
+
+    def progress(self) -> ProgressLooks:
+        """Steps done and in all, and the seconds left; all zeros before the first step.
+
+        `await job.progress()` looks once. `async for progress in job.progress()` gives each change until the job has an
+        outcome, whatever it is; a connection that is lost meanwhile is made anew.
+        """
+        return ProgressLooks(self._id, self._transport)
+
+    async def status(self) -> JobStatus:
+        """Where the job is in its life."""
+        return (await self._transport.read(self._id)).status
+
+    async def callback(self) -> CallbackDelivery | None:
+        """How the delivery of the job's callback stands; None before its outcome, or where none was asked for."""
+        return await self._transport.callback(self._id)
+
+    async def cancel(self) -> None:
+        """Ask for the job to be stopped: before it starts, or at its next step. `result` then raises JobCancelled.
+
+        Without effect on a job that is done.
+        """
+        await self._transport.cancel(self._id)
+
+    async def save(
+        self, path: str | os.PathLike[str], timeout: float | None = None, *, cancel_job: bool = False
+    ) -> Path:
+        """Wait for the result and write its audio, or its text, to a file. Raises as `result` and `Audio.save`."""
+        result = await self.result(timeout, cancel_job=cancel_job)
+        return await self._aside.run(result.save, path)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._id}>"
+
+
+class ProgressLooks:
+    """How far a job is: now, when awaited; until its outcome, in `async for`. See `AsyncJobHandle.progress`."""
+
+    def __init__(self, job_id: str, transport: AsyncTransport) -> None:
+        self._id = job_id
+        self._transport = transport
+
+    def __await__(self) -> Generator[Any, None, Progress]:
+        return self._transport.progress(self._id).__await__()
+
+    def __aiter__(self) -> AsyncIterator[Progress]:
+        return self._changes()
+
+    async def _changes(self) -> AsyncGenerator[Progress]:
+        outcome = asyncio.ensure_future(self._transport.wait(self._id, None))
+        told: Progress | None = None
+        try:
+            over = False
+            while not over:
+                await asyncio.wait({outcome}, timeout=0 if told is None else LOOK_EVERY)
+                # Before the last look, not after it: what comes in between would go untold.
+                over = outcome.done()
+                with suppress(BrokerUnavailable):
+                    progress = await self._transport.progress(self._id)
+                    if progress != told:
+                        told = progress
+                        yield progress
+            outcome.result()
+        finally:
+            outcome.cancel()
+            await asyncio.gather(outcome, return_exceptions=True)

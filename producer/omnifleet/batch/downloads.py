@@ -1,0 +1,97 @@
+"""All results of a batch as files: what is there already is not downloaded again."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from omnifleet_shared.errors import InvalidJob, OmnifleetError
+from omnifleet_shared.results import JobResult
+from omnifleet_shared.storage import Storage
+
+from ..results import open_result
+from .journal import Entry, Journal
+
+AT_ONCE = 8
+"""Threads that download."""
+AHEAD = 4 * AT_ONCE
+"""Downloads that are asked for at a time."""
+
+
+@dataclass
+class Fetched:
+    """What came of it."""
+
+    saved: int = 0
+    there: int = 0
+    """Files that were there already."""
+    failed: list[tuple[int, OmnifleetError]] = field(default_factory=list[tuple[int, OmnifleetError]])
+    """Lines whose results cannot be had, and why."""
+
+
+class Downloads:
+    """Saves each line's result under the line's number: `000017.wav`, `000018.txt`, and a video beside its audio.
+
+    Args:
+        journal: of the batch.
+        storage: where the results are.
+        url_lifetime: seconds that links work which are needed on the way.
+        folder: where the files go; it must be there.
+    """
+
+    def __init__(self, journal: Journal, storage: Storage, url_lifetime: int, folder: Path) -> None:
+        self._journal = journal
+        self._storage = storage
+        self._url_lifetime = url_lifetime
+        self._folder = folder
+
+    def fetch(self) -> Fetched:
+        """Download what is not there yet; what fails is told, and leaves the rest alone. Raises OSError."""
+        fetched = Fetched()
+        waiting: deque[tuple[int, Future[int]]] = deque()
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="batch-fetch") as threads:
+            for entry in self._journal.entries("succeeded"):
+                waiting.append((entry.line, threads.submit(self._save, entry)))
+                if len(waiting) >= AHEAD:
+                    _note(fetched, *waiting.popleft())
+            while waiting:
+                _note(fetched, *waiting.popleft())
+        return fetched
+
+    def _save(self, entry: Entry) -> int:
+        """How many files were written for a line; 0 where all were there."""
+        record = entry.state().result
+        if record is None:  # its record is of a newer release, say
+            raise entry.state().error or InvalidJob("it has no result", "journal")
+        result = open_result(record, self._storage, self._url_lifetime)
+        missing = [path for path, size in self._files(entry.line, record) if not _is_there(path, size)]
+        for path in missing:
+            result.save(path)
+        return len(missing)
+
+    def _files(self, line: int, record: JobResult) -> Iterator[tuple[Path, int]]:
+        name = f"{line:06d}"
+        if record.text is not None:
+            yield self._folder / f"{name}.txt", len(record.text.encode())
+        if record.artifact is not None:
+            yield self._folder / f"{name}.{record.artifact.format}", record.artifact.bytes
+        if record.video is not None:
+            yield self._folder / f"{name}.{record.video.format}", record.video.bytes
+
+
+def _is_there(path: Path, size: int) -> bool:
+    # Files appear whole or not at all, so that the size tells enough.
+    return path.is_file() and path.stat().st_size == size
+
+
+def _note(fetched: Fetched, line: int, saving: Future[int]) -> None:
+    try:
+        written = saving.result()
+    except OmnifleetError as error:
+        fetched.failed.append((line, error))
+        return
+    fetched.saved += written
+    fetched.there += written == 0
