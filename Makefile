@@ -54,7 +54,7 @@ down: docker/.env ## stop it; what it stored stays in its volumes
 	$(COMPOSE) --file docker/compose.yaml --profile cpu --profile gpu $(foreach gpu,1 2 3 4 5 6 7,--profile gpu-$(gpu)) down $(DOWN_ARGS)
 
 docker/.env: docker/.env.example docker/create-env
-	test -e $@ || (umask 077 && docker/create-env >$@)
+	test -e $@ || (umask 077 && docker/create-env >$@.new && mv $@.new $@)
 
 locks: $(VENV)/.test ## the libraries of the images, after a change of dependencies
 	$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 --python-platform linux pyproject.toml --extra flower --extra otel -o docker/producer.lock

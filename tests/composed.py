@@ -43,10 +43,10 @@ class Engine:
         assert result.returncode == 0 or not check, f"{arguments}: {result.stderr[-3000:]}"
         return result.stdout
 
-    def build(self, tag: str, file: str, context: Path = ROOT) -> str:
+    def build(self, tag: str, file: str, *options: str, context: Path = ROOT) -> str:
         """Build an image; its tag."""
         podman = ["--format", "docker"] if self.is_podman else []  # podman's own format has no health checks
-        self("build", *podman, "--network", "host", "--tag", tag, "--file", str(ROOT / file), str(context))
+        self("build", *podman, *options, "--network", "host", "-t", tag, "-f", str(ROOT / file), str(context))
         return tag
 
     def run(self, image: str, *command: str) -> str:

@@ -48,8 +48,10 @@ def servers(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     shutil.copy(client, context / "mc")
     here = "tests/images"
     return {
-        "MC_IMAGE": engine.build("localhost/omnifleet-test-mc:latest", f"{here}/mc.Dockerfile", context),
-        "REDIS_IMAGE": engine.build("localhost/omnifleet-test-redis:latest", f"{here}/redis.Dockerfile", ROOT / here),
+        "MC_IMAGE": engine.build("localhost/omnifleet-test-mc:latest", f"{here}/mc.Dockerfile", context=context),
+        "REDIS_IMAGE": engine.build(
+            "localhost/omnifleet-test-redis:latest", f"{here}/redis.Dockerfile", context=ROOT / here
+        ),
         "MINIO_IMAGE": "docker.io/minio/minio:latest",
     }
 

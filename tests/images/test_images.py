@@ -27,6 +27,21 @@ def test_it_brings_no_tools_to_build_with(engine: Engine, image: str) -> None:
     assert found == ""
 
 
+def test_without_a_compiler_nothing_is_compiled_and_with_one_it_is(engine: Engine, images: dict[str, str]) -> None:
+    assert "OMNIFLEET_COMPILE=off" in engine.inspect(images["worker"])["Config"]["Env"]
+
+    compiling = engine.build("omnifleet-worker:compiling", "docker/worker.Dockerfile", "--build-arg", "COMPILER=g++")
+
+    assert "OMNIFLEET_COMPILE=auto" in engine.inspect(compiling)["Config"]["Env"]
+    code = "import torch; print(torch.compile(lambda x: x.sin() + 1)(torch.zeros(8)).sum().item())"
+    # An ordinary one: what is made in /tmp has to be run from there.
+    assert (
+        engine("run", "--rm", "--read-only", "--tmpfs", "/tmp:exec", "--entrypoint", "python", compiling, "-c", code)
+        == "8.0\n"
+    )
+    engine("rmi", compiling)
+
+
 def test_an_init_process_comes_first(engine: Engine, image: str) -> None:
     assert engine.inspect(image)["Config"]["Entrypoint"][:2] == ["tini", "--"]
 
@@ -68,7 +83,7 @@ def test_a_change_of_code_leaves_every_layer_but_the_last_as_it_was(
     with (tmp_path / "worker/omnifleet_worker/monitor.py").open("a") as file:
         file.write("\n# One more line.\n")
 
-    changed = engine.build("omnifleet-worker:changed", "docker/worker.Dockerfile", tmp_path)
+    changed = engine.build("omnifleet-worker:changed", "docker/worker.Dockerfile", context=tmp_path)
 
     before, after = (engine.inspect(image)["RootFS"]["Layers"] for image in (images["worker"], changed))
     engine("rmi", changed)

@@ -12,7 +12,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -166,7 +166,7 @@ class CheckpointCache:
         with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
             waiting = [pool.submit(self._fetch, path, record, task) for path, record in manifest.items()]
             try:
-                for future in waiting:
+                for future in as_completed(waiting):
                     future.result()
             except BaseException:
                 self._stopping.set()
