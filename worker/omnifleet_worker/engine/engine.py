@@ -192,7 +192,8 @@ class Engine:
         done = [request for request in self.scheduler.stepping(kind) if self.runner.is_done(request)]
         for request in done:
             self.scheduler.finish(request)
-        self._finishers[kind].put(done)
+        if done:
+            self._finishers[kind].put(done)
 
     def _prepare(self, batch: list[Request]) -> None:
         """On a thread beside the engine's."""
