@@ -28,7 +28,7 @@ def methods() -> list[Any]:
     return [
         pytest.param(blocking, awaited, name, id=f"{awaited.__name__}.{name}")
         for blocking, awaited in PAIRS
-        for name in ["__init__", *(public(blocking).keys() - OF_BATCHES)]
+        for name in ["__init__", *sorted(public(blocking).keys() - OF_BATCHES)]
         if inspect.isfunction(getattr(blocking, name))
     ]
 

@@ -214,7 +214,11 @@ def test_an_unforeseen_error_becomes_job_failed_and_names_it(stage: Stage, caplo
     assert "job_crashed" in [record.__dict__.get("action") for record in caplog.records]
 
 
-@pytest.mark.parametrize(("payload", "job_id"), [(None, JOB.job_id), ([1, 2], JOB.job_id), (PAYLOAD, "another-id")])
+@pytest.mark.parametrize(
+    ("payload", "job_id"),
+    [(None, JOB.job_id), ([1, 2], JOB.job_id), (PAYLOAD, "another-id")],
+    ids=["nothing", "a list", "of another id"],
+)
 def test_what_is_no_job_of_that_id_fails_before_it_begins(stage: Stage, payload: object, job_id: str) -> None:
     with pytest.raises(InvalidMessage):
         stage.deliver(payload, job_id)
