@@ -33,7 +33,7 @@ LOGGED_AS: dict[Stage, LoggedStage] = {
     "encoded": "encode",
     "stored": "store",
 }
-"""What is done, in log lines and traces, while its time is counted. What the engine does is `steps` there, all of it."""
+"""What is done, in log lines and traces, while its time is counted; all that the engine does is `steps` there."""
 MOST_AT_ONCE = 8
 """Requests of one job in the engine; with more, those behind it in the queue would wait for all of a long job."""
 
