@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-import math
 import threading
-from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -39,7 +37,7 @@ from omnifleet_shared.results import Artifact, JobStatus, ModelInfo, Progress, T
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.state_records import JobState
 from omnifleet_shared.storage import Storage
-from omnifleet_shared.tasks import TextToSound, VideoToSound
+from omnifleet_shared.tasks import VideoToSound
 from omnifleet_shared.watching import PollingWatch, Watch
 from omnifleet_shared.workers import Capacity
 
@@ -47,17 +45,14 @@ from .async_client import AsyncClient
 from .audio_files import FORMATS
 from .client import Client
 from .fake_answers import said
+from .fake_audio import make_tone
 from .memory_storage import MemoryStorage
 
 Made = str | answers.Answer | bytes
 Answer = Callable[[Job], Made | OmnifleetError | None]
 """What comes of a job: a text, the record of a structured task (or its JSON as a text), the bytes of an audio file, an
 error that it fails with, or None for the usual."""
-
-SAMPLE_RATE = 44_100
 MAX_FILM_BYTES = 2**40
-PERIOD = array("h", (round(3000 * math.sin(2 * math.pi * sample / 100)) for sample in range(100)))
-"""One period of a quiet tone of 441 Hz, 16 bits, mono."""
 
 
 class FakeFleet:
@@ -227,7 +222,7 @@ class FakeFleet:
             raise TypeError(
                 f"the fake's answer to {job.namespace}.{job.task.name} is a text; it makes audio: use bytes"
             )
-        data = _tone(job) if answer is None else answer
+        data = make_tone(job) if answer is None else answer
         info: Any = soundfile.info(io.BytesIO(data))
         made: AudioFormat = next(known for known in FORMATS if known == info.format.lower())
         key = RESULT_KEY.format(attempt=1, job_id=job.job_id, format=made)
@@ -349,14 +344,3 @@ class FakeAsyncClient(AsyncClient):
     def jobs(self) -> list[Job]:
         """Every job that was submitted, the first one first."""
         return self.fleet.jobs
-
-
-def _tone(job: GenerateJob | EditJob) -> bytes:
-    seconds = job.task.seconds if isinstance(job.task, TextToSound) else 1.0
-    frames = max(round(seconds * SAMPLE_RATE), 1)
-    samples = PERIOD * math.ceil(frames / len(PERIOD))
-    file = io.BytesIO()
-    files: Any = soundfile.SoundFile
-    with files(file, "w", samplerate=SAMPLE_RATE, channels=1, format=job.format.upper()) as target:
-        target.buffer_write(samples[:frames].tobytes(), dtype="int16")
-    return file.getvalue()
