@@ -6,6 +6,8 @@ Tests that kill, cut or restart something start their own.
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +25,9 @@ for name in [name for name in os.environ if name.startswith(("OMNIFLEET_", "AWS_
     if not name.startswith("OMNIFLEET_TEST_") and "OMNIFLEET_TEST_S3_ENDPOINT" not in os.environ:
         del os.environ[name]
 os.environ["HF_HUB_OFFLINE"] = "1"
+if threading.current_thread() is threading.main_thread():
+    # Shells start background jobs with SIGINT ignored, which every process of a test would inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -87,6 +87,7 @@ def test_every_batch_size_is_run_and_nothing_is_kept(pipeline: AudioOmniPipeline
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.filterwarnings("default")  # what the compiler uses of its own that is deprecated
 def test_after_warm_up_no_batch_waits_for_the_compiler_and_none_sounds_different(
     pipeline: AudioOmniPipeline, dynamo: None
 ) -> None:
