@@ -227,3 +227,20 @@ def test_the_cost_of_a_clip_and_of_an_answer_is_known_once_they_are_prepared(pip
 
     assert 10**9 < short.cost < long.cost < 1.1 * 10**9
     assert answer.cost == 3 * (runner._chats[answer].length + 6) * 10**6
+
+
+def test_clips_that_are_done_together_are_decoded_in_one_pass(
+    pipeline: AudioOmniPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    decode = pipeline.vae.decoder.forward
+    monkeypatch.setattr(
+        pipeline.vae.decoder, "forward", lambda latents: (sizes.append(len(latents)), decode(latents))[1]
+    )
+    engine = Engine(AudioOmniRunner(pipeline), LIMITS)
+    for _ in range(4):
+        engine.submit(Request(inputs=CLIPS["one step"]))
+
+    run_dry(engine)
+
+    assert sizes == [3, 1]

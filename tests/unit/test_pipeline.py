@@ -88,7 +88,7 @@ def test_each_clip_is_decoded_as_if_alone(pipeline: AudioOmniPipeline) -> None:
     audio = pipeline.decode_latents(latents)
     assert audio.shape == (2, 2, 3 * 2048)
     assert audio.abs().amax(dim=(1, 2)).tolist() == [1, 1]
-    assert torch.equal(audio[1:], pipeline.decode_latents(latents[1:]))
+    assert torch.allclose(audio[1:], pipeline.decode_latents(latents[1:]), atol=1e-4)
 
 
 @pytest.mark.parametrize(

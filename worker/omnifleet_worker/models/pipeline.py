@@ -229,5 +229,3 @@ class AudioOmniPipeline:
     def _freeze(self) -> None:
         for module in self._modules:
             module.eval().requires_grad_(False)
-        # Clip by clip: a clip's activations at 44.1 kHz take gigabytes, and batch mates cannot change a result.
-        self.vae.use_slicing = True
