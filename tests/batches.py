@@ -16,7 +16,7 @@ from typing import Any
 
 import services
 
-from chaos.nursery import Nursery
+from chaos.fork_server import Nursery
 
 HERE = Path(__file__).parent
 WAIT = 120.0

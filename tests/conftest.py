@@ -18,7 +18,7 @@ import scripted_fleet
 import services
 from omnifleet import Client, FleetSettings
 
-from chaos.nursery import Nursery
+from chaos.fork_server import Nursery
 
 # Set before anything reads it: tests neither see nor touch the settings and credentials of whoever runs them.
 for name in [name for name in os.environ if name.startswith(("OMNIFLEET_", "AWS_"))]:
@@ -71,7 +71,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny checkpoint with random weights."""
-    from omnifleet_worker.models.tiny import write_tiny_checkpoint  # torch, which most tests do without
+    from omnifleet_worker.models.audio_omni.tiny import write_tiny_checkpoint  # torch, which most tests do without
 
     folder = tmp_path_factory.mktemp("checkpoint")
     write_tiny_checkpoint(folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omnifleet_worker.models.tiny import tiny_processor
+from omnifleet_worker.models.audio_omni.tiny import tiny_processor
 from parity.weights import DATA, draw_weight
 from torch import Tensor
 

@@ -14,31 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import services
-from omnifleet.fake_answers import SAMPLES
-from omnifleet.transport import CeleryTransport
-from omnifleet_shared.callback_records import CallbackOutcome
-from omnifleet_shared.dead_letters import DeadLetter
+from omnifleet.testing.answers import SAMPLES
+from omnifleet.transport.celery import CeleryTransport
+from omnifleet_shared.broker.dead_letters import DeadLetter
+from omnifleet_shared.broker.submit import queue_lists
 from omnifleet_shared.errors import error_classes
-from omnifleet_shared.jobs import Job, read_job
-from omnifleet_shared.names import JOB_SCHEMA_VERSION
-from omnifleet_shared.results import (
-    Artifact,
-    EditedSpan,
-    JobResult,
-    ModelInfo,
-    Progress,
-    Timings,
-    VideoArtifact,
-)
-from omnifleet_shared.settings import FleetSettings
-from omnifleet_shared.state_records import (
+from omnifleet_shared.keys import JOB_SCHEMA_VERSION
+from omnifleet_shared.schema.callback import CallbackOutcome
+from omnifleet_shared.schema.job_state import (
     failure_record,
     queued_record,
     retry_record,
     started_record,
     success_record,
 )
-from omnifleet_shared.submissions import queue_lists
+from omnifleet_shared.schema.jobs import Job, read_job
+from omnifleet_shared.schema.results import Artifact, EditedSpan, JobResult, ModelInfo, Progress, Timings, VideoArtifact
+from omnifleet_shared.settings import FleetSettings
 from pydantic import TypeAdapter
 
 BUCKET = "omnifleet-released"

@@ -17,7 +17,7 @@ import services
 from omnifleet import Client, FleetSettings
 from prometheus_client.parser import text_string_to_metric_families
 
-from chaos.nursery import Nursery, is_alive
+from chaos.fork_server import Nursery, is_alive
 
 LEASE = 2.0
 WAIT = 90.0

@@ -6,18 +6,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from omnifleet_shared.jobs import read_job
-from omnifleet_shared.model_card import ModelCard
-from omnifleet_shared.results import JobResult
+from omnifleet_shared.schema.jobs import read_job
+from omnifleet_shared.schema.model_card import ModelCard
+from omnifleet_shared.schema.results import JobResult
 from omnifleet_shared.storage.folder import FolderStorage
 from omnifleet_worker.engine.request import ChatInputs, Request
+from omnifleet_worker.jobs.job_context import JobRun
 from omnifleet_worker.jobs.prompts import Prompts
-from omnifleet_worker.jobs.run import JobRun
 from omnifleet_worker.jobs.runner import JobRunner
 from omnifleet_worker.jobs.tasks import ModelData
-from omnifleet_worker.models.chat import Chat
-from omnifleet_worker.models.speech_tokenizer import SpeechTokenizer
-from omnifleet_worker.models.tiny import tiny_vocab
+from omnifleet_worker.models.audio_omni.chat import Chat
+from omnifleet_worker.models.audio_omni.speech_tokenizer import SpeechTokenizer
+from omnifleet_worker.models.audio_omni.tiny import tiny_vocab
 from omnifleet_worker.settings import WorkerSettings
 
 CARD = ModelCard(revision="1", licence="CC BY-NC 4.0", languages=("en", "zh"))

@@ -17,9 +17,9 @@ from typing import Any, NoReturn
 import pytest
 import redis as redis_py
 from omnifleet_shared.errors import OmnifleetError
-from omnifleet_shared.job_states import JobStates
+from omnifleet_shared.job_state.store import JobStates
 from omnifleet_shared.redis_client import typed_redis_errors
-from omnifleet_shared.state_records import STATE_KEY, failure_record, queued_record
+from omnifleet_shared.schema.job_state import STATE_KEY, failure_record, queued_record
 
 
 def free_port() -> int:

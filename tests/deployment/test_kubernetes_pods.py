@@ -11,7 +11,7 @@ from typing import Any
 import manifests
 import pytest
 from manifests import ROOT, Overlay, containers, pod
-from omnifleet_shared.names import BROKER_PRIORITY, MODEL
+from omnifleet_shared.keys import BROKER_PRIORITY, MODEL
 from omnifleet_worker.settings import WorkerSettings
 
 STANDARD_VARIABLES = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "FLOWER_BASIC_AUTH", "HOME", "REDISCLI_AUTH"}

@@ -12,7 +12,7 @@ import services
 from botocore.exceptions import ClientError
 from composed import Fleet
 from omnifleet import Client
-from omnifleet_shared.names import BROKER_PRIORITY, MODEL
+from omnifleet_shared.keys import BROKER_PRIORITY, MODEL
 
 RUNNING = ["redis", "minio", "exporter", "flower", "worker"]
 

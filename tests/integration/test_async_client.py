@@ -29,15 +29,15 @@ from omnifleet import (
     ResultTimeout,
     UnknownJob,
 )
-from omnifleet_shared.attempts import Attempts
+from omnifleet_shared.broker.attempts import Attempts
+from omnifleet_shared.broker.leases import Leases
+from omnifleet_shared.broker.submit import queue_lists
 from omnifleet_shared.errors import OmnifleetError
-from omnifleet_shared.job_states import JobStates
-from omnifleet_shared.leases import Leases
-from omnifleet_shared.names import CANCEL_KEY
-from omnifleet_shared.results import JobResult, ModelInfo, Timings
+from omnifleet_shared.job_state.store import JobStates
+from omnifleet_shared.keys import CANCEL_KEY
+from omnifleet_shared.schema.job_state import STATE_KEY
+from omnifleet_shared.schema.results import JobResult, ModelInfo, Timings
 from omnifleet_shared.settings import FleetSettings
-from omnifleet_shared.state_records import STATE_KEY
-from omnifleet_shared.submissions import queue_lists
 from redis import Redis
 
 QUEUE = "audio-omni"
@@ -223,7 +223,7 @@ class TestOutcomes:
     def test_an_outcome_is_told_at_once_and_not_found_by_looking(
         self, settings: FleetSettings, worker: Worker, redis: Redis, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("omnifleet_shared.state_watch.LOOK_AGAIN", 3600)
+        monkeypatch.setattr("omnifleet_shared.job_state.async_waiter.LOOK_AGAIN", 3600)
 
         async def scenario(omni: AsyncClient) -> None:
             job = await ask(omni)

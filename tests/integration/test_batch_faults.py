@@ -16,11 +16,11 @@ import services
 from batches import BatchFleet, read_manifest, run_batch, start_batch, write_questions
 from omnifleet import BatchRunning, Client, FleetSettings
 from omnifleet.batch import Outcome, understand
-from omnifleet.batch.guard import FleetGuard
 from omnifleet.batch.journal import Journal
-from omnifleet_shared.state_records import STATE_KEY
+from omnifleet.batch.lock import FleetGuard
+from omnifleet_shared.schema.job_state import STATE_KEY
 
-from chaos.nursery import Nursery
+from chaos.fork_server import Nursery
 
 COUNT = 30
 pytestmark = pytest.mark.timeout(300)  # several processes start in each test
@@ -104,7 +104,7 @@ def test_a_fleet_that_is_full_is_waited_for(fleet: BatchFleet, tmp_path: Path, o
 
 def test_what_redis_has_lost_is_sent_again(fleet: BatchFleet, tmp_path: Path, out: Path) -> None:
     jobs = write_questions(tmp_path / "jobs.jsonl", 6)
-    point = {"KILLED_AT": "omnifleet.batch.fleet:Fleet.send:after", "KILLED_CALL": "3"}
+    point = {"KILLED_AT": "omnifleet.batch.sender:Fleet.send:after", "KILLED_CALL": "3"}
     run_batch(fleet, "run", jobs, "--out", out, **point)
     fleet.redis.client().flushall()
     fleet.start_worker()
@@ -165,10 +165,10 @@ class TestJournalInStorage:
             yield fleet
 
     POINTS = (
-        ("omnifleet.batch.fleet:Fleet.send:after", 9),
+        ("omnifleet.batch.sender:Fleet.send:after", 9),
         ("omnifleet.batch.journal:Journal.ended:after", 11),
-        ("omnifleet.batch.stored_journal:StoredJournal.checkpoint:after", 1),
-        ("omnifleet.batch.stored_journal:StoredJournal._put:after", 2),
+        ("omnifleet.batch.s3_journal:StoredJournal.checkpoint:after", 1),
+        ("omnifleet.batch.s3_journal:StoredJournal._put:after", 2),
     )
 
     @pytest.mark.parametrize(("point", "call"), POINTS, ids=lambda value: str(value).rpartition(".batch.")[2])

@@ -13,9 +13,9 @@ import pytest
 import services
 from batches import BatchFleet, read_manifest, run_batch, start_batch, write_questions
 from omnifleet.batch.journal import Journal
-from omnifleet_shared.names import PROGRESS_KEY
+from omnifleet_shared.keys import PROGRESS_KEY
 
-from chaos.nursery import Nursery
+from chaos.fork_server import Nursery
 
 COUNT = 40
 pytestmark = pytest.mark.timeout(300)  # several processes start in each test
@@ -71,8 +71,8 @@ POINTS = [
     ("omnifleet.batch.journal:Journal.begin:after", 1),
     ("omnifleet.batch.journal:Journal.sent:before", 7),
     ("omnifleet.batch.journal:Journal.sent:after", 7),
-    ("omnifleet.batch.fleet:Fleet.send:before", 9),
-    ("omnifleet.batch.fleet:Fleet.send:after", 9),
+    ("omnifleet.batch.sender:Fleet.send:before", 9),
+    ("omnifleet.batch.sender:Fleet.send:after", 9),
     ("omnifleet.batch.journal:Journal.ended:before", 11),
     ("omnifleet.batch.journal:Journal.ended:after", 11),
     ("omnifleet.batch.journal:Journal.ended:after", COUNT),

@@ -29,17 +29,17 @@ from omnifleet import (
     UnknownJob,
     verify_callback,
 )
-from omnifleet_shared.attempts import Attempts
-from omnifleet_shared.callbacks import Callbacks
+from omnifleet_shared.broker.attempts import Attempts
+from omnifleet_shared.broker.leases import Leases
+from omnifleet_shared.broker.submit import queue_lists
 from omnifleet_shared.errors import JobFailed
-from omnifleet_shared.leases import Leases
-from omnifleet_shared.names import CALLBACK_KEY, CALLBACKS_KEY
+from omnifleet_shared.keys import CALLBACK_KEY, CALLBACKS_KEY
 from omnifleet_shared.settings import FleetSettings
-from omnifleet_shared.submissions import queue_lists
+from omnifleet_shared.webhooks.outbox import Callbacks
 from receiver import Receiver
 from redis import Redis
 
-from chaos.nursery import Nursery, is_alive
+from chaos.fork_server import Nursery, is_alive
 
 SECRET = "a secret of this very test"
 WAIT = 60.0
@@ -202,9 +202,9 @@ class TestOutcomes:
         start_worker()
         job = ask(omni, receiver, steps=2)
         settled(job)
-        from omnifleet.transport import CeleryTransport
-        from omnifleet_shared.jobs import UnderstandJob
-        from omnifleet_shared.tasks import Question
+        from omnifleet.transport.celery import CeleryTransport
+        from omnifleet_shared.schema.jobs import UnderstandJob
+        from omnifleet_shared.schema.tasks import Question
 
         odd = UnderstandJob(task=Question(text="x"), callback=receiver.url, schema_version=2)
         sent = odd.model_copy(update={"temperature": 99.0})

@@ -19,9 +19,9 @@ import services
 from omnifleet_shared.errors import CheckpointInvalid, InvalidSetting, StorageUnavailable
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.storage import open_storage
-from omnifleet_worker.checkpoint_cache import CheckpointCache
+from omnifleet_worker.checkpoint.cache import CheckpointCache
+from omnifleet_worker.checkpoint.manifest import all_faults, record_files, write_manifest
 from omnifleet_worker.cli import app
-from omnifleet_worker.convert.manifest import all_faults, record_files, write_manifest
 from rich.progress import Progress
 from typer.testing import CliRunner
 

@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 import services
 from omnifleet.cli import app
-from omnifleet.transport import CeleryTransport
-from omnifleet_shared.attempts import Attempts
-from omnifleet_shared.dead_letters import DeadLetter, DeadLetters
+from omnifleet.transport.celery import CeleryTransport
+from omnifleet_shared.broker.attempts import Attempts
+from omnifleet_shared.broker.dead_letters import DeadLetter, DeadLetters
+from omnifleet_shared.broker.leases import Leases
+from omnifleet_shared.broker.submit import queue_lists
 from omnifleet_shared.errors import JobQuarantined, StorageUnavailable, UnknownJob
-from omnifleet_shared.job_states import JobStates
-from omnifleet_shared.jobs import GenerateJob, read_job
-from omnifleet_shared.leases import Leases
-from omnifleet_shared.names import RUNS_KEY, UNFINISHED_KEY, WAKE_KEY
-from omnifleet_shared.results import JobResult, JobStatus, ModelInfo, Timings
+from omnifleet_shared.job_state.store import JobStates
+from omnifleet_shared.keys import RUNS_KEY, UNFINISHED_KEY, WAKE_KEY
+from omnifleet_shared.schema.jobs import GenerateJob, read_job
+from omnifleet_shared.schema.results import JobResult, JobStatus, ModelInfo, Timings
+from omnifleet_shared.schema.tasks import TextToSound
 from omnifleet_shared.settings import FleetSettings
-from omnifleet_shared.submissions import queue_lists
-from omnifleet_shared.tasks import TextToSound
 from redis import Redis
 from typer.testing import CliRunner, Result
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import services
 from omnifleet.cli import app
+from omnifleet_shared.broker.worker_registry import WorkerRecord, Workers
 from omnifleet_shared.settings import FleetSettings
-from omnifleet_shared.workers import WorkerRecord, Workers
 from scripted_fleet import WAIT, ScriptedFleet
 from typer.testing import CliRunner
 

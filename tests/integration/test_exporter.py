@@ -11,16 +11,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import scripted_fleet
 import services
-from omnifleet.exporter import FleetCollector
-from omnifleet.transport import CeleryTransport
-from omnifleet_shared.dead_letters import DeadLetter, DeadLetters
-from omnifleet_shared.jobs import Job, Priority, read_job
-from omnifleet_shared.leases import Leases
-from omnifleet_shared.names import FINISHED_KEY
-from omnifleet_shared.queue_levels import LOOKED_AT, submitted_at
+from omnifleet.ops.exporter import FleetCollector
+from omnifleet.transport.celery import CeleryTransport
+from omnifleet_shared.broker.dead_letters import DeadLetter, DeadLetters
+from omnifleet_shared.broker.leases import Leases
+from omnifleet_shared.broker.queue_stats import LOOKED_AT, submitted_at
+from omnifleet_shared.broker.submit import queue_lists
+from omnifleet_shared.broker.worker_registry import WorkerRecord, Workers
+from omnifleet_shared.keys import FINISHED_KEY
+from omnifleet_shared.schema.jobs import Job, Priority, read_job
 from omnifleet_shared.settings import FleetSettings
-from omnifleet_shared.submissions import queue_lists
-from omnifleet_shared.workers import WorkerRecord, Workers
 from prometheus_client import CollectorRegistry
 from redis import Redis
 

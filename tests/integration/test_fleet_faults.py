@@ -12,8 +12,8 @@ import fleet
 import pytest
 import services
 from omnifleet import Client, JobHandle, JobQuarantined, JobStatus, TextResult
-from omnifleet_shared.dead_letters import DeadLetters
-from omnifleet_shared.leases import Leases
+from omnifleet_shared.broker.dead_letters import DeadLetters
+from omnifleet_shared.broker.leases import Leases
 from omnifleet_shared.settings import FleetSettings
 
 LEASE = 2.0

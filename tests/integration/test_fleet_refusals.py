@@ -31,8 +31,8 @@ from omnifleet import (
     SchemaTooNew,
     UnknownTask,
 )
-from omnifleet_shared.job_states import JobStates
-from omnifleet_shared.names import LEASED_KEY
+from omnifleet_shared.job_state.store import JobStates
+from omnifleet_shared.keys import LEASED_KEY
 from redis import Redis
 
 WAIT = 60.0

@@ -16,8 +16,8 @@ import pytest
 import scripted_fleet
 import services
 from omnifleet import InvalidSetting, MediaUnreadable
-from omnifleet.flower_command import COLUMNS, check_login
-from omnifleet_shared.celery_app import create_app
+from omnifleet.ops.flower import COLUMNS, check_login
+from omnifleet_shared.broker.celery_app import create_app
 from scripted_fleet import WAIT, ScriptedFleet, ScriptedWorker
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By

@@ -17,7 +17,6 @@ import services
 from celery import Celery
 from celery.backends.redis import RedisBackend
 from celery.exceptions import TaskRevokedError
-from omnifleet_shared import job_states
 from omnifleet_shared.errors import (
     BrokerUnavailable,
     InvalidMessage,
@@ -29,9 +28,10 @@ from omnifleet_shared.errors import (
     StorageUnavailable,
     UnknownJob,
 )
-from omnifleet_shared.job_states import STATE_KEY, JobState, JobStates
-from omnifleet_shared.names import CANCEL_KEY, CANCEL_LIFETIME, PROGRESS_KEY, PROGRESS_LIFETIME
-from omnifleet_shared.results import JobStatus, Progress, read_result
+from omnifleet_shared.job_state import store as job_states
+from omnifleet_shared.job_state.store import STATE_KEY, JobState, JobStates
+from omnifleet_shared.keys import CANCEL_KEY, CANCEL_LIFETIME, PROGRESS_KEY, PROGRESS_LIFETIME
+from omnifleet_shared.schema.results import JobStatus, Progress, read_result
 from omnifleet_shared.settings import FleetSettings
 
 # Celery 5.6 stores results with a command that redis-py has marked as old.

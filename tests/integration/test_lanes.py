@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from omnifleet_shared.celery_app import configure
-from omnifleet_shared.leases import FAIR_TURN, Leases
+from omnifleet_shared.broker.celery_app import configure
+from omnifleet_shared.broker.leases import FAIR_TURN, Leases
+from omnifleet_shared.broker.submit import queue_lists
 from omnifleet_shared.settings import FleetSettings
-from omnifleet_shared.submissions import queue_lists
-from omnifleet_worker.lease_keeper import LeaseKeeper
+from omnifleet_worker.lease_renewer import LeaseKeeper
 from redis import Redis
 
 QUEUE = "audio-omni"

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 import services
-from omnifleet_shared.attempts import Attempts
+from omnifleet_shared.broker.attempts import Attempts
+from omnifleet_shared.broker.leases import Leases
 from omnifleet_shared.errors import BrokerUnavailable, InvalidSetting, JobCancelled, MediaEmpty, StorageUnavailable
-from omnifleet_shared.job_states import JobStates
-from omnifleet_shared.leases import Leases
-from omnifleet_shared.names import LEASED_KEY, LEASES_KEY
-from omnifleet_shared.results import JobResult, JobStatus, ModelInfo, Timings
+from omnifleet_shared.job_state.store import JobStates
+from omnifleet_shared.keys import LEASED_KEY, LEASES_KEY
+from omnifleet_shared.schema.results import JobResult, JobStatus, ModelInfo, Timings
 from omnifleet_shared.settings import FleetSettings
 from redis import Redis
 

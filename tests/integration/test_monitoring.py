@@ -18,9 +18,9 @@ import scripted_fleet
 import services
 import yaml
 from omnifleet import MediaUnreadable
-from omnifleet_shared.workers import GpuRecord
-from omnifleet_worker.telemetry.collector import gpu_metrics
-from omnifleet_worker.telemetry.metrics import WorkerMetrics
+from omnifleet_shared.broker.worker_registry import GpuRecord
+from omnifleet_worker.observability.collector import gpu_metrics
+from omnifleet_worker.observability.metrics import WorkerMetrics
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector

@@ -13,9 +13,9 @@ import pytest
 import released_records
 import services
 from omnifleet import AnswerUnreadable, Client, FleetSettings, InvalidJob, JobHandle, OmnifleetError
-from omnifleet_shared.names import BROKER_PRIORITY
-from omnifleet_shared.submissions import Submissions, queue_lists
-from omnifleet_shared.tasks import TASK_NAMES
+from omnifleet_shared.broker.submit import Submissions, queue_lists
+from omnifleet_shared.keys import BROKER_PRIORITY
+from omnifleet_shared.schema.tasks import TASK_NAMES
 from redis import Redis
 
 WAIT = 120.0

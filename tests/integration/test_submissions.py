@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 from omnifleet import Client, InvalidSetting, JobStatus, QueueFull
-from omnifleet.transport import CeleryTransport
-from omnifleet_shared.attempts import Attempts
+from omnifleet.transport.celery import CeleryTransport
+from omnifleet_shared.broker.attempts import Attempts
+from omnifleet_shared.broker.leases import Leases
+from omnifleet_shared.broker.submit import MOST_WAIT, USUAL_WAIT, Submissions, queue_lists
 from omnifleet_shared.errors import JobFailed, OmnifleetError, StorageUnavailable
-from omnifleet_shared.job_states import JobStates
-from omnifleet_shared.jobs import GenerateJob
-from omnifleet_shared.leases import Leases
-from omnifleet_shared.names import RUNS_KEY, UNFINISHED_KEY, WAKE_KEY
-from omnifleet_shared.results import JobResult, ModelInfo, Timings
+from omnifleet_shared.job_state.store import JobStates
+from omnifleet_shared.keys import RUNS_KEY, UNFINISHED_KEY, WAKE_KEY
+from omnifleet_shared.schema.job_state import STATE_KEY
+from omnifleet_shared.schema.jobs import GenerateJob
+from omnifleet_shared.schema.results import JobResult, ModelInfo, Timings
+from omnifleet_shared.schema.tasks import TextToSound
 from omnifleet_shared.settings import FleetSettings
-from omnifleet_shared.state_records import STATE_KEY
-from omnifleet_shared.submissions import MOST_WAIT, USUAL_WAIT, Submissions, queue_lists
-from omnifleet_shared.tasks import TextToSound
 from redis import Redis
 
 QUEUE = "audio-omni"

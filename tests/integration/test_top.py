@@ -10,7 +10,7 @@ import sys
 
 import services
 from omnifleet.cli import app
-from omnifleet_shared.workers import Workers
+from omnifleet_shared.broker.worker_registry import Workers
 from scripted_fleet import WAIT, ScriptedFleet
 from typer.testing import CliRunner
 

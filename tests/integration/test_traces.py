@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import services
 from collector import Collector, collector
-from omnifleet_shared import traces
+from omnifleet_shared.observability import tracing as traces
 from scripted_fleet import WAIT, ScriptedFleet
 
 OF_A_CLIP = {"generate t2a", "publish", "queue", "process", "fetch", "decode", "steps", "encode", "store"}

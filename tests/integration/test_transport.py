@@ -25,16 +25,16 @@ from omnifleet import (
     StorageUnavailable,
     UnknownJob,
 )
-from omnifleet.results import open_result
+from omnifleet.results.results import open_result
 from omnifleet.testing import FakeClient, FakeFleet
-from omnifleet.transport import CeleryTransport
+from omnifleet.transport.celery import CeleryTransport
 from omnifleet_shared.errors import error_classes
-from omnifleet_shared.job_states import JobStates
-from omnifleet_shared.jobs import EditJob, Job, read_job
-from omnifleet_shared.records import Media
+from omnifleet_shared.job_state.store import JobStates
+from omnifleet_shared.schema.base import Media
+from omnifleet_shared.schema.jobs import EditJob, Job, read_job
+from omnifleet_shared.schema.tasks import DescribedEdit
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.storage import open_storage
-from omnifleet_shared.tasks import DescribedEdit
 
 SOUND = b"RIFF and so on"
 

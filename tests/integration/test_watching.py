@@ -8,10 +8,10 @@ import pytest
 import services
 from omnifleet import FleetSettings, MediaEmpty
 from omnifleet_shared.errors import BrokerUnavailable
-from omnifleet_shared.job_states import JobStates
-from omnifleet_shared.results import JobStatus
-from omnifleet_shared.state_records import STATE_KEY
-from omnifleet_shared.watching import RedisWatch
+from omnifleet_shared.job_state.batch_waiter import RedisWatch
+from omnifleet_shared.job_state.store import JobStates
+from omnifleet_shared.schema.job_state import STATE_KEY
+from omnifleet_shared.schema.results import JobStatus
 from redis import Redis
 
 

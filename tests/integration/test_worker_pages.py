@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import services
 from omnifleet import Client, JobCancelled, JobQuarantined, MediaUnreadable, StorageRefused
-from omnifleet_shared.workers import Workers
+from omnifleet_shared.broker.worker_registry import Workers
 from scripted_fleet import WAIT, ScriptedFleet, ScriptedWorker
 
 LONG = 4000

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omnifleet import AnswerUnreadable, Classification, Sarcasm, Scene
 from omnifleet.testing import FakeClient
-from omnifleet_shared.answers import ANSWERS, Feedback, Gender, Sources, Speakers
 from omnifleet_shared.errors import InvalidMessage
-from omnifleet_shared.results import read_result
+from omnifleet_shared.schema.answers import ANSWERS, Feedback, Gender, Sources, Speakers
+from omnifleet_shared.schema.results import read_result
 from omnifleet_worker.jobs.answers import read_answer
 from omnifleet_worker.jobs.prompts import QUESTIONS, SHAPES
 from scripted_thinker import ScriptedThinker, stored

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from omnifleet import BrokerUnavailable, Client, InvalidJob, JobCancelled, MediaTooLong, OmnifleetError, QueueFull
 from omnifleet.batch import Outcome, Request, edit, generate, understand
-from omnifleet.batch import flight as flights
-from omnifleet.batch import window as windows
-from omnifleet.batch.window import Window
+from omnifleet.batch import concurrency as windows
+from omnifleet.batch import dispatcher as flights
+from omnifleet.batch.concurrency import Window
 from omnifleet.testing import FakeClient, FakeFleet
-from omnifleet_shared.jobs import Job
-from omnifleet_shared.workers import Capacity
+from omnifleet_shared.broker.worker_registry import Capacity
+from omnifleet_shared.schema.jobs import Job
 
 
 def questions(count: int) -> Iterator[Request]:

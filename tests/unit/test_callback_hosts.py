@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omnifleet import CallbackRefused, Client, InvalidJob, InvalidSetting
 from omnifleet.testing import FakeClient
-from omnifleet_shared.callback_hosts import CallbackHosts
 from omnifleet_shared.settings import FleetSettings
+from omnifleet_shared.webhooks.allow_list import CallbackHosts
 
 LIST = "hooks.example.com, api.example.com:8443, http://plain.example.com, http://backend.svc:8000=10.0.0.0/8,127.0.0.1"
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from omnifleet import InvalidMessage, JobStatus, MediaTooLong, SignatureInvalid, verify_callback
-from omnifleet_shared.callback_records import failed
-from omnifleet_shared.callback_signatures import SIGNATURE, TIMESTAMP, sign_callback
+from omnifleet_shared.schema.callback import failed
+from omnifleet_shared.webhooks.signatures import SIGNATURE, TIMESTAMP, sign_callback
 
 SECRET = "a secret of the fleet"
 BODY = failed("job-1", MediaTooLong("it is 400 s long", "audio", "Cut it", {"seconds": 400}), "d-1").model_dump_json()

@@ -28,10 +28,10 @@ from omnifleet import (
     UnknownJob,
     UnknownTask,
 )
-from omnifleet.memory_storage import MemoryStorage
-from omnifleet.results import Audio
+from omnifleet.results.results import Audio
 from omnifleet.testing import FakeClient, FakeFleet
-from omnifleet_shared.results import Artifact, EditedSpan
+from omnifleet.testing.storage import MemoryStorage
+from omnifleet_shared.schema.results import Artifact, EditedSpan
 from omnifleet_shared.settings import FleetSettings
 
 SOUND = b"RIFF and so on"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from omnifleet_worker.models.chat import Chat
+from omnifleet_worker.models.audio_omni.chat import Chat
 from omnifleet_worker.models.content_cache import CacheFigures, ContentCache, digest
 
 WAVE = np.arange(4, dtype=np.float32)

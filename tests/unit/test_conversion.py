@@ -17,20 +17,21 @@ import pytest
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from omnifleet_shared.errors import CheckpointInvalid, InvalidSetting
-from omnifleet_shared.model_card import ModelCard
+from omnifleet_shared.schema.model_card import ModelCard
+from omnifleet_worker.checkpoint import convert as conversion
+from omnifleet_worker.checkpoint.convert import Conversion
+from omnifleet_worker.checkpoint.manifest import Manifest, all_faults, read_manifest
+from omnifleet_worker.checkpoint.published import component_files
+from omnifleet_worker.checkpoint.published import synchformer as published_synchformer
+from omnifleet_worker.checkpoint.published.code import read_prompts
+from omnifleet_worker.checkpoint.published.component_files import SHARD_BYTES, Component
+from omnifleet_worker.checkpoint.published.files import PublishedFiles
+from omnifleet_worker.checkpoint.published.processor_files import find_processor, load_processor
+from omnifleet_worker.checkpoint.published.state_dict import build_components, load_published, published_thinker_config
+from omnifleet_worker.checkpoint.published.synchformer import load_published_synchformer
 from omnifleet_worker.cli import app
-from omnifleet_worker.convert import component_files, conversion
-from omnifleet_worker.convert.component_files import SHARD_BYTES, Component
-from omnifleet_worker.convert.conversion import Conversion
-from omnifleet_worker.convert.manifest import Manifest, all_faults, read_manifest
-from omnifleet_worker.convert.processor_files import find_processor, load_processor
-from omnifleet_worker.convert.published_code import read_prompts
-from omnifleet_worker.convert.published_files import PublishedFiles
-from omnifleet_worker.models import published_synchformer
-from omnifleet_worker.models.pipeline import COMPONENTS, AudioOmniPipeline
-from omnifleet_worker.models.published import build_components, load_published, published_thinker_config
-from omnifleet_worker.models.published_synchformer import load_published_synchformer
-from omnifleet_worker.models.synchformer import Synchformer
+from omnifleet_worker.models.audio_omni.pipeline import COMPONENTS, AudioOmniPipeline
+from omnifleet_worker.models.audio_omni.synchformer import Synchformer
 from parity.weights import tiny_thinker_config
 from published_folders import (
     PROMPTS,

@@ -13,7 +13,7 @@ from omnifleet_worker.engine.engine import Engine
 from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.observer import Work
 from omnifleet_worker.engine.request import ChatInputs, DiffusionInputs, Request
-from omnifleet_worker.models.chat import Chat
+from omnifleet_worker.models.audio_omni.chat import Chat
 
 CHAT = Chat(system="", user="")
 

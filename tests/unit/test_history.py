@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from omnifleet import InvalidJob, MediaTooLong, Turn
 from omnifleet.testing import FakeClient
-from omnifleet_shared.jobs import read_job
+from omnifleet_shared.schema.jobs import read_job
 from omnifleet_worker.jobs.tasks import join_parts
 from omnifleet_worker.media.decode import decode_audio
 from omnifleet_worker.media.signal import resample, split_at_pauses, to_mono
-from omnifleet_worker.models.chat import AUDIO_MARKS, VIDEO_MARKS, Chat
-from omnifleet_worker.models.thinker import Thinker
-from omnifleet_worker.models.tiny import tiny_processor, tiny_thinker
+from omnifleet_worker.models.audio_omni.chat import AUDIO_MARKS, VIDEO_MARKS, Chat
+from omnifleet_worker.models.audio_omni.thinker import Thinker
+from omnifleet_worker.models.audio_omni.tiny import tiny_processor, tiny_thinker
 from scripted_thinker import CARD, ScriptedThinker, stored
 
 RATE = 16_000

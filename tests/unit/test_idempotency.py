@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 from omnifleet import Client, InvalidJob, JobFailed
-from omnifleet.idempotency import LONGEST_KEY, idempotency_key
-from omnifleet.job_request import build_job
+from omnifleet.request.build import build_job
+from omnifleet.request.idempotency import LONGEST_KEY, idempotency_key
 from omnifleet.testing import FakeClient
-from omnifleet_shared.model_card import AUDIO_OMNI
+from omnifleet_shared.schema.model_card import AUDIO_OMNI
 
 
 def key(text: str = "rain", **options: Any) -> str | None:
@@ -40,7 +40,9 @@ def test_a_seed_that_is_given_counts() -> None:
 
 def test_another_revision_of_the_model_has_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
     before = key()
-    monkeypatch.setattr("omnifleet.idempotency.AUDIO_OMNI", AUDIO_OMNI.model_copy(update={"revision": "second"}))
+    monkeypatch.setattr(
+        "omnifleet.request.idempotency.AUDIO_OMNI", AUDIO_OMNI.model_copy(update={"revision": "second"})
+    )
 
     assert key() != before
 

@@ -20,11 +20,11 @@ from omnifleet_shared.errors import (
     MediaTooLong,
     MediaUnreadable,
 )
-from omnifleet_shared.jobs import Job, read_job
-from omnifleet_shared.model_card import ModelCard
-from omnifleet_shared.records import Media
+from omnifleet_shared.schema.base import Media
+from omnifleet_shared.schema.jobs import Job, read_job
+from omnifleet_shared.schema.model_card import ModelCard
 from omnifleet_shared.storage import FolderStorage
-from omnifleet_worker.jobs.media import JobMedia, decode, fetch
+from omnifleet_worker.jobs.inputs import JobMedia, decode, fetch
 from omnifleet_worker.media.limits import MediaLimits
 
 CARD = ModelCard(revision="1", licence="none", languages=("en",), max_edit_seconds=2.0, max_listen_seconds=4.0)

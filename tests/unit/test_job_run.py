@@ -11,14 +11,14 @@ from typing import Any, cast, get_args
 import numpy as np
 import pytest
 from omnifleet_shared.errors import DeadlineExceeded, EngineStopped, JobCancelled, OutOfMemory
-from omnifleet_shared.jobs import read_job
-from omnifleet_shared.results import Progress
+from omnifleet_shared.schema.jobs import read_job
+from omnifleet_shared.schema.results import Progress
 from omnifleet_worker.engine.engine import Engine
 from omnifleet_worker.engine.request import ChatInputs, DiffusionInputs, Request
-from omnifleet_worker.jobs import run as run_module
-from omnifleet_worker.jobs.run import LOGGED_AS, JobRun, Stage
-from omnifleet_worker.log_context import Stage as LoggedStage
-from omnifleet_worker.models.chat import Chat
+from omnifleet_worker.jobs import job_context as run_module
+from omnifleet_worker.jobs.job_context import LOGGED_AS, JobRun, Stage
+from omnifleet_worker.models.audio_omni.chat import Chat
+from omnifleet_worker.observability.log_context import Stage as LoggedStage
 
 CHAT = Chat(system="", user="")
 Act = Callable[[Request], None]

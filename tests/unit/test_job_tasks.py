@@ -10,20 +10,20 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 from omnifleet_shared.errors import InvalidJob, LanguageNotSupported, OmnifleetError, TaskNotSupported
-from omnifleet_shared.jobs import Job, read_job
-from omnifleet_shared.model_card import ModelCard
-from omnifleet_shared.tasks import NamedQuestion
-from omnifleet_worker.jobs.media import JobMedia
+from omnifleet_shared.schema.jobs import Job, read_job
+from omnifleet_shared.schema.model_card import ModelCard
+from omnifleet_shared.schema.tasks import NamedQuestion
+from omnifleet_worker.jobs.inputs import JobMedia
+from omnifleet_worker.jobs.job_context import Clip
 from omnifleet_worker.jobs.prompts import Prompts
-from omnifleet_worker.jobs.run import Clip
 from omnifleet_worker.jobs.tasks import ModelData, carry_out, join_transcript
 from omnifleet_worker.media.decode import Audio
 from omnifleet_worker.media.video import Video
-from omnifleet_worker.models.chat import Chat
+from omnifleet_worker.models.audio_omni.chat import Chat
+from omnifleet_worker.models.audio_omni.sampling import CLIP_SAMPLES
+from omnifleet_worker.models.audio_omni.speech_tokenizer import SpeechTokenizer
+from omnifleet_worker.models.audio_omni.tiny import tiny_vocab
 from omnifleet_worker.models.content_cache import ContentCache
-from omnifleet_worker.models.sampling import CLIP_SAMPLES
-from omnifleet_worker.models.speech_tokenizer import SpeechTokenizer
-from omnifleet_worker.models.tiny import tiny_vocab
 
 RATE = 44_100
 FILE = {"uri": "file:///storage/x"}

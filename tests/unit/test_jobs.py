@@ -20,10 +20,10 @@ from omnifleet_shared.errors import (
     TaskNotSupported,
     UnknownTask,
 )
-from omnifleet_shared.jobs import MAX_SEED, EditJob, GenerateJob, Job, UnderstandJob, read_job
-from omnifleet_shared.model_card import AUDIO_OMNI
-from omnifleet_shared.names import JOB_SCHEMA_VERSION
-from omnifleet_shared.tasks import OTHER_SPELLINGS, TASK_NAMES, task_name
+from omnifleet_shared.keys import JOB_SCHEMA_VERSION
+from omnifleet_shared.schema.jobs import MAX_SEED, EditJob, GenerateJob, Job, UnderstandJob, read_job
+from omnifleet_shared.schema.model_card import AUDIO_OMNI
+from omnifleet_shared.schema.tasks import OTHER_SPELLINGS, TASK_NAMES, task_name
 from pydantic import ValidationError
 
 SOUND = {"uri": "s3://media/inputs/ab/street.wav"}

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import cast
 
 import pytest
+from omnifleet_shared.broker.leases import Leases
 from omnifleet_shared.errors import BrokerUnavailable
-from omnifleet_shared.leases import Leases
-from omnifleet_worker import lease_keeper
-from omnifleet_worker.lease_keeper import EXIT_DEAF, EXIT_HUNG, LeaseKeeper
+from omnifleet_worker import lease_renewer as lease_keeper
+from omnifleet_worker.lease_renewer import EXIT_DEAF, EXIT_HUNG, LeaseKeeper
 
 
 class FakeLeases:

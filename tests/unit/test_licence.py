@@ -10,10 +10,10 @@ import pytest
 from omnifleet import InvalidJob, LicenceRefused
 from omnifleet.cli import app
 from omnifleet.testing import FakeClient
-from omnifleet_shared.jobs import read_job
-from omnifleet_shared.model_card import AUDIO_OMNI, COMMERCIAL_MODELS, ModelCard
-from omnifleet_shared.tasks import TASK_NAMES
-from omnifleet_worker.models.tiny import _CARD
+from omnifleet_shared.schema.jobs import read_job
+from omnifleet_shared.schema.model_card import AUDIO_OMNI, COMMERCIAL_MODELS, ModelCard
+from omnifleet_shared.schema.tasks import TASK_NAMES
+from omnifleet_worker.models.audio_omni.tiny import _CARD
 from scripted_thinker import CARD, ScriptedThinker, stored
 from typer.testing import CliRunner
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from omnifleet_shared.jobs import Priority
-from omnifleet_worker.engine.line import PATIENCE, Line
+from omnifleet_shared.schema.jobs import Priority
+from omnifleet_worker.engine.admission_queue import PATIENCE, Line
 from omnifleet_worker.engine.request import ChatInputs, Request
-from omnifleet_worker.models.chat import Chat
+from omnifleet_worker.models.audio_omni.chat import Chat
 
 
 def request(priority: Priority = "interactive") -> Request:

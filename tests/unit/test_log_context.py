@@ -6,7 +6,7 @@ import logging
 import threading
 
 import pytest
-from omnifleet_worker.log_context import (
+from omnifleet_worker.observability.log_context import (
     JobFields,
     enter_job,
     enter_stage,

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 from omnifleet_shared.errors import CheckpointInvalid
-from omnifleet_worker.checkpoint import load_pipeline
-from omnifleet_worker.cli import app
-from omnifleet_worker.convert.manifest import (
+from omnifleet_worker.checkpoint.load import load_pipeline
+from omnifleet_worker.checkpoint.manifest import (
     all_faults,
     check_files,
     read_manifest,
@@ -19,6 +18,7 @@ from omnifleet_worker.convert.manifest import (
     size_faults,
     write_manifest,
 )
+from omnifleet_worker.cli import app
 from omnifleet_worker.settings import WorkerSettings
 from typer.testing import CliRunner
 

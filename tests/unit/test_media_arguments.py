@@ -17,9 +17,9 @@ from omnifleet import (
     MediaUnreadable,
     OmnifleetError,
 )
-from omnifleet.media import Uploads
-from omnifleet.memory_storage import MemoryStorage
+from omnifleet.request.uploads import Uploads
 from omnifleet.testing import FakeClient
+from omnifleet.testing.storage import MemoryStorage
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.storage import FolderStorage, Storage
 

@@ -13,9 +13,9 @@ from omnifleet_worker.engine.engine import Engine
 from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.model_runner import AudioOmniRunner
 from omnifleet_worker.engine.request import ChatInputs, DiffusionInputs, Request, Solver
-from omnifleet_worker.models.chat import Chat
-from omnifleet_worker.models.pipeline import AudioOmniPipeline
-from omnifleet_worker.models.tiny import tiny_pipeline
+from omnifleet_worker.models.audio_omni.chat import Chat
+from omnifleet_worker.models.audio_omni.pipeline import AudioOmniPipeline
+from omnifleet_worker.models.audio_omni.tiny import tiny_pipeline
 
 RATE = 44_100
 LIMITS = EngineLimits(clips=16, chats=16, decoded=3)

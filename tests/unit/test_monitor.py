@@ -8,12 +8,12 @@ from typing import cast
 
 import pytest
 from omnifleet_shared.errors import BrokerUnavailable, JobCancelled
-from omnifleet_shared.job_states import JobStates
-from omnifleet_shared.jobs import read_job
-from omnifleet_shared.results import Progress
+from omnifleet_shared.job_state.store import JobStates
+from omnifleet_shared.schema.jobs import read_job
+from omnifleet_shared.schema.results import Progress
 from omnifleet_worker.engine.engine import Engine
-from omnifleet_worker.jobs.run import JobRun
-from omnifleet_worker.monitor import JobMonitor
+from omnifleet_worker.jobs.job_context import JobRun
+from omnifleet_worker.service.progress_reporter import JobMonitor
 
 
 class FakeStates:

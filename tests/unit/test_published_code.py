@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from omnifleet_shared.errors import CheckpointInvalid
-from omnifleet_worker.convert.published_code import read_prompts, read_vocab
+from omnifleet_worker.checkpoint.published.code import read_prompts, read_vocab
 from published_folders import PROMPTS
 
 SYSTEM = {

@@ -10,8 +10,8 @@ import omnifleet
 import pytest
 from omnifleet import MediaTooLong, SignatureInvalid
 from omnifleet.testing import FakeAsyncClient
-from omnifleet_shared.callback_records import failed
-from omnifleet_shared.callback_signatures import sign_callback
+from omnifleet_shared.schema.callback import failed
+from omnifleet_shared.webhooks.signatures import sign_callback
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 SECRET = "a secret of this very test"

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import released_records
-from omnifleet_shared.dead_letters import DeadLetter
+from omnifleet_shared.broker.dead_letters import DeadLetter
 from omnifleet_shared.errors import error_classes
-from omnifleet_shared.jobs import read_job
-from omnifleet_shared.names import JOB_SCHEMA_VERSION
-from omnifleet_shared.results import JobResult, JobStatus, Progress
-from omnifleet_shared.state_records import STATUS_OF, read_state
-from omnifleet_shared.tasks import TASK_NAMES
+from omnifleet_shared.keys import JOB_SCHEMA_VERSION
+from omnifleet_shared.schema.job_state import STATUS_OF, read_state
+from omnifleet_shared.schema.jobs import read_job
+from omnifleet_shared.schema.results import JobResult, JobStatus, Progress
+from omnifleet_shared.schema.tasks import TASK_NAMES
 
 RELEASES = released_records.releases()
 every_release = pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name)
@@ -34,7 +34,7 @@ def test_the_records_have_not_changed_since_their_version_was_given_out() -> Non
 
     remedy = (
         "The records have changed. What is released stays as it is: raise JOB_SCHEMA_VERSION or SCHEMA_VERSION in "
-        "omnifleet_shared/names.py, write old records in their old version, and keep what the new one writes: "
+        "omnifleet_shared/keys.py, write old records in their old version, and keep what the new one writes: "
         "python tests/released_records.py tests/released/vN"
     )
     assert released == today, remedy

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from omnifleet_shared.errors import InvalidMessage, SchemaTooNew
-from omnifleet_shared.names import SCHEMA_VERSION
-from omnifleet_shared.results import JobResult, JobStatus, Progress, read_result
+from omnifleet_shared.keys import SCHEMA_VERSION
+from omnifleet_shared.schema.results import JobResult, JobStatus, Progress, read_result
 from pydantic import ValidationError
 
 ARTIFACT = {

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import torch
-from omnifleet_worker.models.sampling import euler_step, euler_times, normalise_peak, prepare_latents, to_int16
+from omnifleet_worker.models.audio_omni.sampling import (
+    euler_step,
+    euler_times,
+    normalise_peak,
+    prepare_latents,
+    to_int16,
+)
 
 
 def test_noise_belongs_to_its_seed() -> None:

@@ -6,12 +6,12 @@ import subprocess
 import sys
 
 import pytest
+from omnifleet_worker.engine.fair_share import Turns
 from omnifleet_worker.engine.limits import REGROW_AFTER, BatchLimit, EngineLimits
 from omnifleet_worker.engine.pace import Pace
 from omnifleet_worker.engine.request import ChatInputs, DiffusionInputs, Request
 from omnifleet_worker.engine.scheduler import Scheduler
-from omnifleet_worker.engine.turns import Turns
-from omnifleet_worker.models.chat import Chat
+from omnifleet_worker.models.audio_omni.chat import Chat
 
 CHAT = Chat(system="", user="")
 

@@ -10,10 +10,10 @@ import pytest
 import released_records
 from contract import FOLDER, check, load
 from jsonschema import Draft202012Validator, ValidationError
-from omnifleet_shared import schemas
-from omnifleet_shared.callback_records import failed, succeeded
+from omnifleet_shared import json_schema as schemas
+from omnifleet_shared.broker.submit import SUBMIT
 from omnifleet_shared.errors import MediaTooLong
-from omnifleet_shared.submissions import SUBMIT
+from omnifleet_shared.schema.callback import failed, succeeded
 
 
 @pytest.mark.parametrize("name", list(schemas.documents()))

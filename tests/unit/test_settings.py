@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from omnifleet_shared.errors import InvalidSetting
-from omnifleet_shared.job_states import JobStates
+from omnifleet_shared.job_state.store import JobStates
 from omnifleet_shared.settings import MEBIBYTE, FleetSettings, load_settings
 from omnifleet_shared.storage import FolderStorage, S3Storage, open_storage
 from omnifleet_worker.settings import WorkerSettings

@@ -10,8 +10,8 @@ import pytest
 import torch
 from aligner_folder import write_tiny_aligner
 from omnifleet_shared.errors import CheckpointInvalid, InvalidJob
-from omnifleet_worker.speech_edit.alignment import ALIGNER_RATE, CtcAligner, place_words
-from omnifleet_worker.speech_edit.words import Word, split_words
+from omnifleet_worker.jobs.speech_edit.alignment import ALIGNER_RATE, CtcAligner, place_words
+from omnifleet_worker.jobs.speech_edit.words import Word, split_words
 from safetensors.torch import load_file, save_file
 
 

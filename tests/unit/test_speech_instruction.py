@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from omnifleet_shared.errors import InvalidJob
-from omnifleet_worker.speech_edit.instruction import (
+from omnifleet_worker.jobs.speech_edit.instruction import (
     Change,
     Delete,
     Insert,
@@ -18,8 +18,8 @@ from omnifleet_worker.speech_edit.instruction import (
     read_answer,
     read_instruction,
 )
-from omnifleet_worker.speech_edit.word_edits import WordEdit, find_edits, is_transcript_of
-from omnifleet_worker.speech_edit.words import join_words, split_words
+from omnifleet_worker.jobs.speech_edit.word_edits import WordEdit, find_edits, is_transcript_of
+from omnifleet_worker.jobs.speech_edit.words import join_words, split_words
 
 READ: dict[str, list[Change]] = {
     "replace 'hello' with 'goodbye'": [Replace("hello", "goodbye")],

@@ -12,9 +12,9 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 from omnifleet_shared.errors import InvalidJob
+from omnifleet_worker.jobs.speech_edit.splice import FADE_SECONDS, SEEK_SECONDS, Patch, Samples, Span, splice, widen
 from omnifleet_worker.media.decode import decode_audio
 from omnifleet_worker.media.encode import Subtype, encode_samples, exact_subtype
-from omnifleet_worker.speech_edit.splice import FADE_SECONDS, SEEK_SECONDS, Patch, Samples, Span, splice, widen
 
 
 def noise(channels: int, length: int, seed: int = 0) -> Samples:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 import pytest
-from omnifleet_shared.results import Progress
+from omnifleet_shared.schema.results import Progress
 from omnifleet_worker.engine.request import DiffusionInputs, Request
-from omnifleet_worker.jobs.steps import StepCount
-from omnifleet_worker.models.chat import Chat
+from omnifleet_worker.jobs.progress import StepCount
+from omnifleet_worker.models.audio_omni.chat import Chat
 
 
 def request(step: int, steps: int = 10, started: float | None = None) -> Request:

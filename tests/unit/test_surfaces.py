@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from omnifleet import AsyncClient, AsyncJobHandle, Client, JobHandle
-from omnifleet.async_transport import AsyncTransport
 from omnifleet.testing import FakeAsyncClient, FakeClient
-from omnifleet.transport import Transport
+from omnifleet.transport.async_celery import AsyncTransport
+from omnifleet.transport.celery import Transport
 
 PAIRS = [(Client, AsyncClient), (JobHandle, AsyncJobHandle), (Transport, AsyncTransport), (FakeClient, FakeAsyncClient)]
 ONLY_ASYNC = {"cancel_job"}

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from omnifleet_shared.errors import InvalidJob, MediaEmpty, MediaTooLong
-from omnifleet_worker.models.thinker import AUDIO_MARKS, VIDEO_MARKS, Chat, Thinker, ThinkerSession
-from omnifleet_worker.models.tiny import tiny_processor, tiny_thinker
+from omnifleet_worker.models.audio_omni.thinker import AUDIO_MARKS, VIDEO_MARKS, Chat, Thinker, ThinkerSession
+from omnifleet_worker.models.audio_omni.tiny import tiny_processor, tiny_thinker
 from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
 
 RANDOM = np.random.default_rng(7)

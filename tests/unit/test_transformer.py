@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from omnifleet_worker.models.transformer import AudioOmniTransformer, CrossAttentionCache
+from omnifleet_worker.models.audio_omni.transformer import AudioOmniTransformer, CrossAttentionCache
 from torch import Tensor
 
 LENGTHS = [300, 277, 256]

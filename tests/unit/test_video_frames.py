@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from omnifleet_shared.errors import TaskNotSupported
-from omnifleet_worker.checkpoint import describe
+from omnifleet_worker.checkpoint.load import describe
 from omnifleet_worker.media.video import Video, decode_video
-from omnifleet_worker.models.pipeline import AudioOmniPipeline
-from omnifleet_worker.models.synchformer import Synchformer
-from omnifleet_worker.models.tiny import tiny_pipeline
-from omnifleet_worker.models.video import synchformer_segments, thinker_frames
+from omnifleet_worker.models.audio_omni.pipeline import AudioOmniPipeline
+from omnifleet_worker.models.audio_omni.synchformer import Synchformer
+from omnifleet_worker.models.audio_omni.tiny import tiny_pipeline
+from omnifleet_worker.models.audio_omni.video import synchformer_segments, thinker_frames
 from PIL import Image
 
 SIDE = 224

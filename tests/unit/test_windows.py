@@ -18,7 +18,7 @@ from omnifleet_worker.jobs.windows import (
     join_edited,
     join_generated,
 )
-from omnifleet_worker.models.sampling import CLIP_SAMPLES
+from omnifleet_worker.models.audio_omni.sampling import CLIP_SAMPLES
 
 RATE = 44_100
 ADDED = 439_228

@@ -12,8 +12,7 @@ import pytest
 from celery.exceptions import Ignore, Reject
 from hypothesis import given
 from hypothesis import strategies as st
-from omnifleet_shared.attempts import Beginning
-from omnifleet_shared.callbacks import Callbacks
+from omnifleet_shared.broker.attempts import Beginning
 from omnifleet_shared.errors import (
     BrokerUnavailable,
     EngineStopped,
@@ -25,14 +24,15 @@ from omnifleet_shared.errors import (
     OmnifleetError,
     StorageUnavailable,
 )
-from omnifleet_shared.jobs import read_job
-from omnifleet_shared.results import JobResult, ModelInfo, Timings
-from omnifleet_worker.callback_poster import CallbackPoster
-from omnifleet_worker.delivery import LONGEST_BACKOFF, Deliveries, backoff
-from omnifleet_worker.jobs.run import JobRun
+from omnifleet_shared.schema.jobs import read_job
+from omnifleet_shared.schema.results import JobResult, ModelInfo, Timings
+from omnifleet_shared.webhooks.outbox import Callbacks
+from omnifleet_worker.jobs.job_context import JobRun
+from omnifleet_worker.observability.metrics import WorkerMetrics
+from omnifleet_worker.service.delivery import LONGEST_BACKOFF, Deliveries, backoff
+from omnifleet_worker.service.tasks import run_job
+from omnifleet_worker.service.webhook_sender import CallbackPoster
 from omnifleet_worker.settings import WorkerSettings
-from omnifleet_worker.tasks import run_job
-from omnifleet_worker.telemetry.metrics import WorkerMetrics
 
 JOB = read_job({"schema_version": 1, "namespace": "understand", "task": {"name": "question", "text": "?"}})
 PAYLOAD = JOB.model_dump(mode="json")
