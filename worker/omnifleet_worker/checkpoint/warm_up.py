@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from ..engine.costs import CONTEXT_COPIES, RequestCosts
-from ..engine.diffusion_batch import Clip, ClipBatch
+from ..engine.diffusion_batch import DiffusionBatch, DiffusionState
 from ..engine.limits import EngineLimits
 from ..engine.model_runner import AudioOmniRunner
 from ..engine.request import ChatInputs, DiffusionInputs, Request
 from ..models.audio_omni.chat import Chat
 from ..models.audio_omni.pipeline import AudioOmniPipeline
-from ..models.audio_omni.sampling import euler_times, prepare_latents
+from ..models.audio_omni.sampling import prepare_latents
 
 logger = logging.getLogger(__name__)
 Peak = Callable[[Callable[[], None]], int]
@@ -118,7 +118,7 @@ def _clip_request(seed: int, guidance: float) -> Request:
     return Request(inputs=inputs)
 
 
-def _longest_clip(pipeline: AudioOmniPipeline, seed: int) -> Clip:
+def _longest_clip(pipeline: AudioOmniPipeline, seed: int) -> DiffusionState:
     """A clip with as many context tokens as any can have."""
     device, tokens = pipeline.device, pipeline.omni_projection.config.max_tokens
     conditioning = pipeline.encode_conditioning(
@@ -127,14 +127,13 @@ def _longest_clip(pipeline: AudioOmniPipeline, seed: int) -> Clip:
         audio=pipeline.encode_audio(None),
         sync=pipeline.encode_sync(None),
     )
-    times = euler_times(_WARM_STEPS).to(device)
-    return Clip(conditioning, prepare_latents(seed).to(device), times)
+    return DiffusionState(conditioning, prepare_latents(seed).to(device))
 
 
 def _step_longest(pipeline: AudioOmniPipeline, size: int) -> None:
-    clips = {_clip_request(seed, guidance=7.0): _longest_clip(pipeline, seed) for seed in range(size)}
+    states = {_clip_request(seed, guidance=7.0): _longest_clip(pipeline, seed) for seed in range(size)}
     with torch.inference_mode():
-        ClipBatch(pipeline).step(clips)
+        DiffusionBatch(pipeline).step(states)
 
 
 def _cuda_peak(work: Callable[[], None]) -> int:

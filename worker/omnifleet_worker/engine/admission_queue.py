@@ -11,7 +11,7 @@ PATIENCE = 8
 """Interactive requests that may go ahead of a batch request that waits; the next place is the batch request's."""
 
 
-class Line:
+class AdmissionQueue:
     """Interactive requests before batch requests, first come first served within each.
 
     Neither starves the other: batch requests leave one place free where there are several, and a batch request waits

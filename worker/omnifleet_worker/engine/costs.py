@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..models.audio_omni.decoding import ThinkerSession
-    from .diffusion_batch import Clip
+    from .diffusion_batch import DiffusionState
 
 CONTEXT_COPIES = 2
 """Of a clip's context: its own, and its place in the batch that is kept as long as nobody joins or leaves."""
@@ -28,9 +28,9 @@ class RequestCosts:
     clip_activations: int = 0
     chat_token: int = 0
 
-    def of_clip(self, clip: Clip) -> int:
+    def of_clip(self, state: DiffusionState) -> int:
         """Of a clip that is prepared."""
-        return CONTEXT_COPIES * sum(tensor.nbytes for tensor in clip.tensors) + self.clip_activations
+        return CONTEXT_COPIES * sum(tensor.nbytes for tensor in state.tensors) + self.clip_activations
 
     def of_chat(self, session: ThinkerSession) -> int:
         """Of an answer, at its longest."""

@@ -1,22 +1,41 @@
-"""Clips that are being sampled: their state, and one solver step of many in one forward."""
+"""One solver step of many clips in one forward. Clips come and go between steps.
+
+Whatever a step needs is on the device before it: the host launches it and waits for nothing, so that it can launch the
+next one while the device is at work, and a step can be captured as a CUDA graph.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
 from ..models.audio_omni.pipeline import AudioOmniPipeline, Conditioning
-from ..models.audio_omni.sampling import euler_step, multistep_weights, restore_known
-from ..models.audio_omni.transformer import ContextBatch
+from ..models.audio_omni.sampling import (
+    LATENT_CHANNELS,
+    LATENT_FRAMES,
+    euler_step,
+    restore_known,
+    solver_schedule,
+)
+from ..models.audio_omni.transformer import AudioOmniTransformer, ContextBatch, Guidance
+from ..models.streams import LaunchedWork, to_device
 from .request import DiffusionInputs, Request
 
 
 @dataclass(frozen=True)
 class Known:
-    """What a clip holds besides its unknown frames."""
+    """What a clip holds besides its unknown frames.
+
+    Attributes:
+        latents: clean, [64, 236].
+        noise: that the clip started from, [64, 236].
+        unknown: bool [236], frames to sample.
+    """
 
     latents: Tensor
     noise: Tensor
@@ -24,22 +43,22 @@ class Known:
 
 
 @dataclass
-class Clip:
+class DiffusionState:
     """A clip that is being sampled.
 
     Attributes:
         conditioning: dropped once all steps are taken.
         latents: [64, 236], at the time of the next step.
-        times: [steps + 1], from 1 to 0.
         known: of a clip of which a part is known.
-        velocity: [64, 236] of the last step, where the solver looks back.
+        velocity: [64, 236] of the last step; None before the first.
+        launched: the last step, which the device may not have taken yet.
     """
 
     conditioning: Conditioning | None
     latents: Tensor
-    times: Tensor
     known: Known | None = None
     velocity: Tensor | None = None
+    launched: LaunchedWork | None = None
 
     @property
     def tensors(self) -> Iterator[Tensor]:
@@ -50,29 +69,103 @@ class Clip:
                 self.conditioning.context.values,
                 self.conditioning.global_embeds,
             )
-        yield from (self.latents, self.times)
+        yield self.latents
         if self.known is not None:
             yield from (self.known.latents, self.known.noise, self.known.unknown)
 
-    def move(self, latents: Tensor, time: Tensor) -> None:
-        """Take the latents of the next step, the known ones as they are at that time."""
-        if self.known is not None:
-            latents = restore_known(latents, self.known.latents, self.known.noise, self.known.unknown, time)
-        self.latents = latents
-
 
 @dataclass(frozen=True)
-class _Mates:
-    """What a batch of clips shares as long as nobody joins or leaves."""
+class BatchTensors:
+    """What a step of B clips reads and writes.
 
-    requests: tuple[Request, ...]
+    Attributes:
+        context: of the B clips.
+        global_embeds: [B, 364, width].
+        guidance: of the B clips.
+        moment: [B, 4], the step's row of each clip's `solver_schedule`.
+        latents: [B, 64, 236]; a step moves them.
+        velocity: [B, 64, 236] of the last step, 0 before the first.
+        known: clean latents [B, 64, 236], where a part is known.
+        noise: that the clips started from, [B, 64, 236], likewise.
+        unknown: bool [B, 1, 236], frames to sample.
+    """
+
     context: ContextBatch
     global_embeds: Tensor
-    guidance: Tensor
+    guidance: Guidance
+    moment: Tensor
+    latents: Tensor
+    velocity: Tensor
+    known: Tensor
+    noise: Tensor
+    unknown: Tensor
+
+    @classmethod
+    def allocate(cls, pipeline: AudioOmniPipeline, context: ContextBatch, guidance: Guidance) -> Self:
+        """Allocate what the context's rows need besides it."""
+        batch, like = len(context.mask), {"device": pipeline.device}
+        global_embeds = (batch, pipeline.global_tokens, pipeline.transformer.config.width)
+        latents = (batch, LATENT_CHANNELS, LATENT_FRAMES)
+        return cls(
+            context=context,
+            guidance=guidance,
+            global_embeds=torch.zeros(global_embeds, dtype=context.keys.dtype, **like),
+            moment=torch.zeros(batch, 4, **like),
+            latents=torch.zeros(latents, **like),
+            velocity=torch.zeros(latents, **like),
+            known=torch.zeros(latents, **like),
+            noise=torch.zeros(latents, **like),
+            unknown=torch.ones(batch, 1, LATENT_FRAMES, dtype=torch.bool, **like),
+        )
+
+    def fill(self, states: Sequence[DiffusionState], guidance: Guidance) -> None:
+        """Overwrite every row with a clip as it stands."""
+        conditionings = [state.conditioning for state in states if state.conditioning is not None]
+        self.context.fill([conditioning.context for conditioning in conditionings])
+        self.guidance.scale.copy_(guidance.scale)
+        for row, (state, conditioning) in enumerate(zip(states, conditionings, strict=True)):
+            self.global_embeds[row] = conditioning.global_embeds
+            self.latents[row] = state.latents
+            self.velocity[row] = 0 if state.velocity is None else state.velocity
+            self._fill_known(row, state.known)
+
+    def _fill_known(self, row: int, known: Known | None) -> None:
+        self.unknown[row] = True if known is None else known.unknown
+        if known is not None:
+            self.known[row], self.noise[row] = known.latents, known.noise
+
+    def step(self, transformer: AudioOmniTransformer) -> None:
+        """Move the latents by one step. Where it raises, nothing has changed: what can fail comes before the copies."""
+        now, after, weight, last_weight = self.moment.unbind(1)
+        velocity = transformer(self.latents, now, self.context, self.global_embeds, self.guidance)
+        direction = weight[:, None, None] * velocity + last_weight[:, None, None] * self.velocity
+        moved = euler_step(self.latents, direction, now, after)
+        moved = restore_known(moved, self.known, self.noise, self.unknown, after)
+        self.latents.copy_(moved)
+        self.velocity.copy_(velocity)
 
 
-class ClipBatch:
-    """Steps any clips of one pipeline in one forward. Clips come and go between steps.
+class BatchGraph(Protocol):
+    """A step that was captured."""
+
+    tensors: BatchTensors
+    """What it reads and writes, whatever clips they hold."""
+
+    def replay(self) -> None:
+        """Launch the step."""
+        ...
+
+
+class BatchGraphs(Protocol):
+    """Captured steps."""
+
+    def find(self, guidance: Guidance, length: int) -> BatchGraph | None:
+        """The one for a batch with such guidance and contexts of so many tokens, if there is any."""
+        ...
+
+
+class DiffusionBatch:
+    """Steps any clips of one pipeline.
 
     Args:
         pipeline: the model.
@@ -80,53 +173,83 @@ class ClipBatch:
 
     def __init__(self, pipeline: AudioOmniPipeline) -> None:
         self._pipeline = pipeline
-        self._mates: _Mates | None = None
+        self._collated: _CollatedBatch | None = None
+        self.graphs: BatchGraphs | None = None
+        """Steps that are captured; without them, or where none fits, a step's kernels are launched one by one."""
 
-    def step(self, clips: dict[Request, Clip]) -> None:
-        """One step of every clip with the solver that its request names. Where it raises, nothing has changed."""
-        requests = list(clips)
-        mates = self._gather(clips)
-        latents = torch.stack([clip.latents for clip in clips.values()])
-        now, after = (
-            torch.stack([clip.times[request.step + ahead] for request, clip in clips.items()]) for ahead in (0, 1)
-        )
-        velocity = self._pipeline.transformer(latents, now, mates.context, mates.global_embeds, mates.guidance)
-        moved = euler_step(latents, _direct(clips, velocity), now, after)
-        for request, place, speed, time in zip(requests, moved, velocity, after, strict=True):
-            clips[request].move(place, time)
-            clips[request].velocity = speed if _looks_back(request) else None
+    def step(self, states: Mapping[Request, DiffusionState]) -> None:
+        """Launch a step of every clip with the solver that its request names. Where it raises, nothing has changed."""
+        self._collate(states).step()
+        for request in states:
             request.step += 1
+        if any(request.step == request.steps for request in states):
+            self._dissolve()
 
-    def let_go(self, request: Request) -> None:
+    def remove(self, request: Request) -> None:
         """Forget a clip that is stepped no more."""
-        if self._mates is not None and request in self._mates.requests:
-            self._mates = None
+        if self._collated is not None and request in self._collated.states:
+            self._dissolve()
 
-    def _gather(self, clips: dict[Request, Clip]) -> _Mates:
-        if self._mates is None or self._mates.requests != tuple(clips):
-            self._mates = None  # before the next one is made: they take gigabytes
-            conditionings = [clip.conditioning for clip in clips.values() if clip.conditioning is not None]
-            guidance = [request.inputs.guidance for request in clips if isinstance(request.inputs, DiffusionInputs)]
-            self._mates = _Mates(
-                requests=tuple(clips),
-                context=self._pipeline.transformer.collate_context([one.context for one in conditionings]),
-                global_embeds=torch.stack([one.global_embeds for one in conditionings]),
-                guidance=torch.tensor(guidance),
-            )
-        return self._mates
+    def _collate(self, states: Mapping[Request, DiffusionState]) -> _CollatedBatch:
+        if self._collated is None or list(self._collated.states) != list(states):
+            self._dissolve()  # before the next one is made: they take gigabytes
+            self._collated = self._make(states)
+        return self._collated
+
+    def _make(self, states: Mapping[Request, DiffusionState]) -> _CollatedBatch:
+        pipeline = self._pipeline
+        guidance = Guidance.of([_inputs(request).guidance for request in states], pipeline.device)
+        length = max(state.conditioning.context.length for state in states.values() if state.conditioning is not None)
+        graph = None if self.graphs is None else self.graphs.find(guidance, length)
+        if graph is not None:
+            graph.tensors.fill(list(states.values()), guidance)
+            return _CollatedBatch(states, graph.tensors, graph.replay)
+        context = pipeline.transformer.empty_context(len(states), length)
+        tensors = BatchTensors.allocate(pipeline, context, guidance)
+        tensors.fill(list(states.values()), guidance)
+        return _CollatedBatch(states, tensors, partial(tensors.step, pipeline.transformer))
+
+    def _dissolve(self) -> None:
+        """Give every clip tensors of its own again: those of a graph are the next batch's."""
+        if self._collated is not None:
+            self._collated.dissolve()
+            self._collated = None
 
 
-def _direct(clips: dict[Request, Clip], velocity: Tensor) -> Tensor:
-    """The direction [B, 64, 236] in which each clip's solver moves it."""
-    weights = [multistep_weights(request.step) if _looks_back(request) else (1.0, 0.0) for request in clips]
-    if not any(before for _, before in weights):
-        return velocity
-    now, before = torch.tensor(weights, device=velocity.device).T[..., None, None]
-    last = [
-        speed if clip.velocity is None else clip.velocity for clip, speed in zip(clips.values(), velocity, strict=True)
+class _CollatedBatch:
+    """Clips that share a batch as long as nobody joins or leaves."""
+
+    def __init__(
+        self, states: Mapping[Request, DiffusionState], tensors: BatchTensors, launch: Callable[[], None]
+    ) -> None:
+        self.states = dict(states)
+        self._tensors = tensors
+        self._launch = launch
+        self._schedule = to_device(_schedule(list(states)), tensors.latents.device)
+        self._taken = 0
+
+    def step(self) -> None:
+        self._tensors.moment.copy_(self._schedule[self._taken])
+        self._launch()
+        self._taken += 1
+
+    def dissolve(self) -> None:
+        latents, velocity = self._tensors.latents.clone(), self._tensors.velocity.clone()
+        for row, state in enumerate(self.states.values()):
+            state.latents, state.velocity = latents[row], velocity[row]
+
+
+def _schedule(requests: Sequence[Request]) -> Tensor:
+    """What the steps until the first clip is done are taken with, [steps, B, 4]."""
+    steps = min(request.steps - request.step for request in requests)
+    rows = [
+        solver_schedule(request.steps, multistep=_inputs(request).solver == "multistep")[request.step :][:steps]
+        for request in requests
     ]
-    return now * velocity + before * torch.stack(last)
+    return torch.stack(rows, dim=1)
 
 
-def _looks_back(request: Request) -> bool:
-    return isinstance(request.inputs, DiffusionInputs) and request.inputs.solver == "multistep"
+def _inputs(request: Request) -> DiffusionInputs:
+    if not isinstance(request.inputs, DiffusionInputs):
+        raise TypeError(f"a request of kind {request.kind!r} takes no diffusion steps")
+    return request.inputs

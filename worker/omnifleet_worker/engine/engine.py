@@ -1,59 +1,44 @@
-"""The engine: alone on its thread, it alone steps the model; conditioning and decoding go on beside it."""
+"""The engine: alone on its thread, it alone steps the model; conditioning and decoding go on beside it.
+
+It launches a step while the device still takes the one before, so that the device never waits for what is done between
+steps. What is decided there, who joins, leaves or is cancelled, therefore shows one step later.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
 
 from omnifleet_shared.errors import EngineStopped, JobFailed, OmnifleetError, OutOfMemory
 
-from .fair_share import Turns
+from .fair_share import FairShare, StepTimer
 from .limits import BatchLimit, EngineLimits
 from .observer import EngineObserver, NoObserver, Work
-from .pace import Pace
 from .request import Kind, Request
+from .runner import Done, LaunchedWork, ModelRunner
 from .scheduler import KINDS, Scheduler
-from .stage_thread import Lane
+from .stage_thread import StageThread
 
 logger = logging.getLogger(__name__)
+OVERLAP = False
+"""Whether answers write tokens while the device takes a step of clips; else the two take turns."""
 IDLE_WAIT = 0.5
 """Seconds that an idle engine waits for a request before it looks whether it should stop."""
 
 
-class ModelRunner(Protocol):
-    """The tensor side. Its methods raise OmnifleetError for what is the request's or the device's fault.
+@dataclass(frozen=True)
+class _Step:
+    """A step that was launched."""
 
-    `advance`, `is_done` and `release` are called on the engine's thread; `prepare` and `finish` on threads beside it,
-    one for each kind of request and each of the two.
-    """
-
-    def prepare(self, request: Request) -> None:
-        """Everything before the first step: conditioning and noise, or the prefill of an answer.
-
-        Sets the request's `cost`. Where it raised, it may be called again.
-        """
-        ...
-
-    def advance(self, batch: Sequence[Request]) -> None:
-        """One step of requests of one kind. Where it raises, it is called again for parts of the batch."""
-        ...
-
-    def is_done(self, request: Request) -> bool:
-        """Whether the last step was taken."""
-        ...
-
-    def finish(self, batch: Sequence[Request]) -> list[Any]:
-        """The outcomes of requests of one kind that are done, in order. Where it raises, as `advance`."""
-        ...
-
-    def release(self, request: Request) -> None:
-        """Forget the request's tensors. Called once for every request, prepared or not."""
-        ...
+    kind: Kind
+    batch: Sequence[Request]
+    work: LaunchedWork
 
 
 class Engine:
@@ -63,22 +48,33 @@ class Engine:
         runner: the tensor side.
         limits: how much is done at once.
         observer: told of every call of the model; nobody by default.
+        overlap: let answers write tokens while the device takes a step of clips, instead of taking turns.
     """
 
-    def __init__(self, runner: ModelRunner, limits: EngineLimits, *, observer: EngineObserver | None = None) -> None:
+    def __init__(
+        self,
+        runner: ModelRunner,
+        limits: EngineLimits,
+        *,
+        observer: EngineObserver | None = None,
+        overlap: bool = OVERLAP,
+    ) -> None:
         self.runner = runner
         self.scheduler = Scheduler(limits)
         self._observer = observer or NoObserver()
-        self._turns, self._pace = Turns(), Pace()
+        self._overlap = overlap
+        self._fair_share, self._timer = FairShare(), StepTimer()
+        self._launched: deque[_Step] = deque()
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._stopping = threading.Event()
         self._door = threading.Lock()
         self._busy_since: float | None = None
+        self._waited = 0.0
         self._steps = {kind: BatchLimit(limits.places(kind)) for kind in KINDS}
         self._finishes = {kind: BatchLimit(limits.decoded if kind == "diffusion" else limits.chats) for kind in KINDS}
-        self._preparers = {kind: Lane(f"prepare-{kind}", self._prepare) for kind in KINDS}
+        self._preparers = {kind: StageThread(f"prepare-{kind}", self._prepare) for kind in KINDS}
         self._finishers = {
-            kind: Lane(f"finish-{kind}", self._finish, lambda limit=limit: limit.allowed)
+            kind: StageThread(f"finish-{kind}", self._finish, lambda limit=limit: limit.allowed)
             for kind, limit in self._finishes.items()
         }
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -96,31 +92,32 @@ class Engine:
         """How long the present step, or piece of work beside the steps, has been going on; 0 between them."""
         since = self._busy_since
         stalled = 0.0 if since is None else time.monotonic() - since
-        return max(stalled, *(lane.stalled_seconds for lane in self._lanes))
+        return max(stalled, *(stage.stalled_seconds for stage in self._stages))
 
     def least_seconds(self, kind: Kind, steps: int) -> float:
         """The least that so many steps take, as far as it is known by now."""
-        return self._pace.least_seconds(kind, steps)
+        return self._timer.least_seconds(kind, steps)
 
     def step(self) -> bool:
-        """Admit what waits, advance the kind whose turn it is by one step as one batch, finish what is done.
+        """Admit what waits, launch a step of the kind whose turn it is as one batch, finish what is done.
 
         Returns whether there is more to do.
         """
+        self._await_steps()
         self._receive()
         self._drop_unwanted()
         self._admit()
-        kind = self._turns.next(self.scheduler.kinds)
+        kind = self._choose()
         if kind is not None:
             self._advance(kind)
             self._finish_done(kind)
         self._receive()
-        return self.scheduler.has_work
+        return self.scheduler.has_work or bool(self._launched)
 
     def start(self) -> None:
         """Step on a thread of its own, and work on others beside it, until `stop`."""
-        for lane in self._lanes:
-            lane.start()
+        for stage in self._stages:
+            stage.start()
         self._thread.start()
 
     def stop(self) -> None:
@@ -130,22 +127,24 @@ class Engine:
         self._inbox.put(lambda: None)
         if self._thread.is_alive():
             self._thread.join()
-        for lane in self._lanes:
-            lane.stop()
+        for stage in self._stages:
+            stage.stop()
         self._receive()
         self._fail_all(EngineStopped("the engine shut down while the job was in it"), stopped=True)
 
     @property
-    def _lanes(self) -> list[Lane]:
+    def _stages(self) -> list[StageThread]:
         return [*self._preparers.values(), *self._finishers.values()]
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._busy_since = time.monotonic()
+                start = self._busy_since = time.monotonic()
+                self._waited = 0.0
                 self.step()
+                self._observer.hosted(time.monotonic() - start - self._waited)
                 self._busy_since = None
-                if not self.scheduler.kinds:
+                if not self.scheduler.kinds and not self._launched:
                     self._receive(wait=IDLE_WAIT)
             except Exception:
                 logger.exception("the engine failed between steps", extra={"action": "engine_failed"})
@@ -164,7 +163,7 @@ class Engine:
     def _drop_unwanted(self) -> None:
         now = time.time()
         for request in list(self.scheduler):
-            least = self._pace.least_seconds(request.kind, request.least_steps_left)
+            least = self._timer.least_seconds(request.kind, request.least_steps_left)
             refusal = None if self.scheduler.is_finishing(request) else request.refusal(now, least)
             if refusal is not None:
                 self._fail(request, refusal)
@@ -179,14 +178,55 @@ class Engine:
             elif work == "finish":
                 self._finishers[request.kind].put([request])
 
+    def _await_steps(self) -> None:
+        """Wait until the device has little enough before it for the next step to be launched."""
+        kinds = self.scheduler.kinds
+        if len(kinds) > 1:
+            # Turns go by what steps took; where tokens are written beside a step of clips, there is no need to wait.
+            ahead = len(self._launched) if self._overlap else 0
+        else:
+            ahead = len(kinds)  # a batch in parts is launched in parts: what is ahead is a step of it at most
+        while self._launched and (len(self._launched) > ahead or self._launched[0].work.done):
+            self._retire(self._launched.popleft())
+
+    def _choose(self) -> Kind | None:
+        kinds = self.scheduler.kinds
+        if self._overlap and len(kinds) > 1:
+            # The device has a step of clips to take and one to go on with: there is time for a token.
+            return "chat" if len(self._launched) > 1 else "diffusion"
+        return self._fair_share.next(kinds)
+
     def _advance(self, kind: Kind) -> None:
-        start, limit = time.monotonic(), self._steps[kind]
+        limit = self._steps[kind]
         for batch in limit.split(self.scheduler.stepping(kind)):
-            self._each(kind, batch, self.runner.advance, limit, self._failed)
+            self._each(kind, batch, self._launch, limit, self._failed)
         limit.went_well()
-        seconds = time.monotonic() - start
-        self._turns.took(kind, seconds)
-        self._pace.took(kind, seconds)
+
+    def _launch(self, batch: Sequence[Request]) -> None:
+        start = time.monotonic()
+        work = self.runner.advance(batch)
+        step = _Step(batch[0].kind, batch, work or Done(time.monotonic() - start))
+        if step.work.done:
+            self._retire(step)
+        else:
+            self._launched.append(step)
+
+    def _retire(self, step: _Step) -> None:
+        """Wait for the step, and note what it took."""
+        start = time.monotonic()
+        try:
+            seconds = step.work.wait()
+        except Exception as error:
+            self._observer.failed(step.kind, len(step.batch), error)
+            for request in step.batch:
+                if not request.outcome.done():
+                    self._fail(request, _typed(error))
+            return
+        finally:
+            self._waited += time.monotonic() - start
+        self._fair_share.took(step.kind, seconds)
+        self._timer.took(step.kind, seconds)
+        self._observer.worked(step.kind, len(step.batch), seconds, seconds)
 
     def _finish_done(self, kind: Kind) -> None:
         done = [request for request in self.scheduler.stepping(kind) if self.runner.is_done(request)]
@@ -204,7 +244,10 @@ class Engine:
 
     def _condition(self, batch: Sequence[Request]) -> None:
         for request in batch:
-            self.runner.prepare(request)
+            start = time.monotonic()
+            work = self.runner.prepare(request)
+            seconds = time.monotonic() - start
+            self._observer.worked("prepare", 1, seconds, seconds if work is None else work.wait())
             self._inbox.put(partial(self._is_prepared, request))
 
     def _is_prepared(self, request: Request) -> None:
@@ -221,7 +264,11 @@ class Engine:
         limit.went_well()
 
     def _give_out(self, batch: Sequence[Request]) -> None:
-        for request, outcome in zip(batch, self.runner.finish(batch), strict=True):
+        start = time.monotonic()
+        outcomes = self.runner.finish(batch)
+        seconds = time.monotonic() - start
+        self._observer.worked("finish", len(batch), seconds, seconds)
+        for request, outcome in zip(batch, outcomes, strict=True):
             self._inbox.put(partial(self._leave, request))
             request.outcome.set_result(outcome)
 
@@ -234,7 +281,6 @@ class Engine:
         failed: Callable[[Request, Exception, Work], None],
     ) -> None:
         """Do the work for the batch; where that fails, for each half, so that only the culprit fails."""
-        start = time.monotonic()
         try:
             work(batch)
         except Exception as error:
@@ -249,8 +295,6 @@ class Engine:
             )
             for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
                 self._each(name, half, work, limit, failed)
-        else:
-            self._observer.worked(name, len(batch), time.monotonic() - start)
 
     def _failed_beside(self, request: Request, error: Exception, work: Work) -> None:
         self._inbox.put(partial(self._failed, request, error, work))

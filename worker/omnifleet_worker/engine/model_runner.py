@@ -12,12 +12,12 @@ from torch import Tensor
 
 from ..models.audio_omni.decoding import ThinkerSession
 from ..models.audio_omni.pipeline import AudioOmniPipeline
-from ..models.audio_omni.sampling import FRAME_SAMPLES, LATENT_FRAMES, euler_times, prepare_latents
+from ..models.audio_omni.sampling import FRAME_SAMPLES, LATENT_FRAMES, prepare_latents
 from ..models.content_cache import ContentCache
-from ..models.streams import SideStream, to_device, to_host
+from ..models.streams import LaunchedWork, SideStream, to_device, to_host
 from .costs import RequestCosts
-from .diffusion_batch import Clip, ClipBatch, Known
-from .request import ChatInputs, DiffusionInputs, Inpainting, Kind, Request
+from .diffusion_batch import DiffusionBatch, DiffusionState, Known
+from .request import ChatInputs, DiffusionInputs, Inpainting, Request
 from .scheduler import KINDS
 
 
@@ -36,37 +36,43 @@ class AudioOmniRunner:
         self.pipeline = pipeline
         self.encodings: ContentCache[Tensor] = ContentCache(cache_bytes, lambda encoding: encoding.nbytes)
         self.costs = costs or RequestCosts()
-        self._clips: dict[Request, Clip] = {}
+        self._clips: dict[Request, DiffusionState] = {}
         self._chats: dict[Request, ThinkerSession] = {}
-        self._batch = ClipBatch(pipeline)
-        self._preparing = self._streams()
-        self._finishing = self._streams()
+        self._batch = DiffusionBatch(pipeline)
+        self._preparing = {kind: SideStream(pipeline.device, urgent=True) for kind in KINDS}
+        self._answering = SideStream(pipeline.device, urgent=True)
+        self._decoding = SideStream(pipeline.device)
+        if pipeline.device.type == "cuda":
+            torch.cuda.synchronize(pipeline.device)  # the other streams read the weights without waiting for this one
 
-    def prepare(self, request: Request) -> None:
+    def prepare(self, request: Request) -> LaunchedWork:
         """Condition a clip and draw its noise, or read the chat to answer; beside the steps of others."""
         inputs, stream = request.inputs, self._preparing[request.kind]
-        with self._on_device(), stream.working():
+        with self._on_device(), stream.working() as work:
             if isinstance(inputs, DiffusionInputs):
-                clip = self._prepare_clip(inputs)
-                stream.hand_over(clip.tensors)
-                request.cost = self.costs.of_clip(clip)
-                self._clips[request] = clip
+                state = self._prepare_clip(inputs)
+                stream.hand_over(state.tensors)
+                request.cost = self.costs.of_clip(state)
+                self._clips[request] = state
             else:
                 session = self._prepare_chat(inputs)
-                stream.hand_over(session.tensors)
+                stream.hand_over(session.tensors, self._answering)
                 request.cost = self.costs.of_chat(session)
                 self._chats[request] = session
+        return work
 
-    def advance(self, batch: Sequence[Request]) -> None:
-        """One solver step of every clip in one forward, or one token of every answer."""
-        with self._on_device():
-            if batch[0].kind == "diffusion":
-                self._batch.step({request: self._clips[request] for request in batch})
-            else:
+    def advance(self, batch: Sequence[Request]) -> LaunchedWork:
+        """Launch one solver step of every clip in one forward, or write one token of every answer."""
+        if batch[0].kind == "chat":
+            with self._on_device(), self._answering.working() as work:
                 self._advance_chats(batch)
-            if self.pipeline.device.type == "cuda":
-                # Else the host would queue up steps ahead of the device, and newcomers and cancellations behind them.
-                torch.cuda.current_stream().synchronize()
+            return work
+        states = {request: self._clips[request] for request in batch}
+        with self._on_device(), LaunchedWork(self.pipeline.device) as work:
+            self._batch.step(states)
+        for state in states.values():
+            state.launched = work
+        return work
 
     def is_done(self, request: Request) -> bool:
         """Whether all steps are taken, or the answer has ended."""
@@ -78,13 +84,14 @@ class AudioOmniRunner:
         """Decode clips to float32 samples [2, 483328] scaled to a peak of 1, or give the answers' texts."""
         if batch[0].kind == "chat":
             return [self._chats[request].text.strip() for request in batch]
-        clips, stream = [self._clips[request] for request in batch], self._finishing["diffusion"]
-        for clip in clips:
-            clip.conditioning = None
+        states = [self._clips[request] for request in batch]
+        for state in states:
+            state.conditioning = None
+        last_steps = [state.launched for state in states if state.launched is not None]
         with self._on_device():
-            with stream.working():
-                stream.lend(clip.latents for clip in clips)
-                audio = to_host(self.pipeline.decode_latents(torch.stack([clip.latents for clip in clips])))
+            with self._decoding.working(after=last_steps):
+                self._decoding.lend(state.latents for state in states)
+                audio = to_host(self.pipeline.decode_latents(torch.stack([state.latents for state in states])))
             return list(audio.numpy())
 
     def latents(self, request: Request) -> Tensor:
@@ -94,13 +101,10 @@ class AudioOmniRunner:
     def release(self, request: Request) -> None:
         """Forget the request's tensors."""
         self._clips.pop(request, None)
-        self._batch.let_go(request)
+        self._batch.remove(request)
         session = self._chats.pop(request, None)
         if session is not None:
             self.pipeline.chatter.let_go(session)
-
-    def _streams(self) -> dict[Kind, SideStream]:
-        return {kind: SideStream(self.pipeline.device) for kind in KINDS}
 
     @contextmanager
     def _on_device(self) -> Iterator[None]:
@@ -111,7 +115,7 @@ class AudioOmniRunner:
             torch.cuda.empty_cache()
             raise OutOfMemory("the GPU had no memory left for the job", None, "It is tried again") from error
 
-    def _prepare_clip(self, inputs: DiffusionInputs) -> Clip:
+    def _prepare_clip(self, inputs: DiffusionInputs) -> DiffusionState:
         pipeline, cached = self.pipeline, self.encodings.get
         conditioning = pipeline.encode_conditioning(
             prompt=cached("prompt", inputs.prompt, lambda: pipeline.encode_prompt(inputs.prompt)),
@@ -121,7 +125,7 @@ class AudioOmniRunner:
         )
         latents = to_device(prepare_latents(inputs.seed), pipeline.device)
         known = None if inputs.inpainting is None else self._prepare_known(inputs.inpainting, latents)
-        return Clip(conditioning, latents, to_device(euler_times(inputs.steps), pipeline.device), known)
+        return DiffusionState(conditioning, latents, known)
 
     def _encode_sync(self, inputs: DiffusionInputs) -> Tensor:
         features = None if inputs.video is None else self.pipeline.encode_video(inputs.video)

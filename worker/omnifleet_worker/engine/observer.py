@@ -11,8 +11,19 @@ Work = Literal["prepare", "diffusion", "chat", "finish"]
 class EngineObserver(Protocol):
     """Told of the engine's work as it is done, on the thread that does it: it must be quick, and must not raise."""
 
-    def worked(self, work: Work, requests: int, seconds: float) -> None:
-        """One call of the model was made for so many requests at once."""
+    def worked(self, work: Work, requests: int, seconds: float, device_seconds: float) -> None:
+        """One call of the model for so many requests at once came to its end.
+
+        Args:
+            work: what was done.
+            requests: that shared the call.
+            seconds: from its beginning to its end; of a step, what the device took for it.
+            device_seconds: that the device was at it; the call's own time where the device does not tell.
+        """
+        ...
+
+    def hosted(self, seconds: float) -> None:
+        """The engine's thread was at work for so long, not counting its waits for the device and for requests."""
         ...
 
     def failed(self, work: Work, requests: int, error: Exception) -> None:
@@ -23,7 +34,10 @@ class EngineObserver(Protocol):
 class NoObserver:
     """Nobody watches."""
 
-    def worked(self, work: Work, requests: int, seconds: float) -> None:
+    def worked(self, work: Work, requests: int, seconds: float, device_seconds: float) -> None:
+        """Nothing."""
+
+    def hosted(self, seconds: float) -> None:
         """Nothing."""
 
     def failed(self, work: Work, requests: int, error: Exception) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .admission_queue import Line
+from .admission_queue import AdmissionQueue
 from .limits import EngineLimits
 from .observer import Work
 from .request import Kind, Request
@@ -24,7 +24,7 @@ class Scheduler:
     """
 
     def __init__(self, limits: EngineLimits) -> None:
-        self._lines = {kind: Line(limits.places(kind)) for kind in KINDS}
+        self._lines = {kind: AdmissionQueue(limits.places(kind)) for kind in KINDS}
         self._memory = limits.memory
         self._preparing: list[Request] = []
         self._stepping: list[Request] = []

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from .request import Request
 
 
-class Lane:
+class StageThread:
     """A thread that works through requests in their order. Until it is started, whoever brings them does the work.
 
     Args:

@@ -157,6 +157,16 @@ class AudioOmniPipeline:
         """Where the components are."""
         return self.transformer.device
 
+    @property
+    def global_tokens(self) -> int:
+        """How many global tokens a request has: 364, the sync's before the audio prompt's."""
+        return int(self.sync_encoder.config.tokens + self.audio_encoder.config.tokens)
+
+    @property
+    def context_tokens(self) -> int:
+        """The most context tokens that a request can have: 2,304, the prompt's before the speech's."""
+        return int(self.omni_projection.config.max_tokens + self.speech_encoder.config.tokens)
+
     @torch.inference_mode()
     def encode_prompt(self, chat: Chat) -> Tensor:
         """Context tokens [n, 768] of what is asked for; n is at most 2,048. Raises what `Thinker.encode` raises."""

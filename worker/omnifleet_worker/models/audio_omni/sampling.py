@@ -45,17 +45,28 @@ def multistep_weights(step: int) -> tuple[float, float]:
     return (1.5, -0.5) if step else (1.0, 0.0)
 
 
+def solver_schedule(steps: int, *, multistep: bool) -> Tensor:
+    """What each of a solver's steps is taken with, [steps, 4] float32.
+
+    A row holds the times before and after the step, and the weights of its velocity and of the last one's.
+    """
+    times = euler_times(steps)
+    weights = torch.tensor([multistep_weights(step if multistep else 0) for step in range(steps)])
+    return torch.cat([times[:-1, None], times[1:, None], weights], dim=1)
+
+
 def restore_known(latents: Tensor, known: Tensor, noise: Tensor, unknown: Tensor, time: Tensor) -> Tensor:
     """Put the known part of a clip back where it belongs on its way from noise, time·noise + (1 − time)·known.
 
     Args:
-        latents: [64, 236] at `time`.
-        known: clean latents [64, 236].
-        noise: that the clip started from, [64, 236].
-        unknown: bool [236], frames that stay as they are.
-        time: scalar from 1 (noise) to 0 (clean).
+        latents: [B, 64, 236], each at its own `time`.
+        known: clean latents [B, 64, 236].
+        noise: that each clip started from, [B, 64, 236].
+        unknown: bool [B, 1, 236], frames that stay as they are.
+        time: [B], from 1 (noise) to 0 (clean).
     """
-    return torch.where(unknown, latents, time * noise + (1 - time) * known)
+    share = time[:, None, None]
+    return torch.where(unknown, latents, share * noise + (1 - share) * known)
 
 
 def normalise_peak(audio: Tensor) -> Tensor:

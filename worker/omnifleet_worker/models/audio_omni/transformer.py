@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -19,6 +19,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.normalization import FP32LayerNorm
 from torch import Tensor, nn
 from torch.nn import functional
+
+from ..streams import to_device
 
 Rotary = tuple[Tensor, Tensor]
 
@@ -43,17 +45,60 @@ class CrossAttentionCache:
 
 @dataclass(frozen=True)
 class ContextBatch:
-    """The contexts of B requests, padded to the longest of them.
+    """The contexts of B requests, padded to n tokens.
 
     Attributes:
         keys: [blocks, B, heads, n, head_dim].
         values: as `keys`.
-        mask: [B, 1, 1, n], True where a token is real; None for a single request.
+        mask: [B, 1, 1, n], True where a token is real.
     """
 
     keys: Tensor
     values: Tensor
-    mask: Tensor | None
+    mask: Tensor
+
+    def fill(self, caches: Sequence[CrossAttentionCache]) -> None:
+        """Overwrite it with as many contexts as it has rows, none of them longer than n; the host waits for nothing."""
+        self.mask.zero_()
+        for row, cache in enumerate(caches):
+            for padded, tokens in ((self.keys[:, row], cache.keys), (self.values[:, row], cache.values)):
+                padded[..., : cache.length, :] = tokens
+                padded[..., cache.length :, :] = 0  # masked, yet what is no number would spread all the same
+            self.mask[row, ..., : cache.length] = True
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How strongly each request of a batch is guided.
+
+    Attributes:
+        scale: [G, 1, 1] of the G requests that are guided at all.
+        rows: [G], which of the batch they are; None where all are.
+    """
+
+    scale: Tensor
+    rows: Tensor | None
+
+    @classmethod
+    def of(cls, scales: Sequence[float], device: torch.device) -> Self:
+        """Put the scales of a batch on the device. Those with scale 1 need no unconditional row and get none."""
+        rows = [row for row, scale in enumerate(scales) if scale != 1]
+        return cls(
+            scale=to_device(torch.tensor([scales[row] for row in rows], dtype=torch.float32), device)[:, None, None],
+            rows=None if len(rows) == len(scales) else to_device(torch.tensor(rows, dtype=torch.long), device),
+        )
+
+    def double(self, sequence: Tensor) -> Tensor:
+        """Put the unconditional rows behind the conditional ones [B, ...]."""
+        return torch.cat([sequence, sequence if self.rows is None else sequence[self.rows]])
+
+    def combine(self, velocity: Tensor) -> Tensor:
+        """Velocity [B, 64, 236] of what `double` made [B + G, 64, 236]."""
+        conditional, unconditional = velocity.tensor_split([len(velocity) - len(self.scale)])
+        if self.rows is None:
+            return unconditional + (conditional - unconditional) * self.scale
+        guided = unconditional + (conditional[self.rows] - unconditional) * self.scale
+        return conditional.index_copy(0, self.rows, guided)
 
 
 def _split_heads(hidden: Tensor, heads: int) -> Tensor:
@@ -100,7 +145,7 @@ class CrossAttention(nn.Module):
         key, value = self.to_kv(context).chunk(2, dim=-1)
         return _split_heads(key, self.heads), _split_heads(value, self.heads)
 
-    def forward(self, hidden: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, hidden: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         query = _split_heads(self.to_q(hidden), self.heads)
         attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self.to_out(_join_heads(attended))
@@ -118,7 +163,7 @@ class TransformerBlock(nn.Module):
         self.norm3 = FP32LayerNorm(width, eps=1e-5, bias=False)
         self.ff = FeedForward(width, activation_fn="swiglu")
 
-    def forward(self, hidden: Tensor, rotary: Rotary, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, hidden: Tensor, rotary: Rotary, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         """One block over the conditional rows followed by the unconditional ones.
 
         Args:
@@ -126,7 +171,7 @@ class TransformerBlock(nn.Module):
             rotary: cosines and sines, [sequence, rotary_dim] each.
             key: [B, heads, n, head_dim] of the B conditional rows' context.
             value: as `key`.
-            mask: [B, 1, 1, n] or None.
+            mask: [B, 1, 1, n].
         """
         hidden = hidden + self.attn1(self.norm1(hidden), rotary)
         # An unconditional context is zeros through bias-free layers: what it would add is exactly nothing.
@@ -197,50 +242,42 @@ class AudioOmniTransformer(ModelMixin, ConfigMixin):
         """Project global tokens [364, 768] to [364, width]; once a request."""
         return self.global_embedder(tokens.to(self.dtype))
 
+    def empty_context(self, batch: int, length: int) -> ContextBatch:
+        """Allocate a batch of contexts of so many tokens, to be filled."""
+        config, like = self.config, {"dtype": self.dtype, "device": self.device}
+        shape = (config.depth, batch, config.heads, length, config.width // config.heads)
+        mask = torch.empty(batch, 1, 1, length, dtype=torch.bool, device=self.device)
+        return ContextBatch(torch.empty(shape, **like), torch.empty(shape, **like), mask)
+
     def collate_context(self, caches: Sequence[CrossAttentionCache]) -> ContextBatch:
-        """Put the contexts of B requests side by side, the shorter ones padded and masked."""
-        lengths = torch.tensor([cache.length for cache in caches], device=caches[0].keys.device)
-        longest = max(cache.length for cache in caches)
-
-        def stack(tensors: list[Tensor]) -> Tensor:
-            return torch.stack([functional.pad(t, (0, 0, 0, longest - t.shape[-2])) for t in tensors], dim=1)
-
-        # Several have a mask even where all are equally long: with and without are two compilations.
-        mask = torch.arange(longest, device=lengths.device) < lengths[:, None] if len(caches) > 1 else None
-        return ContextBatch(
-            keys=stack([cache.keys for cache in caches]),
-            values=stack([cache.values for cache in caches]),
-            mask=None if mask is None else mask[:, None, None],
-        )
+        """Put the contexts of B requests side by side, padded to the longest of them."""
+        batch = self.empty_context(len(caches), max(cache.length for cache in caches))
+        batch.fill(caches)
+        return batch
 
     def embed_timestep(self, timesteps: Tensor) -> Tensor:
         """Embed timesteps [B] in [0, 1] as [B, width]; the Fourier features are taken in float32."""
         return self.timestep_embedder(self.time_proj(timesteps.float()).to(self.dtype))
 
     def forward(
-        self, latents: Tensor, timesteps: Tensor, context: ContextBatch, global_embeds: Tensor, guidance: Tensor
+        self, latents: Tensor, timesteps: Tensor, context: ContextBatch, global_embeds: Tensor, guidance: Guidance
     ) -> Tensor:
         """Predict the velocity of B requests, each with its own timestep and guidance.
 
-        Requests with guidance 1 need no unconditional row and get none; the others' share one batch with
-        the conditional rows.
+        Launches the device's work and waits for nothing, so that it can be captured as a CUDA graph.
 
         Args:
             latents: [B, 64, 236].
             timesteps: [B], 1 (noise) to 0 (clean).
             context: from `collate_context`, in the same order.
             global_embeds: [B, 364, width] from `encode_global`.
-            guidance: [B] scales; held on the CPU it saves waiting for the device.
+            guidance: of the B requests.
 
         Returns:
             Velocity [B, 64, 236], float32.
         """
-        guided = (guidance != 1).nonzero().flatten().to(latents.device)
-        sequence = self._embed_sequence(latents, timesteps, global_embeds)
-        velocity = self._predict(torch.cat([sequence, sequence[guided]]), context, latents.shape[-1])
-        conditional, unconditional = velocity.tensor_split([latents.shape[0]])
-        scale = guidance.to(velocity)[guided, None, None]
-        return conditional.index_copy(0, guided, unconditional + (conditional[guided] - unconditional) * scale)
+        sequence = guidance.double(self._embed_sequence(latents, timesteps, global_embeds))
+        return guidance.combine(self._predict(sequence, context, latents.shape[-1]))
 
     def _embed_sequence(self, latents: Tensor, timesteps: Tensor, global_embeds: Tensor) -> Tensor:
         """[B, 364 + 236, width]: the global tokens with the timestep added, then the latents."""
