@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from omnifleet import Client
+from support.fork_server import ForkServer
 
 from .faults import PROCESS_FAULTS, SERVER_FAULTS, Faults, plan
-from .fork_server import Nursery
 from .load_generator import Customer, Ledger
 from .recorder import Watcher
 from .report import Report, draw_up
@@ -44,8 +44,8 @@ class Trial:
         with ExitStack() as stack:
             servers = stack.enter_context(Servers(folder).running())
             watcher = stack.enter_context(Watcher(servers.redis.client()))
-            nursery = stack.enter_context(Nursery())
-            crew = Crew(self.workers, servers.worker_settings, folder, nursery)
+            fork_server = stack.enter_context(ForkServer())
+            crew = Crew(self.workers, servers.worker_settings, folder, fork_server)
             omni = stack.enter_context(Client(servers.client_settings))
             crew.start()
             return self._report(servers, crew, watcher, omni)

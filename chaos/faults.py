@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from services import Proxy
+from support.services import Proxy
 
 from .recorder import Watcher
 from .servers import LEASE, Servers

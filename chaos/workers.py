@@ -12,10 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import services
 from omnifleet_shared.settings import FleetSettings
-
-from .fork_server import Nursery, is_alive
+from support import services
+from support.fork_server import ForkServer, is_alive
 
 START_SECONDS = 120.0
 
@@ -59,10 +58,10 @@ class Crew:
         size: how many.
         settings: of the fleet, as the workers see it.
         folder: for their logs.
-        nursery: where they come from, and with which they end.
+        fork_server: where they come from, and with which they end.
     """
 
-    def __init__(self, size: int, settings: FleetSettings, folder: Path, nursery: Nursery) -> None:
+    def __init__(self, size: int, settings: FleetSettings, folder: Path, fork_server: ForkServer) -> None:
         self.exits = 0
         """Workers that ended without having been killed."""
         self._size = size
@@ -70,7 +69,7 @@ class Crew:
         self._folder = folder
         self._hands: list[Hand] = []
         self._started = 0
-        self._nursery = nursery
+        self._fork_server = fork_server
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -117,7 +116,7 @@ class Crew:
     def _start(self) -> None:
         log = self._folder / f"worker-{self._started}.log"
         log.touch()
-        pid = self._nursery.fork(self._environment, log, f"--hostname=chaos-{self._started}@%h")
+        pid = self._fork_server.fork(self._environment, log, f"--hostname=chaos-{self._started}@%h")
         self._hands.append(Hand(pid, log))
         self._started += 1
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import soundfile
 from omnifleet import Client, JobHandle
-from tones import SAMPLE_RATE, SEEDS, tone
+from support.data.tones import SAMPLE_RATE, SEEDS, tone
 
 STEPS = (10, 60)
 """Least and most steps of a job, at a tenth of a second or so: long enough to be hit by a fault, or several."""
