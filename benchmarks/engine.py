@@ -77,7 +77,7 @@ class FirstSteps(NoObserver):
     def __init__(self) -> None:
         self.ended: list[float] = []
 
-    def worked(self, work: Work, requests: int, seconds: float) -> None:
+    def worked(self, work: Work, requests: int, seconds: float, device_seconds: float) -> None:
         """See `EngineObserver`."""
         if work == "diffusion":
             self.ended.append(time.monotonic())

@@ -8,7 +8,7 @@ from typing import Any
 from omnifleet_shared.schema.model_card import ModelCard
 from omnifleet_shared.settings import load_settings
 from omnifleet_worker.celery import create_worker_app
-from omnifleet_worker.engine.engine import ModelRunner
+from omnifleet_worker.engine.runner import ModelRunner
 from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.request import Request
 from omnifleet_worker.jobs.prompts import Prompts

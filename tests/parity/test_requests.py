@@ -11,7 +11,7 @@ import pytest
 import torch
 from omnifleet_worker.models.audio_omni.pipeline import AudioOmniPipeline, Conditioning
 from omnifleet_worker.models.audio_omni.sampling import euler_step, euler_times, to_int16
-from omnifleet_worker.models.audio_omni.transformer import AudioOmniTransformer
+from omnifleet_worker.models.audio_omni.transformer import AudioOmniTransformer, Guidance
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -34,7 +34,8 @@ class Request:
     def velocity(self, latents: Tensor, time: float, guidance: float) -> Tensor:
         context = self.transformer.collate_context([self.conditioning.context])
         global_embeds = self.conditioning.global_embeds[None]
-        return self.transformer(latents, torch.tensor([time]), context, global_embeds, torch.tensor([guidance]))
+        scales = Guidance.of([guidance], latents.device)
+        return self.transformer(latents, torch.tensor([time]), context, global_embeds, scales)
 
 
 def voice() -> Tensor:

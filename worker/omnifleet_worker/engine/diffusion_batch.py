@@ -82,7 +82,6 @@ class BatchTensors:
         context: of the B clips.
         global_embeds: [B, 364, width].
         guidance: of the B clips.
-        moment: [B, 4], the step's row of each clip's `solver_schedule`.
         latents: [B, 64, 236]; a step moves them.
         velocity: [B, 64, 236] of the last step, 0 before the first.
         known: clean latents [B, 64, 236], where a part is known.
@@ -93,7 +92,6 @@ class BatchTensors:
     context: ContextBatch
     global_embeds: Tensor
     guidance: Guidance
-    moment: Tensor
     latents: Tensor
     velocity: Tensor
     known: Tensor
@@ -110,7 +108,6 @@ class BatchTensors:
             context=context,
             guidance=guidance,
             global_embeds=torch.zeros(global_embeds, dtype=context.keys.dtype, **like),
-            moment=torch.zeros(batch, 4, **like),
             latents=torch.zeros(latents, **like),
             velocity=torch.zeros(latents, **like),
             known=torch.zeros(latents, **like),
@@ -134,9 +131,14 @@ class BatchTensors:
         if known is not None:
             self.known[row], self.noise[row] = known.latents, known.noise
 
-    def step(self, transformer: AudioOmniTransformer) -> None:
-        """Move the latents by one step. Where it raises, nothing has changed: what can fail comes before the copies."""
-        now, after, weight, last_weight = self.moment.unbind(1)
+    def step(self, transformer: AudioOmniTransformer, moment: Tensor) -> None:
+        """Move the latents by one step. Where it raises, nothing has changed: what can fail comes before the copies.
+
+        Args:
+            transformer: predicts the velocities.
+            moment: [B, 4], the row of each clip's `solver_schedule`.
+        """
+        now, after, weight, last_weight = moment.unbind(1)
         velocity = transformer(self.latents, now, self.context, self.global_embeds, self.guidance)
         direction = weight[:, None, None] * velocity + last_weight[:, None, None] * self.velocity
         moved = euler_step(self.latents, direction, now, after)
@@ -151,8 +153,8 @@ class BatchGraph(Protocol):
     tensors: BatchTensors
     """What it reads and writes, whatever clips they hold."""
 
-    def replay(self) -> None:
-        """Launch the step."""
+    def replay(self, moment: Tensor) -> object:
+        """Launch the step, as `BatchTensors.step`."""
         ...
 
 
@@ -220,7 +222,7 @@ class _CollatedBatch:
     """Clips that share a batch as long as nobody joins or leaves."""
 
     def __init__(
-        self, states: Mapping[Request, DiffusionState], tensors: BatchTensors, launch: Callable[[], None]
+        self, states: Mapping[Request, DiffusionState], tensors: BatchTensors, launch: Callable[[Tensor], object]
     ) -> None:
         self.states = dict(states)
         self._tensors = tensors
@@ -229,8 +231,7 @@ class _CollatedBatch:
         self._taken = 0
 
     def step(self) -> None:
-        self._tensors.moment.copy_(self._schedule[self._taken])
-        self._launch()
+        self._launch(self._schedule[self._taken])
         self._taken += 1
 
     def dissolve(self) -> None:

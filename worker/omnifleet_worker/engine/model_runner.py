@@ -17,6 +17,7 @@ from ..models.content_cache import ContentCache
 from ..models.streams import LaunchedWork, SideStream, to_device, to_host
 from .costs import RequestCosts
 from .diffusion_batch import DiffusionBatch, DiffusionState, Known
+from .diffusion_graphs import DiffusionGraphs
 from .request import ChatInputs, DiffusionInputs, Inpainting, Request
 from .scheduler import KINDS
 
@@ -93,6 +94,17 @@ class AudioOmniRunner:
                 self._decoding.lend(state.latents for state in states)
                 audio = to_host(self.pipeline.decode_latents(torch.stack([state.latents for state in states])))
             return list(audio.numpy())
+
+    def capture_steps(self, most_clips: int) -> None:
+        """Capture the steps of few clips as CUDA graphs, once they are compiled and warm; on a CPU there are none.
+
+        Args:
+            most_clips: that share a step.
+        """
+        if self.pipeline.device.type == "cuda":
+            graphs = DiffusionGraphs(self.pipeline, most_clips)
+            graphs.capture()
+            self._batch.graphs = graphs
 
     def latents(self, request: Request) -> Tensor:
         """Of a clip as it stands, [64, 236]."""

@@ -52,7 +52,8 @@ def _worker(record: WorkerRecord) -> Iterator[Metric]:
     yield GaugeMetricFamily("omnifleet_worker_held_jobs", "Jobs that it holds now.", value=record.held)
     said = "Requests that may share an engine step."
     yield GaugeMetricFamily("omnifleet_engine_places", said, value=record.batch_places)
-    yield GaugeMetricFamily("omnifleet_engine_busy_ratio", "Share of time that the engine worked.", value=record.busy)
+    said = "Share of time between two heartbeats in which the device worked for the model."
+    yield GaugeMetricFamily("omnifleet_engine_busy_ratio", said, value=record.busy)
 
 
 def gpu_metrics(gpu: GpuRecord) -> Iterator[Metric]:

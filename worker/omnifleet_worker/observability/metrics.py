@@ -94,7 +94,7 @@ class EngineMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._calls = Histogram(
             "omnifleet_engine_call_seconds",
-            "Time of a call of the model: prepare, a diffusion or chat step, finish.",
+            "Time of a call of the model: prepare, a diffusion or chat step as the device takes it, finish.",
             ["work"],
             buckets=SHORT,
             registry=registry,
@@ -106,7 +106,16 @@ class EngineMetrics:
             buckets=BATCHES,
             registry=registry,
         )
-        self._busy = Counter("omnifleet_engine_busy_seconds", "Time in which the model worked.", registry=registry)
+        self._busy = Counter(
+            "omnifleet_engine_busy_seconds",
+            "Time in which the device worked for the model: between the first and last kernel of its calls.",
+            registry=registry,
+        )
+        self._host = Counter(
+            "omnifleet_engine_host_seconds",
+            "Time in which the engine's thread worked, without its waits for the device and for requests.",
+            registry=registry,
+        )
         self._failures = Counter(
             "omnifleet_engine_failures", "Calls of the model that raised.", ["work", "error"], registry=registry
         )
@@ -116,27 +125,31 @@ class EngineMetrics:
             for work in ("prepare", "diffusion", "chat", "finish")
         }
         self.busy_seconds = 0.0
-        """Time in which the model worked since the process started, however much of it was done side by side."""
+        """Time in which the device worked since the process started, however much of it was done side by side."""
         self._busy_until = 0.0
         self._lock = threading.Lock()
         self.steps = 0
         self.stepped_requests = 0
         """Requests in all those steps."""
 
-    def worked(self, work: Work, requests: int, seconds: float) -> None:
+    def worked(self, work: Work, requests: int, seconds: float, device_seconds: float) -> None:
         """See `EngineObserver`."""
         calls, batches = self._by_work[work]
         calls.observe(seconds)
         batches.observe(requests)
         with self._lock:
             now = time.monotonic()
-            added = now - min(now, max(now - seconds, self._busy_until))
+            added = now - min(now, max(now - device_seconds, self._busy_until))
             self._busy_until = now
             self._busy.inc(added)
             self.busy_seconds += added
             if work in ("diffusion", "chat"):
                 self.steps += 1
                 self.stepped_requests += requests
+
+    def hosted(self, seconds: float) -> None:
+        """See `EngineObserver`."""
+        self._host.inc(seconds)
 
     def failed(self, work: Work, requests: int, error: Exception) -> None:
         """See `EngineObserver`."""

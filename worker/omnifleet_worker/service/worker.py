@@ -16,7 +16,7 @@ from omnifleet_shared.storage import open_storage
 from omnifleet_shared.webhooks.outbox import Callbacks
 
 from ..checkpoint.load import describe, open_model
-from ..engine.engine import Engine, ModelRunner
+from ..engine.engine import Engine
 from ..engine.limits import EngineLimits
 from ..jobs.runner import JobRunner
 from ..jobs.tasks import ModelData

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from omnifleet_shared.schema.jobs import Priority
-from omnifleet_worker.engine.admission_queue import PATIENCE, Line
+from omnifleet_worker.engine.admission_queue import PATIENCE, AdmissionQueue
 from omnifleet_worker.engine.request import ChatInputs, Request
 from omnifleet_worker.models.audio_omni.chat import Chat
 
@@ -16,8 +16,8 @@ def request(priority: Priority = "interactive") -> Request:
     return Request(inputs=inputs, priority=priority)
 
 
-def line_of(*requests: Request, places: int) -> Line:
-    line = Line(places)
+def line_of(*requests: Request, places: int) -> AdmissionQueue:
+    line = AdmissionQueue(places)
     for one in requests:
         line.add(one)
     return line
@@ -101,7 +101,7 @@ def test_a_waiting_request_can_leave() -> None:
     st.integers(min_value=1, max_value=4),
 )
 def test_every_request_is_admitted_exactly_once_and_in_its_lane_s_order(moves: list[str], places: int) -> None:
-    line = Line(places)
+    line = AdmissionQueue(places)
     added: list[Request] = []
     admitted: list[Request] = []
     placed: list[Request] = []

@@ -272,7 +272,7 @@ def test_a_request_that_cannot_make_its_deadline_is_refused_before_it_costs_anyt
     runner.on_prepare = prepared.append
     engine = engine_with(runner, clip(steps=2))
     advance = runner.advance
-    runner.advance = lambda batch: (time.sleep(0.01), advance(batch))  # type: ignore[method-assign, assignment]
+    runner.advance = lambda batch: [time.sleep(0.01), advance(batch)][1]  # type: ignore[method-assign, func-returns-value]
     run_dry(engine)
     prepared.clear()
 
@@ -343,9 +343,12 @@ class Witness:
         self.done: list[tuple[str, int]] = []
         self.failures: list[tuple[str, int, str]] = []
 
-    def worked(self, work: Work, requests: int, seconds: float) -> None:
-        assert seconds >= 0
+    def worked(self, work: Work, requests: int, seconds: float, device_seconds: float) -> None:
+        assert seconds >= 0 and device_seconds >= 0
         self.done.append((work, requests))
+
+    def hosted(self, seconds: float) -> None:
+        assert seconds >= 0
 
     def failed(self, work: Work, requests: int, error: Exception) -> None:
         self.failures.append((work, requests, type(error).__name__))

@@ -135,7 +135,7 @@ def test_nothing_is_kept_of_requests_that_ended_however_they_did(runner: AudioOm
 
     assert runner._clips == {}
     assert runner._chats == {}
-    assert runner._batch._mates is None
+    assert runner._batch._collated is None
     assert runner.pipeline.chatter._answers._groups == []
 
 

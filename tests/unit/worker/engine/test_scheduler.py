@@ -6,9 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from omnifleet_worker.engine.fair_share import Turns
+from omnifleet_worker.engine.fair_share import FairShare, StepTimer
 from omnifleet_worker.engine.limits import REGROW_AFTER, BatchLimit, EngineLimits
-from omnifleet_worker.engine.pace import Pace
 from omnifleet_worker.engine.request import ChatInputs, DiffusionInputs, Request
 from omnifleet_worker.engine.scheduler import Scheduler
 from omnifleet_worker.models.audio_omni.chat import Chat
@@ -123,16 +122,16 @@ def test_a_parked_request_keeps_its_place_and_can_be_removed() -> None:
     assert scheduler.admit() == [second]
 
 
-class TestTurns:
+class TestFairShare:
     def test_alone_a_kind_has_every_turn(self) -> None:
-        turns = Turns()
+        turns = FairShare()
         turns.took("chat", 100.0)
 
         assert turns.next(["chat"]) == "chat"
         assert turns.next([]) is None
 
     def test_both_get_half_of_the_time_whatever_their_steps_take(self) -> None:
-        turns = Turns()
+        turns = FairShare()
         spent = {"diffusion": 0.0, "chat": 0.0}
         seconds = {"diffusion": 0.1, "chat": 0.004}
 
@@ -145,7 +144,7 @@ class TestTurns:
         assert spent["chat"] == pytest.approx(spent["diffusion"], abs=0.1)
 
     def test_nobody_waits_for_longer_than_one_step_of_the_other(self) -> None:
-        turns, waited = Turns(), {"diffusion": 0.0, "chat": 0.0}
+        turns, waited = FairShare(), {"diffusion": 0.0, "chat": 0.0}
         seconds = {"diffusion": 0.1, "chat": 0.004}
 
         for _ in range(1000):
@@ -158,7 +157,7 @@ class TestTurns:
             assert waited[other] <= 0.1 + 2 * 0.004
 
     def test_idleness_saves_nothing_up(self) -> None:
-        turns = Turns()
+        turns = FairShare()
         turns.took("diffusion", 50.0)
         turns.next(["diffusion"])
 
@@ -192,8 +191,8 @@ class TestBatchLimit:
         assert limit.allowed == 1
 
 
-def test_pace_is_that_of_the_shortest_step() -> None:
-    pace = Pace()
+def test_the_pace_is_that_of_the_shortest_step() -> None:
+    pace = StepTimer()
     assert pace.least_seconds("diffusion", 100) == 0
 
     for seconds in (0.3, 0.1, 0.2):

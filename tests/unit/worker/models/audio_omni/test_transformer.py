@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
-from omnifleet_worker.models.audio_omni.transformer import AudioOmniTransformer, CrossAttentionCache
+from omnifleet_worker.models.audio_omni.transformer import AudioOmniTransformer, CrossAttentionCache, Guidance
 from torch import Tensor
 
 LENGTHS = [300, 277, 256]
 TIMES = torch.tensor([0.9, 0.5, 0.1])
-GUIDANCE = torch.tensor([7.0, 1.0, 3.0])
+GUIDANCE = (7.0, 1.0, 3.0)
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -36,12 +37,12 @@ def contexts(transformer: AudioOmniTransformer, lengths: list[int]) -> list[Cros
     return [transformer.encode_context(normal(length, length, 768)) for length in lengths]
 
 
-def velocities(transformer: AudioOmniTransformer, rows: list[int], guidance: Tensor = GUIDANCE) -> Tensor:
+def velocities(transformer: AudioOmniTransformer, rows: list[int], scales: Sequence[float] = GUIDANCE) -> Tensor:
     """Of the requests in `rows`, as one batch."""
     latents, tokens = normal(1, 3, 64, 236), normal(2, 3, 364, 768)
     batch = transformer.collate_context(contexts(transformer, [LENGTHS[row] for row in rows]))
     global_embeds = torch.stack([transformer.encode_global(tokens[row]) for row in rows])
-    return transformer(latents[rows], TIMES[rows], batch, global_embeds, guidance[rows])
+    return transformer(latents[rows], TIMES[rows], batch, global_embeds, Guidance.of([scales[row] for row in rows], CPU))
 
 
 def close(found: Tensor, wanted: Tensor) -> bool:
@@ -58,11 +59,15 @@ def test_the_order_in_a_batch_changes_nothing(transformer: AudioOmniTransformer)
     assert close(velocities(transformer, [2, 0, 1]), velocities(transformer, [0, 1, 2])[[2, 0, 1]])
 
 
-def test_a_context_alone_needs_no_mask(transformer: AudioOmniTransformer) -> None:
-    assert transformer.collate_context(contexts(transformer, [5])).mask is None
-    mask = transformer.collate_context(contexts(transformer, [5, 3])).mask
-    assert mask is not None
-    assert mask.flatten(1).tolist() == [[True] * 5, [True] * 3 + [False] * 2]
+def test_padding_is_masked_and_holds_no_numbers_of_before(transformer: AudioOmniTransformer) -> None:
+    batch = transformer.empty_context(2, 6)
+    for tokens in (batch.keys, batch.values):
+        tokens.fill_(torch.nan)
+
+    batch.fill(contexts(transformer, [5, 3]))
+
+    assert batch.mask.flatten(1).tolist() == [[True] * 5 + [False], [True] * 3 + [False] * 3]
+    assert not batch.keys[:, 1, :, 3:].any() and not batch.values[:, 0, :, 5:].any()
 
 
 def test_guidance_one_runs_the_conditional_rows_alone(
@@ -72,25 +77,25 @@ def test_guidance_one_runs_the_conditional_rows_alone(
     first = transformer.transformer_blocks[0]
     run = first.forward
     monkeypatch.setattr(first, "forward", lambda hidden, *rest: rows.append(len(hidden)) or run(hidden, *rest))
-    unguided = velocities(transformer, [0, 1, 2], torch.ones(3))
+    unguided = velocities(transformer, [0, 1, 2], (1.0, 1.0, 1.0))
     velocities(transformer, [0, 1, 2])
-    velocities(transformer, [0, 1, 2], torch.tensor([7.0, 7.0, 7.0]))
+    velocities(transformer, [0, 1, 2], (7.0, 7.0, 7.0))
     assert rows == [3, 5, 6]
     assert close(unguided[[1]], velocities(transformer, [1]))
 
 
 def test_guidance_extrapolates_from_the_unconditional_velocity(transformer: AudioOmniTransformer) -> None:
-    conditional = velocities(transformer, [0], torch.tensor([1.0]))
-    unconditional = velocities(transformer, [0], torch.tensor([0.0]))
+    conditional = velocities(transformer, [0], (1.0,))
+    unconditional = velocities(transformer, [0], (0.0,))
     assert close(velocities(transformer, [0]), unconditional + (conditional - unconditional) * 7)
 
 
 def test_the_unconditional_velocity_is_that_of_a_context_of_zeros(transformer: AudioOmniTransformer) -> None:
     zeros = transformer.collate_context([transformer.encode_context(torch.zeros(300, 768))])
     global_embeds = transformer.encode_global(normal(2, 3, 364, 768)[0])[None]
-    latents, ones = normal(1, 3, 64, 236)[:1], torch.ones(1)
+    latents, ones = normal(1, 3, 64, 236)[:1], Guidance.of([1.0], CPU)
     of_zeros = transformer(latents, TIMES[:1], zeros, global_embeds, ones)
-    assert close(velocities(transformer, [0], torch.tensor([0.0])), of_zeros)
+    assert close(velocities(transformer, [0], (0.0,)), of_zeros)
 
 
 def test_half_precision_keeps_timesteps_and_norms_in_float32(transformer: AudioOmniTransformer, tmp_path: Path) -> None:
