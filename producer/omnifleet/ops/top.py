@@ -85,7 +85,7 @@ def _queue_table(queue: QueueLevels) -> Table:
 
 def _worker_table(workers: Sequence[SeenWorker]) -> Table:
     numbers = [_right(name) for name in ("jobs", "batch", "done", "failed")]
-    table = Table("worker", "state", "version", "checkpoint", "device", "busy", "memory", *numbers, box=None)
+    table = Table("worker", "state", "version", "checkpoint", "device", "busy", "host", "memory", *numbers, box=None)
     for one in workers:
         table.add_row(*_worker_row(one.record))
     return table if workers else Table("no worker lives", box=None)
@@ -99,7 +99,8 @@ def _worker_row(record: WorkerRecord) -> list[RenderableType]:
         record.version,
         checkpoint,
         record.device,
-        _bar(record.busy if record.gpu is None or record.gpu.busy is None else record.gpu.busy),
+        _bar(record.busy),
+        _bar(record.host),
         _memory(record),
         f"{record.held}/{record.places}",
         f"{record.batch:.1f}/{record.batch_places}",

@@ -92,7 +92,9 @@ class WorkerRecord(Record):
     batch: Annotated[float, Field(ge=0)] = 0.0
     """Requests that shared a step, on average since it last told."""
     busy: Share = 0.0
-    """Part of the time since it last told in which its engine worked."""
+    """Part of the time since it last told in which its device worked for the model."""
+    host: Share = 0.0
+    """Part of that time in which the engine's thread worked; near 1, the host holds the device up."""
     succeeded: Count = 0
     """Jobs since it started."""
     failed: Count = 0

@@ -54,6 +54,8 @@ def _worker(record: WorkerRecord) -> Iterator[Metric]:
     yield GaugeMetricFamily("omnifleet_engine_places", said, value=record.batch_places)
     said = "Share of time between two heartbeats in which the device worked for the model."
     yield GaugeMetricFamily("omnifleet_engine_busy_ratio", said, value=record.busy)
+    said = "Share of that time in which the engine's thread worked, without its waits for the device and for requests."
+    yield GaugeMetricFamily("omnifleet_engine_host_ratio", said, value=record.host)
 
 
 def gpu_metrics(gpu: GpuRecord) -> Iterator[Metric]:

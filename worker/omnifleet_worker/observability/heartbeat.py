@@ -30,6 +30,7 @@ class _Window:
 
     since: float
     busy_seconds: float = 0.0
+    host_seconds: float = 0.0
     steps: int = 0
     stepped_requests: int = 0
 
@@ -70,7 +71,7 @@ class Heartbeat:
         self._batch_places = 0
         self._started_at = datetime.now(UTC)
         self._window = _Window(time.monotonic())
-        self._busy, self._batch = 0.0, 0.0
+        self._busy, self._host, self._batch = 0.0, 0.0, 0.0
         self._reachable = True
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -113,6 +114,7 @@ class Heartbeat:
             held=self._keeper.held_jobs,
             batch=self._batch,
             busy=self._busy,
+            host=self._host,
             succeeded=counts["succeeded"],
             failed=counts["failed"] + counts["quarantined"],
             retried=counts["retried"],
@@ -135,9 +137,13 @@ class Heartbeat:
 
     def _measure(self) -> None:
         engine, last = self._metrics.engine, self._window
-        now = _Window(time.monotonic(), engine.busy_seconds, engine.steps, engine.stepped_requests)
+        now = _Window(
+            time.monotonic(), engine.busy_seconds, engine.host_seconds, engine.steps, engine.stepped_requests
+        )
         # A step is counted when it ends, and may have begun before the window.
-        self._busy = min(1.0, (now.busy_seconds - last.busy_seconds) / max(now.since - last.since, 1e-9))
+        passed = max(now.since - last.since, 1e-9)
+        self._busy = min(1.0, (now.busy_seconds - last.busy_seconds) / passed)
+        self._host = min(1.0, (now.host_seconds - last.host_seconds) / passed)
         steps = now.steps - last.steps
         self._batch = (now.stepped_requests - last.stepped_requests) / steps if steps else 0.0
         self._window = now

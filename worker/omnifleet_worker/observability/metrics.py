@@ -126,6 +126,8 @@ class EngineMetrics:
         }
         self.busy_seconds = 0.0
         """Time in which the device worked since the process started, however much of it was done side by side."""
+        self.host_seconds = 0.0
+        """Time in which the engine's thread worked since the process started."""
         self._busy_until = 0.0
         self._lock = threading.Lock()
         self.steps = 0
@@ -150,6 +152,7 @@ class EngineMetrics:
     def hosted(self, seconds: float) -> None:
         """See `EngineObserver`."""
         self._host.inc(seconds)
+        self.host_seconds += seconds
 
     def failed(self, work: Work, requests: int, error: Exception) -> None:
         """See `EngineObserver`."""

@@ -440,3 +440,127 @@ def test_a_hung_conditioning_counts_as_a_stalled_engine(runner: CountingRunner) 
     finally:
         go_on.set()
         engine.stop()
+
+
+class Launched:
+    """A step that the device has not taken before it is told to."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self.done = False
+
+    def wait(self) -> float:
+        if self._device.fault is not None:
+            raise self._device.fault
+        self._device.wait_for(self)
+        return 0.5
+
+
+class Device(CountingRunner):
+    """Launches steps of clips, and takes the oldest one when the engine waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.launched: list[Launched] = []
+        self.most_launched = 0
+        self.fault: Exception | None = None
+
+    def advance(self, batch: Sequence[Request]) -> Launched | None:  # type: ignore[override]
+        super().advance(batch)
+        if batch[0].kind == "chat":
+            return None
+        step = Launched(self)
+        self.launched.append(step)
+        self.most_launched = max(self.most_launched, self.in_flight)
+        return step
+
+    @property
+    def in_flight(self) -> int:
+        return sum(not step.done for step in self.launched)
+
+    def wait_for(self, step: Launched) -> None:
+        for one in self.launched[: self.launched.index(step) + 1]:
+            one.done = True
+
+
+def test_a_step_is_launched_while_the_device_takes_the_one_before_and_no_further_one() -> None:
+    device = Device()
+    engine = engine_with(device, clip(steps=9))
+
+    in_flight = []
+    for _ in range(4):
+        engine.step()
+        in_flight.append(device.in_flight)
+
+    assert in_flight == [1, 2, 2, 2]
+
+
+def test_what_was_launched_counts_once_the_device_has_taken_it() -> None:
+    device, witness = Device(), Witness()
+    engine = Engine(device, EngineLimits(clips=8, chats=8), observer=witness)
+    request = engine.submit(clip(steps=2))
+
+    engine.step()
+    counted = list(witness.done)
+    run_dry(engine)
+
+    assert counted == [("prepare", 1)]
+    assert sorted(witness.done) == [("diffusion", 1), ("diffusion", 1), ("finish", 1), ("prepare", 1)]
+    assert request.outcome.result() == "diffusion after 2"
+    assert engine.least_seconds("diffusion", 4) == 2.0
+
+
+def test_a_cancelled_clip_takes_at_most_the_step_that_is_launched() -> None:
+    device = Device()
+    request = clip(steps=9)
+    engine = engine_with(device, request)
+    engine.step()
+    engine.step()
+
+    request.cancel()
+    run_dry(engine)
+
+    assert request.step == 2
+    assert isinstance(request.outcome.exception(), JobCancelled)
+    assert device.in_flight == 0
+
+
+def test_a_step_that_fails_on_the_device_fails_its_requests_once(runner: CountingRunner) -> None:
+    device = Device()
+    requests = [clip(steps=9), clip(steps=9)]
+    engine = engine_with(device, *requests)
+    engine.step()
+
+    device.fault = RuntimeError("an illegal address")
+    run_dry(engine)
+
+    for request in requests:
+        with pytest.raises(JobFailed, match="an illegal address"):
+            request.outcome.result()
+    assert sorted(map(id, device.released)) == sorted(map(id, requests))
+
+
+def test_in_turns_no_token_is_written_before_the_device_has_taken_the_clips_step() -> None:
+    device = Device()
+    engine = engine_with(device, clip(steps=50), answer(tokens=10**6))
+    for _ in range(12):
+        engine.step()
+
+    assert device.most_launched == 1
+
+
+def test_overlapped_answers_write_tokens_while_clips_step_and_clips_go_on() -> None:
+    device = Device()
+    engine = Engine(device, EngineLimits(clips=8, chats=8), overlap=True)
+    one_clip, one_answer = engine.submit(clip(steps=20)), engine.submit(answer(tokens=6))
+
+    for _ in range(4):
+        engine.step()
+    assert (one_clip.step, one_answer.step, device.in_flight) == (2, 2, 2)
+    device.launched[0].done = True
+    engine.step()
+
+    assert (one_clip.step, one_answer.step) == (3, 2)
+    run_dry(engine)
+    assert one_clip.outcome.result() == "diffusion after 20"
+    assert one_answer.outcome.result() == "chat after 6"
