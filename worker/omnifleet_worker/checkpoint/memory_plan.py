@@ -12,7 +12,7 @@ import torch
 from omnifleet_shared.errors import CheckpointInvalid, InvalidSetting
 from safetensors import SafetensorError, safe_open
 
-from ..engine.costs import CONTEXT_COPIES, RequestCosts
+from ..engine.costs import CAPTURED_CLIPS, CONTEXT_COPIES, RequestCosts
 from ..engine.limits import EngineLimits
 from ..models import folder as checkpoint_folder
 from ..models.audio_omni.pipeline import COMPONENTS, OPTIONAL, AudioOmniPipeline
@@ -48,6 +48,7 @@ class MemoryPlan:
         decode: activations of decoding a clip.
         prefill: activations of reading the longest prompt.
         request: what each request that shares a step holds, at its longest.
+        graphs: of the captured diffusion steps, which is theirs for good: a longest context, and activations.
         costs: what a request holds that is not at its longest.
         free: of the device before loading; None for a CPU, where nothing is refused and nothing limited.
     """
@@ -58,6 +59,7 @@ class MemoryPlan:
     decode: int
     prefill: int
     request: int
+    graphs: int = 0
     costs: RequestCosts = field(default_factory=RequestCosts)
     free: int | None
 
@@ -89,7 +91,7 @@ class MemoryPlan:
         """
         if self.free is None:
             return EngineLimits(clips=clips, chats=chats, decoded=MOST_DECODED)
-        beside = self.decode + 2 * self.prefill
+        beside = self.decode + 2 * self.prefill + self.graphs
         left = self.free - sum(self.weights.values()) - RESERVE_BYTES - cache_bytes - beside
         decoded = 1 + max(0, min(MOST_DECODED - 1, (left - clips * self.request) // self.decode))
         memory = max(0, left - (decoded - 1) * self.decode)
@@ -138,6 +140,7 @@ def plan_memory(folder: Path, device: torch.device, dtype: torch.dtype, free: in
         weights = {name: _weights(folder / name, dtype) for name in kinds if name != "processor"}
         sizes = _Sizes(folder, dtype.itemsize)
         needs = {"decode": sizes.decode(), "prefill": sizes.prefill(), "request": sizes.request()}
+        needs["graphs"] = sizes.graphs()
         costs = RequestCosts(clip_activations=sizes.clip_activations(), chat_token=sizes.chat_token())
     except (OSError, KeyError, SafetensorError) as error:
         problem = f"{folder} is no whole checkpoint: {type(error).__name__}: {error}"
@@ -181,11 +184,16 @@ class _Sizes:
         head = text["hidden_size"] // text["num_attention_heads"]
         return 2 * text["num_hidden_layers"] * text["num_key_value_heads"] * head * self._itemsize
 
+    def graphs(self) -> int:
+        return self._context() + CAPTURED_CLIPS * self.clip_activations()
+
     def _clip(self) -> int:
+        return CONTEXT_COPIES * self._context() + self.clip_activations()
+
+    def _context(self) -> int:
         dit = self._config("transformer")
         tokens = self._config("omni_projection")["max_tokens"] + self._config("speech_encoder")["tokens"]
-        context = 2 * dit["depth"] * tokens + self._global_tokens()
-        return CONTEXT_COPIES * context * dit["width"] * self._itemsize + self.clip_activations()
+        return (2 * dit["depth"] * tokens + self._global_tokens()) * dit["width"] * self._itemsize
 
     def _chat(self) -> int:
         return self._config("thinker")["text_config"]["max_position_embeddings"] * self.chat_token()

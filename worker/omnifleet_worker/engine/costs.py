@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 CONTEXT_COPIES = 2
 """Of a clip's context: its own, and its place in the batch that is kept as long as nobody joins or leaves."""
+CAPTURED_CLIPS = 4
+"""Clips that a captured step is for at most. Measured on an H100: a step of 1 takes 12.6 ms as a graph and 23.9 ms
+else, of 2 25.4 and 29.7, of 4 49.9 and 53.8; from 8 on the host launches ahead of the device in any case."""
 CACHE_COPIES = 3
 """Of an answer's keys and values: its own, as much again where it is padded to a longer one, and once more while the
 batch is put together anew."""

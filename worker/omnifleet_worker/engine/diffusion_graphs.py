@@ -13,13 +13,11 @@ from torch import Tensor
 from ..models.audio_omni.pipeline import AudioOmniPipeline
 from ..models.audio_omni.transformer import ContextBatch, Guidance
 from ..models.cuda_graphs import CudaGraph
+from .costs import CAPTURED_CLIPS
 from .diffusion_batch import BatchTensors
 
 logger = logging.getLogger(__name__)
 
-MOST_CLIPS = 4
-"""Clips that a captured step is for. Measured on an H100: a step of 1 takes 12.6 ms as a graph and 23.9 ms else, of 2
-25.4 and 29.7, of 4 49.9 and 53.8; from 8 on the device is the slower one by far, and the host launches ahead of it."""
 LENGTHS = (512, 1024)
 """Context tokens that shorter contexts are padded to, besides the longest there can be. Most prompts have some 300;
 padded, cross-attention takes 0.6 % of a step more."""
@@ -62,7 +60,7 @@ class DiffusionGraphs:
         self._shapes = [
             (clips, length)
             for length in self._lengths
-            for clips in range(1, min(MOST_CLIPS, most_clips) + 1)
+            for clips in range(1, min(CAPTURED_CLIPS, most_clips) + 1)
             if clips * length <= pipeline.context_tokens
         ]
         self._captured: dict[tuple[int, int], DiffusionGraph] = {}
