@@ -23,6 +23,9 @@ class WorkerSettings(FleetSettings):
     """Torch device; `auto` takes the first visible GPU, else the CPU."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the transformer and the thinker; `auto` is bfloat16 on a GPU and float32 on a CPU."""
+    precision: Literal["auto", "fp8"] = "auto"
+    """Of the matrix products of the diffusion steps; `auto` multiplies in `OMNIFLEET_DTYPE`, `fp8` in float8, which is
+    faster and less exact, and needs a GPU of compute capability 8.9."""
     max_batch: Annotated[int, Field(ge=1, le=256)] = 8
     """Clips that share a diffusion step, as far as memory allows."""
     max_chats: Annotated[int, Field(ge=1, le=256)] = 16

@@ -17,6 +17,7 @@ from ..engine.model_runner import AudioOmniRunner
 from ..jobs.prompts import Prompts
 from ..jobs.speech_edit.alignment import CtcAligner
 from ..jobs.tasks import ModelData
+from ..models.audio_omni import float8
 from ..models.audio_omni.pipeline import AudioOmniPipeline
 from ..settings import WorkerSettings
 from .manifest import check_files
@@ -39,18 +40,23 @@ def load_pipeline(settings: WorkerSettings) -> AudioOmniPipeline:
     """Load the checkpoint to the device in the dtype of the settings, once its files and its memory are checked.
 
     Raises:
-        InvalidSetting: no checkpoint is named, the device does not exist or has too little memory.
+        InvalidSetting: no checkpoint is named, the device does not exist, has too little memory, or cannot multiply in
+            the precision that is asked for.
         CheckpointInvalid: the folder is not a whole checkpoint, or not as its manifest says.
     """
     folder = _folder(settings)
+    device, start = _device(settings.device), time.monotonic()
+    dtype = _dtype(settings.dtype, device)
+    if settings.precision == "fp8":
+        float8.check_device(device, dtype)
     check_files(folder, hashes=settings.verify_checkpoint)
     _check_memory(plan_checkpoint(settings))
     disable_progress_bar()  # a worker's stderr is its log
-    device, start = _device(settings.device), time.monotonic()
     # The VAE, the mel and Synchformer are float32, as they are published; TF32 would keep 10 bits of it.
     torch.backends.cudnn.allow_tf32 = False
-    dtype = _dtype(settings.dtype, device)
     pipeline = AudioOmniPipeline.from_pretrained(folder, device=device, dtype=dtype)
+    if settings.precision == "fp8":
+        float8.quantize(pipeline.transformer)
     logger.info(
         "checkpoint %s loaded to %s as %s in %.1f s",
         folder,
