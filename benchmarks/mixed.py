@@ -1,6 +1,7 @@
-"""A stream of mixed jobs through the whole fleet: how busy its model is while there are jobs, and what the fleet costs.
+"""Mixed jobs through the whole fleet: how busy its device is while there are jobs, and what the fleet costs.
 
-Understand, generate and edit jobs come at random moments (a Poisson process), faster than one worker can do them.
+Understand, generate and edit jobs come at random moments (a Poisson process), faster than one worker can do them. Then
+clips are sent at once, and the same again with transcriptions among them: those should cost the clips next to nothing.
 """
 
 from __future__ import annotations
@@ -47,12 +48,28 @@ class Report:
     jobs: int
     jobs_per_second: float
     busy_share: float
-    """Part of the time in which the model worked, while any job had no outcome."""
+    """Part of the time in which the device worked, while any job had no outcome."""
     fleet_seconds: float
     """That a job spends in the fleet's own work: fetching, decoding, encoding, storing, recording."""
     p50: dict[str, float]
     p99: dict[str, float]
     """Seconds from submission to outcome, by namespace."""
+    burst: Burst
+
+
+@dataclass(frozen=True)
+class Burst:
+    """Jobs that are sent at once: clips, half as many edits, and half as many transcriptions. Seconds from then on."""
+
+    clips: int
+    clips_alone: float
+    """To the last clip or edit, where there are no transcriptions."""
+    clips_mixed: float
+    """To the last clip or edit, beside transcriptions."""
+    answers: float
+    """To the last transcription."""
+    ratio: float
+    """Of all that is mixed to the clips alone."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +120,9 @@ class Watcher:
         )
 
 
-def measure(jobs: int, rate: float, steps: int, checkpoint: Path | None) -> Report:
-    """Send so many jobs, about `rate` a second, and watch."""
-    with _fleet(checkpoint) as (client, pages, folder), ThreadPoolExecutor(jobs + 1) as threads:
+def measure(jobs: int, rate: float, steps: int, burst: int, checkpoint: Path | None) -> Report:
+    """Send so many jobs, about `rate` a second, and watch; then a burst of so many clips with what goes with them."""
+    with _fleet(checkpoint) as (client, pages, folder), ThreadPoolExecutor(max(jobs + 1, 2 * burst)) as threads:
         sound = _sound(folder)
         for kind in KINDS:  # connections, caches
             _carry(client, kind, sound, steps)
@@ -120,6 +137,7 @@ def measure(jobs: int, rate: float, steps: int, checkpoint: Path | None) -> Repo
         seconds = time.monotonic() - start
         watcher.done = True
         watching.result()
+        at_once = _measure_burst(client, threads, sound, burst, steps)
     latencies = {kind: [latency for which, latency, _ in carried if which == kind] for kind in KINDS}
     return Report(
         date=datetime.now(UTC).isoformat(timespec="minutes"),
@@ -130,14 +148,33 @@ def measure(jobs: int, rate: float, steps: int, checkpoint: Path | None) -> Repo
         fleet_seconds=mean(own for _, _, own in carried),
         p50={kind: quantiles(values, n=100, method="inclusive")[49] for kind, values in latencies.items()},
         p99={kind: quantiles(values, n=100, method="inclusive")[98] for kind, values in latencies.items()},
+        burst=at_once,
     )
+
+
+def _measure_burst(client: Client, threads: ThreadPoolExecutor, sound: Path, clips: int, steps: int) -> Burst:
+    halves = max(1, clips // 2)
+    sampled = ["generate"] * clips + ["edit"] * halves
+    alone = _last(client, threads, sound, steps, sampled)
+    mixed = _last(client, threads, sound, steps, [*sampled, *["understand"] * halves])
+    clips_alone, clips_mixed = (max(times["generate"], times["edit"]) for times in (alone, mixed))
+    ratio = max(mixed.values()) / clips_alone
+    return Burst(clips, clips_alone, clips_mixed, mixed["understand"], ratio)
+
+
+def _last(
+    client: Client, threads: ThreadPoolExecutor, sound: Path, steps: int, kinds: Sequence[str]
+) -> dict[str, float]:
+    """Seconds to the last outcome of each kind, of jobs that are sent at once."""
+    carried = list(threads.map(lambda kind: _carry(client, kind, sound, steps), kinds))
+    return {which: max(latency for kind, latency, _ in carried if kind == which) for which in set(kinds)}
 
 
 def _carry(client: Client, kind: str, sound: Path, steps: int) -> tuple[str, float, float]:
     """A job's namespace, seconds in all, and those of the fleet's own work."""
     start = time.monotonic()
     if kind == "understand":
-        result: Any = client.understand("caption", sound, max_new_tokens=24).result(timeout=3600)
+        result: Any = client.understand("transcribe", sound, max_new_tokens=64).result(timeout=3600)
     elif kind == "generate":
         result = client.generate("t2a", "rain on a tin roof", steps=steps).result(timeout=3600)
     else:
@@ -177,10 +214,16 @@ def show(report: Report) -> None:
     table = Table(title=f"{report.jobs} mixed jobs, {report.jobs_per_second:.2f} a second")
     table.add_column("")
     table.add_column("measured", justify="right")
-    table.add_row("model busy while there are jobs", f"{report.busy_share:.1%}")
+    table.add_row("device busy while there are jobs", f"{report.busy_share:.1%}")
     table.add_row("the fleet's own work a job, s", f"{report.fleet_seconds:.3f}")
     for kind in KINDS:
         table.add_row(f"{kind}: p50 / p99, s", f"{report.p50[kind]:.2f} / {report.p99[kind]:.2f}")
+    burst = report.burst
+    halves = max(1, burst.clips // 2)
+    table.add_row(f"{burst.clips} clips and {halves} edits at once, s", f"{burst.clips_alone:.2f}")
+    table.add_row(f"the same with {halves} transcriptions, s", f"{burst.clips_mixed:.2f}")
+    table.add_row("of those, the last transcription, s", f"{burst.answers:.2f}")
+    table.add_row("all together, of the clips alone", f"{burst.ratio:.2f}")
     console = Console()
     console.print(table)
     console.print(f"{report.date}; {report.device}", highlight=False)
@@ -191,11 +234,12 @@ def main(
     jobs: Annotated[int, typer.Option(min=6, help="Jobs in all.")] = 60,
     rate: Annotated[float, typer.Option(help="Jobs that come in a second, on average.")] = 4.0,
     steps: Annotated[int, typer.Option(min=1, help="Of each clip.")] = 25,
+    burst: Annotated[int, typer.Option(min=1, help="Clips that are sent at once.")] = 16,
     checkpoint: Annotated[Path | None, typer.Option(help="A converted checkpoint; a tiny one by default.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Measure a fleet of one worker under a mixed load."""
-    report = measure(jobs, rate, steps, checkpoint)
+    report = measure(jobs, rate, steps, burst, checkpoint)
     if as_json:
         print(json.dumps(asdict(report)))
     else:

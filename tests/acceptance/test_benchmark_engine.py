@@ -30,14 +30,22 @@ def test_the_engine_gives_the_latents_of_the_published_loop_at_every_batch_size(
         assert all(row[figure] > 0 for figure in ("clips_per_second", "p50", "p99", "memory_mb", "matmul_share"))
     assert 0 < report["host_share"] < 1
     assert report["first_step_cold"] > 0 and report["first_step_cached"] > 0
+    assert all(times["eager"] > 0 for times in report["step_times"])
+    errors = {error["way"]: error["error"] for error in report["errors"]}
+    assert errors["published loop"] < errors["float32"] + 1e-5 < 1e-4 < errors["fp8"] < 0.2
+    assert report["overlap"]["together"] > 0
+    assert report["left_out"] == []
 
 
 @pytest.mark.timeout(600)
 def test_a_mixed_load_is_measured_through_the_whole_fleet() -> None:
-    report = run("mixed.py", "--jobs", "6", "--rate", "3", "--steps", "2")
+    report = run("mixed.py", "--jobs", "6", "--rate", "3", "--steps", "2", "--burst", "2")
 
     assert report["jobs"] == 6
     assert 0 < report["busy_share"] <= 1
     assert report["fleet_seconds"] > 0
     for namespace in ("understand", "generate", "edit"):
         assert 0 < report["p50"][namespace] <= report["p99"][namespace]
+    burst = report["burst"]
+    assert 0 < burst["clips_alone"] and 0 < burst["answers"] and 0 < burst["clips_mixed"]
+    assert burst["ratio"] == pytest.approx(max(burst["answers"], burst["clips_mixed"]) / burst["clips_alone"])
