@@ -19,7 +19,7 @@ def main() -> None:
         @send_until_it_works
         def send() -> str:
             # A name of your own, such as an order's number; "auto" makes the key from the request's content.
-            return omni.generate("tts", "Your order has left.", idempotency_key="order-4711").id
+            return omni.generate("tts", "Your order has left.", quality="fast", idempotency_key="order-4711").id
 
         first, second = send(), send()
         print(f"one job: {first == second}")

@@ -115,7 +115,7 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
                 callback; see `DiffusionOptions`.
 
         Raises:
-            As `understand`.
+            OmnifleetError: the errors of `understand`.
         """
 
         def fields() -> Mapping[str, Any]:
@@ -149,7 +149,7 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
                 callback; see `DiffusionOptions`.
 
         Raises:
-            As `understand`.
+            OmnifleetError: the errors of `understand`.
         """
 
         def fields() -> Mapping[str, Any]:
