@@ -85,7 +85,7 @@ def build_job(namespace: Namespace, task: Mapping[str, Any], options: Mapping[st
     version = JOB_SCHEMA_VERSION if "callback" in given or given.get("quality", "exact") != "exact" else SCHEMA_VERSION
     head = {"schema_version": version, "namespace": namespace, "task": _given(task)}
     job = read_job(head | given)
-    AUDIO_OMNI.check(job)
+    AUDIO_OMNI.validate_job(job)
     return job
 
 
