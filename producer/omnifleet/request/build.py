@@ -109,7 +109,7 @@ def build_job(
     is_newer = "callback" in fields or fields.get("quality", "exact") != "exact"
     head = {"schema_version": JOB_SCHEMA_VERSION if is_newer else SCHEMA_VERSION, "namespace": namespace}
     job = read_job(head | {"task": _without_none(task)} | fields)
-    AUDIO_OMNI.check(job)
+    AUDIO_OMNI.validate_job(job)
     return job
 
 
