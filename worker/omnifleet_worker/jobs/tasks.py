@@ -161,7 +161,7 @@ def accompany(run: JobRun, task: VideoToSound, video: Video, model: ModelData) -
 
 
 def _length_of(task: VideoToSound, video: Video, card: ModelCard) -> float:
-    longest = card.longest(task)
+    longest = card.max_seconds(task)
     limit = min(longest, WINDOW_SECONDS)
     if video.seconds >= limit + OVERTIME_SECONDS:
         problem = f"it is longer than the {limit:g} s that {card.name} watches for its sound"
