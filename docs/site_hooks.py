@@ -13,7 +13,10 @@ from pydantic.fields import FieldInfo
 
 TABLE = "<!-- settings table -->"
 HEAD = ["| variable | read by | default | meaning |", "|---|---|---|---|"]
-FETCHED = re.compile(r"<(?:script|img|iframe|source)\b[^>]*\bsrc=[\"']?(?:https?:)?//|<link\b(?=[^>]*stylesheet)[^>]*href=[\"']?(?:https?:)?//")
+ELSEWHERE = r"[\"']?(?:https?:)?//"
+FETCHED = re.compile(
+    rf"<(?:script|img|iframe|source)\b[^>]*\bsrc={ELSEWHERE}|<link\b(?=[^>]*stylesheet)[^>]*\bhref={ELSEWHERE}"
+)
 
 
 def settings_table() -> str:
