@@ -99,7 +99,7 @@ def describe(pipeline: AudioOmniPipeline, aligner: Path | None = None) -> ModelD
         field = f"card.json: {'.'.join(str(part) for part in first['loc'])}"
         raise CheckpointInvalid(first["msg"], field, "Convert the checkpoint again") from error
     if pipeline.synchformer is None:
-        card = card.without(NEEDS_SYNCHFORMER)
+        card = card.without_tasks(NEEDS_SYNCHFORMER)
     return ModelData(
         card=card,
         prompts=Prompts(pipeline.prompts),

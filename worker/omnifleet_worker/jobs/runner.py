@@ -55,7 +55,7 @@ class JobRunner:
             PermanentError: the job itself is at fault.
             TransientError: it may succeed when tried again.
         """
-        self._model.card.check(run.job)
+        self._model.card.validate_job(run.job)
         run.check_in_time()  # before anything is fetched
         media = self._load(run)
         outcome = carry_out(run, media, self._model)

@@ -1,4 +1,4 @@
-"""What each task asks of the model (MODEL.md, "Tasks"): one function a family, all of one shape."""
+"""What each task asks of the model (docs/model.md, "Tasks"): one function a family, all of one shape."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def generate(run: JobRun, prompt: Chat, seconds: float, video: np.ndarray | None
     """So many seconds of sound or music: one window, or each later one in continuation of the one before.
 
     Args:
-        video: frames that every window is made for; MODEL.md tells nothing else of those after the first 10 s.
+        video: frames that every window is made for; docs/model.md tells nothing else of those after the first 10 s.
     """
     samples = round(seconds * SAMPLE_RATE)
     count = count_generated(samples)
@@ -140,7 +140,7 @@ def accompany(run: JobRun, task: VideoToSound, video: Video, model: ModelData) -
 
 
 def _length_of(task: VideoToSound, video: Video, card: ModelCard) -> float:
-    longest = card.longest(task)
+    longest = card.max_seconds(task)
     limit = min(longest, WINDOW_SECONDS)
     if video.seconds >= limit + OVERTIME_SECONDS:
         problem = f"it is longer than the {limit:g} s that {card.name} watches for its sound"

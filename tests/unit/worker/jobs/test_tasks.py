@@ -1,4 +1,4 @@
-"""What every task asks of the model, held to MODEL.md's table, with a run that answers at once."""
+"""What every task asks of the model, held to docs/model.md's table, with a run that answers at once."""
 
 from __future__ import annotations
 

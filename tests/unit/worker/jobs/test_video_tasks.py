@@ -163,7 +163,9 @@ def test_a_text_with_the_models_marks_is_refused(make: Make) -> None:
 
 
 def test_a_checkpoint_without_synchformer_refuses(storage: FolderStorage, engine: Engine, model: ModelData) -> None:
-    blind = ModelData(card=model.card.without(NEEDS_SYNCHFORMER), prompts=model.prompts, tokenizer=model.tokenizer)
+    blind = ModelData(
+        card=model.card.without_tasks(NEEDS_SYNCHFORMER), prompts=model.prompts, tokenizer=model.tokenizer
+    )
     job = job_for(uploaded(media_files.video(0.2), storage), "v2a")
 
     with pytest.raises(TaskNotSupported, match=r"generate\.v2a"):
