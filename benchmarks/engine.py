@@ -22,9 +22,9 @@ from diffusion.precision import Error, measure_errors
 from diffusion.requests import GUIDANCE
 from diffusion.steps import StepTimes, compile_anew, graph_ms, launched_ms
 from models import Size, matmul_rate, random_pipeline
-from omnifleet_worker.checkpoint.warm_up import compile_blocks, warm_up
 from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.model_runner import AudioOmniRunner
+from omnifleet_worker.engine.warm_up import compile_blocks, warm_up
 from omnifleet_worker.models.audio_omni import float8
 from rich.console import Console
 from rich.table import Table

@@ -11,8 +11,6 @@ from statistics import quantiles
 from typing import Any
 
 import torch
-from diffusion.published_loop import PublishedLoop
-from diffusion.requests import GUIDANCE, clip
 from models import float32_twin, step_flops, synchronise
 from omnifleet_worker.engine.engine import Engine
 from omnifleet_worker.engine.limits import EngineLimits
@@ -20,6 +18,9 @@ from omnifleet_worker.engine.model_runner import AudioOmniRunner
 from omnifleet_worker.engine.observer import NoObserver, Work
 from omnifleet_worker.engine.request import DiffusionInputs, Request
 from omnifleet_worker.models.audio_omni.sampling import prepare_latents
+
+from diffusion.published_loop import PublishedLoop
+from diffusion.requests import GUIDANCE, clip
 
 IDLE_ROUNDS = 3
 HOST_STEPS = 2000

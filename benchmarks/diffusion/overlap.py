@@ -7,12 +7,13 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from diffusion.requests import answer, clip
-from diffusion.steps import AHEAD, ENOUGH_STEPS, prepared
 from models import synchronise
 from omnifleet_worker.engine.model_runner import AudioOmniRunner
 from omnifleet_worker.engine.request import Request
 from omnifleet_worker.engine.runner import LaunchedWork
+
+from diffusion.requests import answer, clip
+from diffusion.steps import AHEAD, ENOUGH_STEPS, prepared
 
 ENOUGH_TOKENS = 400
 

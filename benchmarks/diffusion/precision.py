@@ -1,4 +1,4 @@
-"""How far from float32 the last latents of a clip are, for each way of multiplying; on random weights, which magnify."""
+"""How far from float32 the last latents of a clip are, by the way of multiplying; random weights magnify it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from diffusion.published_loop import PublishedLoop
-from diffusion.requests import GUIDANCE
 from models import float32_twin
 from omnifleet_worker.models.audio_omni.float8 import IN_BFLOAT16, LAYERS, quantize
 from omnifleet_worker.models.audio_omni.pipeline import AudioOmniPipeline
 from omnifleet_worker.models.audio_omni.sampling import euler_step, euler_times, prepare_latents
 from omnifleet_worker.models.audio_omni.transformer import AudioOmniTransformer, Guidance
 from torch import Tensor
+
+from diffusion.published_loop import PublishedLoop
+from diffusion.requests import GUIDANCE
 
 CONTEXT_TOKENS = 287
 SEED = 1

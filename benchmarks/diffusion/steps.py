@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusion.requests import clip
 from models import synchronise
-from omnifleet_worker.checkpoint.warm_up import compile_blocks
 from omnifleet_worker.engine.diffusion_graphs import LENGTHS, DiffusionGraph
 from omnifleet_worker.engine.model_runner import AudioOmniRunner
 from omnifleet_worker.engine.request import Request
+from omnifleet_worker.engine.warm_up import compile_blocks
+
+from diffusion.requests import clip
 
 WARM, MEASURED = 3, 8
 ENOUGH_STEPS = 1000

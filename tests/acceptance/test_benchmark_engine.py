@@ -47,5 +47,5 @@ def test_a_mixed_load_is_measured_through_the_whole_fleet() -> None:
     for namespace in ("understand", "generate", "edit"):
         assert 0 < report["p50"][namespace] <= report["p99"][namespace]
     burst = report["burst"]
-    assert 0 < burst["clips_alone"] and 0 < burst["answers"] and 0 < burst["clips_mixed"]
+    assert burst["clips_alone"] > 0 and burst["answers"] > 0 and burst["clips_mixed"] > 0
     assert burst["ratio"] == pytest.approx(max(burst["answers"], burst["clips_mixed"]) / burst["clips_alone"])

@@ -1,4 +1,4 @@
-"""A diffusion step of few clips as one CUDA graph: there the host needs longer to launch it than the device to take it."""
+"""A diffusion step of few clips as one CUDA graph: launched kernel by kernel, the device would wait for the host."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ class DiffusionGraph:
         pool: of memory.
     """
 
-    def __init__(self, pipeline: AudioOmniPipeline, context: ContextBatch, stream: torch.cuda.Stream, pool: Any) -> None:
+    def __init__(
+        self, pipeline: AudioOmniPipeline, context: ContextBatch, stream: torch.cuda.Stream, pool: Any
+    ) -> None:
         clips = len(context.mask)
         self.tensors = BatchTensors.allocate(pipeline, context, Guidance.of([2.0] * clips, pipeline.device))
         moment = torch.zeros(clips, 4, device=pipeline.device)

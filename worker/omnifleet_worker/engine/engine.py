@@ -181,11 +181,9 @@ class Engine:
     def _await_steps(self) -> None:
         """Wait until the device has little enough before it for the next step to be launched."""
         kinds = self.scheduler.kinds
-        if len(kinds) > 1:
-            # Turns go by what steps took; where tokens are written beside a step of clips, there is no need to wait.
-            ahead = len(self._launched) if self._overlap else 0
-        else:
-            ahead = len(kinds)  # a batch in parts is launched in parts: what is ahead is a step of it at most
+        ahead = 1 if len(kinds) == 1 else 0  # of two kinds, turns go by what their steps took
+        if len(kinds) > 1 and self._overlap:
+            ahead = len(self._launched)  # tokens are written meanwhile
         while self._launched and (len(self._launched) > ahead or self._launched[0].work.done):
             self._retire(self._launched.popleft())
 

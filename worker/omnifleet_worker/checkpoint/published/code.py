@@ -1,6 +1,6 @@
 """Vocabulary and prompts from a clone of the published code, which is read as text and never run.
 
-MODEL.md, "Files of a published checkpoint", says what they are; the names of the constants are told apart by their
+docs/model.md, "Files of a published checkpoint", says what they are; the names of the constants are told apart by their
 words, since it does not list them.
 """
 

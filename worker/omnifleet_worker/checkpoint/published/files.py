@@ -22,7 +22,7 @@ SYNCHFORMER = "synchformer_state_dict.pth"
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedFiles:
-    """Where each of them lies (MODEL.md, "Files of a published checkpoint")."""
+    """Where each of them lies (docs/model.md, "Files of a published checkpoint")."""
 
     config: Path
     state_dict: Path

@@ -1,4 +1,4 @@
-"""Where each tensor of the published state dict belongs in this project's components. MODEL.md, "Parts".
+"""Where each tensor of the published state dict belongs in this project's components. docs/model.md, "Parts".
 
 Names only, no tensors: the same tables serve a state dict in memory and one that is streamed from disk.
 """

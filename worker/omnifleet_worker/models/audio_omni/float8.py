@@ -76,12 +76,16 @@ def quantize(transformer: AudioOmniTransformer, kept: Collection[str] = IN_BFLOA
 
 
 def check_device(device: torch.device, dtype: torch.dtype) -> None:
-    """Raise InvalidSetting where float8 cannot be multiplied by rows: the product comes out in bfloat16, on some GPUs."""
+    """Raise InvalidSetting where the device cannot multiply float8, or its products are not to come out in bfloat16."""
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
     if capability is None or capability < LEAST_CAPABILITY:
-        found = "is no GPU" if capability is None else "has compute capability {}.{}".format(*capability)
-        problem = f"{device} {found}, and float8 needs a GPU of compute capability {'.'.join(map(str, LEAST_CAPABILITY))}"
+        found = "is no GPU" if capability is None else f"has compute capability {_dotted(capability)}"
+        problem = f"{device} {found}, and float8 needs a GPU of compute capability {_dotted(LEAST_CAPABILITY)}"
         raise InvalidSetting(problem, "OMNIFLEET_PRECISION", "Use auto, or a GPU such as L4, L40S, H100 or H200")
     if dtype != torch.bfloat16:
         problem = f"float8 goes with bfloat16, and OMNIFLEET_DTYPE asks for {str(dtype).removeprefix('torch.')}"
         raise InvalidSetting(problem, "OMNIFLEET_PRECISION", "Leave OMNIFLEET_DTYPE at auto")
+
+
+def _dotted(capability: tuple[int, int]) -> str:
+    return f"{capability[0]}.{capability[1]}"

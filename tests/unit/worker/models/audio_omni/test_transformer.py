@@ -42,7 +42,9 @@ def velocities(transformer: AudioOmniTransformer, rows: list[int], scales: Seque
     latents, tokens = normal(1, 3, 64, 236), normal(2, 3, 364, 768)
     batch = transformer.collate_context(contexts(transformer, [LENGTHS[row] for row in rows]))
     global_embeds = torch.stack([transformer.encode_global(tokens[row]) for row in rows])
-    return transformer(latents[rows], TIMES[rows], batch, global_embeds, Guidance.of([scales[row] for row in rows], CPU))
+    return transformer(
+        latents[rows], TIMES[rows], batch, global_embeds, Guidance.of([scales[row] for row in rows], CPU)
+    )
 
 
 def close(found: Tensor, wanted: Tensor) -> bool:
