@@ -101,18 +101,18 @@ class BatchTensors:
     @classmethod
     def allocate(cls, pipeline: AudioOmniPipeline, context: ContextBatch, guidance: Guidance) -> Self:
         """Allocate what the context's rows need besides it."""
-        batch, like = len(context.mask), {"device": pipeline.device}
+        batch, device = len(context.mask), pipeline.device
         global_embeds = (batch, pipeline.global_tokens, pipeline.transformer.config.width)
         latents = (batch, LATENT_CHANNELS, LATENT_FRAMES)
         return cls(
             context=context,
             guidance=guidance,
-            global_embeds=torch.zeros(global_embeds, dtype=context.keys.dtype, **like),
-            latents=torch.zeros(latents, **like),
-            velocity=torch.zeros(latents, **like),
-            known=torch.zeros(latents, **like),
-            noise=torch.zeros(latents, **like),
-            unknown=torch.ones(batch, 1, LATENT_FRAMES, dtype=torch.bool, **like),
+            global_embeds=torch.zeros(global_embeds, dtype=context.keys.dtype, device=device),
+            latents=torch.zeros(latents, device=device),
+            velocity=torch.zeros(latents, device=device),
+            known=torch.zeros(latents, device=device),
+            noise=torch.zeros(latents, device=device),
+            unknown=torch.ones(batch, 1, LATENT_FRAMES, dtype=torch.bool, device=device),
         )
 
     def fill(self, states: Sequence[DiffusionState], guidance: Guidance) -> None:

@@ -90,7 +90,7 @@ class SideStream:
     def hand_over(self, tensors: Iterable[Tensor], to: SideStream | None = None) -> None:
         """Tensors of this stream are read on another from now on, the main one by default; as `lend`."""
         if self._stream is not None:
-            stream = torch.cuda.default_stream(self._device) if to is None else to._stream
+            stream = (to and to._stream) or torch.cuda.default_stream(self._device)
             for tensor in tensors:
                 tensor.record_stream(stream)
 

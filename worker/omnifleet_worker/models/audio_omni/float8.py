@@ -34,6 +34,9 @@ class Float8Linear(nn.Module):
         linear: whose weights are taken; its sizes are multiples of 16.
     """
 
+    weight: Tensor
+    scale: Tensor
+
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         weight, scale = quantize_rows(linear.weight)
@@ -71,8 +74,9 @@ def quantize(transformer: AudioOmniTransformer, kept: Collection[str] = IN_BFLOA
     """
     for block in transformer.transformer_blocks:
         for name in LAYERS:
-            if name not in kept:
-                block.set_submodule(name, Float8Linear(block.get_submodule(name)))
+            linear = block.get_submodule(name)
+            if name not in kept and isinstance(linear, nn.Linear):
+                block.set_submodule(name, Float8Linear(linear))
 
 
 def check_device(device: torch.device, dtype: torch.dtype) -> None:

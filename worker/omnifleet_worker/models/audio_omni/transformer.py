@@ -244,10 +244,11 @@ class AudioOmniTransformer(ModelMixin, ConfigMixin):
 
     def empty_context(self, batch: int, length: int) -> ContextBatch:
         """Allocate a batch of contexts of so many tokens, to be filled."""
-        config, like = self.config, {"dtype": self.dtype, "device": self.device}
+        config = self.config
         shape = (config.depth, batch, config.heads, length, config.width // config.heads)
         mask = torch.empty(batch, 1, 1, length, dtype=torch.bool, device=self.device)
-        return ContextBatch(torch.empty(shape, **like), torch.empty(shape, **like), mask)
+        keys, values = (torch.empty(shape, dtype=self.dtype, device=self.device) for _ in range(2))
+        return ContextBatch(keys, values, mask)
 
     def collate_context(self, caches: Sequence[CrossAttentionCache]) -> ContextBatch:
         """Put the contexts of B requests side by side, padded to the longest of them."""
