@@ -14,7 +14,7 @@ import pytest
 from omnifleet import BatchRunning, Client, FleetSettings
 from omnifleet.batch import Outcome, understand
 from omnifleet.batch.journal.journal import Journal
-from omnifleet.batch.journal.lock import FleetGuard
+from omnifleet.batch.journal.lock import RedisBatchLock
 from omnifleet_shared.schema.job_state import STATE_KEY
 from support import batches, services
 from support.batches import BatchFleet, read_manifest, run_batch, start_batch, write_questions
@@ -47,7 +47,7 @@ def ended(jobs: Path) -> int:
     if not path.exists():
         return 0
     with Journal(path) as journal:
-        return journal.tally().ended
+        return journal.counts().ended
 
 
 def test_a_worker_that_is_killed_costs_no_line(fleet: BatchFleet, tmp_path: Path, out: Path) -> None:
@@ -165,8 +165,8 @@ class TestJournalInStorage:
     POINTS = (
         ("omnifleet.batch.sender:JobSender.send:after", 9),
         ("omnifleet.batch.journal.journal:Journal.ended:after", 11),
-        ("omnifleet.batch.journal.s3_journal:StoredJournal.checkpoint:after", 1),
-        ("omnifleet.batch.journal.s3_journal:StoredJournal._put:after", 2),
+        ("omnifleet.batch.journal.storage_journal:StorageJournal.checkpoint:after", 1),
+        ("omnifleet.batch.journal.storage_journal:StorageJournal._put:after", 2),
     )
 
     @pytest.mark.parametrize(("point", "call"), POINTS, ids=lambda value: str(value).rpartition(".batch.")[2])
@@ -193,7 +193,7 @@ class TestJournalInStorage:
         jobs = write_questions(tmp_path / "jobs.jsonl", 3)
         home = f"s3://{bucket}/omni/night"
         settings = FleetSettings(redis_url=fleet.environment["OMNIFLEET_REDIS_URL"])
-        other = FleetGuard(f"{home}/journal", settings)
+        other = RedisBatchLock(f"{home}/journal", settings)
         other.acquire()
 
         refused = run_batch(fleet, "run", jobs, "--out", home, "--journal", f"{home}/journal")
@@ -208,9 +208,9 @@ class TestJournalInStorage:
 def test_a_guard_that_ran_out_and_was_taken_is_lost(redis_url: str) -> None:
     settings = FleetSettings(redis_url=redis_url)
     with ExitStack() as guards:
-        first, second = FleetGuard("s3://b/journal", settings), FleetGuard("s3://b/journal", settings)
-        for guard in (first, second):
-            guards.callback(guard.release)
+        first, second = RedisBatchLock("s3://b/journal", settings), RedisBatchLock("s3://b/journal", settings)
+        for lock in (first, second):
+            guards.callback(lock.release)
         first.acquire()
         first.check()
         first._redis.flushall()

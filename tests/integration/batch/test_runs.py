@@ -39,7 +39,7 @@ def ended(jobs: Path) -> int:
     if not path.exists():
         return 0
     with Journal(path) as journal:
-        return journal.tally().ended
+        return journal.counts().ended
 
 
 def assert_each_job_ran_once(fleet: BatchFleet, out: Path, count: int = COUNT) -> None:

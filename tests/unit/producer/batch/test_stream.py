@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from omnifleet import BrokerUnavailable, Client, InvalidJob, JobCancelled, MediaTooLong, OmnifleetError, QueueFull
 from omnifleet.batch import Outcome, Request, edit, generate, understand
-from omnifleet.batch import concurrency as windows
-from omnifleet.batch import dispatcher as flights
-from omnifleet.batch.concurrency import Window
+from omnifleet.batch import concurrency as concurrency
+from omnifleet.batch import dispatcher as dispatcher
+from omnifleet.batch.concurrency import InFlightLimit
 from omnifleet.testing import FakeClient, FakeFleet
 from omnifleet_shared.broker.worker_registry import Capacity
 from omnifleet_shared.schema.jobs import Job
@@ -178,7 +178,7 @@ def test_a_redis_that_is_not_there_at_all_is_said_at_once() -> None:
 
 
 def test_a_redis_that_goes_away_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flights, "PUT_OFF", 0.01)
+    monkeypatch.setattr(dispatcher, "RESEND_DELAY", 0.01)
     fleet = Refusing()
     outcomes = FakeClient(fleet=fleet).batch(questions(20), in_flight=1)
     first = next(outcomes)
@@ -213,13 +213,13 @@ def test_what_is_noted_is_what_the_client_takes(noted: Any, method: Any) -> None
     assert request == Request(method.__name__, {name: name for name in names} | {"seed": 3})
 
 
-class TestWindow:
+class TestInFlightLimit:
     @pytest.mark.parametrize(("places", "size"), [(0, 16), (4, 16), (16, 32), (64, 128)])
     def test_it_is_twice_what_the_fleet_holds(self, places: int, size: int) -> None:
-        assert Window(lambda: Capacity(workers=1, slots=places)).size == size
+        assert InFlightLimit(lambda: Capacity(workers=1, slots=places)).size == size
 
     def test_it_stays_as_it_was_while_redis_is_away(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(windows, "LOOK_AGAIN", 0.0)
+        monkeypatch.setattr(concurrency, "REFRESH_INTERVAL", 0.0)
         told: list[Capacity | None] = [Capacity(workers=2, slots=32), None]
 
         def capacity() -> Capacity:
@@ -227,10 +227,10 @@ class TestWindow:
                 raise BrokerUnavailable("away")
             return known
 
-        window = Window(capacity)
+        limit = InFlightLimit(capacity)
 
-        assert (window.size, window.size) == (64, 64)
-        assert window.workers == 2
+        assert (limit.size, limit.size) == (64, 64)
+        assert limit.workers == 2
 
     def test_a_limit_that_was_given_stays(self) -> None:
-        assert Window(lambda: Capacity(workers=9, slots=99), 5).size == 5
+        assert InFlightLimit(lambda: Capacity(workers=9, slots=99), 5).size == 5

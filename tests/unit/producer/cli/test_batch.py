@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from omnifleet import MediaTooLong
-from omnifleet.batch.journal.lock import FileGuard
+from omnifleet.batch.journal.lock import FileBatchLock
 from omnifleet.cli import app
 from omnifleet.testing import FakeClient
 from typer.testing import CliRunner, Result
@@ -140,13 +140,13 @@ def test_a_column_that_is_no_field_is_refused(omni: FakeClient, here: Path) -> N
     assert "line 1: InvalidJob: colour: no call takes a field 'colour'" in refused.output
 
 
-def test_a_sound_list_is_said_to_be_so_and_leaves_no_trace(omni: FakeClient, here: Path) -> None:
+def test_a_valid_list_is_reported_as_such_and_leaves_no_trace(omni: FakeClient, here: Path) -> None:
     before = set(here.iterdir())
     write("jobs.csv", "audio\nstreet.wav\n")
 
     done = batch(omni, "run", "jobs.csv", "--task", "understand.caption", "--check")
 
-    assert (done.exit_code, done.stdout) == (0, "1 job, all of them sound\n")
+    assert (done.exit_code, done.stdout) == (0, "1 job, all of them valid\n")
     assert set(here.iterdir()) - before == {here / "jobs.csv"}
 
 
@@ -191,7 +191,7 @@ def test_a_file_that_is_no_journal_is_refused_and_left_alone(omni: FakeClient, h
 
 def test_a_batch_that_somebody_works_on_is_refused(omni: FakeClient, here: Path) -> None:
     jobs = write("jobs.csv", "audio\nstreet.wav\n")
-    other = FileGuard(Path("jobs.csv.journal"))
+    other = FileBatchLock(Path("jobs.csv.journal"))
     other.acquire()
 
     refused = batch(omni, "run", jobs, "--task", "understand.caption", *OUT)
@@ -241,10 +241,10 @@ def test_a_result_that_is_gone_fails_alone_when_all_are_fetched(omni: FakeClient
     storage: Any = omni.fleet.storage
     del storage.objects[manifest()[0]["uri"].removeprefix("s3://memory/")]
 
-    fetched = batch(omni, "fetch", jobs)
+    report = batch(omni, "fetch", jobs)
 
-    assert fetched.exit_code == 1
-    assert "line 2: MediaNotFound" in fetched.output
+    assert report.exit_code == 1
+    assert "line 2: MediaNotFound" in report.output
     assert {path.name for path in Path("night").iterdir()} == {"manifest.jsonl", "000003.wav"}
 
 
