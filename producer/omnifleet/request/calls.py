@@ -87,7 +87,7 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
                 callback; see `DiffusionOptions`.
 
         Raises:
-            As `understand`.
+            OmnifleetError: the errors of `understand`.
         """
         media = {"ref": ref, "audio": audio, "video": video}
         fields = {"text": text, "ref_text": ref_text, "seconds": seconds, "mux": mux}
@@ -116,7 +116,7 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
                 callback; see `DiffusionOptions`.
 
         Raises:
-            As `understand`.
+            OmnifleetError: the errors of `understand`.
         """
         fields = {"desc": desc, "source": source, "target": target}
         job: AudioJob = self._submit(Request.of("edit", options, task=task, audio=audio, **fields))
