@@ -1,4 +1,4 @@
-"""`omnifleet batch` against the fake: what is checked, refused, told and written."""
+"""`omnifleet batch` against the fake: what is validated, refused, printed and written."""
 
 from __future__ import annotations
 
@@ -79,16 +79,16 @@ def test_the_manifest_is_in_the_order_of_the_list(omni: FakeClient, here: Path) 
 
     done = batch(omni, "run", jobs, *OUT)
 
-    told = manifest()
+    found = manifest()
     assert done.exit_code == 1
     assert "line 3: MediaTooLong: audio: too long." in done.output
-    assert [line["line"] for line in told] == [1, 3, 5, 7]
-    assert [line["fields"] for line in told] == lines
-    assert [line["status"] for line in told] == ["succeeded", "failed", "succeeded", "succeeded"]
-    assert told[0]["text"] == "A fake answer to caption."
-    assert told[1]["error"]["type"] == "MediaTooLong"
-    assert told[2]["url"].startswith("https://memory.invalid/results/")
-    assert told[3]["answer"]["kind"] == "gender"
+    assert [line["line"] for line in found] == [1, 3, 5, 7]
+    assert [line["fields"] for line in found] == lines
+    assert [line["status"] for line in found] == ["succeeded", "failed", "succeeded", "succeeded"]
+    assert found[0]["text"] == "A fake answer to caption."
+    assert found[1]["error"]["type"] == "MediaTooLong"
+    assert found[2]["url"].startswith("https://memory.invalid/results/")
+    assert found[3]["answer"]["kind"] == "gender"
 
 
 BAD = """task,audio,desc
@@ -109,8 +109,8 @@ def test_every_line_is_checked_before_anything_is_sent(omni: FakeClient, here: P
         refused = batch(omni, "run", jobs, *OUT, *option)
 
         assert refused.exit_code == 2
-        told = [line.split(":")[:2] for line in refused.output.splitlines() if line.startswith("line ")]
-        assert told == [
+        found = [line.split(":")[:2] for line in refused.output.splitlines() if line.startswith("line ")]
+        assert found == [
             ["line 3", " UnknownTask"],
             ["line 4", " MediaNotFound"],
             ["line 5", " MediaEmpty"],
@@ -221,9 +221,9 @@ def test_the_status_is_told_from_the_journal(omni: FakeClient, here: Path) -> No
     jobs = write("jobs.csv", "audio\nstreet.wav\ncall.wav\n")
     batch(omni, "run", jobs, "--task", "understand.caption", *OUT)
 
-    told = json.loads(batch(omni, "status", jobs, "--json").stdout)
+    found = json.loads(batch(omni, "status", jobs, "--json").stdout)
 
-    assert (told["jobs"], told["succeeded"], told["running"]) == (2, 2, False)
+    assert (found["jobs"], found["succeeded"], found["running"]) == (2, 2, False)
     assert batch(omni, "status", jobs).stdout == "jobs.csv is done: 2 done, 0 failed, 0 in the fleet, 0 to be sent\n"
 
 
