@@ -33,7 +33,7 @@ format: $(VENV)/.lint ## rewrite the sources in the project's format
 	$(BIN)/ruff format .
 
 schemas: $(VENV)/.test ## rewrite the contract for other languages after a change of the records
-	$(BIN)/python -m omnifleet_shared.schemas
+	$(BIN)/python -m omnifleet_shared.json_schema
 
 benchmark: $(VENV)/.test ## the fleet's own cost beside a bare Celery task, and a batch beside a bare group
 	$(BIN)/python benchmarks/overhead.py

@@ -26,7 +26,7 @@ import soundfile
 import torch
 import typer
 from omnifleet import Client
-from omnifleet_worker.models.tiny import write_tiny_checkpoint
+from omnifleet_worker.models.audio_omni.tiny import write_tiny_checkpoint
 from processes import free_port, process, redis_server
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console

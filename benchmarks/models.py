@@ -6,12 +6,12 @@ import time
 from typing import Any, Literal
 
 import torch
-from omnifleet_worker.models.autoencoder import AudioOmniAutoencoder
-from omnifleet_worker.models.pipeline import COMPONENTS, AudioOmniPipeline
-from omnifleet_worker.models.published import published_thinker_config
-from omnifleet_worker.models.sampling import LATENT_FRAMES
-from omnifleet_worker.models.tiny import tiny_pipeline
-from omnifleet_worker.models.transformer import AudioOmniTransformer
+from omnifleet_worker.checkpoint.published.state_dict import published_thinker_config
+from omnifleet_worker.models.audio_omni.autoencoder import AudioOmniAutoencoder
+from omnifleet_worker.models.audio_omni.pipeline import COMPONENTS, AudioOmniPipeline
+from omnifleet_worker.models.audio_omni.sampling import LATENT_FRAMES
+from omnifleet_worker.models.audio_omni.tiny import tiny_pipeline
+from omnifleet_worker.models.audio_omni.transformer import AudioOmniTransformer
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
 Size = Literal["tiny", "small", "full"]

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from omnifleet_shared.model_card import ModelCard
+from omnifleet_shared.schema.model_card import ModelCard
 from omnifleet_shared.settings import load_settings
 from omnifleet_worker.celery import create_worker_app
 from omnifleet_worker.engine.engine import ModelRunner
 from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.request import Request
-from omnifleet_worker.fleet_worker import FleetWorker
 from omnifleet_worker.jobs.prompts import Prompts
 from omnifleet_worker.jobs.tasks import ModelData
-from omnifleet_worker.models.speech_tokenizer import SpeechTokenizer
+from omnifleet_worker.models.audio_omni.speech_tokenizer import SpeechTokenizer
+from omnifleet_worker.service.worker import FleetWorker
 from omnifleet_worker.settings import WorkerSettings
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from omnifleet_worker.models.sampling import euler_times
-from omnifleet_worker.models.transformer import AudioOmniTransformer
+from omnifleet_worker.models.audio_omni.sampling import euler_times
+from omnifleet_worker.models.audio_omni.transformer import AudioOmniTransformer
 from torch import Tensor
 from torch.nn import functional
 

@@ -17,9 +17,9 @@ import torch
 import typer
 from omnifleet_worker.engine.model_runner import AudioOmniRunner
 from omnifleet_worker.engine.request import DiffusionInputs, Request, Solver
-from omnifleet_worker.models.chat import Chat
-from omnifleet_worker.models.pipeline import AudioOmniPipeline
-from omnifleet_worker.models.tiny import tiny_pipeline
+from omnifleet_worker.models.audio_omni.chat import Chat
+from omnifleet_worker.models.audio_omni.pipeline import AudioOmniPipeline
+from omnifleet_worker.models.audio_omni.tiny import tiny_pipeline
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor

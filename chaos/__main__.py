@@ -14,8 +14,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from .experiment import Trial
 from .report import show
-from .trial import Trial
 
 LIMIT = 180
 """Seconds, beyond the run's own, after which it is given up."""

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from services import Proxy
+from support.services import Proxy
 
-from .crew import Crew, Hand
+from .recorder import Watcher
 from .servers import LEASE, Servers
-from .watcher import Watcher
+from .workers import Crew, Hand
 
 Kind = Literal["kills", "stops", "restarts", "cuts", "outages"]
 Range = tuple[float, float]

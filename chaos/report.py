@@ -9,9 +9,9 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from .customers import Ledger
 from .faults import Kind
-from .watcher import Account
+from .load_generator import Ledger
+from .recorder import Account
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from omnifleet_shared.settings import FleetSettings
-from services import Proxy, RedisServer, S3Server, free_port, s3_server
+from support.services import Proxy, RedisServer, S3Server, free_port, s3_server
 
 BUCKET = "chaos"
 LEASE = 2.0

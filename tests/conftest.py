@@ -12,13 +12,10 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import fleet
 import pytest
-import scripted_fleet
-import services
 from omnifleet import Client, FleetSettings
-
-from chaos.nursery import Nursery
+from support import fleet, scripted_fleet, services
+from support.fork_server import ForkServer
 
 # Set before anything reads it: tests neither see nor touch the settings and credentials of whoever runs them.
 for name in [name for name in os.environ if name.startswith(("OMNIFLEET_", "AWS_"))]:
@@ -71,7 +68,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny checkpoint with random weights."""
-    from omnifleet_worker.models.tiny import write_tiny_checkpoint  # torch, which most tests do without
+    from omnifleet_worker.models.audio_omni.tiny import write_tiny_checkpoint  # torch, which most tests do without
 
     folder = tmp_path_factory.mktemp("checkpoint")
     write_tiny_checkpoint(folder)
@@ -81,7 +78,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def aligner(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny aligner with random weights."""
-    from aligner_folder import write_tiny_aligner
+    from support.data.aligner_folder import write_tiny_aligner
 
     return write_tiny_aligner(tmp_path_factory.mktemp("aligner"))
 
@@ -132,14 +129,14 @@ def omni(settings: FleetSettings, fleet_worker: fleet.Worker) -> Iterator[Client
 
 
 @pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
+def fork_server() -> Iterator[ForkServer]:
     """Forks scripted workers."""
-    with Nursery() as started:
+    with ForkServer() as started:
         yield started
 
 
 @pytest.fixture
-def scripted(tmp_path: Path, nursery: Nursery) -> Iterator[scripted_fleet.ScriptedFleet]:
+def scripted(tmp_path: Path, fork_server: ForkServer) -> Iterator[scripted_fleet.ScriptedFleet]:
     """A Redis, a storage and a client of their own; the test starts the workers."""
-    with scripted_fleet.scripted_fleet(tmp_path, nursery) as started:
+    with scripted_fleet.scripted_fleet(tmp_path, fork_server) as started:
         yield started

@@ -4,17 +4,6 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from omnifleet_shared.answers import (
-    Classification,
-    Feedback,
-    Gender,
-    Sarcasm,
-    Scene,
-    Sources,
-    Speakers,
-)
-from omnifleet_shared.callback_records import CallbackDelivery, CallbackOutcome
-from omnifleet_shared.callback_signatures import verify_callback
 from omnifleet_shared.errors import (
     AnswerUnreadable,
     BatchRunning,
@@ -54,15 +43,18 @@ from omnifleet_shared.errors import (
     UnknownJob,
     UnknownTask,
 )
-from omnifleet_shared.results import JobStatus, Progress
+from omnifleet_shared.schema.answers import Classification, Feedback, Gender, Sarcasm, Scene, Sources, Speakers
+from omnifleet_shared.schema.callback import CallbackDelivery, CallbackOutcome
+from omnifleet_shared.schema.results import JobStatus, Progress
+from omnifleet_shared.schema.tasks import Turn
 from omnifleet_shared.settings import FleetSettings
-from omnifleet_shared.tasks import Turn
+from omnifleet_shared.webhooks.signatures import verify_callback
 
 from .async_client import AsyncClient
 from .async_handle import AsyncJobHandle
 from .client import Client
 from .handle import JobHandle
-from .results import Audio, AudioResult, JobResult, TextResult, Video
+from .results.results import Audio, AudioResult, JobResult, TextResult, Video
 
 __version__ = version("omnifleet")
 

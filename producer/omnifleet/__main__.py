@@ -1,5 +1,5 @@
 """`python -m omnifleet`, the same as `omnifleet`."""
 
-from .cli import main
+from .cli.app import main
 
 main()

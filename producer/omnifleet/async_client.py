@@ -6,18 +6,18 @@ from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from omnifleet_shared import traces
+from omnifleet_shared.observability import tracing as traces
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.storage import Storage
 
-from .aside import Aside
-from .async_batch import AsyncStream
 from .async_handle import AsyncJobHandle
-from .async_transport import AsyncCeleryTransport, AsyncTransport
-from .calls import Call, Calls, JobMaker
 from .client import settings_and_storage
-from .results import AudioResult, JobResult, TextResult
-from .transport import Transport
+from .request.calls import Call, Calls, JobMaker
+from .results.results import AudioResult, JobResult, TextResult
+from .transport.async_celery import AsyncCeleryTransport, AsyncTransport
+from .transport.async_iterator import AsyncStream
+from .transport.celery import Transport
+from .transport.executor import Aside
 
 if TYPE_CHECKING:
     from .batch import Outcome, Request
@@ -85,7 +85,7 @@ class AsyncClient(
             BrokerUnavailable, StorageUnavailable, StorageRefused, InvalidSetting: while iterating, before the first
                 job was sent.
         """
-        from .batch.fleet import Fleet
+        from .batch.sender import Fleet
         from .batch.stream import Stream
 
         self._aside.check_loop()

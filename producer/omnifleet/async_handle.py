@@ -9,14 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, cast
 
-from omnifleet_shared.callback_records import CallbackDelivery
 from omnifleet_shared.errors import BrokerUnavailable
-from omnifleet_shared.results import JobStatus, Progress
+from omnifleet_shared.schema.callback import CallbackDelivery
+from omnifleet_shared.schema.results import JobStatus, Progress
 from omnifleet_shared.storage import Storage
 
-from .aside import Aside
-from .async_transport import AsyncTransport
 from .handle import R, result_of
+from .transport.async_celery import AsyncTransport
+from .transport.executor import Aside
 
 LOOK_EVERY = 0.25
 """Seconds between two looks at a job's progress; workers publish it as often."""

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from omnifleet_shared import traces
+from omnifleet_shared.observability import tracing as traces
 from omnifleet_shared.settings import FleetSettings, load_settings
 from omnifleet_shared.storage import Storage, open_storage
 
-from .calls import Call, Calls, JobMaker
 from .handle import JobHandle
-from .results import AudioResult, JobResult, TextResult
-from .transport import CeleryTransport, Transport
+from .request.calls import Call, Calls, JobMaker
+from .results.results import AudioResult, JobResult, TextResult
+from .transport.celery import CeleryTransport, Transport
 
 if TYPE_CHECKING:
     from .batch import Outcome, Request
@@ -73,7 +73,7 @@ class Client(Calls[JobHandle[TextResult], JobHandle[AudioResult]]):
                 job was sent.
         """
         # Not at the top: the requests of a batch are made of this very class.
-        from .batch.fleet import Fleet
+        from .batch.sender import Fleet
         from .batch.stream import Stream
 
         return iter(Stream(Fleet.of(self), jobs, in_flight, in_order))

@@ -6,15 +6,15 @@ import os
 from pathlib import Path
 from typing import Generic, cast
 
-from omnifleet_shared.callback_records import CallbackDelivery
 from omnifleet_shared.errors import ResultTimeout
-from omnifleet_shared.results import JobStatus, Progress
-from omnifleet_shared.state_records import JobState
+from omnifleet_shared.schema.callback import CallbackDelivery
+from omnifleet_shared.schema.job_state import JobState
+from omnifleet_shared.schema.results import JobStatus, Progress
 from omnifleet_shared.storage import Storage
 from typing_extensions import TypeVar
 
-from .results import JobResult, open_result
-from .transport import Transport
+from .results.results import JobResult, open_result
+from .transport.celery import Transport
 
 R = TypeVar("R", bound=JobResult, default=JobResult, covariant=True)
 

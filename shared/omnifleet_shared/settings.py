@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .errors import InvalidSetting
-from .names import MODEL
+from .keys import MODEL
 
 MEBIBYTE = 2**20
 S = TypeVar("S", bound="FleetSettings")

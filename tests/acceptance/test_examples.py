@@ -13,12 +13,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import fleet
-import media_files
 import pytest
-import services
-from contract import check
 from omnifleet import Client
+from support import fleet, services
+from support.data import media_files
+from support.data.contract import check
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NODE = EXAMPLES / "node"

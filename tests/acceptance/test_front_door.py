@@ -8,11 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fleet
-import media_files
 import pytest
 import soundfile
 from omnifleet import FleetSettings
+from support import fleet
+from support.data import media_files
 
 ROOT = Path(__file__).parents[2]
 WAIT = 120

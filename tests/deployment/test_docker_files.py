@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-import services
 import yaml
-from manifests import ROOT
 from omnifleet_worker.settings import WorkerSettings
 from packaging.requirements import Requirement
 from packaging.version import Version
+from support import services
+from support.manifests import ROOT
 
 COMPOSE = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())["services"]
 GPU_WORKERS = sorted(name for name in COMPOSE if name.startswith("worker-gpu"))

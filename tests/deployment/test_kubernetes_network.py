@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-import manifests
 import pytest
-from manifests import Overlay
+from support import manifests
+from support.manifests import Overlay
 
 Flow = tuple[str, str, int]
 """From whom, to whom, at which TCP port. What is outside the overlay is in brackets."""

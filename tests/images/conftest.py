@@ -11,9 +11,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import composed
 import pytest
-from composed import ROOT, Engine
+from support import composed
+from support.composed import ROOT, Engine
 
 BUILD_SECONDS = 3000
 TAG = "test"

@@ -8,11 +8,11 @@ import urllib.request
 
 import boto3
 import pytest
-import services
 from botocore.exceptions import ClientError
-from composed import Fleet
 from omnifleet import Client
-from omnifleet_shared.names import BROKER_PRIORITY, MODEL
+from omnifleet_shared.keys import BROKER_PRIORITY, MODEL
+from support import services
+from support.composed import Fleet
 
 RUNNING = ["redis", "minio", "exporter", "flower", "worker"]
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from composed import ROOT, Engine
+from support.composed import ROOT, Engine
 
 TOOLS = ["cc", "gcc", "g++", "make", "ld", "git", "uv", "curl", "wget"]
 
@@ -80,7 +80,7 @@ def test_a_change_of_code_leaves_every_layer_but_the_last_as_it_was(
     for name in names:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
         copy(ROOT / name, tmp_path / name)
-    with (tmp_path / "worker/omnifleet_worker/monitor.py").open("a") as file:
+    with (tmp_path / "worker/omnifleet_worker/service/progress_reporter.py").open("a") as file:
         file.write("\n# One more line.\n")
 
     changed = engine.build("omnifleet-worker:changed", "docker/worker.Dockerfile", context=tmp_path)

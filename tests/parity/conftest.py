@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from omnifleet_worker.models.pipeline import AudioOmniPipeline
-from omnifleet_worker.models.published import load_published
-from omnifleet_worker.models.tiny import tiny_processor
+from omnifleet_worker.checkpoint.published.state_dict import load_published
+from omnifleet_worker.models.audio_omni.pipeline import AudioOmniPipeline
+from omnifleet_worker.models.audio_omni.tiny import tiny_processor
 from safetensors.torch import load_file
 from torch import Tensor
 

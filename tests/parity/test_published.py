@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from omnifleet_shared.errors import CheckpointInvalid
-from omnifleet_worker.models.published import (
+from omnifleet_worker.checkpoint.published.state_dict import (
     assign,
     build_components,
     component_configs,

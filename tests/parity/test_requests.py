@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from omnifleet_worker.models.pipeline import AudioOmniPipeline, Conditioning
-from omnifleet_worker.models.sampling import euler_step, euler_times, to_int16
-from omnifleet_worker.models.transformer import AudioOmniTransformer
+from omnifleet_worker.models.audio_omni.pipeline import AudioOmniPipeline, Conditioning
+from omnifleet_worker.models.audio_omni.sampling import euler_step, euler_times, to_int16
+from omnifleet_worker.models.audio_omni.transformer import AudioOmniTransformer
 from safetensors.torch import load_file
 from torch import Tensor
 

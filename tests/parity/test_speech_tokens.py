@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from omnifleet_worker.models.speech_tokenizer import SpeechTokenizer
+from omnifleet_worker.models.audio_omni.speech_tokenizer import SpeechTokenizer
 
 CASES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "data" / "speech_tokens.json").read_text("utf-8"))
 TEXTS = [case["text"] for case in CASES]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from omnifleet_shared.errors import CheckpointInvalid
-from omnifleet_worker.models.published_synchformer import load_published_synchformer
+from omnifleet_worker.checkpoint.published.synchformer import load_published_synchformer
 from safetensors.torch import load_file
 from torch import Tensor
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from omnifleet_worker.models.pipeline import AudioOmniPipeline
+from omnifleet_worker.models.audio_omni.pipeline import AudioOmniPipeline
 from torch import Tensor
 
 from .weights import draw

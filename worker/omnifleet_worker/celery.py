@@ -11,14 +11,14 @@ from celery.bin.celery import celery as command
 from celery.concurrency.thread import TaskPool
 from celery.exceptions import ImproperlyConfigured
 from celery.signals import setup_logging, task_postrun, task_prerun, worker_shutdown, worker_shutting_down
-from omnifleet_shared.celery_app import configure
+from omnifleet_shared.broker.celery_app import configure
 from omnifleet_shared.settings import load_settings
 
-from .fleet_worker import FleetWorker
-from .log_context import enter_job, leave_job
-from .logs import configure_logging
+from .observability.log_context import enter_job, leave_job
+from .observability.logging import configure_logging
+from .service.tasks import register_tasks
+from .service.worker import FleetWorker
 from .settings import WorkerSettings
-from .tasks import register_tasks
 
 # `celery inspect` and Flower show the configuration with secrets masked; these two URLs, which Celery passes over, hold
 # the password of Redis.
@@ -56,7 +56,7 @@ def create_worker_app(settings: WorkerSettings, fleet: FleetWorker | None = None
     app = WorkerApp("omnifleet", set_as_current=False)
     configure(app, settings)
     app.conf.worker_concurrency = settings.concurrency
-    app.conf.worker_consumer = "omnifleet_worker.consumer:FleetConsumer"
+    app.conf.worker_consumer = "omnifleet_worker.service.consumer:FleetConsumer"
     app.fleet = fleet or FleetWorker(settings)
     app.conf.broker_transport_options["lease_holder"] = app.fleet.keeper
     app.conf.broker_transport_options["batch_places"] = max(1, settings.concurrency - 1)

@@ -40,7 +40,7 @@ def tiny_checkpoint(
     seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
 ) -> None:
     """Write a small checkpoint with random weights (about 90 MB): it makes noise, and everything runs on a CPU."""
-    from .models.tiny import write_tiny_checkpoint
+    from .models.audio_omni.tiny import write_tiny_checkpoint
 
     write_tiny_checkpoint(out, seed=seed)
     Console(stderr=True).print(f"Wrote a tiny checkpoint with random weights to {out}")
@@ -63,9 +63,9 @@ def convert(
     """Convert the published checkpoint for workers. Run again after an interruption, it goes on where it stopped."""
     import torch
 
-    from .convert.conversion import Conversion
-    from .convert.progress import byte_progress
-    from .convert.published_files import PublishedFiles
+    from .checkpoint.convert import Conversion
+    from .checkpoint.progress import byte_progress
+    from .checkpoint.published.files import PublishedFiles
 
     files = PublishedFiles.find(weights, code, qwen)
     console = Console(stderr=True)
@@ -79,8 +79,8 @@ def convert(
 @app.command()
 def verify(folder: Annotated[Path, typer.Argument(help="Folder of a converted checkpoint.")]) -> None:
     """Compare every file of a checkpoint with its manifest; exit code 1 where one is not as it was written."""
-    from .convert.manifest import all_faults
-    from .convert.progress import byte_progress
+    from .checkpoint.manifest import all_faults
+    from .checkpoint.progress import byte_progress
 
     console = Console(stderr=True)
     with byte_progress(console) as progress:
@@ -103,8 +103,8 @@ def fetch_checkpoint(
     """Bring a checkpoint to this machine, once for all its workers. Run again after an interruption, it goes on."""
     from omnifleet_shared.storage import open_storage
 
-    from .checkpoint_cache import CheckpointCache
-    from .convert.progress import byte_progress
+    from .checkpoint.cache import CheckpointCache
+    from .checkpoint.progress import byte_progress
 
     settings = load_settings(WorkerSettings, storage=source)
     console = Console(stderr=True)

@@ -7,23 +7,23 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 
+from omnifleet_shared.broker.worker_registry import Capacity
 from omnifleet_shared.errors import CallbackRefused, EngineStopped, JobCancelled, JobFailed, OmnifleetError, UnknownJob
-from omnifleet_shared.jobs import Job
-from omnifleet_shared.results import JobResult, JobStatus, Progress
-from omnifleet_shared.state_records import JobState
+from omnifleet_shared.job_state.batch_waiter import PollingWatch, Watch
+from omnifleet_shared.schema.job_state import JobState
+from omnifleet_shared.schema.jobs import Job
+from omnifleet_shared.schema.results import JobResult, JobStatus, Progress
 from omnifleet_shared.storage import Storage
-from omnifleet_shared.watching import PollingWatch, Watch
-from omnifleet_shared.workers import Capacity
 
-from .checkpoint import describe, open_model
+from .checkpoint.load import describe, open_model
 from .engine.engine import Engine
-from .jobs.run import JobRun
+from .jobs.job_context import JobRun
 from .jobs.runner import JobRunner
 from .settings import WorkerSettings
 
 
 class LocalTransport:
-    """Runs jobs on threads of this process and one engine; see `omnifleet.transport.Transport`.
+    """Runs jobs on threads of this process and one engine; see `omnifleet.transport.celery.Transport`.
 
     Args:
         settings: checkpoint, device and limits.

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from omnifleet_shared.errors import InvalidJob, OmnifleetError
-from omnifleet_shared.results import JobResult
+from omnifleet_shared.schema.results import JobResult
 from omnifleet_shared.storage import Storage
 
-from ..results import open_result
+from ..results.results import open_result
 from .journal import Entry, Journal
 
 AT_ONCE = 8

@@ -12,7 +12,7 @@ from typing import Any
 from omnifleet_shared.errors import InvalidJob
 
 from .request import ARGUMENTS, Request, read_request
-from .rows import Row, open_list, read_rows
+from .row_reader import Row, open_list, read_rows
 from .template import Template
 
 FIELDS = frozenset[str]({"task"}).union(*ARGUMENTS.values())

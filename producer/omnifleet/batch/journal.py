@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from omnifleet_shared.errors import InvalidJob, JournalMismatch, StorageRefused
-from omnifleet_shared.records import Record
-from omnifleet_shared.results import JobStatus
-from omnifleet_shared.state_records import JobState, failure_record, read_state, success_record
+from omnifleet_shared.schema.base import Record
+from omnifleet_shared.schema.job_state import JobState, failure_record, read_state, success_record
+from omnifleet_shared.schema.results import JobStatus
 from pydantic import ValidationError
 
 BUSY = 10.0

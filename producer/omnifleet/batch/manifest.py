@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from omnifleet_shared.errors import OmnifleetError, StorageRefused
-from omnifleet_shared.results import JobResult
+from omnifleet_shared.schema.results import JobResult
 from omnifleet_shared.storage import Storage
 
-from ..results import open_result
+from ..results.results import open_result
 from .job_list import JobList, Line
 from .journal import Entry, Journal
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from omnifleet_shared.errors import OmnifleetError
 
-from ..results import AudioResult, TextResult
+from ..results.results import AudioResult, TextResult
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, cast
 
 from omnifleet_shared.errors import InvalidJob
-from omnifleet_shared.tasks import TASK_NAMES, Namespace
+from omnifleet_shared.schema.tasks import TASK_NAMES, Namespace
 
 from ..client import Client
 from ..handle import JobHandle
-from ..job_request import OPTIONS
+from ..request.build import OPTIONS
 
 P = ParamSpec("P")
 MEDIA = ("audio", "video", "ref")

@@ -10,15 +10,15 @@ from typing import Protocol
 
 from omnifleet_shared.errors import JobCancelled, JournalMismatch, OmnifleetError
 
-from .check import check
-from .fleet import Fleet
-from .flight import Flight, Item, Landing, Trouble
-from .guard import Guard
+from .concurrency import Window
+from .dispatcher import Flight, Item, Landing, Trouble
 from .job_list import JobList, Line
 from .journal import Batch, Journal, must_have_begun
+from .lock import Guard
 from .manifest import check_out
-from .pace import Pace, Standing
-from .window import Window
+from .progress import Pace, Standing
+from .sender import Fleet
+from .validate import check
 
 TICK = 0.5
 """Seconds between two reports, and between two looks for a wish to stop."""

@@ -9,12 +9,12 @@ from typing import Any
 
 from omnifleet_shared.errors import OmnifleetError
 
-from ..results import open_result
-from .fleet import Fleet
-from .flight import Flight, Item, Landing
+from ..results.results import open_result
+from .concurrency import Window
+from .dispatcher import Flight, Item, Landing
 from .outcome import Outcome
 from .request import Request, as_request
-from .window import Window
+from .sender import Fleet
 
 
 class Stream:

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
 from ..errors import MediaError, MediaTooLarge
-from ..names import INPUT_KEY
-from ..records import Media
+from ..keys import INPUT_KEY
+from ..schema.base import Media
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..models.answering import ThinkerSession
-    from .clips import Clip
+    from ..models.audio_omni.decoding import ThinkerSession
+    from .diffusion_batch import Clip
 
 CONTEXT_COPIES = 2
 """Of a clip's context: its own, and its place in the batch that is kept as long as nobody joins or leaves."""

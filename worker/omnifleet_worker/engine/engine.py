@@ -12,13 +12,13 @@ from typing import Any, Protocol
 
 from omnifleet_shared.errors import EngineStopped, JobFailed, OmnifleetError, OutOfMemory
 
-from .lane import Lane
+from .fair_share import Turns
 from .limits import BatchLimit, EngineLimits
 from .observer import EngineObserver, NoObserver, Work
 from .pace import Pace
 from .request import Kind, Request
 from .scheduler import KINDS, Scheduler
-from .turns import Turns
+from .stage_thread import Lane
 
 logger = logging.getLogger(__name__)
 IDLE_WAIT = 0.5

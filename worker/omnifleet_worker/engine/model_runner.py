@@ -10,13 +10,13 @@ import torch
 from omnifleet_shared.errors import OutOfMemory
 from torch import Tensor
 
-from ..models.answering import ThinkerSession
+from ..models.audio_omni.decoding import ThinkerSession
+from ..models.audio_omni.pipeline import AudioOmniPipeline
+from ..models.audio_omni.sampling import FRAME_SAMPLES, LATENT_FRAMES, euler_times, prepare_latents
 from ..models.content_cache import ContentCache
-from ..models.pipeline import AudioOmniPipeline
-from ..models.sampling import FRAME_SAMPLES, LATENT_FRAMES, euler_times, prepare_latents
 from ..models.streams import SideStream, to_device, to_host
-from .clips import Clip, ClipBatch, Known
 from .costs import RequestCosts
+from .diffusion_batch import Clip, ClipBatch, Known
 from .request import ChatInputs, DiffusionInputs, Inpainting, Kind, Request
 from .scheduler import KINDS
 

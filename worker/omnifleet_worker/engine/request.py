@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 from omnifleet_shared.errors import DeadlineExceeded, JobCancelled, OmnifleetError
-from omnifleet_shared.jobs import Priority
+from omnifleet_shared.schema.jobs import Priority
 
-from ..models.chat import Chat
+from ..models.audio_omni.chat import Chat
 
 Kind = Literal["diffusion", "chat"]
 Solver = Literal["euler", "multistep"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from .admission_queue import Line
 from .limits import EngineLimits
-from .line import Line
 from .observer import Work
 from .request import Kind, Request
 

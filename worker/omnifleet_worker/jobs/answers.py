@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any, get_origin
 
 import json_repair
-from omnifleet_shared.answers import ANSWERS, Answer
 from omnifleet_shared.errors import AnswerUnreadable
-from omnifleet_shared.tasks import NamedUnderstanding
+from omnifleet_shared.schema.answers import ANSWERS, Answer
+from omnifleet_shared.schema.tasks import NamedUnderstanding
 from pydantic import ValidationError
 
-from ..models.chat import Chat
+from ..models.audio_omni.chat import Chat
+from .job_context import JobRun
 from .prompts import ONCE_MORE, SHAPES
-from .run import JobRun
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from omnifleet_shared.errors import CheckpointInvalid
-from omnifleet_shared.tasks import DescribedEdit, NamedUnderstanding, Question, StyleTransfer, Turn
+from omnifleet_shared.schema.tasks import DescribedEdit, NamedUnderstanding, Question, StyleTransfer, Turn
 
-from ..models.chat import VIDEO_MARKS, Chat
+from ..models.audio_omni.chat import VIDEO_MARKS, Chat
 
 QUESTIONS = {
     "caption": "Describe what is heard and seen here in one or two sentences.",

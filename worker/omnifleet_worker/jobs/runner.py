@@ -9,24 +9,24 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from omnifleet_shared.answers import Answer
 from omnifleet_shared.errors import StorageUnavailable
-from omnifleet_shared.jobs import AudioFormat, UnderstandJob
-from omnifleet_shared.names import RESULT_KEY
-from omnifleet_shared.results import Artifact, EditedSpan, JobResult, ModelInfo, VideoArtifact
+from omnifleet_shared.keys import RESULT_KEY
+from omnifleet_shared.schema.answers import Answer
+from omnifleet_shared.schema.jobs import AudioFormat, UnderstandJob
+from omnifleet_shared.schema.results import Artifact, EditedSpan, JobResult, ModelInfo, VideoArtifact
 from omnifleet_shared.storage import Storage
 
 from ..media.encode import CONTENT_TYPES, encode_audio, encode_samples
 from ..media.limits import MediaLimits
 from ..media.mux import CONTENT_TYPES as VIDEO_CONTENT_TYPES
 from ..media.mux import mux
-from ..models.sampling import SAMPLE_RATE, to_int16
+from ..models.audio_omni.sampling import SAMPLE_RATE, to_int16
+from ..retry import patiently
 from ..settings import WorkerSettings
-from ..speech_edit.speech_editor import EditedSound
 from .answers import StructuredAnswer
-from .media import JobMedia, decode, fetch
-from .patience import patiently
-from .run import JobRun
+from .inputs import JobMedia, decode, fetch
+from .job_context import JobRun
+from .speech_edit.speech_editor import EditedSound
 from .tasks import ModelData, carry_out
 
 R = TypeVar("R")

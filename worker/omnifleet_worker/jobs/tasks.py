@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from omnifleet_shared.answers import ANSWERS
 from omnifleet_shared.errors import InvalidJob, LanguageNotSupported, MediaTooLong, TaskNotSupported
-from omnifleet_shared.model_card import ModelCard
-from omnifleet_shared.tasks import (
+from omnifleet_shared.schema.answers import ANSWERS
+from omnifleet_shared.schema.model_card import ModelCard
+from omnifleet_shared.schema.tasks import (
     DescribedEdit,
     NamedUnderstanding,
     Question,
@@ -25,17 +25,17 @@ from omnifleet_shared.tasks import (
 
 from ..media.signal import split_at_pauses, trim_silence
 from ..media.video import Video
-from ..models.chat import Chat
+from ..models.audio_omni.chat import Chat
+from ..models.audio_omni.sampling import CLIP_SAMPLES, SAMPLE_RATE, normalise_peak
+from ..models.audio_omni.speech_tokenizer import SpeechTokenizer
+from ..models.audio_omni.video import WINDOW_SECONDS, thinker_frames
 from ..models.content_cache import ContentCache
-from ..models.sampling import CLIP_SAMPLES, SAMPLE_RATE, normalise_peak
-from ..models.speech_tokenizer import SpeechTokenizer
-from ..models.video import WINDOW_SECONDS, thinker_frames
-from ..speech_edit.alignment import WordAligner
-from ..speech_edit.speech_editor import EditedSound, edit_speech
 from .answers import StructuredAnswer, ask_for_record
-from .media import HEARING_RATE, OVERTIME_SECONDS, JobMedia, may_be_heard_in_parts
+from .inputs import HEARING_RATE, OVERTIME_SECONDS, JobMedia, may_be_heard_in_parts
+from .job_context import Clip, JobRun
 from .prompts import Prompts
-from .run import Clip, JobRun
+from .speech_edit.alignment import WordAligner
+from .speech_edit.speech_editor import EditedSound, edit_speech
 from .windows import continuation_prompt, count_generated, edit_windows, join_edited, join_generated
 
 VOICE_SECONDS = 6

@@ -12,7 +12,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.sampling import CLIP_SAMPLES
+from ..models.audio_omni.sampling import CLIP_SAMPLES
 
 PROMPT_SAMPLES = 441_000
 """What the model hears of an audio prompt: 10 s."""

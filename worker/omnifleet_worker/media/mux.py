@@ -13,7 +13,7 @@ import numpy as np
 from av.audio.stream import AudioStream
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
-from omnifleet_shared.results import VideoFormat
+from omnifleet_shared.schema.results import VideoFormat
 
 from omnifleet_worker.media.limits import DEFAULT_LIMITS, MediaLimits
 from omnifleet_worker.media.reader import MediaReader, open_media

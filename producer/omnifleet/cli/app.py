@@ -1,0 +1,242 @@
+"""Understand, generate and edit audio with a fleet; OMNIFLEET_REDIS_URL and OMNIFLEET_STORAGE say where it is.
+
+Exit codes: 0 done; 1 the job failed; 2 the request, its media or a setting will not do; 3 Redis or the storage does
+not answer or refuses, or too much waits already; 4 not done within --timeout; 5 the job was cancelled; 130 interrupted,
+the job goes on.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from omnifleet_shared.observability.tracing import export_traces
+from omnifleet_shared.schema.jobs import AudioFormat, Priority, Quality
+
+from ..request.build import JobOptions
+from ..results.audio_files import format_of, is_video
+from .batch import batch
+from .dead import dead
+from .ops import add_commands
+from .session import open_session
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.add_typer(batch, name="batch")
+app.add_typer(dead, name="dead")
+add_commands(app)
+
+JobIdArgument = Annotated[str, typer.Argument(help="Id of the job.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write; its suffix decides the format.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print records as JSON, errors too.")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Print the job's id and do not wait for it.")]
+Timeout = Annotated[float | None, typer.Option(min=0, help="Seconds to wait; as long as it takes by default.")]
+Seed = Annotated[int | None, typer.Option(help="Same seed, same result; drawn by default.")]
+Steps = Annotated[int | None, typer.Option(help="Diffusion steps, 1 to 1000; 100 by default, 25 if fast.")]
+QualityOption = Annotated[Quality | None, typer.Option(help="exact (default), or fast: a quarter of the steps.")]
+Guidance = Annotated[float | None, typer.Option(help="0 to 50; 7 by default to generate, 6 to edit; 1 is none.")]
+Format = Annotated[AudioFormat | None, typer.Option("--format", help="By default that of -o, else wav.")]
+PriorityOption = Annotated[Priority | None, typer.Option(help="Interactive jobs (default) are taken first.")]
+Deadline = Annotated[float | None, typer.Option(help="Seconds from now after which the job is given up.")]
+Language = Annotated[str | None, typer.Option(help="ISO 639-1 code of what is said.")]
+IdempotencyKey = Annotated[
+    str | None, typer.Option(help="Join the job of this key, if one waits, runs or succeeded; auto: by its content.")
+]
+Callback = Annotated[str | None, typer.Option(help="URL that the workers post the outcome to, if they allow its host.")]
+Commercial = Annotated[bool, typer.Option("--commercial", help="Refuse where the model's licence forbids such use.")]
+
+
+@app.callback(help=__doc__, invoke_without_command=True)
+def omnifleet(show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Options that stand before a command."""
+    if show_version:
+        typer.echo(version("omnifleet"))
+        raise typer.Exit
+
+
+@app.command()
+def understand(
+    context: typer.Context,
+    task: Annotated[str, typer.Argument(help="A task (transcribe, caption, qa, ...), or a question in quotes.")],
+    audio: Annotated[list[str] | None, typer.Argument(help="Recordings.")] = None,
+    video: Annotated[list[str] | None, typer.Option(help="A video; may be repeated.")] = None,
+    text: Annotated[str | None, typer.Option(help="What the task takes, such as the question of qa.")] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer; 512 by default.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 (default) to 2; 0 takes the likeliest words.")] = None,
+    seed: Seed = None,
+    priority: PriorityOption = None,
+    deadline: Deadline = None,
+    language: Language = None,
+    commercial: Commercial = False,
+    idempotency_key: IdempotencyKey = None,
+    callback: Callback = None,
+    output: Output = None,
+    timeout: Timeout = None,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask about audio or video: omnifleet understand transcribe call.mp3"""
+    with open_session(context.obj, as_json) as session:
+        session.check_output(output, no_wait=no_wait)
+        job = session.client.understand(
+            task,
+            audio or None,
+            video=video or None,
+            text=text,
+            system=system,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            **_common(seed, priority, deadline, language, commercial, idempotency_key, callback),
+        )
+        session.finish(job, output, timeout, no_wait=no_wait)
+
+
+@app.command()
+def generate(
+    context: typer.Context,
+    task: Annotated[str, typer.Argument(help="t2a, t2m, v2a, v2m, tts or vc.")],
+    text: Annotated[str | None, typer.Argument(help="The description, or what is said.")] = None,
+    ref: Annotated[str | None, typer.Option(help="tts, vc: a recording of the voice.")] = None,
+    ref_text: Annotated[str | None, typer.Option(help="What is said in --ref.")] = None,
+    audio: Annotated[str | None, typer.Option(help="vc: the speech to convert.")] = None,
+    video: Annotated[str | None, typer.Option(help="v2a, v2m: the video to make sound for.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Length; 10, or the video's, by default.")] = None,
+    mux: Annotated[
+        bool, typer.Option("--mux", help="v2a, v2m: make the video with the new sound too; -o film.mp4 writes it.")
+    ] = False,
+    steps: Steps = None,
+    quality: QualityOption = None,
+    guidance: Guidance = None,
+    seed: Seed = None,
+    audio_format: Annotated[
+        AudioFormat | None, typer.Option("--format", help="By default that of -o, else wav.")
+    ] = None,
+    priority: PriorityOption = None,
+    deadline: Deadline = None,
+    language: Language = None,
+    commercial: Commercial = False,
+    idempotency_key: IdempotencyKey = None,
+    callback: Callback = None,
+    output: Output = None,
+    timeout: Timeout = None,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make audio: omnifleet generate tts "Hello" --ref voice.wav -o hello.wav"""
+    with open_session(context.obj, as_json) as session:
+        session.check_output(output, no_wait=no_wait)
+        job = session.client.generate(
+            task,
+            text,
+            ref=ref,
+            ref_text=ref_text,
+            audio=audio,
+            video=video,
+            seconds=seconds,
+            mux=mux or None,
+            steps=steps,
+            quality=quality,
+            guidance=guidance,
+            format=_format(audio_format, None if mux and output and is_video(output) else output),
+            **_common(seed, priority, deadline, language, commercial, idempotency_key, callback),
+        )
+        session.finish(job, output, timeout, no_wait=no_wait)
+
+
+@app.command()
+def edit(
+    context: typer.Context,
+    task: Annotated[str, typer.Argument(help="add, remove, extract, style or speech.")],
+    audio: Annotated[str, typer.Argument(help="The recording to change.")],
+    desc: Annotated[str | None, typer.Option(help="The sound to add, remove or extract, or the instruction.")] = None,
+    source: Annotated[str | None, typer.Option(help="style: the sound that is there.")] = None,
+    target: Annotated[str | None, typer.Option(help="style: the sound to make of it.")] = None,
+    steps: Steps = None,
+    quality: QualityOption = None,
+    guidance: Guidance = None,
+    seed: Seed = None,
+    audio_format: Annotated[
+        AudioFormat | None, typer.Option("--format", help="By default that of -o, else wav.")
+    ] = None,
+    priority: PriorityOption = None,
+    deadline: Deadline = None,
+    language: Language = None,
+    commercial: Commercial = False,
+    idempotency_key: IdempotencyKey = None,
+    callback: Callback = None,
+    output: Output = None,
+    timeout: Timeout = None,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Change audio: omnifleet edit Add street.wav --desc "rain sounds" -o out.flac"""
+    with open_session(context.obj, as_json) as session:
+        session.check_output(output, no_wait=no_wait)
+        job = session.client.edit(
+            task,
+            audio,
+            desc=desc,
+            source=source,
+            target=target,
+            steps=steps,
+            quality=quality,
+            guidance=guidance,
+            format=_format(audio_format, output),
+            **_common(seed, priority, deadline, language, commercial, idempotency_key, callback),
+        )
+        session.finish(job, output, timeout, no_wait=no_wait)
+
+
+@app.command()
+def status(context: typer.Context, job_id: JobIdArgument, as_json: AsJson = False) -> None:
+    """Say where a job is."""
+    with open_session(context.obj, as_json) as session:
+        session.tell_status(session.client.job(job_id))
+
+
+@app.command()
+def result(
+    context: typer.Context,
+    job_id: JobIdArgument,
+    output: Output = None,
+    timeout: Timeout = None,
+    as_json: AsJson = False,
+) -> None:
+    """Wait for a job that was sent before, and print its result."""
+    with open_session(context.obj, as_json) as session:
+        session.check_output(output)
+        session.finish(session.client.job(job_id), output, timeout)
+
+
+@app.command()
+def cancel(context: typer.Context, job_id: JobIdArgument, as_json: AsJson = False) -> None:
+    """Ask for a job to be stopped."""
+    with open_session(context.obj, as_json) as session:
+        session.cancel(session.client.job(job_id))
+
+
+def _common(
+    seed: int | None,
+    priority: Priority | None,
+    deadline: float | None,
+    language: str | None,
+    commercial: bool,
+    idempotency_key: str | None,
+    callback: str | None,
+) -> JobOptions:
+    options: JobOptions = {"seed": seed, "priority": priority, "deadline": deadline, "language": language}
+    return {**options, "commercial": commercial, "idempotency_key": idempotency_key, "callback": callback}
+
+
+def _format(asked: AudioFormat | None, output: Path | None) -> AudioFormat | None:
+    # The suffix is looked at in any case: a wrong one is better known before the job than after it.
+    of_output = format_of(output) if output else None
+    return asked or of_output
+
+
+def main() -> None:
+    """Entry point of `omnifleet`."""
+    export_traces("omnifleet")
+    app()

@@ -1,0 +1,78 @@
+"""Commands for whoever runs the fleet. What they need is imported when they are called."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+from omnifleet_shared.settings import FleetSettings, load_settings
+
+from .output import Printer
+from .session import exit_codes
+
+MARKS = {"ok": "✓", "note": "!", "fault": "✗"}
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add them to the command line."""
+    for command in (top, doctor, exporter, flower):
+        app.command()(command)
+
+
+def top(
+    once: Annotated[bool, typer.Option("--once", help="Print one frame and end.")] = False,
+    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two frames.")] = 2.0,
+) -> None:
+    """Watch the fleet: workers, GPUs, batches, the queue by priority, the pace and what failed."""
+    from ..ops.top import show, show_once
+
+    with exit_codes(Printer(as_json=False)), suppress(KeyboardInterrupt):
+        settings = load_settings(FleetSettings)
+        if once:
+            show_once(settings)
+        else:
+            show(settings, interval)
+
+
+def doctor(
+    with_job: Annotated[bool, typer.Option("--job", help="Send a tiny job too, and wait for its answer.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Look for what is wrong with the fleet, and say what to do: Redis, storage, workers, clocks, versions.
+
+    Exit code 1 where there is a fault.
+    """
+    from ..ops.doctor import examine
+
+    printer = Printer(as_json)
+    with exit_codes(printer):
+        findings = list(examine(load_settings(FleetSettings), with_job=with_job))
+    lines = [
+        f"{MARKS[one.level]} {one.check}: {one.said}" + (f"\n    → {one.fix}" if one.fix else "") for one in findings
+    ]
+    printer.tell("\n".join(lines), [one.to_json() for one in findings])
+    if any(one.level == "fault" for one in findings):
+        raise typer.Exit(1)
+
+
+def exporter(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where /metrics and /livez are.")] = 8081,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",
+) -> None:
+    """Show Prometheus the queue by priority, the workers and Redis."""
+    from ..ops.exporter import serve
+
+    with exit_codes(Printer(as_json=False)):
+        serve(load_settings(FleetSettings), host, port)
+
+
+def flower(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where to open it.")] = 5555,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",
+) -> None:
+    """Open Flower on the fleet; FLOWER_BASIC_AUTH=name:password says who may look."""
+    from ..ops.flower import run_flower
+
+    with exit_codes(Printer(as_json=False)):
+        run_flower(load_settings(FleetSettings), host, port)

@@ -1,0 +1,129 @@
+"""What the command line prints: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from omnifleet_shared.errors import OmnifleetError
+from omnifleet_shared.schema.callback import CallbackDelivery
+from omnifleet_shared.schema.results import JobStatus, Progress
+from rich.console import Console
+from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
+from rich.progress import Progress as Bars
+
+from ..results.results import JobResult
+
+
+class Display(Protocol):
+    """Shows how far a job is while it is waited for."""
+
+    def show(self, status: str, progress: Progress) -> None: ...
+
+
+class Printer:
+    """Prints for people, or as JSON for programs."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._out = Console()
+        self._err = Console(stderr=True)
+
+    def tell_sent(self, job_id: str) -> None:
+        """The id of a job that nobody waits for here."""
+        self.tell(job_id, {"job_id": job_id})
+
+    def tell_result(self, result: JobResult, saved: Path | None) -> None:
+        """The text, or where the audio is."""
+        record = result.record.model_dump(mode="json")
+        if result.audio is not None:
+            record["artifact"]["url"] = result.audio.url
+        if result.video is not None:
+            record["video"]["url"] = result.video.url
+        shown = result.text if result.audio is None else result.audio.url
+        self.tell(str(saved) if saved else str(shown), record | ({"saved": str(saved)} if saved else {}))
+
+    def tell_status(
+        self, job_id: str, status: JobStatus, progress: Progress, callback: CallbackDelivery | None
+    ) -> None:
+        """Where a job is."""
+        words = _in_words(status.value, progress)
+        record = {"job_id": job_id, "status": status, "progress": progress.model_dump(mode="json")}
+        if callback is not None:
+            words += f", callback {callback.status}" + (f": {callback.error}" if callback.error else "")
+            record["callback"] = callback.model_dump(mode="json")
+        self.tell(words, record)
+
+    def tell_cancel(self, job_id: str, status: JobStatus) -> None:
+        """That a job will stop, or that it had ended before."""
+        words = f"{job_id}: {status.value}" if status.is_final else f"{job_id} will stop at its next step"
+        self.tell(words, {"job_id": job_id, "status": status})
+
+    def tell_interrupted(self, job_id: str | None) -> None:
+        """How to come back to a job that goes on."""
+        if self._as_json:
+            self.tell("", {"job_id": job_id, "interrupted": True})
+        elif job_id is None:
+            self._note("Interrupted before a job was sent.")
+        else:
+            self._note(f"Interrupted; the job goes on. Its result: omnifleet result {job_id}")
+            self._note(f"To stop it: omnifleet cancel {job_id}")
+
+    def tell_error(self, error: OmnifleetError) -> None:
+        """What went wrong and what to do about it."""
+        wire = {"problem": error.problem, "field": error.field, "remedy": error.remedy, "details": error.details}
+        if self._as_json:
+            self.tell("", {"error": {"type": type(error).__name__, **wire}})
+        else:
+            self._note(f"{type(error).__name__}: {error}")
+
+    @contextmanager
+    def display(self, job_id: str) -> Generator[Display]:
+        """A progress bar on a terminal; elsewhere a line for each change of status."""
+        if not self._err.is_terminal:
+            yield _Lines(self._err, job_id)
+            return
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}"))
+        with Bars(*columns, console=self._err, transient=True) as bars:
+            yield _Bar(bars, bars.add_task("queued", total=None, words=job_id))
+
+    def tell(self, words: str, record: object) -> None:
+        """Words for people, or the record for programs, on stdout."""
+        # Not wrapped, not highlighted, no markup: other programs read this.
+        self._out.out(json.dumps(record, ensure_ascii=False) if self._as_json else words, highlight=False)
+
+    def _note(self, words: str) -> None:
+        self._err.out(words, highlight=False)
+
+
+class _Bar:
+    def __init__(self, bars: Bars, task: TaskID) -> None:
+        self._bars = bars
+        self._task = task
+
+    def show(self, status: str, progress: Progress) -> None:
+        words = _in_words("", progress).strip()
+        self._bars.update(
+            self._task, description=status, completed=progress.step, total=progress.steps or None, words=words
+        )
+
+
+class _Lines:
+    def __init__(self, console: Console, job_id: str) -> None:
+        self._console = console
+        self._job_id = job_id
+        self._last = ""
+
+    def show(self, status: str, progress: Progress) -> None:
+        if status != self._last:
+            self._console.out(f"{self._job_id}: {_in_words(status, progress)}", highlight=False)
+        self._last = status
+
+
+def _in_words(status: str, progress: Progress) -> str:
+    steps = f" {progress.step}/{progress.steps}" if progress.steps else ""
+    eta = f", {progress.eta:.0f} s left" if progress.eta is not None else ""
+    return f"{status}{steps}{eta}"

@@ -1,0 +1,154 @@
+"""One invocation of the command line: its client, waiting with progress, and errors as exit codes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+from omnifleet_shared.errors import (
+    BatchRunning,
+    BrokerUnavailable,
+    ForeignURI,
+    InvalidJob,
+    InvalidSetting,
+    JobCancelled,
+    JournalMismatch,
+    MediaError,
+    OmnifleetError,
+    QueueFull,
+    ResultTimeout,
+    StorageRefused,
+    StorageUnavailable,
+    UnknownJob,
+)
+from omnifleet_shared.schema.results import JobStatus, Progress
+
+from ..client import Client
+from ..handle import JobHandle
+from ..results.results import JobResult
+from .output import Display, Printer
+
+EXIT_CODES: dict[type[OmnifleetError], int] = {
+    InvalidJob: 2,
+    InvalidSetting: 2,
+    MediaError: 2,
+    ForeignURI: 2,
+    UnknownJob: 2,
+    BatchRunning: 2,
+    JournalMismatch: 2,
+    BrokerUnavailable: 3,
+    StorageUnavailable: 3,
+    StorageRefused: 3,
+    QueueFull: 3,
+    ResultTimeout: 4,
+    JobCancelled: 5,
+}
+JOB_FAILED = 1
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+LOOK_EVERY = 0.5
+"""Seconds between looks at a job's progress."""
+
+
+class Session:
+    """What the commands have in common."""
+
+    def __init__(self, client: Client, printer: Printer) -> None:
+        self.client = client
+        self._printer = printer
+        self._job_id: str | None = None
+
+    def check_output(self, output: Path | None, *, no_wait: bool = False) -> None:
+        """Refuse early what could not be written after the job. Raises InvalidJob."""
+        if output is None:
+            return
+        if no_wait:
+            raise InvalidJob("nothing is written without waiting", "output", "Use omnifleet result JOB_ID -o later")
+        if not output.parent.is_dir():
+            raise InvalidJob(f"there is no folder {str(output.parent)!r}", "output", "Make it first")
+
+    def finish(
+        self, job: JobHandle[JobResult], output: Path | None, timeout: float | None, *, no_wait: bool = False
+    ) -> None:
+        """Wait for the job and print its result, or print the job's id alone."""
+        self._job_id = job.id
+        if no_wait:
+            self._printer.tell_sent(job.id)
+            return
+        result = self._wait(job, timeout)
+        self._printer.tell_result(result, result.save(output) if output else None)
+
+    def tell_status(self, job: JobHandle[JobResult]) -> None:
+        """Print the job's status and progress, and how its callback stands."""
+        self._printer.tell_status(job.id, job.status(), job.progress(), job.callback())
+
+    def cancel(self, job: JobHandle[JobResult]) -> None:
+        """Ask for the job to be stopped."""
+        job.cancel()
+        self._printer.tell_cancel(job.id, job.status())
+
+    def tell_interrupted(self) -> None:
+        """Say how to come back to the job."""
+        self._printer.tell_interrupted(self._job_id)
+
+    def _wait(self, job: JobHandle[JobResult], timeout: float | None) -> JobResult:
+        until = None if timeout is None else time.monotonic() + timeout
+        # Once before patience begins: an unknown id, or a Redis that is not there at all, is said at once.
+        job.status()
+        with self._printer.display(job.id) as display:
+            while True:
+                left = LOOK_EVERY if until is None else min(LOOK_EVERY, max(until - time.monotonic(), 0))
+                try:
+                    return job.result(left)
+                except (ResultTimeout, BrokerUnavailable):
+                    if (until is not None and time.monotonic() >= until) or _look(job, display).is_final:
+                        raise
+
+
+def _look(job: JobHandle[JobResult], display: Display) -> JobStatus:
+    try:
+        status, progress = job.status(), job.progress()
+    except BrokerUnavailable:
+        display.show("waiting for Redis", Progress())
+        return JobStatus.QUEUED
+    display.show(status.value, progress)
+    return status
+
+
+@contextmanager
+def open_session(client: Client | None, as_json: bool) -> Generator[Session]:
+    """A session whose errors are printed and end the process with their exit code.
+
+    Args:
+        client: used instead of one from the environment; tests pass a fake as the command's `obj`.
+        as_json: print records and errors as JSON.
+    """
+    printer = Printer(as_json)
+    with exit_codes(printer), client or Client() as opened:
+        session = Session(opened, printer)
+        try:
+            yield session
+        except KeyboardInterrupt:
+            session.tell_interrupted()
+            raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def exit_codes(printer: Printer) -> Generator[None]:
+    """Print the errors of the block, and end the process with their exit codes."""
+    try:
+        yield
+    except OmnifleetError as error:
+        printer.tell_error(error)
+        raise typer.Exit(_exit_code(error)) from error
+    except OSError as error:
+        printer.tell_error(InvalidJob(f"the file cannot be written: {error}", "output", "Check its folder and rights"))
+        raise typer.Exit(BAD_INPUT) from error
+
+
+def _exit_code(error: OmnifleetError) -> int:
+    return next((code for cls, code in EXIT_CODES.items() if isinstance(error, cls)), JOB_FAILED)

@@ -1,0 +1,1 @@
+"""For operators: doctor, top, the Prometheus exporter and Flower."""

@@ -1,0 +1,205 @@
+"""Looks for what is wrong with a fleet, and says of each finding what to do about it."""
+
+from __future__ import annotations
+
+import io
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any, Literal
+
+from omnifleet_shared.broker.worker_registry import SeenWorker, Workers
+from omnifleet_shared.errors import OmnifleetError, StorageRefused
+from omnifleet_shared.keys import PROBE_KEY
+from omnifleet_shared.redis_client import connect_redis, refuse_eviction, typed_redis_errors
+from omnifleet_shared.settings import FleetSettings
+from omnifleet_shared.storage import Storage, open_storage
+from packaging.version import InvalidVersion, Version
+from redis import Redis
+
+from ..client import Client
+
+OLDEST_REDIS = Version("6.2")
+MOST_SKEW = 2.0
+"""Seconds by which clocks may differ: deadlines, waiting times and links are told by them."""
+FULL = 0.9
+"""Share of its memory from which on Redis is said to be nearly full."""
+PROBE = b"omnifleet doctor"
+JOB_SECONDS = 120.0
+"""Time that the tiny job of `--job` may take."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    check: str
+    level: Literal["ok", "note", "fault"]
+    """`note`: it works, and may not be meant so."""
+    said: str
+    fix: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As a record."""
+        return asdict(self)
+
+
+def examine(settings: FleetSettings, *, with_job: bool) -> Iterator[Finding]:
+    """Look at everything, one finding after another. What depends on a Redis that is not there is left out.
+
+    Args:
+        settings: of the fleet.
+        with_job: send a tiny job too, and wait for it.
+    """
+    yield from _checked("storage", lambda: _storage(open_storage(settings)))
+    try:
+        redis = connect_redis(settings)
+    except OmnifleetError as error:
+        yield _fault("redis", error)
+        return
+    with closing(redis):
+        findings = list(_checked("redis", lambda: _redis(redis)))
+        yield from findings
+        if any(one.check == "redis" and one.level == "fault" for one in findings):
+            return
+        yield from _checked("workers", lambda: _workers(Workers(redis, settings.queue).all()))
+    if with_job:
+        yield from _checked("job", lambda: _job(settings))
+
+
+def _checked(check: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    try:
+        yield from look()
+    except OmnifleetError as error:
+        yield _fault(check, error)
+
+
+def _fault(check: str, error: OmnifleetError) -> Finding:
+    where = f"{error.field}: " if error.field else ""
+    return Finding(check, "fault", f"{where}{error.problem}", error.remedy)
+
+
+def _redis(redis: Redis) -> Iterator[Finding]:
+    with typed_redis_errors():
+        before = time.time()
+        seconds, micros = redis.time()
+        there = (before + time.time()) / 2
+        info = redis.info()
+    yield Finding("redis", "ok", f"answers, version {info['redis_version']}")
+    if Version(str(info["redis_version"])) < OLDEST_REDIS:
+        yield Finding("redis version", "fault", f"{info['redis_version']} is too old", f"Run {OLDEST_REDIS} or later")
+    yield _eviction(redis)
+    yield _persistence(info)
+    yield from _memory(info)
+    yield _skew("clock of Redis", seconds + micros / 1e6 - there)
+
+
+def _eviction(redis: Redis) -> Finding:
+    try:
+        refuse_eviction(redis)
+    except OmnifleetError as error:
+        return Finding("redis eviction", "fault", error.problem, error.remedy)
+    return Finding("redis eviction", "ok", "no record is thrown away")
+
+
+def _persistence(info: dict[str, Any]) -> Finding:
+    check = "redis persistence"
+    if not info.get("aof_enabled"):
+        return Finding(check, "fault", "jobs are lost when Redis restarts: its AOF is off", "Set appendonly yes")
+    if info.get("aof_last_write_status") != "ok":
+        return Finding(check, "fault", "Redis could not write its AOF", "Look at its log, and at its disk's space")
+    return Finding(check, "ok", "AOF on")
+
+
+def _memory(info: dict[str, Any]) -> Iterator[Finding]:
+    used, most = int(info["used_memory"]), int(info.get("maxmemory", 0))
+    if most and used > FULL * most:
+        said = f"{used / most:.0%} of {most / 2**20:.0f} MiB are used; when it is full no job is taken"
+        yield Finding("redis memory", "fault", said, "Raise maxmemory, or lower OMNIFLEET_RESULT_LIFETIME")
+
+
+def _storage(storage: Storage) -> Iterator[Finding]:
+    uri = storage.uri(PROBE_KEY.format(name=secrets.token_hex(8)))
+    storage.put(storage.key(uri), io.BytesIO(PROBE), content_type="text/plain")
+    if storage.get(uri, max_bytes=len(PROBE)) != PROBE:
+        yield Finding("storage", "fault", "what was written comes back as something else", "Look at the storage's log")
+    else:
+        yield Finding("storage", "ok", f"writes and reads {storage.uri('')}")
+    yield _deletion(storage, uri)
+    before = time.time()
+    if (shown := storage.clock()) is not None:
+        # It shows whole seconds.
+        ahead = shown - (before + time.time()) / 2
+        yield _skew("clock of the storage", min(0.0, ahead + 1.0) if ahead < 0 else ahead)
+
+
+def _deletion(storage: Storage, uri: str) -> Finding:
+    try:
+        storage.delete(uri)
+    except StorageRefused:
+        fix = f"Delete {uri} by hand; no job needs that right"
+        return Finding("storage rights", "note", "these credentials may not delete, the probe is left behind", fix)
+    return Finding("storage rights", "ok", "write, read and delete")
+
+
+def _workers(seen: Sequence[SeenWorker]) -> Iterator[Finding]:
+    if not seen:
+        fix = "Start one, with the same OMNIFLEET_REDIS_URL and OMNIFLEET_QUEUE, and look at its log"
+        yield Finding("workers", "fault", "no worker lives", fix)
+        return
+    ready = [one for one in seen if one.record.state == "ready"]
+    said = f"{len(ready)} of {len(seen)} are ready"
+    if ready:
+        yield Finding("workers", "ok", said)
+    else:
+        yield Finding("workers", "fault", said, "Wait for the checkpoint, or look at the workers' logs")
+    for one in seen:
+        yield from _worker(one)
+    yield from _revisions(ready)
+
+
+def _revisions(ready: Sequence[SeenWorker]) -> Iterator[Finding]:
+    revisions = sorted({f"{one.record.checkpoint} {one.record.revision}" for one in ready})
+    if len(revisions) > 1:
+        fix = "Fine while one takes the other's place; else give all workers the same checkpoint"
+        yield Finding("checkpoint", "note", f"several revisions answer jobs: {', '.join(revisions)}", fix)
+
+
+def _worker(seen: SeenWorker) -> Iterator[Finding]:
+    record = seen.record
+    if record.state == "unwell":
+        yield Finding(f"worker {record.name}", "fault", str(record.reason), "It ends itself before long; see its log")
+    if abs(seen.skew) > MOST_SKEW:
+        yield _skew(f"clock of worker {record.name}", seen.skew)
+    mine = version("omnifleet")
+    if _is_older(record.version, mine):
+        said = f"it is omnifleet {record.version}, older than {mine} here, and may not know what is sent"
+        yield Finding(f"worker {record.name}", "fault", said, "Upgrade the workers before the producers")
+    elif record.version != mine:
+        said = f"it is omnifleet {record.version}, here is {mine}"
+        yield Finding(f"worker {record.name}", "note", said, "Upgrade this side when convenient")
+
+
+def _is_older(theirs: str, mine: str) -> bool:
+    try:
+        return Version(theirs) < Version(mine)
+    except InvalidVersion:
+        return False
+
+
+def _skew(check: str, seconds: float) -> Finding:
+    if abs(seconds) <= MOST_SKEW:
+        return Finding(check, "ok", "as here")
+    said = f"{abs(seconds):.1f} s {'ahead of' if seconds > 0 else 'behind'} this one's"
+    return Finding(check, "fault", said, "Keep both with NTP: deadlines and links are told by them")
+
+
+def _job(settings: FleetSettings) -> Iterator[Finding]:
+    with Client(settings) as client:
+        job = client.understand(question="Are you there?", max_new_tokens=1, deadline=JOB_SECONDS)
+        start = time.monotonic()
+        job.result(JOB_SECONDS)
+        yield Finding("job", "ok", f"answered in {time.monotonic() - start:.1f} s")

@@ -1,0 +1,120 @@
+"""Metrics of the fleet's queue for Prometheus, read from Redis at every scrape."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from typing import Any, cast, get_args
+
+from omnifleet_shared.broker.queue_stats import Level, QueueLevels, QueueReader
+from omnifleet_shared.broker.worker_registry import SeenWorker, Workers, WorkerState
+from omnifleet_shared.errors import OmnifleetError
+from omnifleet_shared.observability.http_server import PageServer
+from omnifleet_shared.redis_client import connect_redis, typed_redis_errors
+from omnifleet_shared.settings import FleetSettings
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from redis import Redis
+
+logger = logging.getLogger(__name__)
+UP = "omnifleet_redis_up"
+
+
+class FleetCollector(Collector):
+    """What the fleet's Redis tells of its queue, its workers and itself; `omnifleet_redis_up` 0 where it does not.
+
+    Args:
+        settings: Redis and queue.
+    """
+
+    def __init__(self, settings: FleetSettings) -> None:
+        self._redis = connect_redis(settings)
+        self._queue = QueueReader(self._redis, settings.queue)
+        self._workers = Workers(self._redis, settings.queue)
+        self._name = settings.queue
+
+    def close(self) -> None:
+        """Close the connections to Redis."""
+        self._redis.close()
+
+    def describe(self) -> list[Metric]:
+        """Nothing, so that registering does not ask Redis."""
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        """See `Collector`."""
+        try:
+            found = [*_queue(self._queue.read()), *_workers(self._name, self._workers.all()), *_server(self._redis)]
+        except OmnifleetError as error:
+            logger.warning("Redis tells nothing: %s", error, extra={"action": "exporter_unreachable"})
+            return [GaugeMetricFamily(UP, "1 where Redis answers.", value=0)]
+        return [GaugeMetricFamily(UP, "1 where Redis answers.", value=1), *found]
+
+
+BY_PRIORITY: dict[str, tuple[str, Callable[[Level], float]]] = {
+    "queue_jobs": ("Jobs that wait in the queue.", lambda level: level.waiting),
+    "leased_jobs": (
+        "Jobs under lease: with workers, or waiting for another attempt.",
+        lambda level: level.leased,
+    ),
+    "postponed_jobs": ("Those of them that wait for another attempt.", lambda level: level.postponed),
+    "oldest_job_age_seconds": (
+        "Time since the submission of the oldest job that waits in the queue; 0 where none does.",
+        lambda level: level.oldest_age,
+    ),
+}
+
+
+def _queue(found: QueueLevels) -> Iterator[Metric]:
+    for name, (meaning, value) in BY_PRIORITY.items():
+        family = GaugeMetricFamily(f"omnifleet_{name}", meaning, labels=["queue", "priority"])
+        for level in found.levels:
+            family.add_metric([found.queue, level.priority], value(level))
+        yield family
+    yield _gauge("dead_letters", "Jobs that were put aside.", found.queue, found.dead)
+    yield _gauge("last_minute_finished_jobs", "Jobs that ended in the last full minute.", found.queue, found.finished)
+
+
+def _workers(queue: str, seen: Sequence[SeenWorker]) -> Iterator[Metric]:
+    states = Counter(one.record.state for one in seen)
+    workers = GaugeMetricFamily("omnifleet_workers", "Workers that live, by state.", labels=["queue", "state"])
+    for state in cast(tuple[str, ...], get_args(WorkerState)):
+        workers.add_metric([queue, state], states[cast(Any, state)])
+    yield workers
+    ready = [one.record for one in seen if one.record.state == "ready"]
+    said = "Requests that may share the steps of all workers that are ready."
+    yield _gauge("fleet_engine_places", said, queue, sum(one.batch_places for one in ready))
+
+
+def _server(redis: Redis) -> Iterator[Metric]:
+    with typed_redis_errors():
+        info = redis.info()
+    used, most = info["used_memory"], info["maxmemory"]
+    yield GaugeMetricFamily("omnifleet_redis_memory_used_bytes", "Memory that Redis takes.", value=used)
+    yield GaugeMetricFamily("omnifleet_redis_memory_max_bytes", "Memory that Redis may take; 0: no limit.", value=most)
+    written = info.get("aof_enabled") == 1 and info.get("aof_last_write_status") == "ok"
+    yield GaugeMetricFamily("omnifleet_redis_aof_ok", "1 where every job is written to disk too.", value=written)
+
+
+def _gauge(name: str, meaning: str, queue: str, value: float) -> Metric:
+    family = GaugeMetricFamily(f"omnifleet_{name}", meaning, labels=["queue"])
+    family.add_metric([queue], value)
+    return family
+
+
+def serve(settings: FleetSettings, host: str, port: int) -> None:
+    """Answer scrapes until SIGTERM or SIGINT. Raises InvalidSetting where nothing can listen there."""
+    registry, stop = CollectorRegistry(), threading.Event()
+    with closing(FleetCollector(settings)) as collector:
+        registry.register(collector)
+        server = PageServer(host, port, registry, {"/livez": lambda: None}, "--port")
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: stop.set())
+        server.start()
+        stop.wait()
+        server.stop()

@@ -1,0 +1,164 @@
+"""From the arguments of a call to a job record, checked as far as is possible without a worker."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypedDict, cast
+
+from omnifleet_shared.errors import InvalidJob, UnknownTask
+from omnifleet_shared.keys import JOB_SCHEMA_VERSION, SCHEMA_VERSION
+from omnifleet_shared.schema.jobs import AudioFormat, Job, Priority, Quality, read_job
+from omnifleet_shared.schema.model_card import AUDIO_OMNI
+from omnifleet_shared.schema.tasks import Namespace, Turn, task_name
+
+Deadline = float | timedelta | datetime
+"""Seconds from now, or a time zone aware moment."""
+
+HistoryTurn = Turn | tuple[str, str]
+"""Who said something, `user` or `assistant`, and what."""
+
+
+class JobOptions(TypedDict, total=False):
+    """Options of every job; None means the default."""
+
+    priority: Priority | None
+    """`interactive` (default) is taken before `batch`."""
+    deadline: Deadline | None
+    """When the result is of no use any more; none by default."""
+    language: str | None
+    """ISO 639-1 code of what is said; not needed where it is plain from the text."""
+    seed: int | None
+    """0 to 2**32 - 1; drawn by default and told in the result."""
+    commercial: bool | None
+    """True where the result will earn money: refused by models whose licence does not allow that. False by default."""
+    idempotency_key: str | None
+    """Up to 200 characters that name the request. Where a job of that key waits, runs or has succeeded, its handle is
+    returned, whatever it was asked, and nothing is sent. `auto` makes the key of the content: task, media, the options
+    that change the result (the seed only if it is given) and the model's revision; not priority, deadline and callback.
+    A callback is made for the job's own request alone, not for those that join it."""
+    callback: str | None
+    """Where the workers post the outcome, signed: `https://host/path` on a host that they allow. None by default."""
+
+
+class UnderstandOptions(JobOptions, total=False):
+    """Options of `understand`."""
+
+    temperature: float | None
+    """0 (default) to 2; 0 takes the likeliest words."""
+
+
+class DiffusionOptions(JobOptions, total=False):
+    """Options of `generate` and `edit`."""
+
+    steps: int | None
+    """1 to 1000 diffusion steps; 100 by default, 25 with `quality="fast"`."""
+    quality: Quality | None
+    """`exact` (default) takes the published model's steps; `fast` takes a quarter of them, of second order."""
+    guidance: float | None
+    """0 to 50; 7 by default for `generate`, 6 for `edit`; 1 switches guidance off."""
+    format: AudioFormat | None
+    """`wav` (default), `flac`, `mp3` or `ogg`."""
+
+
+OPTIONS: dict[Namespace, frozenset[str]] = {
+    "understand": UnderstandOptions.__optional_keys__,
+    "generate": DiffusionOptions.__optional_keys__,
+    "edit": DiffusionOptions.__optional_keys__,
+}
+
+
+def build_job(namespace: Namespace, task: Mapping[str, Any], options: Mapping[str, Any]) -> Job:
+    """The job of one call. What is None is left to the contract's default.
+
+    Raises:
+        InvalidJob: an option of another namespace, a field missing or out of range, a deadline that has passed.
+        TaskNotSupported, LanguageNotSupported, LicenceRefused: beyond what the model can do or be used for.
+    """
+    check_options(namespace, options)
+    given = _given(options)
+    given.pop("idempotency_key", None)  # of the submission, not of the job
+    if "deadline" in given:
+        given["deadline"] = _moment(given["deadline"])
+    # The oldest version that has all fields, so that workers of an older release still take what they can do.
+    version = JOB_SCHEMA_VERSION if "callback" in given or given.get("quality", "exact") != "exact" else SCHEMA_VERSION
+    head = {"schema_version": version, "namespace": namespace, "task": _given(task)}
+    job = read_job(head | given)
+    AUDIO_OMNI.check(job)
+    return job
+
+
+def check_options(namespace: Namespace, options: Mapping[str, Any]) -> None:
+    """Refuse options that the namespace does not take. Raises InvalidJob."""
+    for name in options:
+        if name not in OPTIONS[namespace]:
+            remedy = f"Options of {namespace}: {', '.join(sorted(OPTIONS[namespace]))}"
+            raise InvalidJob(f"{namespace} takes no {name}", name, remedy)
+
+
+def asked(task: str | None, question: str | None, text: str | None) -> dict[str, str | None]:
+    """Name and text of what `understand` is asked: a named task if `task` is a single word, else a free question.
+
+    Raises:
+        UnknownTask: a single word that names no task.
+        InvalidJob: nothing asked, or two things at once.
+    """
+    if question is None and not (task or "").strip():
+        raise InvalidJob("nothing is asked", "task", 'Name a task such as "transcribe", or ask a question')
+    if question is not None and task is not None:
+        raise InvalidJob("a task and a question are two things", "question", "Give one of them; qa takes its as text")
+    if task is not None and len(task.split()) == 1:
+        return {"name": _named_question(task), "text": text}
+    if text is not None:
+        raise InvalidJob("a free question takes no text beside it", "text", "Put it into the question")
+    return {"name": "question", "text": question if task is None else task}
+
+
+def turns(history: Sequence[HistoryTurn] | None) -> list[Turn | dict[str, Any]] | None:
+    """The turns of a history, for the contract to check. Raises InvalidJob where one is no turn at all."""
+    return None if history is None else [_turn(turn, number) for number, turn in enumerate(history)]
+
+
+def _turn(turn: object, number: int) -> Turn | dict[str, Any]:
+    problem = f"{type(turn).__name__} is no turn"
+    if isinstance(turn, Turn):
+        return turn
+    if isinstance(turn, tuple | list):
+        said = cast(Sequence[Any], turn)
+        if len(said) == 2:
+            return {"role": said[0], "text": said[1]}
+    raise InvalidJob(problem, f"history.{number}", 'Give pairs such as ("user", "What is heard?"), or Turn records')
+
+
+def _named_question(word: str) -> str:
+    try:
+        return task_name("understand", word)
+    except UnknownTask as error:
+        remedy = f"{error.remedy}. A free question of a single word is asked with question="
+        raise UnknownTask(error.problem, error.field, remedy) from error
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _moment(deadline: object) -> datetime:
+    now = datetime.now(UTC)
+    moment = deadline if isinstance(deadline, datetime) else now + _from_now(deadline)
+    if moment.tzinfo is None:
+        raise InvalidJob("the moment has no time zone", "deadline", "Use datetime.now(timezone.utc) + timedelta(...)")
+    if moment <= now:
+        raise InvalidJob("it has passed already", "deadline", "Give seconds from now, or a later moment")
+    return moment
+
+
+def _from_now(span: object) -> timedelta:
+    if isinstance(span, timedelta):
+        return span
+    far = timedelta(days=3650)
+    if isinstance(span, bool) or not isinstance(span, int | float) or math.isnan(span) or span > far.total_seconds():
+        remedy = "Give seconds from now, a timedelta or an aware datetime"
+        raise InvalidJob(f"{str(span)[:80]!r} is no deadline", "deadline", remedy)
+    # Negative numbers without end would overflow; any of them has passed.
+    return timedelta(seconds=max(span, 0))

@@ -1,0 +1,155 @@
+"""Media as users pass them: described at once, uploaded only when the request around them is known to be sound."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Self, cast
+
+from omnifleet_shared.errors import ForeignURI, InvalidJob, MediaEmpty, MediaNotFound, MediaTooLarge, MediaUnreadable
+from omnifleet_shared.schema.base import Media
+from omnifleet_shared.settings import MEBIBYTE
+from omnifleet_shared.storage import Storage
+
+MediaSource = str | os.PathLike[str] | bytes | bytearray | BinaryIO
+"""A local path, bytes, an open binary file (read from its beginning, left open), or a URI inside the storage."""
+
+SPOOL_IN_MEMORY = 16 * MEBIBYTE
+CHUNK = MEBIBYTE
+
+
+class Uploads:
+    """The media of one request. Use as a context manager: leaving it closes the files that it opened.
+
+    Args:
+        storage: where the media go.
+        max_bytes: largest file that is taken.
+    """
+
+    def __init__(self, storage: Storage, max_bytes: int) -> None:
+        self._storage = storage
+        self._max_bytes = max_bytes
+        self._opened = ExitStack()
+        self._described: dict[int, Media] = {}
+        self._waiting: list[tuple[Media, BinaryIO]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._opened.close()
+
+    def describe(self, source: MediaSource, field: str) -> Media:
+        """The media record of what was passed as the argument `field`. Nothing is uploaded yet.
+
+        Raises:
+            MediaNotFound: no such file or object.
+            MediaUnreadable: a folder, or a file that cannot be read.
+            MediaEmpty: 0 bytes.
+            MediaTooLarge: more bytes than the limit.
+            ForeignURI: a URI outside the storage.
+            InvalidJob: nothing of the kinds of `MediaSource`.
+        """
+        # The same stream may be both `audio` and `video`, and one that cannot seek is read only once.
+        if id(source) not in self._described:
+            self._described[id(source)] = self._describe(source, field)
+        return self._described[id(source)]
+
+    def describe_all(self, sources: MediaSource | Sequence[MediaSource], field: str) -> tuple[Media, ...]:
+        """The same for one source or a list of them; `field` is numbered in errors about a list."""
+        if isinstance(sources, list | tuple):
+            many = cast(Sequence[MediaSource], sources)
+            return tuple(self.describe(source, f"{field}.{number}") for number, source in enumerate(many))
+        return (self.describe(cast(MediaSource, sources), field),)
+
+    def send(self) -> None:
+        """Upload what is not in the storage yet. Raises StorageUnavailable and StorageRefused."""
+        for media, stream in self._waiting:
+            self._storage.put_input(media, stream)
+
+    def _describe(self, source: MediaSource, field: str) -> Media:
+        if isinstance(source, str) and "://" in source:
+            return self._stored(source, field)
+        with _readable(field):
+            stream = self._stream(source, field)
+            self._check_size(stream.seek(0, os.SEEK_END), field)
+            media = self._storage.describe_input(stream)
+        self._waiting.append((media, stream))
+        return media
+
+    def _stored(self, uri: str, field: str) -> Media:
+        shown = repr(uri.partition("?")[0][:200])
+        scheme = uri.partition("://")[0].lower()
+        if scheme not in ("s3", "file"):
+            remedy = "Download it and pass the file"
+            raise ForeignURI(f"{shown} is not in the storage: {scheme} addresses are not fetched", field, remedy)
+        try:
+            found = self._storage.stat(uri)
+        except ForeignURI as error:
+            remedy = "Pass a local path, without file://, or bytes to have them uploaded"
+            raise ForeignURI(error.problem, field, remedy) from error
+        if found is None:
+            raise MediaNotFound(f"nothing is stored at {shown}", field, "Upload it there, or pass the local file")
+        self._check_size(found.bytes, field)
+        return Media(uri=uri, bytes=found.bytes)
+
+    def _stream(self, source: MediaSource, field: str) -> BinaryIO:
+        if isinstance(source, str | os.PathLike):
+            return self._seekable(self._opened.enter_context(_open_file(source, field)))
+        if isinstance(source, bytes | bytearray):
+            return io.BytesIO(source)
+        if isinstance(source, io.TextIOBase):
+            raise InvalidJob("the file is open in text mode", field, 'Open it with mode "rb"')
+        if not callable(getattr(source, "read", None)):
+            problem = f"{type(source).__name__} is no media"
+            raise InvalidJob(problem, field, "Pass a path, bytes, an open binary file or a URI inside the storage")
+        return self._seekable(source)
+
+    def _seekable(self, stream: BinaryIO) -> BinaryIO:
+        seekable: Any = getattr(stream, "seekable", None)
+        if seekable is not None and seekable() and hasattr(stream, "readinto"):
+            return stream
+        return self._spool(stream)
+
+    def _spool(self, stream: BinaryIO) -> BinaryIO:
+        spool = tempfile.SpooledTemporaryFile(SPOOL_IN_MEMORY)  # noqa: SIM115 (closed with the request)
+        self._opened.callback(spool.close)
+        while spool.tell() <= self._max_bytes and (chunk := stream.read(CHUNK)):
+            spool.write(chunk)
+        return cast(BinaryIO, spool)
+
+    def _check_size(self, size: int, field: str) -> None:
+        if size == 0:
+            raise MediaEmpty("it has 0 bytes", field, "Check how the file was made")
+        if size > self._max_bytes:
+            problem = f"it is larger than {self._max_bytes:,} bytes"
+            remedy = (
+                "Send a shorter or compressed recording, or raise OMNIFLEET_MAX_INPUT_BYTES here and in the workers"
+            )
+            raise MediaTooLarge(problem, field, remedy, {"limit": self._max_bytes})
+
+
+def _open_file(path: str | os.PathLike[str], field: str) -> BinaryIO:
+    shown = repr(os.fspath(path)[:200])
+    try:
+        return Path(path).open("rb")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MediaNotFound(f"there is no file {shown}", field, "Check the path") from error
+    except IsADirectoryError as error:
+        raise MediaUnreadable(f"{shown} is a folder", field, "Pass one file") from error
+    except (OSError, ValueError) as error:
+        raise MediaUnreadable(f"{shown} cannot be opened: {error}", field, "Check the path and its rights") from error
+
+
+@contextmanager
+def _readable(field: str) -> Generator[None]:
+    try:
+        yield
+    except TypeError as error:
+        raise InvalidJob(f"what it reads is not bytes: {error}", field, "Pass a file open in binary mode") from error
+    except (OSError, ValueError) as error:
+        raise MediaUnreadable(f"it cannot be read: {error}", field, "Pass an open file that can be read") from error

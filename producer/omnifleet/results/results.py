@@ -1,0 +1,232 @@
+"""Results as users hold them: the record of the job, and its audio at hand."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from omnifleet_shared.errors import InvalidJob
+from omnifleet_shared.schema import results as records
+from omnifleet_shared.schema.answers import Answer
+from omnifleet_shared.schema.jobs import AudioFormat
+from omnifleet_shared.schema.results import Artifact, EditedSpan, ModelInfo, Timings, VideoArtifact, VideoFormat
+from omnifleet_shared.schema.tasks import Namespace
+from omnifleet_shared.storage import Storage
+
+from .audio_files import convert, format_of, is_video, write_whole
+from .stored_file import StoredFile
+
+
+class Audio(StoredFile):
+    """The audio that a job made. Nothing is downloaded before `read` or `save`."""
+
+    _field = "audio"
+
+    def __init__(self, artifact: Artifact, storage: Storage, url_lifetime: int) -> None:
+        super().__init__(artifact, storage, url_lifetime)
+        self._artifact = artifact
+
+    @property
+    def format(self) -> AudioFormat:
+        """`wav`, `flac`, `mp3` or `ogg`."""
+        return self._artifact.format
+
+    @property
+    def sample_rate(self) -> int:
+        """Hertz."""
+        return self._artifact.sample_rate
+
+    @property
+    def channels(self) -> int:
+        """1 is mono, 2 stereo."""
+        return self._artifact.channels
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the audio to a file, whole or not at all, and return its path.
+
+        The suffix decides: that of `format` writes the bytes as they are, another of wav, flac, mp3, ogg converts, and
+        none is completed with that of `format`.
+
+        Raises:
+            InvalidJob: another suffix.
+            OSError: the file cannot be written.
+            Everything that `read` raises.
+        """
+        target = Path(path)
+        wanted = format_of(target) or self.format
+        if not target.suffix:
+            target = target.with_name(f"{target.name}.{self.format}")
+        data = self.read()
+        write_whole(target, data if wanted == self.format else convert(data, wanted))
+        return target
+
+
+class Video(StoredFile):
+    """The job's video with the sound that the job made. Nothing is downloaded before `read` or `save`."""
+
+    _field = "video"
+
+    def __init__(self, artifact: VideoArtifact, storage: Storage, url_lifetime: int) -> None:
+        super().__init__(artifact, storage, url_lifetime)
+        self._artifact = artifact
+
+    @property
+    def format(self) -> VideoFormat:
+        """`mp4`, `mov` or `webm`; it follows from the video that was sent."""
+        return self._artifact.format
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the video to a file, whole or not at all, and return its path.
+
+        The suffix must be that of `format`: videos are not converted. None is completed with it.
+
+        Raises:
+            InvalidJob: another suffix.
+            OSError: the file cannot be written.
+            Everything that `read` raises.
+        """
+        target = Path(path)
+        if not target.suffix:
+            target = target.with_name(f"{target.name}.{self.format}")
+        if target.suffix.lower() != f".{self.format}":
+            problem = f"the video is {self.format}, and is not converted to {target.suffix!r}"
+            raise InvalidJob(problem, "path", f"Use .{self.format}, or no suffix")
+        write_whole(target, self.read())
+        return target
+
+
+class JobResult(ABC):
+    """What a job made: a text or audio."""
+
+    def __init__(self, record: records.JobResult) -> None:
+        self.record = record
+        """The record as the worker wrote it."""
+
+    @property
+    @abstractmethod
+    def text(self) -> str | None:
+        """The answer of `understand`; None where the job made audio."""
+
+    @property
+    @abstractmethod
+    def audio(self) -> Audio | None:
+        """The audio of `generate` and `edit`; None where the job made text."""
+
+    @abstractmethod
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the audio, or the text as UTF-8, to a file and return its path. Raises as `Audio.save`."""
+
+    @property
+    def answer(self) -> Answer | None:
+        """What the text says, as a record, for classify, sources, speakers, gender, sarcasm, scene and feedback."""
+        return self.record.answer
+
+    @property
+    def video(self) -> Video | None:
+        """The job's video with the new sound; None unless `generate` was asked to `mux`."""
+        return None
+
+    @property
+    def job_id(self) -> str:
+        """The job that made it."""
+        return self.record.job_id
+
+    @property
+    def namespace(self) -> Namespace:
+        """`understand`, `generate` or `edit`."""
+        return self.record.namespace
+
+    @property
+    def task(self) -> str:
+        """The task's name in the contract."""
+        return self.record.task
+
+    @property
+    def model(self) -> ModelInfo:
+        """Which model made it, and the licence that the result comes under."""
+        return self.record.model
+
+    @property
+    def seed(self) -> int:
+        """Gives the same result again with the same request."""
+        return self.record.seed
+
+    @property
+    def attempts(self) -> int:
+        """Times that a worker started the job."""
+        return self.record.attempts
+
+    @property
+    def timings(self) -> Timings:
+        """Seconds spent in each stage."""
+        return self.record.timings
+
+    def __repr__(self) -> str:
+        made = repr(self.audio) if self.audio is not None else repr((self.text or "")[:60])
+        return f"<{type(self).__name__} {self.namespace}.{self.task} {self.job_id} {made}>"
+
+
+class TextResult(JobResult):
+    """What `understand` answers."""
+
+    def __init__(self, record: records.JobResult, text: str) -> None:
+        super().__init__(record)
+        self._text = text
+
+    @property
+    def text(self) -> str:
+        """The answer."""
+        return self._text
+
+    @property
+    def audio(self) -> None:
+        """None."""
+        return None
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """See `JobResult`."""
+        write_whole(Path(path), self._text.encode())
+        return Path(path)
+
+
+class AudioResult(JobResult):
+    """What `generate` and `edit` make."""
+
+    def __init__(self, record: records.JobResult, audio: Audio, video: Video | None = None) -> None:
+        super().__init__(record)
+        self._audio = audio
+        self._video = video
+
+    @property
+    def text(self) -> None:
+        """None."""
+        return None
+
+    @property
+    def audio(self) -> Audio:
+        """The audio."""
+        return self._audio
+
+    @property
+    def video(self) -> Video | None:
+        """See `JobResult`."""
+        return self._video
+
+    @property
+    def edits(self) -> tuple[EditedSpan, ...] | None:
+        """What is new in the audio, in order, where words were edited (`speech`); None for other tasks."""
+        return self.record.edits
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """See `JobResult`; a video's suffix writes the video, where there is one."""
+        made = self._video if self._video is not None and is_video(Path(path)) else self._audio
+        return made.save(path)
+
+
+def open_result(record: records.JobResult, storage: Storage, url_lifetime: int) -> TextResult | AudioResult:
+    """The result of a record. Links are signed with `storage` for `url_lifetime` seconds."""
+    if record.artifact is not None:
+        video = None if record.video is None else Video(record.video, storage, url_lifetime)
+        return AudioResult(record, Audio(record.artifact, storage, url_lifetime), video)
+    return TextResult(record, record.text or "")

@@ -1,0 +1,68 @@
+"""What the fake fleet says: texts, and for the structured tasks the records that they say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omnifleet_shared.errors import AnswerUnreadable
+from omnifleet_shared.schema.answers import (
+    ANSWERS,
+    Answer,
+    Classification,
+    Feedback,
+    Gender,
+    Label,
+    Sarcasm,
+    Scene,
+    Source,
+    Sources,
+    Speaker,
+    Speakers,
+    VoiceGender,
+    WordFeedback,
+)
+from omnifleet_shared.schema.jobs import UnderstandJob
+from pydantic import ValidationError
+
+SAMPLES: dict[str, Answer] = {
+    "classify": Classification(labels=(Label(name="a fake sound", category="fake", confidence=0.5),)),
+    "sources": Sources(sources=(Source(name="a fake source", start=0.0, end=1.0),)),
+    "speakers": Speakers(count=1, speakers=(Speaker(name="Speaker 1", description="a fake voice"),)),
+    "gender": Gender(speakers=(VoiceGender(name="Speaker 1", gender="unclear"),)),
+    "sarcasm": Sarcasm(sarcastic=False, evidence="a fake reason"),
+    "scene": Scene(place="a fake place", evidence="a fake reason"),
+    "feedback": Feedback(
+        words=(WordFeedback(word="fake", said="feɪk", expected="feɪk", advice="fake advice"),), overall="fake"
+    ),
+}
+"""The usual answer of each structured task."""
+
+
+def said(job: UnderstandJob, script: str | bytes | Answer | None) -> dict[str, Any]:
+    """Text and record of a result, from what a test's script gave for the job.
+
+    Raises:
+        AnswerUnreadable: a text for a structured task that is not the JSON of its record.
+        TypeError: bytes, or the record of another task.
+    """
+    task = job.task.name
+    if isinstance(script, bytes):
+        raise TypeError(f"the fake's answer to understand.{task} is bytes; it makes text: use str")
+    if task in ANSWERS:
+        answer = SAMPLES[task] if script is None else _read(task, script)
+        return {"text": script if isinstance(script, str) else answer.model_dump_json(), "answer": answer}
+    if script is not None and not isinstance(script, str):
+        raise TypeError(f"the fake's answer to understand.{task} is a record; it makes text alone: use str")
+    return {"text": f"A fake answer to {task}." if script is None else script}
+
+
+def _read(task: str, script: str | Answer) -> Answer:
+    if not isinstance(script, str):
+        if script.kind != task:
+            raise TypeError(f"the fake's answer to understand.{task} is the record of {script.kind}")
+        return script
+    try:
+        return ANSWERS[task].model_validate_json(script)
+    except ValidationError as error:
+        problem = f"the model's answer is not what {task} promises"
+        raise AnswerUnreadable(problem, "task", "Let the fake answer with a record", {"text": script}) from error

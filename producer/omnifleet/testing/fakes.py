@@ -1,0 +1,346 @@
+"""A fleet in memory, for the tests of whoever uses omnifleet: no Redis, no disk, no model.
+
+    omni = FakeClient(answer=lambda job: "hello" if job.task.name == "transcribe" else None)
+    assert omni.understand("transcribe", "call.mp3").result().text == "hello"
+    assert omni.jobs[0].task.name == "transcribe"
+
+Requests are checked as by a real client, and refused with the same errors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import soundfile
+from omnifleet_shared.broker.worker_registry import Capacity
+from omnifleet_shared.errors import (
+    AnswerUnreadable,
+    DeadlineExceeded,
+    JobCancelled,
+    OmnifleetError,
+    UnknownJob,
+    error_from_wire,
+)
+from omnifleet_shared.job_state.batch_waiter import PollingWatch, Watch
+from omnifleet_shared.keys import RESULT_KEY
+from omnifleet_shared.schema import answers
+from omnifleet_shared.schema import results as records
+from omnifleet_shared.schema.callback import CallbackDelivery
+from omnifleet_shared.schema.job_state import JobState
+from omnifleet_shared.schema.jobs import AudioFormat, EditJob, GenerateJob, Job, UnderstandJob, read_job
+from omnifleet_shared.schema.model_card import AUDIO_OMNI
+from omnifleet_shared.schema.results import Artifact, JobStatus, ModelInfo, Progress, Timings, VideoArtifact
+from omnifleet_shared.schema.tasks import VideoToSound
+from omnifleet_shared.settings import FleetSettings
+from omnifleet_shared.storage import Storage
+
+from ..async_client import AsyncClient
+from ..client import Client
+from ..results.audio_files import FORMATS
+from .answers import said
+from .audio import make_tone
+from .storage import MemoryStorage
+
+Made = str | answers.Answer | bytes
+Answer = Callable[[Job], Made | OmnifleetError | None]
+"""What comes of a job: a text, the record of a structured task (or its JSON as a text), the bytes of an audio file, an
+error that it fails with, or None for the usual."""
+MAX_FILM_BYTES = 2**40
+
+
+class FakeFleet:
+    """Does jobs as soon as they are submitted, or when told to. It is a `Transport`.
+
+    Args:
+        answer: what comes of each job. Where there is none, or it returns None, a text task answers "A fake answer to
+            <task>." or with a sample record, and an audio task makes a tone of the seconds that were asked for (1
+            where none were), in the format that was asked for. `mux` gives the film back as it was sent.
+        storage: where media go; in memory by default.
+    """
+
+    def __init__(self, answer: Answer | None = None, storage: Storage | None = None) -> None:
+        self.answer = answer
+        self.storage = storage or MemoryStorage()
+        self.jobs: list[Job] = []
+        """Every job that was submitted, as a worker would read it."""
+        self._holding = False
+        self._states: dict[str, JobState] = {}
+        self._progress: dict[str, Progress] = {}
+        self._keys: dict[str, str] = {}
+        self._changed = threading.Condition()
+        self._listeners: dict[str, list[Callable[[], object]]] = {}
+
+    def hold(self) -> None:
+        """Leave jobs that are submitted from now on in the queue."""
+        self._holding = True
+
+    def advance(self, job_id: str, step: int = 0, steps: int = 100, eta: float | None = None) -> None:
+        """Show a held job as running, this far. Raises UnknownJob."""
+        with self._changed:
+            if not self.read(job_id).status.is_final:
+                self._states[job_id] = JobState(status=JobStatus.RUNNING)
+                self._progress[job_id] = Progress(step=step, steps=steps, eta=eta)
+            self._tell(job_id)
+
+    def release(self, job_id: str | None = None) -> None:
+        """Do one held job; without an id do all of them, and hold no more. Raises UnknownJob."""
+        if job_id is None:
+            self._holding = False
+        for job in list(self.jobs):
+            if job_id in (None, job.job_id):
+                self._finish(job)
+        if job_id is not None:
+            self.read(job_id)
+
+    def submit(self, job: Job, idempotency_key: str | None = None) -> str:
+        """See `Transport`. Nothing is ever full."""
+        # Through the wire's form and back, so that a test sees what a worker would.
+        received = read_job(job.model_dump(mode="json"))
+        with self._changed:
+            if (standing := self._standing(idempotency_key)) is not None:
+                return standing
+            self.jobs.append(received)
+            self._states[job.job_id] = JobState(status=JobStatus.QUEUED)
+            if idempotency_key is not None:
+                self._keys[idempotency_key] = job.job_id
+        if not self._holding:
+            self._finish(received)
+        return job.job_id
+
+    def read(self, job_id: str) -> JobState:
+        """See `Transport`."""
+        with self._changed:
+            if job_id not in self._states:
+                raise UnknownJob(f"no job {job_id[:80]!r} is known here", "job_id", "Submit it to this fake first")
+            state = self._states[job_id]
+        if state.error is None:
+            return state
+        # Another instance for every reader: a raised error carries the traceback of whoever raised it.
+        return JobState(status=state.status, error=error_from_wire(type(state.error).__name__, state.error.args))
+
+    def wait(self, job_id: str, timeout: float | None) -> JobState:
+        """See `Transport`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.read(job_id).status.is_final, timeout)
+            return self.read(job_id)
+
+    def progress(self, job_id: str) -> Progress:
+        """See `Transport`."""
+        self.read(job_id)
+        return self._progress.get(job_id, Progress())
+
+    def callback(self, job_id: str) -> CallbackDelivery | None:
+        """See `Transport`. Nothing is posted: a callback counts as delivered as soon as the job has its outcome."""
+        final = self.read(job_id).status.is_final
+        asked = any(job.job_id == job_id and job.callback is not None for job in self.jobs)
+        return CallbackDelivery(status="delivered", delivery_id=job_id, attempts=1) if asked and final else None
+
+    def cancel(self, job_id: str) -> None:
+        """See `Transport`. A held job is cancelled at once."""
+        self._settle(job_id, JobState(status=JobStatus.CANCELLED, error=JobCancelled("the job was cancelled")))
+
+    @contextmanager
+    def listening(self, job_id: str, told: Callable[[], object]) -> Iterator[None]:
+        """Have something called, on whichever thread, at every change of the job within the block."""
+        with self._changed:
+            self._listeners.setdefault(job_id, []).append(told)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._listeners[job_id].remove(told)
+
+    def watch(self) -> Watch:
+        """See `Transport`."""
+        return PollingWatch(self.read)
+
+    def capacity(self) -> Capacity:
+        """See `Transport`. One worker of 16 places."""
+        return Capacity(workers=1, places=16)
+
+    def close(self) -> None:
+        """See `Transport`."""
+
+    def _tell(self, job_id: str) -> None:
+        self._changed.notify_all()
+        for told in self._listeners.get(job_id, ()):
+            told()
+
+    def _standing(self, idempotency_key: str | None) -> str | None:
+        other = self._keys.get(idempotency_key) if idempotency_key is not None else None
+        failed = (JobStatus.FAILED, JobStatus.CANCELLED)
+        return None if other is None or self._states[other].status in failed else other
+
+    def _finish(self, job: Job) -> None:
+        if not self.read(job.job_id).status.is_final:
+            self._settle(job.job_id, self._outcome(job))
+
+    def _settle(self, job_id: str, outcome: JobState) -> None:
+        with self._changed:
+            if not self.read(job_id).status.is_final:
+                self._states[job_id] = outcome
+            self._tell(job_id)
+
+    def _outcome(self, job: Job) -> JobState:
+        if job.deadline is not None and job.deadline <= datetime.now(UTC):
+            return JobState(status=JobStatus.FAILED, error=DeadlineExceeded("the deadline passed", "deadline"))
+        answer = self.answer(job) if self.answer else None
+        if isinstance(answer, OmnifleetError):
+            status = JobStatus.CANCELLED if isinstance(answer, JobCancelled) else JobStatus.FAILED
+            return JobState(status=status, error=answer)
+        try:
+            return JobState(status=JobStatus.SUCCEEDED, result=self._result(job, answer))
+        except AnswerUnreadable as error:
+            return JobState(status=JobStatus.FAILED, error=error)
+
+    def _result(self, job: Job, answer: Made | None) -> records.JobResult:
+        made: dict[str, Any]
+        if isinstance(job, UnderstandJob):
+            made = said(job, answer)
+        else:
+            made = {"artifact": self._artifact(job, answer), "video": self._video(job)}
+        return records.JobResult(
+            job_id=job.job_id,
+            namespace=job.namespace,
+            task=job.task.name,
+            model=ModelInfo(name=job.model, revision="fake", licence=AUDIO_OMNI.licence),
+            seed=job.seed,
+            attempts=1,
+            timings=Timings(),
+            **made,
+        )
+
+    def _artifact(self, job: GenerateJob | EditJob, answer: Made | None) -> Artifact:
+        if answer is not None and not isinstance(answer, bytes):
+            raise TypeError(
+                f"the fake's answer to {job.namespace}.{job.task.name} is a text; it makes audio: use bytes"
+            )
+        data = make_tone(job) if answer is None else answer
+        info: Any = soundfile.info(io.BytesIO(data))
+        made: AudioFormat = next(known for known in FORMATS if known == info.format.lower())
+        key = RESULT_KEY.format(attempt=1, job_id=job.job_id, format=made)
+        media = self.storage.describe_input(io.BytesIO(data))
+        stored = self.storage.put(key, io.BytesIO(data), content_type=f"audio/{made}")
+        return Artifact(
+            uri=stored.uri,
+            url=self.storage.url(stored.uri, 3600),
+            sha256=media.sha256 or "",
+            bytes=stored.bytes,
+            format=made,
+            sample_rate=info.samplerate,
+            channels=info.channels,
+            seconds=info.duration,
+        )
+
+    def _video(self, job: GenerateJob | EditJob) -> VideoArtifact | None:
+        if not isinstance(job.task, VideoToSound) or not job.task.mux:
+            return None
+        data = self.storage.get(job.task.video.uri, max_bytes=MAX_FILM_BYTES)
+        key = RESULT_KEY.format(attempt=1, job_id=job.job_id, format="mp4")
+        media = self.storage.describe_input(io.BytesIO(data))
+        stored = self.storage.put(key, io.BytesIO(data), content_type="video/mp4")
+        return VideoArtifact(
+            uri=stored.uri,
+            url=self.storage.url(stored.uri, 3600),
+            sha256=media.sha256 or "",
+            bytes=stored.bytes,
+            format="mp4",
+            seconds=1.0,
+        )
+
+
+class FakeClient(Client):
+    """A `Client` of a `FakeFleet`.
+
+    Args:
+        answer: what comes of each job; see `FakeFleet`.
+        fleet: one to share with other clients; `answer` is then the fleet's own.
+        settings: from the environment by default; only the limits matter here.
+    """
+
+    def __init__(
+        self, answer: Answer | None = None, *, fleet: FakeFleet | None = None, settings: FleetSettings | None = None
+    ) -> None:
+        self.fleet = fleet or FakeFleet(answer)
+        """Holds jobs, shows progress, and can be given another `answer`."""
+        super().__init__(settings, transport=self.fleet, storage=self.fleet.storage)
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Every job that was submitted, the first one first."""
+        return self.fleet.jobs
+
+
+class FakeAsyncTransport:
+    """A `FakeFleet` for asyncio; see `AsyncTransport`."""
+
+    def __init__(self, fleet: FakeFleet) -> None:
+        self._fleet = fleet
+
+    @property
+    def blocking(self) -> FakeFleet:
+        """See `AsyncTransport`."""
+        return self._fleet
+
+    async def submit(self, job: Job, idempotency_key: str | None = None) -> str:
+        """See `FakeFleet`."""
+        return self._fleet.submit(job, idempotency_key)
+
+    async def read(self, job_id: str) -> JobState:
+        """See `FakeFleet`."""
+        return self._fleet.read(job_id)
+
+    async def wait(self, job_id: str, timeout: float | None) -> JobState:
+        """See `Transport`. The fleet may be told to go on by any thread."""
+        changed = asyncio.Event()
+        told = partial(asyncio.get_running_loop().call_soon_threadsafe, changed.set)
+        with self._fleet.listening(job_id, told), suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while not self._fleet.read(job_id).status.is_final:
+                    await changed.wait()
+                    changed.clear()
+        return self._fleet.read(job_id)
+
+    async def progress(self, job_id: str) -> Progress:
+        """See `FakeFleet`."""
+        return self._fleet.progress(job_id)
+
+    async def callback(self, job_id: str) -> CallbackDelivery | None:
+        """See `FakeFleet`."""
+        return self._fleet.callback(job_id)
+
+    async def cancel(self, job_id: str) -> None:
+        """See `FakeFleet`."""
+        self._fleet.cancel(job_id)
+
+    async def close(self) -> None:
+        """See `FakeFleet`."""
+
+
+class FakeAsyncClient(AsyncClient):
+    """An `AsyncClient` of a `FakeFleet`.
+
+    Args:
+        answer: what comes of each job; see `FakeFleet`.
+        fleet: one to share with other clients, `FakeClient`s among them; `answer` is then the fleet's own.
+        settings: from the environment by default; only the limits matter here.
+    """
+
+    def __init__(
+        self, answer: Answer | None = None, *, fleet: FakeFleet | None = None, settings: FleetSettings | None = None
+    ) -> None:
+        self.fleet = fleet or FakeFleet(answer)
+        """Holds jobs, shows progress, and can be given another `answer`."""
+        super().__init__(settings, transport=FakeAsyncTransport(self.fleet), storage=self.fleet.storage)
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Every job that was submitted, the first one first."""
+        return self.fleet.jobs

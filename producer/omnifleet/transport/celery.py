@@ -1,0 +1,205 @@
+"""How jobs leave a client and how their states come back."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from kombu import pools
+from kombu.exceptions import OperationalError
+from omnifleet_shared.broker.celery_app import create_app
+from omnifleet_shared.broker.dead_letters import DeadLetter, Replay
+from omnifleet_shared.broker.submit import SUBMISSION, JobStands, Submission, Submissions
+from omnifleet_shared.broker.worker_registry import Capacity, Workers
+from omnifleet_shared.errors import BrokerUnavailable, InvalidSetting, OmnifleetError
+from omnifleet_shared.job_state.batch_waiter import RedisWatch, Watch
+from omnifleet_shared.job_state.store import JobStates
+from omnifleet_shared.keys import BROKER_PRIORITY, CELERY_TASKS
+from omnifleet_shared.observability import tracing as traces
+from omnifleet_shared.redis_client import broker_url
+from omnifleet_shared.schema.callback import CallbackDelivery
+from omnifleet_shared.schema.job_state import JobState
+from omnifleet_shared.schema.jobs import Job
+from omnifleet_shared.schema.results import Progress
+from omnifleet_shared.settings import FleetSettings
+from redis.exceptions import AuthenticationError, RedisError
+
+SENDERS = 10
+"""Threads that send at once, by default; further ones wait for one of them."""
+SHOWN_TEXT = 60
+"""Characters of a job's text that operators see in Flower."""
+
+
+class Transport(Protocol):
+    """What a client needs of whatever carries its jobs. Safe to use from several threads."""
+
+    def submit(self, job: Job, idempotency_key: str | None = None) -> str:
+        """Hand the job over; it is known by its id from then on.
+
+        Returns:
+            The job's id, or that of a job with the same key that is waiting, running or done; nothing is sent then.
+
+        Raises:
+            BrokerUnavailable: nothing was sent.
+            QueueFull: nothing was sent; `details["retry_after"]` says in how many seconds to come back.
+        """
+        ...
+
+    def read(self, job_id: str) -> JobState:
+        """The job's state now. Raises UnknownJob."""
+        ...
+
+    def wait(self, job_id: str, timeout: float | None) -> JobState:
+        """The state once it is final, or as it is after `timeout` seconds (None: no limit). Raises UnknownJob."""
+        ...
+
+    def progress(self, job_id: str) -> Progress:
+        """How far the job is; all zeros before its first step. Raises UnknownJob."""
+        ...
+
+    def callback(self, job_id: str) -> CallbackDelivery | None:
+        """How the job's callback stands; None before its outcome, or where none was asked for. Raises UnknownJob."""
+        ...
+
+    def cancel(self, job_id: str) -> None:
+        """Ask for the job to be stopped; without effect once it is final. Raises UnknownJob."""
+
+    def watch(self) -> Watch:
+        """Waits for many jobs at once; it is the caller's to close."""
+        ...
+
+    def capacity(self) -> Capacity:
+        """What the live workers hold at once. Raises BrokerUnavailable."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections."""
+
+
+class CeleryTransport:
+    """Jobs through Celery on Redis; states read from Redis. The first operation connects.
+
+    Args:
+        settings: of the fleet.
+        senders: threads that send at once; further ones wait. Each takes two connections to Redis.
+
+    Raises:
+        InvalidSetting: the Redis URL is none, or a limit on unfinished jobs names no producer.
+    """
+
+    def __init__(self, settings: FleetSettings, senders: int = SENDERS) -> None:
+        self._settings = settings
+        self._submissions = Submissions(settings)
+        self._states = JobStates.connect(settings)
+        self._workers = Workers.connect(settings)
+        self._app: Any = create_app(settings)
+        kombu: Any = pools
+        # Celery applies its pool limit to every pool of the process; those of the backend around us stay as they are.
+        self._app.conf.broker_pool_limit = kombu.get_limit()
+        # Pools of our own: Celery's are shared by all apps with the same URL, and closing them would close theirs. And
+        # the URL is given here because CELERY_BROKER_URL, set for another app, would win over the configured one.
+        self._connections: Any = self._app.connection_for_write(broker_url(settings)).Pool(limit=senders)
+        self._producers: Any = kombu.ProducerPool(self._connections, limit=senders)
+
+    def submit(self, job: Job, idempotency_key: str | None = None) -> str:
+        """See `Transport`."""
+        try:
+            self._send(job, self._submissions.new(job.job_id, idempotency_key))
+        except JobStands as other:
+            return other.job_id
+        return job.job_id
+
+    def replay(self, letter: DeadLetter) -> None:
+        """Send a job that was put aside once more, under its own id.
+
+        Raises:
+            BrokerUnavailable: nothing was sent.
+            UnknownJob: it is not put aside any more.
+            InvalidJob: it has succeeded since.
+        """
+        self._send(letter.job, Replay(letter.job.job_id, self._settings))
+
+    def read(self, job_id: str) -> JobState:
+        """See `Transport`."""
+        return self._states.read(job_id)
+
+    def wait(self, job_id: str, timeout: float | None) -> JobState:
+        """See `Transport`. A connection lost meanwhile is made anew."""
+        return self._states.wait(job_id, timeout)
+
+    def progress(self, job_id: str) -> Progress:
+        """See `Transport`."""
+        progress = self._states.read_progress(job_id)
+        if progress == Progress():
+            # No progress yet and no such job look the same.
+            self._states.read(job_id)
+        return progress
+
+    def callback(self, job_id: str) -> CallbackDelivery | None:
+        """See `Transport`."""
+        delivery = self._states.read_callback(job_id)
+        if delivery is None:
+            self._states.read(job_id)
+        return delivery
+
+    def cancel(self, job_id: str) -> None:
+        """See `Transport`."""
+        if not self._states.read(job_id).status.is_final:
+            self._states.request_cancel(job_id)
+
+    def watch(self) -> Watch:
+        """See `Transport`."""
+        return RedisWatch(self._settings)
+
+    def capacity(self) -> Capacity:
+        """See `Transport`."""
+        return self._workers.capacity()
+
+    def close(self) -> None:
+        """See `Transport`."""
+        self._workers.close()
+        self._producers.force_close_all()
+        self._connections.force_close_all()
+        self._app.close()
+        self._states.close()
+
+    def _send(self, job: Job, submission: Submission) -> None:
+        try:
+            self._publish(job, submission)
+        except OmnifleetError:
+            raise
+        except (OperationalError, RedisError, OSError) as error:
+            raise _not_sent(error) from error
+
+    def _publish(self, job: Job, submission: Submission) -> None:
+        about = {"messaging.system": "redis", "messaging.destination.name": self._settings.queue, "job.id": job.job_id}
+        with traces.span("publish", "producer", attributes=about), self._producers.acquire(block=True) as producer:
+            self._app.send_task(
+                CELERY_TASKS[job.namespace],
+                kwargs={"job": job.model_dump(mode="json")},
+                task_id=job.job_id,
+                queue=self._settings.queue,
+                priority=BROKER_PRIORITY[job.priority],
+                producer=producer,
+                # A backend may submit from inside a Celery task of its own, whose child this is not.
+                add_to_parent=False,
+                argsrepr=f"{job.namespace}.{job.task.name}",
+                kwargsrepr=_shown(job),
+                headers=traces.headers(),
+                **{SUBMISSION: submission},
+            )
+
+
+def _shown(job: Job) -> str:
+    """What the job is about, for people: no URIs, which may hold secrets."""
+    said = {field: getattr(job.task, field, None) for field in ("text", "desc", "source", "target")}
+    shown = [f"{field}={text[:SHOWN_TEXT]!r}" for field, text in said.items() if text]
+    return ", ".join([f"{job.namespace}.{job.task.name}", *shown, f"priority={job.priority}"])
+
+
+def _not_sent(error: Exception) -> InvalidSetting | BrokerUnavailable:
+    # Kombu wraps Redis's own error.
+    if isinstance(error.__cause__, AuthenticationError):
+        remedy = "Put the right user and password into OMNIFLEET_REDIS_URL"
+        return InvalidSetting("Redis refuses the password", "OMNIFLEET_REDIS_URL", remedy)
+    remedy = "Check OMNIFLEET_REDIS_URL and that Redis runs"
+    return BrokerUnavailable(f"the job could not be sent: {error}", "redis_url", remedy)

@@ -1,0 +1,84 @@
+"""The Celery app of both sides. One place says what is serialised, acknowledged and prefetched, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from kombu import Exchange, Queue
+
+from ..keys import BROKER_PRIORITY
+from ..redis_client import broker_url
+from ..settings import FleetSettings
+
+NO_BACKEND = "disabled://"
+
+
+def create_app(settings: FleetSettings) -> Celery:
+    """A producer's app: it sends; states and results are read with `JobStates`."""
+    app = Celery("omnifleet", set_as_current=False)
+    configure(app, settings)
+    return app
+
+
+def configure(app: Any, settings: FleetSettings) -> None:
+    """Give an app of either side its configuration.
+
+    Celery's own result backend is off on both sides: producers would subscribe once for every job they send, and
+    workers would write results of jobs that they have lost. `JobStates` writes the same records instead.
+    """
+    app.conf.update(_broker(settings) | _messages(settings) | _delivery())
+    # CELERY_RESULT_BACKEND, set for another app of the process, wins over the configuration, but not over the class.
+    app.backend_cls = NO_BACKEND
+
+
+def _broker(settings: FleetSettings) -> dict[str, Any]:
+    transport = "Transport" if settings.redis_sentinels is None else "SentinelTransport"
+    return {
+        # The two that win over CELERY_BROKER_URL, which may be in the environment for an app of the user's own.
+        "broker_read_url": broker_url(settings),
+        "broker_write_url": broker_url(settings),
+        "broker_transport": f"omnifleet_shared.broker.transport:{transport}",
+        "broker_connection_timeout": settings.redis_timeout,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_transport_options": {
+            "fleet_queue": settings.queue,
+            "master_name": settings.redis_master,
+            "queue_order_strategy": "priority",
+            "priority_steps": sorted(BROKER_PRIORITY.values()),
+            "socket_connect_timeout": settings.redis_timeout,
+            "socket_timeout": settings.redis_timeout,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+        },
+        "task_publish_retry_policy": {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2},
+    }
+
+
+def _messages(settings: FleetSettings) -> dict[str, Any]:
+    return {
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "accept_content": ["json"],
+        "task_default_queue": settings.queue,
+        "task_queues": [Queue(settings.queue, Exchange(settings.queue), routing_key=settings.queue)],
+        "enable_utc": True,
+    }
+
+
+def _delivery() -> dict[str, Any]:
+    return {
+        # A job is acknowledged when its outcome is recorded, so that a killed worker's jobs are delivered again.
+        "task_acks_late": True,
+        "task_acks_on_failure_or_timeout": True,
+        "task_ignore_result": True,
+        "worker_pool": "threads",
+        # A job that waits inside one worker is a job that an idle worker cannot have.
+        "worker_prefetch_multiplier": 1,
+        "worker_disable_prefetch": True,
+        "worker_send_task_events": True,
+        "worker_hijack_root_logger": False,
+        # On Redis loss Celery would otherwise forget jobs that still run here and take them twice.
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+    }

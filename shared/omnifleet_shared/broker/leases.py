@@ -1,0 +1,158 @@
+"""Leases: a message that a worker took is the worker's for some seconds, and everybody's again after them.
+
+Kombu pops a message and writes down that it is unacknowledged in two steps; what a worker was sent and had not yet
+written down is lost when it is killed, stopped or cut off in between. Here one script does both. A lease ends by
+Redis's own clock, so that no worker's clock matters, and every taking has a tag of its own: whoever lost a lease can
+neither renew nor release the next one's.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from redis import Redis
+
+from ..keys import LEASED_KEY, LEASES_KEY, POSTPONED_KEY, WAKE_KEY
+from ..redis_client import connect_redis, typed_redis_errors
+from ..settings import FleetSettings
+
+FAIR_TURN = 8
+"""Every so many messages that are taken, the last list comes first, so that the first one cannot starve it."""
+
+# RPOP comes first: Redis refuses the first write of a script when memory is full, and none after it.
+TAKE = """
+local now = redis.call('TIME')
+for place = 3, #KEYS do
+  local message = redis.call('RPOP', KEYS[place])
+  if message then
+    redis.call('HSET', KEYS[2], ARGV[1], KEYS[place] .. '\\n' .. message)
+    redis.call('ZADD', KEYS[1], now[1] + now[2] / 1e6 + ARGV[2], ARGV[1])
+    return {KEYS[place], message}
+  end
+end
+return false
+"""
+RENEW = """
+local now = redis.call('TIME')
+local lost = {}
+for place = 2, #ARGV do
+  if redis.call('ZSCORE', KEYS[1], ARGV[place]) then
+    redis.call('ZADD', KEYS[1], 'XX', now[1] + now[2] / 1e6 + ARGV[1], ARGV[place])
+  else
+    lost[#lost + 1] = ARGV[place]
+  end
+end
+return lost
+"""
+POSTPONE = """
+local now = redis.call('TIME')
+local over = now[1] + now[2] / 1e6 + ARGV[1]
+if not redis.call('ZSCORE', KEYS[1], ARGV[2]) then return end
+redis.call('ZADD', KEYS[1], 'XX', over, ARGV[2])
+redis.call('ZADD', KEYS[2], over, ARGV[2])
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now[1])
+"""
+RELEASE = """
+redis.call('ZREM', KEYS[1], ARGV[1])
+return redis.call('HDEL', KEYS[2], ARGV[1])
+"""
+RECOVER = """
+local now = redis.call('TIME')
+local over = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now[1] + now[2] / 1e6, 'LIMIT', 0, 100)
+for _, tag in ipairs(over) do
+  local kept = redis.call('HGET', KEYS[2], tag)
+  if kept then
+    local cut = string.find(kept, '\\n', 1, true)
+    redis.call('RPUSH', string.sub(kept, 1, cut - 1), string.sub(kept, cut + 1))
+    redis.call('LPUSH', KEYS[3], '1')
+  end
+  redis.call('HDEL', KEYS[2], tag)
+  redis.call('ZREM', KEYS[1], tag)
+end
+return #over
+"""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A message under lease."""
+
+    tag: str
+    origin: str
+    """The list that it was in."""
+    message: bytes
+
+
+class Leases:
+    """The leases of one queue. Every method may raise BrokerUnavailable.
+
+    Args:
+        redis: of the fleet.
+        queue: whose messages they are.
+        seconds: how long a lease lasts unless it is renewed.
+    """
+
+    def __init__(self, redis: Redis, queue: str, seconds: float) -> None:
+        self.queue = queue
+        self.seconds = seconds
+        self._redis = redis
+        self._leases = LEASES_KEY.format(queue=queue)
+        self._leased = LEASED_KEY.format(queue=queue)
+        self._postponed = POSTPONED_KEY.format(queue=queue)
+        self._wake = WAKE_KEY.format(queue=queue)
+        self._taken = 0
+        self._take, self._renew, self._postpone, self._release, self._recover = (
+            cast(Any, redis.register_script(script)) for script in (TAKE, RENEW, POSTPONE, RELEASE, RECOVER)
+        )
+
+    @classmethod
+    def connect(cls, settings: FleetSettings) -> Leases:
+        """Leases in the Redis of these settings."""
+        return cls(connect_redis(settings), settings.queue, settings.lease)
+
+    def close(self) -> None:
+        """Close the connections to Redis."""
+        self._redis.close()
+
+    def take(self, lists: Sequence[str]) -> Taken | None:
+        """Move the next message of the first list that has one under a lease of its own; see `FAIR_TURN`."""
+        tag = uuid.uuid4().hex
+        fair = self._taken % FAIR_TURN == FAIR_TURN - 1
+        with typed_redis_errors():
+            order = reversed(lists) if fair else lists
+            taken = self._take(keys=[self._leases, self._leased, *order], args=[tag, self.seconds])
+        if not taken:
+            return None
+        self._taken += 1
+        return Taken(tag, taken[0].decode(), taken[1])
+
+    def renew(self, tags: Sequence[str]) -> set[str]:
+        """Let the leases last their full time from now on; gives those that are no longer there."""
+        if not tags:
+            return set()
+        with typed_redis_errors():
+            lost = self._renew(keys=[self._leases], args=[self.seconds, *tags])
+        return {one.decode() for one in lost}
+
+    def release(self, tag: str) -> bool:
+        """Forget a message that is done with; False where the lease had been lost."""
+        with typed_redis_errors():
+            return bool(self._release(keys=[self._leases, self._leased], args=[tag]))
+
+    def postpone(self, tag: str, seconds: float) -> None:
+        """Let the lease end in so many seconds: the message goes back to the queue then, and no worker waits for it."""
+        with typed_redis_errors():
+            self._postpone(keys=[self._leases, self._postponed], args=[seconds, tag])
+
+    def recover(self) -> int:
+        """Put messages whose lease is over back to the front of their queue, up to 100 of them; gives how many."""
+        with typed_redis_errors():
+            return int(self._recover(keys=[self._leases, self._leased, self._wake], args=[]))
+
+    def count(self) -> int:
+        """Messages under lease."""
+        with typed_redis_errors():
+            return self._redis.zcard(self._leases)

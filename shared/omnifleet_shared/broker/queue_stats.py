@@ -1,0 +1,124 @@
+"""How full a queue is, by priority: what waits, what is under lease, and for how long it has waited.
+
+One script reads it all at one moment. It costs as much as there is under lease, never as much as waits.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+
+from redis import Redis
+
+from ..keys import BROKER_PRIORITY, DEAD_KEY, FINISHED_KEY, LEASED_KEY, POSTPONED_KEY
+from ..redis_client import connect_redis, typed_redis_errors
+from ..settings import FleetSettings
+from .submit import queue_lists
+
+LOOKED_AT = 16
+"""Messages at the end of a list, where the next ones are taken, among which the oldest is looked for: what came back
+after a lease stands before what waited all along."""
+
+LEVELS = f"""
+local leased, postponed, dead, finished = unpack(KEYS, 1, 4)
+local now = redis.call('TIME')
+local function count(messages)
+  local counts = {{}}
+  for _, kept in ipairs(messages) do
+    local origin = kept and string.match(kept, '^[^\\n]*')
+    if origin then counts[origin] = (counts[origin] or 0) + 1 end
+  end
+  return counts
+end
+local held = count(redis.call('HVALS', leased))
+local later = {{}}
+for _, tag in ipairs(redis.call('ZRANGEBYSCORE', postponed, now[1] + now[2] / 1e6, '+inf')) do
+  later[#later + 1] = redis.call('HGET', leased, tag)
+end
+later = count(later)
+local levels = {{}}
+for place = 5, #KEYS do
+  local list = KEYS[place]
+  local next_ones = redis.call('LRANGE', list, -{LOOKED_AT}, -1)
+  levels[#levels + 1] = {{redis.call('LLEN', list), held[list] or 0, later[list] or 0, next_ones}}
+end
+local minute = redis.call('GET', finished .. (math.floor(now[1] / 60) - 1))
+return {{now, redis.call('HLEN', dead), tonumber(minute or 0), levels}}
+"""
+
+
+@dataclass(frozen=True)
+class Level:
+    """Jobs of one priority."""
+
+    priority: str
+    waiting: int
+    leased: int
+    """With workers, and retries that wait for their backoff."""
+    postponed: int
+    """Those retries alone."""
+    oldest_age: float
+    """Seconds since the submission of the oldest that waits, as far as is cheap to tell; 0 where none does."""
+
+
+@dataclass(frozen=True)
+class QueueLevels:
+    """A queue at one moment."""
+
+    queue: str
+    levels: tuple[Level, ...]
+    """The most urgent one first."""
+    dead: int
+    """Jobs that were put aside."""
+    finished: int
+    """Jobs that came to an outcome in the last full minute."""
+
+
+class QueueReader:
+    """Reads the levels of one queue."""
+
+    def __init__(self, redis: Redis, queue: str) -> None:
+        self._queue = queue
+        self._priorities = sorted(BROKER_PRIORITY, key=lambda name: BROKER_PRIORITY[name])
+        keys = (LEASED_KEY, POSTPONED_KEY, DEAD_KEY, FINISHED_KEY)
+        self._keys = [*(key.format(queue=queue) for key in keys), *queue_lists(queue)]
+        self._read = cast(Any, redis.register_script(LEVELS))
+
+    @classmethod
+    def connect(cls, settings: FleetSettings) -> QueueReader:
+        """The queue in the Redis of these settings."""
+        return cls(connect_redis(settings), settings.queue)
+
+    def read(self) -> QueueLevels:
+        """The levels now. Raises BrokerUnavailable."""
+        with typed_redis_errors():
+            time, dead, finished, levels = self._read(keys=self._keys, args=[])
+        now = int(time[0]) + int(time[1]) / 1e6
+        named = zip(self._priorities, levels, strict=True)
+        return QueueLevels(
+            queue=self._queue,
+            levels=tuple(
+                Level(name, waiting, leased, postponed, _oldest_age(next_ones, now))
+                for name, (waiting, leased, postponed, next_ones) in named
+            ),
+            dead=dead,
+            finished=finished,
+        )
+
+
+def _oldest_age(messages: Sequence[bytes], now: float) -> float:
+    times = [time for message in messages if (time := submitted_at(message)) is not None]
+    return max(0.0, now - min(times)) if times else 0.0
+
+
+def submitted_at(message: bytes) -> float | None:
+    """Unix time at which the job of a message was submitted; None for what is no message of a job."""
+    try:
+        _, kwargs, _ = json.loads(base64.b64decode(json.loads(message)["body"]))
+        return datetime.fromisoformat(kwargs["job"]["submitted_at"]).timestamp()
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None

@@ -1,0 +1,191 @@
+"""Submissions: a message enters the queue together with all that is remembered of its job, in one step or not at all.
+
+The channel (`broker.Channel`) pushes what carries a submission with the submission's script. Sending again after a lost
+connection is harmless: the script finds what its first run did.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, cast
+
+from redis import Redis
+
+from ..errors import InvalidSetting, QueueFull
+from ..keys import (
+    BROKER_PRIORITY,
+    CANCEL_KEY,
+    FINISHED_KEY,
+    IDEMPOTENCY_KEY,
+    RUNS_KEY,
+    UNFINISHED_KEY,
+    WAKE_CALLS,
+    WAKE_KEY,
+)
+from ..schema.job_state import STATE_KEY, queued_record
+from ..settings import FleetSettings
+
+SUBMISSION = "submission"
+"""Property of a message on its way to the channel; the queue never sees it."""
+
+LEAST_WAIT, USUAL_WAIT, MOST_WAIT = 1, 30, 600
+"""Seconds to come back in: the bounds of the estimate, and what is told where no job has finished lately."""
+
+ROOM = 0.01
+"""Part of a limit that is to be free again when a refused producer comes back."""
+
+# The message comes first: Redis refuses the first write of a script when memory is full, and none after it.
+HELPERS = f"""
+local function push(place, message, wake, state, record, lifetime)
+  redis.call('LPUSH', place, message)
+  redis.call('LPUSH', wake, '1')
+  redis.call('LTRIM', wake, 0, {WAKE_CALLS - 1})
+  redis.call('SET', state, record, 'EX', lifetime)
+  redis.call('PUBLISH', state, record)
+end
+local function status_of(state)
+  local known, job = pcall(cjson.decode, redis.call('GET', state))
+  return known and type(job) == 'table' and type(job.status) == 'string' and job.status
+end
+local function count_unfinished(runs, unfinished, job_id, lifetime)
+  if unfinished == '' then return end
+  local now = tonumber(redis.call('TIME')[1])
+  redis.call('ZREMRANGEBYSCORE', unfinished, '-inf', now - lifetime)
+  redis.call('ZADD', unfinished, now, job_id)
+  redis.call('EXPIRE', unfinished, lifetime)
+  redis.call('HSET', runs, 'unfinished', unfinished)
+  redis.call('EXPIRE', runs, lifetime)
+end
+"""
+# Names of other jobs' keys are made from the id that the idempotency key holds.
+SUBMIT = f"""{HELPERS}
+local state, runs, wake, place, finished, same, unfinished = unpack(KEYS, 1, 7)
+local job_id, message, record, lifetime, most_queued, most_unfinished = unpack(ARGV)
+lifetime, most_queued, most_unfinished = tonumber(lifetime), tonumber(most_queued), tonumber(most_unfinished)
+local function stands(other)
+  local status = status_of('{STATE_KEY.format(job_id="")}' .. other)
+  if not status or status == 'FAILURE' or status == 'REVOKED' then return false end
+  return status == 'SUCCESS' or redis.call('EXISTS', '{CANCEL_KEY.format(job_id="")}' .. other) == 0
+end
+local function refusal(verdict, count)
+  local now = tonumber(redis.call('TIME')[1])
+  local minute = math.floor(now / 60)
+  local done = tonumber(redis.call('GET', finished .. minute) or 0)
+  local done_before = tonumber(redis.call('GET', finished .. (minute - 1)) or 0)
+  return {{verdict, '', count, done + done_before, 60 + now % 60}}
+end
+
+if redis.call('EXISTS', state) == 1 then return {{'sent', job_id, 0, 0, 0}} end
+local other = same ~= '' and redis.call('GET', same)
+if other and stands(other) then return {{'sent', other, 0, 0, 0}} end
+local queued = 0
+for list = 8, #KEYS do queued = queued + redis.call('LLEN', KEYS[list]) end
+if queued >= most_queued then return refusal('queued', queued) end
+if most_unfinished then
+  local since = tonumber(redis.call('TIME')[1]) - lifetime
+  local count = redis.call('ZCOUNT', unfinished, '(' .. since, '+inf')
+  if count >= most_unfinished then return refusal('unfinished', count) end
+end
+push(place, message, wake, state, record, lifetime)
+if same ~= '' then redis.call('SET', same, job_id, 'EX', lifetime) end
+count_unfinished(runs, unfinished, job_id, lifetime)
+return {{'sent', job_id, 0, 0, 0}}
+"""
+
+
+class Submission(Protocol):
+    """What a message brings along to the channel that puts it."""
+
+    def push(self, redis: Redis, place: str, message: str) -> None:
+        """Put the message into the list `place`, with all that goes with it. May raise OmnifleetError."""
+
+
+class JobStands(Exception):
+    """Nothing was sent: another job stands for the request."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
+
+
+class Submissions:
+    """Makes the submissions of one producer.
+
+    Args:
+        settings: queue, limits and lifetimes.
+
+    Raises:
+        InvalidSetting: a limit on unfinished jobs, and no name to count them under.
+    """
+
+    def __init__(self, settings: FleetSettings) -> None:
+        if settings.max_unfinished is not None and settings.producer is None:
+            remedy = "Name the producer, or leave OMNIFLEET_MAX_UNFINISHED out"
+            raise InvalidSetting("unfinished jobs are counted by their producer", "OMNIFLEET_PRODUCER", remedy)
+        self.settings = settings
+        self.unfinished = unfinished_key(settings.producer)
+
+    def new(self, job_id: str, idempotency_key: str | None = None) -> Submission:
+        """The submission of a new job."""
+        return _NewJob(self, job_id, idempotency_key)
+
+    def refusal(self, verdict: Literal["queued", "unfinished"], count: int, finished: int, seconds: int) -> QueueFull:
+        """The error for a limit that is reached, when so many jobs of the fleet were finished in so many seconds."""
+        limit = getattr(self.settings, f"max_{verdict}")
+        wait = _come_back(limit, finished, seconds)
+        problem = {
+            "queued": f"{count} jobs wait in the queue already",
+            "unfinished": f"{count} jobs of {self.settings.producer} have no outcome yet",
+        }
+        details = {verdict: count, "limit": limit, "retry_after": wait}
+        return QueueFull(problem[verdict], f"OMNIFLEET_MAX_{verdict.upper()}", f"Submit again in {wait} s", details)
+
+
+@dataclass(frozen=True)
+class _NewJob:
+    of: Submissions
+    job_id: str
+    idempotency_key: str | None
+
+    def push(self, redis: Redis, place: str, message: str) -> None:
+        settings = self.of.settings
+        limits = [settings.result_lifetime, settings.max_queued, settings.max_unfinished or ""]
+        args = [self.job_id, message, queued_record(self.job_id), *limits]
+        verdict, job_id, *counts = cast(Any, redis.register_script(SUBMIT))(keys=self._keys(place), args=args)
+        if verdict != b"sent":
+            raise self.of.refusal(verdict.decode(), *counts)
+        if job_id.decode() != self.job_id:
+            raise JobStands(job_id.decode())
+
+    def _keys(self, place: str) -> list[str]:
+        queue, key = self.of.settings.queue, self.idempotency_key
+        return [
+            STATE_KEY.format(job_id=self.job_id),
+            RUNS_KEY.format(job_id=self.job_id),
+            WAKE_KEY.format(queue=queue),
+            place,
+            FINISHED_KEY.format(queue=queue),
+            IDEMPOTENCY_KEY.format(queue=queue, key=key) if key else "",
+            self.of.unfinished,
+            *queue_lists(queue),
+        ]
+
+
+def queue_lists(queue: str) -> list[str]:
+    """The lists of a queue, the most urgent one first; named as kombu's Redis transport does."""
+    steps = sorted(BROKER_PRIORITY.values())
+    return [f"{queue}\x06\x16{step}" if step else queue for step in steps]
+
+
+def unfinished_key(producer: str | None) -> str:
+    """Where the producer's unfinished jobs are counted; empty where they are not."""
+    return UNFINISHED_KEY.format(producer=producer) if producer else ""
+
+
+def _come_back(limit: int, finished: int, seconds: int) -> int:
+    """Seconds in which the fleet, at its pace of late, makes room for a hundredth of the limit."""
+    if not finished:
+        return USUAL_WAIT
+    wait = math.ceil(limit * ROOM) * seconds / finished
+    return min(max(math.ceil(wait), LEAST_WAIT), MOST_WAIT)

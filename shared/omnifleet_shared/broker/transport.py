@@ -1,0 +1,204 @@
+"""Kombu's Redis transport, with leases in place of its unacknowledged messages. Used by producers and workers alike.
+
+Idle workers block on a list of wake-up calls that producers push beside each message, not on the queue: a call that is
+lost with its connection costs a second, a message would be lost for good.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from queue import Empty
+from time import monotonic
+from typing import Any, Protocol
+
+from kombu.transport import redis, virtual
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import loads
+
+from ..errors import BrokerUnavailable
+from ..keys import WAKE_CALLS, WAKE_KEY
+from .leases import Leases, Taken
+from .submit import SUBMISSION, Submission
+
+logger = logging.getLogger(__name__)
+OPTIONS = ("lease_holder", "fleet_queue", "batch_places")
+"""Transport options that channels take beside kombu's."""
+
+
+class LeaseHolder(Protocol):
+    """Keeps the leases of this process's messages alive."""
+
+    leases: Leases
+    takes: bool
+    """Whether messages may be taken."""
+
+    @property
+    def batch_jobs(self) -> int:
+        """How many of them are of the batch lane."""
+        ...
+
+    def polled(self) -> None:
+        """Messages are asked for."""
+
+    def hold(self, tag: str, *, batch: bool = False) -> None:
+        """Renew the lease from now on."""
+
+    def let_go(self, tag: str) -> None:
+        """Renew it no more."""
+
+    def release(self, tag: str) -> None:
+        """The message is done with."""
+
+
+class LeasedQoS(redis.QoS):
+    """Acknowledging ends a lease. Messages of other queues than the fleet's are kombu's."""
+
+    channel: Leasing
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Note a message that was received; its lease is in Redis already."""
+        if not self._is_leased(delivery_tag):
+            super().append(message, delivery_tag)
+            return
+        virtual.QoS.append(self, message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        """The message is done with."""
+        if not self._is_leased(delivery_tag):
+            super().ack(delivery_tag)
+            return
+        self.channel.leased.discard(delivery_tag)
+        self.channel.lease_holder.release(delivery_tag)
+        virtual.QoS.ack(self, delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Leave the message to its lease: it is back in the queue when that is over."""
+        if not self._is_leased(delivery_tag):
+            super().reject(delivery_tag, requeue=requeue)
+            return
+        self.channel.leased.discard(delivery_tag)
+        self.channel.lease_holder.let_go(delivery_tag)
+        virtual.QoS.ack(self, delivery_tag)
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        """Nothing: a channel also closes when a connection breaks, and its jobs still run."""
+
+    def _is_leased(self, tag: str) -> bool:
+        return tag in self.channel.leased
+
+
+class Leasing(redis.Channel):
+    """A channel that takes the fleet's messages under lease and pushes wake-up calls beside new ones."""
+
+    QoS = LeasedQoS
+    lease_holder: LeaseHolder
+    """Of a worker process; producers have none, and take nothing."""
+    fleet_queue: str = ""
+    batch_places: int = 1
+    """Batch jobs that a worker process holds at once; the rest of its places wait for interactive ones."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.leased: set[str] = set()
+        self._more_expected = True
+        super().__init__(*args, **kwargs)
+
+    def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
+        submission: Submission | None = message["properties"].get(SUBMISSION)
+        if submission is not None:
+            self._submit(queue, message, submission)
+            return
+        super()._put(queue, message, **kwargs)
+        if queue == self.fleet_queue:
+            call = WAKE_KEY.format(queue=queue)
+            with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
+                pipe.lpush(call, "1")
+                pipe.ltrim(call, 0, WAKE_CALLS - 1)
+                pipe.execute()
+
+    def _submit(self, queue: str, message: Any, submission: Submission) -> None:
+        channel: Any = self
+        # Left in the message itself, which kombu prepares once and puts again after a lost connection.
+        properties = {name: value for name, value in message["properties"].items() if name != SUBMISSION}
+        place = channel._q_for_pri(queue, channel._get_message_priority(message, reverse=False))
+        with channel.conn_or_acquire() as client:
+            submission.push(client, place, json.dumps(message | {"properties": properties}))
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        if self.fleet_queue not in self.active_queues:
+            super()._brpop_start(timeout)
+            return
+        self._in_poll = self.client.connection
+        self.lease_holder.polled()
+        # Kombu's check for half-open connections counts from here.
+        self._brpop_sent_at = monotonic()
+        call = WAKE_KEY.format(queue=self.fleet_queue)
+        # After a message there may be another: RPOP looks for a call without waiting for one.
+        command = ("RPOP", call) if self._more_expected else ("BRPOP", call, timeout or self.brpop_timeout or 1)
+        self.client.connection.send_command(*command)
+
+    def _brpop_read(self, **options: Any) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if self.fleet_queue not in self.active_queues:
+            return bool(super()._brpop_read(**options))
+        try:
+            self.client.parse_response(self.client.connection, "BRPOP", **options)
+        except self.connection_errors:
+            self.client.connection.disconnect()
+            raise
+        finally:
+            self._in_poll = None
+        taken = self._take()
+        self._more_expected = taken is not None
+        if taken is None:
+            raise Empty
+        return self._deliver(taken)
+
+    def _take(self) -> Taken | None:
+        if not self.lease_holder.takes:
+            return None
+        lists: list[str] = [self._q_for_pri(self.fleet_queue, priority) for priority in self.priority_steps]
+        if self.lease_holder.batch_jobs >= self.batch_places:
+            lists = lists[:1]
+        try:
+            return self.lease_holder.leases.take(lists)
+        except BrokerUnavailable as error:
+            # As a lost connection of kombu's own, so that Celery reconnects.
+            raise ConnectionResetError(str(error)) from error
+
+    def _deliver(self, taken: Taken) -> bool:
+        self.leased.add(taken.tag)
+        self.lease_holder.hold(taken.tag, batch=taken.origin != self.fleet_queue)
+        try:
+            message = loads(bytes_to_str(taken.message))
+            message["properties"]["delivery_tag"] = taken.tag
+            self.connection._deliver(message, self.fleet_queue)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            extra = {"action": "message_dropped"}
+            logger.exception("dropped something from the queue that is no message: %s", error, extra=extra)
+            self.qos.ack(taken.tag)
+            raise Empty from error
+        return True
+
+
+class Channel(Leasing):
+    """Of one Redis."""
+
+    from_transport_options = (*redis.Channel.from_transport_options, *OPTIONS)
+
+
+class SentinelChannel(Leasing, redis.SentinelChannel):  # pyright: ignore[reportIncompatibleMethodOverride]
+    """Of whichever Redis the sentinels call master."""
+
+    from_transport_options = (*redis.SentinelChannel.from_transport_options, *OPTIONS)
+
+
+class Transport(redis.Transport):
+    """Kombu's Redis transport with that channel."""
+
+    Channel = Channel
+
+
+class SentinelTransport(redis.SentinelTransport):
+    """Kombu's Sentinel transport with that channel."""
+
+    Channel = SentinelChannel

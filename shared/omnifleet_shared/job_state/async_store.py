@@ -1,0 +1,84 @@
+"""`JobStates` for asyncio: the same questions, asked on a handful of connections however many ask."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, TypeVar, cast
+
+from redis.asyncio import Redis
+
+from ..redis_client import connect_async_redis, typed_redis_errors
+from ..schema.callback import CallbackDelivery
+from ..schema.job_state import JobState
+from ..schema.results import Progress
+from ..settings import FleetSettings
+from .async_waiter import StateWatch
+from .queries import Query, callback_query, progress_query, state_query, wish_to_cancel
+
+T = TypeVar("T")
+CONNECTIONS = 2
+"""Questions asked at once, each on a connection; one more hears of outcomes."""
+
+
+class AsyncJobStates:
+    """The states of all jobs of a fleet, for one event loop. Every method may raise BrokerUnavailable."""
+
+    def __init__(self, redis: Redis, news: Redis, lifetime: int) -> None:
+        self._redis = redis
+        self._news = news
+        self._lifetime = lifetime
+        self._places = asyncio.Semaphore(CONNECTIONS)
+        self._watch = StateWatch(news, self._records)
+
+    @classmethod
+    def connect(cls, settings: FleetSettings) -> AsyncJobStates:
+        """States in the Redis of these settings. Raises InvalidSetting for a URL that is none of Redis."""
+        # Two tasks use the subscription's connection: neither may make it anew behind the other's back.
+        news = connect_async_redis(settings, retry=False)
+        return cls(connect_async_redis(settings), news, settings.result_lifetime)
+
+    async def close(self) -> None:
+        """Close the connections to Redis."""
+        await self._watch.close()
+        for redis in (self._redis, self._news):
+            await cast(Any, redis).aclose()
+
+    async def read(self, job_id: str) -> JobState:
+        """See `JobStates.read`."""
+        return await self._ask(state_query(job_id, self._lifetime))
+
+    async def wait(self, job_id: str, timeout: float | None) -> JobState:
+        """See `JobStates.wait`. All who wait share one subscription."""
+        try:
+            async with asyncio.timeout(timeout):
+                record = await self._watch.outcome(job_id)
+        except TimeoutError:
+            return await self.read(job_id)
+        return state_query(job_id, self._lifetime).read(record)
+
+    async def read_progress(self, job_id: str) -> Progress:
+        """See `JobStates.read_progress`."""
+        return await self._ask(progress_query(job_id))
+
+    async def read_callback(self, job_id: str) -> CallbackDelivery | None:
+        """See `JobStates.read_callback`."""
+        return await self._ask(callback_query(job_id))
+
+    async def request_cancel(self, job_id: str) -> None:
+        """See `JobStates.request_cancel`."""
+        async with self._places, cast(Any, self._redis).pipeline() as pipe:
+            with typed_redis_errors():
+                wish_to_cancel(pipe, job_id)
+                await pipe.execute()
+
+    async def _ask(self, query: Query[T]) -> T:
+        async with self._places:
+            with typed_redis_errors():
+                reply = await cast(Any, self._redis).execute_command(*query.command)
+        return query.read(reply)
+
+    async def _records(self, keys: Sequence[str]) -> list[bytes | None]:
+        async with self._places:
+            with typed_redis_errors():
+                return cast(list[bytes | None], await cast(Any, self._redis).mget(keys))

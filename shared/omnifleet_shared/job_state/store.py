@@ -1,0 +1,166 @@
+"""States of jobs as producers see them: read and waited for, with progress and wishes to cancel.
+
+Records are read with redis-py and not with Celery's AsyncResult, so that waiting survives lost connections and needs no
+Celery state in the caller's threads.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
+
+from redis import Redis
+
+from ..errors import BrokerUnavailable
+from ..keys import CANCEL_CHANNEL, CANCEL_KEY, PROGRESS_KEY, PROGRESS_LIFETIME
+from ..redis_client import connect_redis, refuse_eviction, typed_redis_errors
+from ..schema.callback import CallbackDelivery
+from ..schema.job_state import STATE_KEY, JobState, read_state
+from ..schema.results import JobStatus, Progress
+from ..settings import FleetSettings
+from .queries import Query, callback_query, progress_query, state_query, wish_to_cancel
+
+LOOK_AGAIN = 1.0
+"""Seconds after which a waiter reads the state without having been told: a message may be lost with its connection."""
+T = TypeVar("T")
+
+
+class JobStates:
+    """The states of all jobs of a fleet. Every method may raise BrokerUnavailable."""
+
+    def __init__(self, redis: Redis, lifetime: int) -> None:
+        self._redis = redis
+        self._lifetime = lifetime
+        self._subscriptions: deque[Any] = deque()
+        self._cancel_news: Any = None
+
+    @classmethod
+    def connect(cls, settings: FleetSettings) -> JobStates:
+        """States in the Redis of these settings. Raises InvalidSetting for a URL that is none of Redis."""
+        return cls(connect_redis(settings), settings.result_lifetime)
+
+    def close(self) -> None:
+        """Close the connections to Redis."""
+        while self._subscriptions:
+            self._subscriptions.pop().close()
+        if self._cancel_news is not None:
+            self._cancel_news.close()
+        self._redis.close()
+
+    def check_redis(self) -> None:
+        """Raise BrokerUnavailable unless Redis answers, and InvalidSetting where it may throw jobs away."""
+        refuse_eviction(self._redis)
+
+    def read(self, job_id: str) -> JobState:
+        """The job's state now.
+
+        Raises:
+            UnknownJob: no record of that id.
+            InvalidMessage: the record cannot be read.
+        """
+        return self._ask(state_query(job_id, self._lifetime))
+
+    def wait(self, job_id: str, timeout: float | None) -> JobState:
+        """The job's state once it is final, or as it is when `timeout` seconds are over (None waits for ever).
+
+        A lost connection is not an answer: waiting goes on until the time is over, and only then raises.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            try:
+                return self._watch(job_id, until)
+            except BrokerUnavailable:
+                if until is not None and time.monotonic() >= until:
+                    raise
+                time.sleep(0.2)
+
+    def write_progress(self, progress: dict[str, Progress]) -> None:
+        """Publish the progress of several jobs in one round trip."""
+        with typed_redis_errors(), self._redis.pipeline(transaction=False) as pipe:
+            for job_id, value in progress.items():
+                pipe.set(PROGRESS_KEY.format(job_id=job_id), value.model_dump_json(), ex=PROGRESS_LIFETIME)
+            pipe.execute()
+
+    def read_progress(self, job_id: str) -> Progress:
+        """The newest progress; all zeros before the first step."""
+        return self._ask(progress_query(job_id))
+
+    def read_callback(self, job_id: str) -> CallbackDelivery | None:
+        """How the job's callback stands; None before its outcome, or where none was asked for."""
+        return self._ask(callback_query(job_id))
+
+    def request_cancel(self, job_id: str) -> None:
+        """Ask the worker that has the job, or will have it, to stop."""
+        with typed_redis_errors(), self._redis.pipeline() as pipe:
+            wish_to_cancel(pipe, job_id)
+            pipe.execute()
+
+    def wait_for_cancel(self, seconds: float) -> str | None:
+        """The id of a job that someone asks to cancel within so many seconds. For one thread.
+
+        What is asked while a connection is lost goes unheard: look at `cancelled` too.
+        """
+        with typed_redis_errors():
+            if self._cancel_news is None:
+                self._cancel_news = cast(Any, self._redis).pubsub(ignore_subscribe_messages=True)
+                self._cancel_news.subscribe(CANCEL_CHANNEL)
+            message = self._cancel_news.get_message(timeout=seconds)
+        return message["data"].decode() if message else None
+
+    def cancelled(self, job_ids: Sequence[str]) -> set[str]:
+        """Those of the jobs that someone asked to cancel."""
+        if not job_ids:
+            return set()
+        with typed_redis_errors():
+            wishes = cast(list[bytes | None], self._redis.mget([CANCEL_KEY.format(job_id=one) for one in job_ids]))
+        return {job_id for job_id, wish in zip(job_ids, wishes, strict=True) if wish is not None}
+
+    def _ask(self, query: Query[T]) -> T:
+        with typed_redis_errors():
+            reply = cast(Any, self._redis).execute_command(*query.command)
+        return query.read(reply)
+
+    def _watch(self, job_id: str, until: float | None) -> JobState:
+        state = self.read(job_id)
+        if state.status.is_final:
+            return state
+        key = STATE_KEY.format(job_id=job_id)
+        with typed_redis_errors(), self._subscribed(key) as news:
+            # Read again only after subscribing: what happened in between would otherwise go unseen.
+            state = self.read(job_id)
+            while not state.status.is_final:
+                left = LOOK_AGAIN if until is None else min(LOOK_AGAIN, until - time.monotonic())
+                if left <= 0:
+                    break
+                state = self._next_state(news, key, left) or self.read(job_id)
+        return state
+
+    @contextmanager
+    def _subscribed(self, channel: str) -> Iterator[Any]:
+        """A subscription whose connection is kept for the next waiter: making one costs more than a short wait."""
+        news: Any = self._subscriptions.pop() if self._subscriptions else cast(Any, self._redis).pubsub()
+        try:
+            news.subscribe(channel)
+            yield news
+            news.unsubscribe(channel)
+        except BaseException:
+            news.close()
+            raise
+        self._subscriptions.append(news)
+
+    @staticmethod
+    def _next_state(news: Any, key: str, seconds: float) -> JobState | None:
+        """The final state that is published within so many seconds; None where there is none, or it must be read."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            message = news.get_message(timeout=left)
+            # A channel that was watched before may have messages left, and subscribing has its own.
+            if message is None or message["type"] != "message" or message["channel"] != key.encode():
+                continue
+            state = read_state(message["data"])
+            if state.status not in (JobStatus.RUNNING, JobStatus.RETRYING):
+                return state if state.status.is_final else None
+        return None

@@ -1,0 +1,1 @@
+"""Traces, and the small HTTP server behind metrics and probes."""

@@ -1,0 +1,1 @@
+"""The records that travel: jobs, tasks, results, states, callbacks."""

@@ -1,0 +1,214 @@
+"""The job records, one a namespace, and how they are read from the wire."""
+
+from __future__ import annotations
+
+import json
+import reprlib
+import secrets
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self, cast
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from ..errors import InvalidJob, InvalidMessage, SchemaTooNew
+from ..keys import JOB_SCHEMA_VERSION, MODEL, SCHEMA_VERSION
+from .base import JobId, Record
+from .tasks import TASK_NAMES, Edit, Generation, Namespace, Understanding, task_name
+
+AudioFormat = Literal["wav", "flac", "mp3", "ogg"]
+Priority = Literal["interactive", "batch"]
+Quality = Literal["exact", "fast"]
+FAST_STEPS = 25
+"""Steps of a `fast` clip that names none."""
+MAX_SEED = 2**32 - 1
+
+Language = Annotated[str, AfterValidator(lambda code: code.lower().replace("_", "-").split("-")[0].strip())]
+"""ISO 639-1 code; `en-US` is taken as `en`."""
+
+
+CallbackUrl = Annotated[str, StringConstraints(max_length=2048, pattern=r"^https?://[!-~]+$")]
+"""`https://host/path`, or `http://` where the workers allow that."""
+
+
+class _Job(Record):
+    schema_version: Annotated[int, Field(ge=1, le=JOB_SCHEMA_VERSION)] = SCHEMA_VERSION
+    job_id: JobId = Field(default_factory=lambda: uuid.uuid4().hex)
+    model: Literal["audio-omni"] = MODEL
+    submitted_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
+    priority: Priority = "interactive"
+    """Interactive jobs are taken first."""
+    deadline: AwareDatetime | None = None
+    """After this moment the result is of no use and the job fails with DeadlineExceeded. No deadline by default."""
+    language: Language | None = None
+    """Language of what is said, where the task speaks or listens; not needed where it is plain from the text."""
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = Field(default_factory=lambda: secrets.randbelow(MAX_SEED + 1))
+    """Same seed, same request, same result. Drawn when absent, so that a retry makes the same thing again."""
+    commercial: bool = False
+    """The result will earn money: a model whose licence does not allow that refuses the job."""
+    # Left out where there is none: workers of schema version 1 refuse the field.
+    callback: Annotated[CallbackUrl | None, Field(exclude_if=lambda url: url is None)] = None
+    """Where the outcome is posted, signed; on a host that the workers allow. Since schema version 2."""
+
+    @model_validator(mode="after")
+    def _newer_fields_have_their_version(self) -> Self:
+        newer = self.newer_fields
+        if newer and self.schema_version < JOB_SCHEMA_VERSION:
+            remedy = f"Set schema_version to {JOB_SCHEMA_VERSION}"
+            raise ValueError(f"{newer[0]}: schema version {self.schema_version} has none. {remedy}")
+        return self
+
+    @property
+    def newer_fields(self) -> tuple[str, ...]:
+        """Fields that this job has and that workers of schema version 1 refuse."""
+        return ("callback",) if self.callback is not None else ()
+
+
+class UnderstandJob(_Job):
+    """Text out of text, audio and video."""
+
+    namespace: Literal["understand"] = "understand"
+    task: Understanding
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """0 takes the likeliest token; above, tokens are drawn with the job's seed."""
+
+
+class _DiffusionJob(_Job):
+    steps: Annotated[int, Field(ge=1, le=1000)] = 100
+    """Calls of the model; as many as the published model makes by default, 25 where `quality` is `fast`."""
+    # Left out where it is exact: workers of schema version 1 refuse the field.
+    quality: Annotated[Quality, Field(exclude_if=lambda quality: quality == "exact")] = "exact"
+    """`exact` takes Euler's steps, as the published model does; `fast` takes second-order ones, of which a quarter end
+    as near to the exact solution. Since schema version 2."""
+    format: AudioFormat = "wav"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fast_takes_fewer_steps(cls, fields: Any) -> Any:
+        if isinstance(fields, Mapping) and "steps" not in fields:
+            given = cast(Mapping[str, Any], fields)
+            return {**given, "steps": FAST_STEPS} if given.get("quality") == "fast" else given
+        return cast(Any, fields)
+
+    @property
+    def newer_fields(self) -> tuple[str, ...]:
+        """Fields that this job has and that workers of schema version 1 refuse."""
+        return (*super().newer_fields, *(("quality",) if self.quality != "exact" else ()))
+
+
+class GenerateJob(_DiffusionJob):
+    """Audio out of text, video or a voice."""
+
+    namespace: Literal["generate"] = "generate"
+    task: Generation
+    guidance: Annotated[float, Field(ge=0, le=50)] = 7.0
+    """Classifier-free guidance scale; 1 switches it off."""
+
+
+class EditJob(_DiffusionJob):
+    """Audio out of audio and an instruction."""
+
+    namespace: Literal["edit"] = "edit"
+    task: Edit
+    guidance: Annotated[float, Field(ge=0, le=50)] = 6.0
+    """Classifier-free guidance scale; 1 switches it off."""
+
+
+Job = UnderstandJob | GenerateJob | EditJob
+_JOB: TypeAdapter[Job] = TypeAdapter(Annotated[Job, Field(discriminator="namespace")])
+
+
+def read_job(payload: object) -> Job:
+    """The job in a decoded JSON message.
+
+    Raises:
+        InvalidMessage: not a job record at all.
+        SchemaTooNew: written by a newer release.
+        UnknownTask: the namespace has no such task.
+        InvalidJob: a field is missing, superfluous or out of its range.
+    """
+    record = check_record(payload, "job", newest=JOB_SCHEMA_VERSION)
+    namespace = record.get("namespace")
+    if not isinstance(namespace, str) or namespace not in TASK_NAMES:
+        problem, remedy = f"{_short(namespace)} is not a namespace", f"Use one of {', '.join(TASK_NAMES)}"
+        raise InvalidMessage(problem, "namespace", remedy, payload_sample(payload))
+    try:
+        return _JOB.validate_python(_with_task_name(namespace, record))
+    except ValidationError as error:
+        raise invalid_job(error) from error
+
+
+def check_record(payload: object, what: str, newest: int = SCHEMA_VERSION) -> dict[str, Any]:
+    """The payload as a dict of a schema version that this release reads, `newest` at most.
+
+    Raises:
+        InvalidMessage: not an object, or without a version.
+        SchemaTooNew: of a newer version.
+    """
+    if not isinstance(payload, Mapping):
+        problem = f"the message holds no {what} record but {type(payload).__name__}"
+        raise InvalidMessage(problem, what, f"Send the {what} as a JSON object", payload_sample(payload))
+    record = {str(key): value for key, value in cast(Mapping[object, Any], payload).items()}
+    version = record.get("schema_version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        problem, remedy = f"{_short(version)} is not a schema version", f"Set it to {SCHEMA_VERSION}"
+        raise InvalidMessage(problem, "schema_version", remedy, payload_sample(payload))
+    if version > newest:
+        problem = f"the {what} is of schema version {version}, this release reads up to {newest}"
+        remedy = "Upgrade the workers before the producers"
+        raise SchemaTooNew(problem, "schema_version", remedy, payload_sample(payload))
+    return record
+
+
+def _with_task_name(namespace: Namespace, record: dict[str, Any]) -> dict[str, Any]:
+    task = record.get("task")
+    fields: Mapping[str, Any] = cast(Mapping[str, Any], task) if isinstance(task, Mapping) else {}
+    name = fields.get("name")
+    if not isinstance(name, str):
+        raise InvalidJob("its name is missing", "task", f"{namespace} knows: {', '.join(TASK_NAMES[namespace])}")
+    return record | {"task": {**fields, "name": task_name(namespace, name)}}
+
+
+def invalid_job(error: ValidationError) -> InvalidJob:
+    """Pydantic's first complaint in the words of the API."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    path = [str(part) for part in first["loc"]]
+    if len(path) > 1 and path[0] in TASK_NAMES:
+        path = path[1:]
+    owner = "the job"
+    if path and path[0] == "task":
+        owner, path = (path[1] if len(path) > 1 else "task"), path[2:]
+    field = ".".join(path)
+    if first["type"] == "missing":
+        return InvalidJob(f"{owner} needs it", field, f"Give {field}")
+    if first["type"] == "extra_forbidden":
+        return InvalidJob(f"{owner} takes no {field}", field, "Leave it out")
+    if first["type"] == "value_error":
+        named, _, said = first["msg"].removeprefix("Value error, ").partition(": ")
+        problem, _, remedy = said.partition(". ")
+        return InvalidJob(problem, named, remedy)
+    return InvalidJob(f"{_short(first.get('input'))} will not do", field or owner, first["msg"])
+
+
+def payload_sample(payload: object) -> dict[str, str]:
+    """The beginning of a payload, as the details of the error that refuses it."""
+    try:
+        return {"payload": json.dumps(payload, default=repr)[:500]}
+    except (RecursionError, TypeError, ValueError):  # nested too deeply, or not from JSON at all
+        return {"payload": _short(payload)}
+
+
+def _short(value: object) -> str:
+    """A value for a message: it may be long, and nested more deeply than `repr` can follow."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 2, 80, 80
+    return short.repr(value)[:200]

@@ -1,0 +1,144 @@
+"""What a model can do and may be used for; the producer refuses early by it, the worker by its own checkpoint's."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Collection
+
+from ..errors import InvalidJob, LanguageNotSupported, LicenceRefused, TaskNotSupported
+from ..keys import MODEL
+from .base import Record
+from .jobs import Job
+from .tasks import TASK_NAMES, Speech, TextToSound, VideoToSound, VoiceConversion
+
+SCRIPTS = {
+    "en": {"LATIN"},
+    "fr": {"LATIN"},
+    "de": {"LATIN"},
+    "zh": {"CJK", "BOPOMOFO"},
+    "ja": {"HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "CJK"},
+}
+"""First word of a letter's Unicode name, by language."""
+
+NEEDS_SYNCHFORMER = frozenset({"generate.v2a", "generate.v2m"})
+"""What a checkpoint without the video-sync encoder cannot do."""
+
+SUPPORTED_TASKS = tuple(f"{namespace}.{name}" for namespace, names in TASK_NAMES.items() for name in names)
+
+COMMERCIAL_MODELS = {
+    "understand": ("Qwen2.5-Omni-7B (Apache-2.0)", "Qwen3-Omni-30B-A3B (Apache-2.0)"),
+    "generate.t2m": ("ACE-Step (Apache-2.0)",),
+    "generate.tts": ("Kokoro-82M (Apache-2.0)", "Chatterbox (MIT)"),
+    "generate.vc": ("Chatterbox (MIT)", "OpenVoice V2 (MIT)"),
+}
+"""Models whose licences allow commercial use, by task or by namespace; for the others none is known to us."""
+
+
+class ModelCard(Record):
+    """Name, revision, licence and limits of a checkpoint."""
+
+    name: str = MODEL
+    revision: str
+    licence: str
+    commercial_use: bool = False
+    """Whether the licence of the weights allows it; a card that does not say so is taken to forbid it."""
+    languages: tuple[str, ...]
+    """ISO 639-1 codes."""
+    tasks: tuple[str, ...] = SUPPORTED_TASKS
+    """`namespace.task`"""
+    max_generate_seconds: float = 300.0
+    """Longest sound or music that is generated."""
+    max_sync_seconds: float = 10.0
+    """Longest sound that keeps time with a video (`v2a`): what the model sees of it at once."""
+    max_edit_seconds: float = 600.0
+    """Longest source that is edited: 67 windows, and 1.3 GB of the worker's memory where it is 48 kHz stereo."""
+    max_listen_seconds: float = 300.0
+    """Longest recording that is understood."""
+    max_transcribe_seconds: float = 7200.0
+    """Longest recording that is transcribed, in parts of at most `max_listen_seconds`: two hours, which take half a
+    minute of the minute that decoding may take, and a gigabyte of memory."""
+    max_watch_seconds: float = 60.0
+    """Longest video that is understood."""
+
+    def check(self, job: Job) -> None:
+        """Refuse what this model cannot do.
+
+        Raises:
+            LicenceRefused: a commercial job, and weights that are not for that.
+            TaskNotSupported: a task that it does not have.
+            LanguageNotSupported: a language that it does not speak, named or plain from the script of the text.
+            InvalidJob: more seconds than it can make.
+        """
+        self._check_licence(job)
+        self._check_task(job)
+        self._check_language(job)
+        self._check_seconds(job)
+
+    def longest(self, task: TextToSound | VideoToSound) -> float:
+        """The most seconds that may be asked of a task."""
+        return self.max_sync_seconds if task.name == "v2a" else self.max_generate_seconds
+
+    def without(self, tasks: Collection[str]) -> ModelCard:
+        """The same card with fewer tasks."""
+        return self.model_copy(update={"tasks": tuple(task for task in self.tasks if task not in tasks)})
+
+    def _check_licence(self, job: Job) -> None:
+        if not job.commercial or self.commercial_use:
+            return
+        task = f"{job.namespace}.{job.task.name}"
+        others = COMMERCIAL_MODELS.get(task) or COMMERCIAL_MODELS.get(job.namespace) or ()
+        problem = f"the weights of {self.name} are under {self.licence}, which allows no commercial use"
+        instead = f"Models that may serve {task}: {', '.join(others)}" if others else f"We know of none for {task}"
+        details = {"licence": self.licence, "models": list(others)}
+        raise LicenceRefused(problem, "commercial", f"Use another model. {instead}", details)
+
+    def _check_task(self, job: Job) -> None:
+        task = f"{job.namespace}.{job.task.name}"
+        if task in self.tasks:
+            return
+        able = ", ".join(name.partition(".")[2] for name in self.tasks if name.startswith(job.namespace))
+        raise TaskNotSupported(f"{self.name} cannot do {task} yet", "task", f"What it can {job.namespace}: {able}")
+
+    def _check_language(self, job: Job) -> None:
+        if job.language is not None and job.language not in self.languages:
+            raise self._language_error(f"language {job.language!r}", "language")
+        if not isinstance(job.task, Speech | VoiceConversion):
+            return
+        for field in ("text", "ref_text"):
+            script = self._foreign_script(getattr(job.task, field) or "")
+            if script:
+                raise self._language_error(f"text in {script.title()} script", field)
+
+    def _foreign_script(self, text: str) -> str | None:
+        # Compatibility forms first: full-width letters are Latin, half-width kana are kana.
+        plain = unicodedata.normalize("NFKC", text)
+        letters = Counter(unicodedata.name(char, "UNNAMED").split()[0] for char in plain if char.isalpha())
+        known = set[str]().union(*(SCRIPTS.get(code, set()) for code in self.languages))
+        foreign = Counter({script: count for script, count in letters.items() if script not in known})
+        mostly_foreign = foreign.total() * 2 > letters.total()
+        return foreign.most_common(1)[0][0] if mostly_foreign else None
+
+    def _language_error(self, what: str, field: str) -> LanguageNotSupported:
+        remedy = (
+            f"It knows {', '.join(self.languages)}; for others use another model"
+            " (XTTS-v2 and Qwen3-Omni, for two, speak Russian)"
+        )
+        return LanguageNotSupported(f"{self.name} was not trained on {what}", field, remedy)
+
+    def _check_seconds(self, job: Job) -> None:
+        if not isinstance(job.task, TextToSound | VideoToSound) or job.task.seconds is None:
+            return
+        longest = self.longest(job.task)
+        if job.task.seconds > longest:
+            problem = f"{job.task.seconds:g} s is more than {self.name} makes of {job.task.name} in one job"
+            raise InvalidJob(problem, "seconds", f"Ask for at most {longest:g} s")
+
+
+AUDIO_OMNI = ModelCard(
+    revision="published",
+    licence="CC BY-NC 4.0",
+    commercial_use=False,
+    languages=("en", "zh", "ja", "fr", "de"),
+)
+"""Audio-Omni as published (arXiv 2604.10708), less what this release's worker cannot do yet."""

@@ -1,0 +1,66 @@
+"""Signatures of callbacks: HMAC-SHA256 over the time of posting and the body.
+
+Omnifleet-Delivery: 5f0c…            the same for every time that one outcome is posted
+Omnifleet-Timestamp: 1763956800      Unix time of this posting
+Omnifleet-Signature: v1=9a3b…        hex of HMAC-SHA256(secret, timestamp + "." + body)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Mapping
+
+from ..errors import SignatureInvalid
+from ..schema.callback import CallbackOutcome, read_outcome
+
+DELIVERY = "Omnifleet-Delivery"
+TIMESTAMP = "Omnifleet-Timestamp"
+SIGNATURE = "Omnifleet-Signature"
+MAX_AGE = 300
+"""Seconds for which a signature is good: whoever recorded a callback can post it again for no longer."""
+
+
+def sign_callback(body: bytes, delivery_id: str, secret: str, now: float | None = None) -> dict[str, str]:
+    """The headers that a callback is posted with at Unix time `now`, by default this moment."""
+    timestamp = str(int(time.time() if now is None else now))
+    return {DELIVERY: delivery_id, TIMESTAMP: timestamp, SIGNATURE: _signature(body, timestamp, secret)}
+
+
+def verify_callback(
+    body: bytes, headers: Mapping[str, str], secret: str, *, max_age: float = MAX_AGE, now: float | None = None
+) -> CallbackOutcome:
+    """What a callback tells, once it is known to come from the fleet.
+
+    A callback may come more than once: its `delivery_id` is the same each time.
+
+    Args:
+        body: of the request, exactly as it came.
+        headers: of the request, in any case.
+        secret: OMNIFLEET_CALLBACK_SECRET of the workers.
+        max_age: seconds between posting and now, either way, since clocks differ; 300 by default.
+        now: Unix time; this moment by default.
+
+    Raises:
+        SignatureInvalid: not signed with the secret, or not within `max_age`. Answer 401, and read nothing of it.
+        InvalidMessage: signed, and still no outcome that this release reads.
+    """
+    given = {name.lower(): value for name, value in headers.items()}
+    timestamp, signature = given.get(TIMESTAMP.lower(), ""), given.get(SIGNATURE.lower(), "")
+    expected = _signature(body, timestamp, secret)
+    if not hmac.compare_digest(expected.encode(), signature.encode("utf-8", "surrogatepass")):
+        problem, remedy = "the callback is not signed with this secret", "Compare it with that of the workers"
+        raise SignatureInvalid(problem, SIGNATURE, remedy)
+    # Signed, and so a number.
+    if abs((time.time() if now is None else now) - int(timestamp)) > max_age:
+        problem = f"the callback was signed more than {max_age:g} s away from now"
+        raise SignatureInvalid(problem, TIMESTAMP, "Compare the clocks; if they agree, it is a replay")
+    return read_outcome(json.loads(body))
+
+
+def _signature(body: bytes, timestamp: str, secret: str) -> str:
+    # Any text can be encoded so; what is no number was not signed by us.
+    signed = timestamp.encode("utf-8", "surrogatepass") + b"." + body
+    return f"v1={hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()}"

@@ -1,0 +1,191 @@
+"""The exporter's process against a real Redis: what waits, what is under lease, what waits for another attempt."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from omnifleet.ops.exporter import FleetCollector
+from omnifleet.transport.celery import CeleryTransport
+from omnifleet_shared.broker.dead_letters import DeadLetter, DeadLetters
+from omnifleet_shared.broker.leases import Leases
+from omnifleet_shared.broker.queue_stats import LOOKED_AT, submitted_at
+from omnifleet_shared.broker.submit import queue_lists
+from omnifleet_shared.broker.worker_registry import WorkerRecord, Workers
+from omnifleet_shared.keys import FINISHED_KEY
+from omnifleet_shared.schema.jobs import Job, Priority, read_job
+from omnifleet_shared.settings import FleetSettings
+from prometheus_client import CollectorRegistry
+from redis import Redis
+from support import scripted_fleet, services
+
+QUEUE = "audio-omni"
+LISTS = queue_lists(QUEUE)
+
+
+@pytest.fixture
+def settings(redis_url: str) -> FleetSettings:
+    return FleetSettings(redis_url=redis_url)
+
+
+@pytest.fixture
+def transport(settings: FleetSettings) -> Iterator[CeleryTransport]:
+    with closing(CeleryTransport(settings)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def leases(settings: FleetSettings) -> Iterator[Leases]:
+    with closing(Leases.connect(settings)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def port(settings: FleetSettings) -> Iterator[int]:
+    """Of a running exporter."""
+    port = services.free_port()
+    command = [sys.executable, "-m", "omnifleet", "exporter", "--port", str(port)]
+    with services.process(*command, env={"OMNIFLEET_REDIS_URL": settings.redis_url}):
+        services.wait_until(lambda: scripted_fleet.page(port, "/livez")[0] == 200, 60, "the exporter")
+        yield port
+
+
+def a_job(priority: Priority = "interactive", age: float = 0.0) -> Job:
+    return read_job(
+        {
+            "schema_version": 1,
+            "namespace": "understand",
+            "priority": priority,
+            "submitted_at": (datetime.now(UTC) - timedelta(seconds=age)).isoformat(),
+            "task": {"name": "question", "text": "?"},
+        }
+    )
+
+
+def test_jobs_are_counted_by_priority_wherever_they_are(port: int, transport: CeleryTransport, leases: Leases) -> None:
+    for priority, jobs in (("interactive", 5), ("batch", 4)):
+        for _ in range(jobs):
+            transport.submit(a_job(priority))
+    taken = [leases.take(LISTS[:1]), leases.take(LISTS[:1]), leases.take(LISTS[1:])]
+    assert taken[0] is not None
+    leases.postpone(taken[0].tag, 60)
+
+    found = scripted_fleet.scrape(port)
+
+    def by_priority(name: str) -> list[float]:
+        return [found.value(f"omnifleet_{name}", queue=QUEUE, priority=one) for one in ("interactive", "batch")]
+
+    assert by_priority("queue_jobs") == [3, 3]
+    assert by_priority("leased_jobs") == [2, 1]
+    assert by_priority("postponed_jobs") == [1, 0]
+    assert found.value("omnifleet_redis_up") == 1
+
+
+def test_a_retry_that_is_back_in_the_queue_is_postponed_no_more(
+    port: int, transport: CeleryTransport, leases: Leases
+) -> None:
+    transport.submit(a_job())
+    taken = leases.take(LISTS)
+    assert taken is not None
+    leases.postpone(taken.tag, 0)
+    leases.recover()
+
+    found = scripted_fleet.scrape(port)
+
+    assert found.value("omnifleet_queue_jobs", queue=QUEUE, priority="interactive") == 1
+    assert found.value("omnifleet_leased_jobs", queue=QUEUE, priority="interactive") == 0
+    assert found.value("omnifleet_postponed_jobs", queue=QUEUE, priority="interactive") == 0
+
+
+def test_the_oldest_age_is_that_of_the_job_that_waits_longest(
+    port: int, transport: CeleryTransport, leases: Leases
+) -> None:
+    for age in (500, 300, 100):
+        transport.submit(a_job(age=age))
+    # What came back after a lease stands before what waited all along.
+    transport.submit(a_job("batch", age=50))
+    taken = leases.take(LISTS[1:])
+    transport.submit(a_job("batch", age=700))
+    assert taken is not None
+    leases.postpone(taken.tag, 0)
+    leases.recover()
+
+    found = scripted_fleet.scrape(port)
+
+    age = "omnifleet_oldest_job_age_seconds"
+    assert 500 <= found.value(age, queue=QUEUE, priority="interactive") < 600
+    assert 700 <= found.value(age, queue=QUEUE, priority="batch") < 800
+
+
+def test_an_empty_queue_has_no_age(port: int) -> None:
+    found = scripted_fleet.scrape(port)
+
+    assert ("omnifleet_oldest_job_age_seconds", frozenset({("queue", QUEUE), ("priority", "batch")})) in found
+    assert found.value("omnifleet_oldest_job_age_seconds", queue=QUEUE, priority="batch") == 0
+
+
+def test_a_scrape_costs_no_more_with_many_jobs_in_the_queue(settings: FleetSettings, redis_url: str) -> None:
+    registry = CollectorRegistry()
+    with Redis.from_url(redis_url) as redis, closing(FleetCollector(settings)) as collector:
+        registry.register(collector)
+        redis.lpush(QUEUE, *(b"x" * 1000 for _ in range(20_000)))
+        before = redis.info("stats")["total_net_output_bytes"]
+        list(registry.collect())
+        sent = redis.info("stats")["total_net_output_bytes"] - before
+
+    assert sent < 2 * LOOKED_AT * 1000
+
+
+def test_dead_letters_the_pace_and_the_workers_are_there(port: int, settings: FleetSettings, redis_url: str) -> None:
+    letters, workers = DeadLetters.connect(settings), Workers.connect(settings)
+    letters.put(DeadLetter(job=a_job(), reason="r", worker="w", attempts=3))
+    now = datetime.now(UTC)
+    for name, state in (("a", "ready"), ("b", "ready"), ("c", "loading")):
+        record = WorkerRecord(
+            name=name, version="1", state=state, started_at=now, told_at=now, places=16, batch_places=8
+        )
+        workers.beat(record)
+    with Redis.from_url(redis_url) as redis:
+        seconds, _ = redis.time()
+        # This minute and the last one: the test may run at the turn of one.
+        for minute in (seconds // 60 - 1, seconds // 60):
+            redis.set(f"{FINISHED_KEY.format(queue=QUEUE)}{minute}", 7)
+
+    found = scripted_fleet.scrape(port)
+
+    assert found.value("omnifleet_dead_letters", queue=QUEUE) == 1
+    assert found.value("omnifleet_last_minute_finished_jobs", queue=QUEUE) == 7
+    assert found.value("omnifleet_workers", queue=QUEUE, state="ready") == 2
+    assert found.value("omnifleet_workers", queue=QUEUE, state="loading") == 1
+    assert found.value("omnifleet_fleet_engine_places", queue=QUEUE) == 16
+    assert found.value("omnifleet_redis_aof_ok") == 1
+    letters.close()
+    workers.close()
+
+
+def test_without_redis_it_lives_and_says_so() -> None:
+    port = services.free_port()
+    command = [sys.executable, "-m", "omnifleet", "exporter", "--port", str(port)]
+    nowhere = {"OMNIFLEET_REDIS_URL": f"redis://127.0.0.1:{services.free_port()}/0"}
+    with services.process(*command, env=nowhere):
+        services.wait_until(lambda: scripted_fleet.page(port, "/livez")[0] == 200, 60, "the exporter")
+
+        assert dict(scripted_fleet.scrape(port)) == {("omnifleet_redis_up", frozenset()): 0}
+
+
+def test_a_port_that_is_taken_is_said(port: int, settings: FleetSettings) -> None:
+    command = [sys.executable, "-m", "omnifleet", "exporter", "--port", str(port)]
+
+    second = subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    assert second.returncode == 2
+    assert "--port: nothing can listen on" in second.stderr
+
+
+@pytest.mark.parametrize("message", [b"", b"no JSON", b"{}", b'{"body": 1}', b'{"body": "e30="}', b"[[[["])
+def test_what_is_no_message_has_no_age(message: bytes) -> None:
+    assert submitted_at(message) is None

@@ -1,0 +1,79 @@
+"""`omnifleet top` of a real fleet."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+
+from omnifleet.cli import app
+from omnifleet_shared.broker.worker_registry import Workers
+from support import services
+from support.scripted_fleet import WAIT, ScriptedFleet
+from typer.testing import CliRunner
+
+WIDE = {"COLUMNS": "200"}
+
+
+def one_frame(environment: dict[str, str]) -> str:
+    done = CliRunner().invoke(app, ["top", "--once"], env=environment | WIDE)
+    assert done.exit_code == 0, done.stdout
+    return done.stdout
+
+
+def words_of(frame: str, first: str) -> list[str]:
+    """Of the line that begins with that word."""
+    (line,) = [line for line in frame.splitlines() if line.split()[:1] == [first]]
+    return line.split()
+
+
+def test_a_frame_shows_the_queue_by_priority_and_every_worker(scripted: ScriptedFleet) -> None:
+    worker = scripted.start(OMNIFLEET_CONCURRENCY="3")
+    running = [scripted.omni.understand(question="time", max_new_tokens=4000) for _ in range(3)]
+    services.wait_until(lambda: all(job.progress().step > 0 for job in running), WAIT, "progress")
+    waiting = [scripted.omni.understand(question="?", priority=one) for one in ("interactive", "batch", "batch")]
+    workers = Workers.connect(scripted.settings)
+    # A batch shows in the heartbeat after next: the first one after three jobs ran may cover the time before.
+    services.wait_until(lambda: [round(one.record.batch, 1) for one in workers.all()] == [3.0], WAIT, "a batch of 3")
+    workers.close()
+
+    frame = one_frame(scripted.environment)
+
+    assert words_of(frame, "interactive")[:4] == ["interactive", "1", "3", "0"]
+    assert words_of(frame, "batch")[:4] == ["batch", "2", "0", "0"]
+    assert "audio-omni: 1 of 1 workers ready" in frame
+    (row,) = [line for line in frame.splitlines() if f":{worker.pid}" in line]
+    for shown in ("ready", "scripted 1", "cpu", "3/3", "3.0/8"):
+        assert shown in row
+    for job in [*running, *waiting]:
+        job.cancel()
+
+
+def test_without_workers_it_says_so(scripted: ScriptedFleet) -> None:
+    assert "no worker lives" in one_frame(scripted.environment)
+
+
+def test_without_redis_one_frame_is_an_error() -> None:
+    nowhere = {"OMNIFLEET_REDIS_URL": f"redis://127.0.0.1:{services.free_port()}/0"}
+
+    done = CliRunner().invoke(app, ["top", "--once"], env=nowhere)
+
+    assert done.exit_code == 3
+
+
+def test_it_goes_on_until_interrupted(scripted: ScriptedFleet) -> None:
+    near, far = pty.openpty()
+    command = [sys.executable, "-m", "omnifleet", "top", "--interval", "0.1"]
+    environment = os.environ | scripted.environment | WIDE | {"TERM": "xterm", "LINES": "40"}
+    with subprocess.Popen(command, stdout=far, stderr=far, env=environment) as live:
+        os.close(far)
+        shown = b""
+        while shown.count(b"no worker lives") < 3:
+            shown += os.read(near, 65536)
+        live.send_signal(signal.SIGINT)
+        services.wait_until(lambda: live.poll() is not None, WAIT, "its end")
+        os.close(near)
+
+    assert live.returncode == 0

@@ -1,0 +1,1 @@
+"""Files, folders and records that tests make on the spot."""

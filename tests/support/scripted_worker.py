@@ -1,0 +1,91 @@
+"""A real worker process around an engine that does as the job says: take time, hang, or kill the process.
+
+Its answers name the question, and its clips are the tone of their seed. With SCRIPTED_LOAD_AWAITS in the environment
+its checkpoint is there once that file is.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omnifleet_shared.schema.model_card import ModelCard
+from omnifleet_shared.settings import load_settings
+from omnifleet_worker.celery import create_worker_app
+from omnifleet_worker.engine.limits import EngineLimits
+from omnifleet_worker.engine.request import ChatInputs, Request
+from omnifleet_worker.jobs.prompts import Prompts
+from omnifleet_worker.jobs.tasks import ModelData
+from omnifleet_worker.models.audio_omni.sampling import CLIP_SAMPLES
+from omnifleet_worker.models.audio_omni.speech_tokenizer import SpeechTokenizer
+from omnifleet_worker.service.worker import FleetWorker
+from omnifleet_worker.settings import WorkerSettings
+
+from support.data.tones import tone
+
+STEP_SECONDS = 0.05
+
+
+class ScriptedRunner:
+    """Answers `<what was asked> by <pid>`, or gives a tone, after as many steps as it may take."""
+
+    def prepare(self, request: Request) -> None:
+        pass
+
+    def advance(self, batch: Sequence[Request]) -> None:
+        time.sleep(STEP_SECONDS)
+        for request in batch:
+            asked = _asked(request)
+            if "die" in asked:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if "hang" in asked:
+                time.sleep(3600)
+            request.step += 1
+
+    def is_done(self, request: Request) -> bool:
+        return request.step >= request.steps
+
+    def finish(self, batch: Sequence[Request]) -> list[Any]:
+        return [_outcome(request) for request in batch]
+
+    def release(self, request: Request) -> None:
+        pass
+
+
+def _asked(request: Request) -> str:
+    inputs = request.inputs
+    return inputs.chat.user if isinstance(inputs, ChatInputs) else inputs.prompt.user
+
+
+def _outcome(request: Request) -> Any:
+    if isinstance(request.inputs, ChatInputs):
+        return f"{_asked(request)} by {os.getpid()}"
+    return tone(request.inputs.seed, CLIP_SAMPLES)
+
+
+class ScriptedWorker(FleetWorker):
+    """Loads no checkpoint."""
+
+    def load(self) -> tuple[ModelData, ScriptedRunner, EngineLimits]:
+        while (awaited := os.environ.get("SCRIPTED_LOAD_AWAITS")) and not Path(awaited).exists():
+            time.sleep(0.05)
+        card = ModelCard(name="scripted", revision="1", licence="none", languages=("en",))
+        prompts = Prompts({"system": {"UNDERSTANDING": "Answer.", "T2A": "Make a sound."}})
+        model = ModelData(card=card, prompts=prompts, tokenizer=SpeechTokenizer([" "]))
+        return model, ScriptedRunner(), EngineLimits(clips=8, chats=8)
+
+
+def work(arguments: Sequence[str]) -> None:
+    """Be the worker, with the environment's settings and more arguments for Celery, until told to end."""
+    settings = load_settings(WorkerSettings)
+    app = create_worker_app(settings, ScriptedWorker(settings))
+    raise SystemExit(app.run_worker("--loglevel", "INFO", "--without-gossip", "--without-mingle", *arguments))
+
+
+if __name__ == "__main__":
+    work(sys.argv[1:])

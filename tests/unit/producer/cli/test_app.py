@@ -1,0 +1,278 @@
+"""The command line, against the fake."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+from omnifleet import (
+    Client,
+    EngineStopped,
+    JobCancelled,
+    JobFailed,
+    MediaTooLong,
+    OmnifleetError,
+    QueueFull,
+    StorageUnavailable,
+)
+from omnifleet.cli import app
+from omnifleet.handle import JobHandle
+from omnifleet.testing import FakeClient
+from support import services
+from typer.testing import CliRunner, Result
+
+
+@pytest.fixture
+def omni() -> FakeClient:
+    return FakeClient()
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with recordings in it."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("street.wav", "call.mp3", "voice.wav", "clip.mp4"):
+        (tmp_path / name).write_bytes(name.encode())
+    return tmp_path
+
+
+def run(omni: Client, *arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments, obj=omni)
+
+
+def test_edit_writes_the_format_that_the_output_asks_for(omni: FakeClient, here: Path) -> None:
+    done = run(
+        omni, "edit", "Add", "street.wav", "--desc", "rain sounds", "-o", "out.flac", "--steps", "4", "--seed", "9"
+    )
+
+    job: Any = omni.jobs[0]
+    assert (done.exit_code, done.stdout) == (0, "out.flac\n")
+    assert soundfile.info("out.flac").format == "FLAC"
+    assert (job.task.name, job.task.desc, job.format, job.steps, job.seed) == ("add", "rain sounds", "flac", 4, 9)
+
+
+def test_understand_prints_the_text_alone(omni: FakeClient, here: Path) -> None:
+    done = run(omni, "understand", "transcribe", "call.mp3")
+
+    assert (done.exit_code, done.stdout) == (0, "A fake answer to transcribe.\n")
+
+
+def test_a_question_may_be_about_several_files(omni: FakeClient, here: Path) -> None:
+    done = run(omni, "understand", "What is heard?", "street.wav", "call.mp3", "--video", "clip.mp4")
+
+    task: Any = omni.jobs[0].task
+    assert done.exit_code == 0
+    assert (task.name, len(task.audio), len(task.video)) == ("question", 2, 1)
+
+
+def test_generate_prints_where_the_audio_is(omni: FakeClient, here: Path) -> None:
+    done = run(omni, "generate", "tts", "Hello", "--ref", "voice.wav", "--format", "mp3", "--deadline", "60")
+
+    assert done.exit_code == 0
+    assert done.stdout.startswith("https://memory.invalid/results/")
+    assert omni.jobs[0].deadline is not None
+
+
+def test_every_option_reaches_the_job(omni: FakeClient, here: Path) -> None:
+    options = {"steps": "4", "quality": "fast", "guidance": "2.5", "seed": "9"}
+    options |= {"format": "ogg", "priority": "batch", "language": "en"}
+
+    done = run(
+        omni, "generate", "t2a", "rain", "--seconds", "2", *(f"--{name}={text}" for name, text in options.items())
+    )
+
+    job = omni.jobs[0].model_dump(mode="json")
+    assert done.exit_code == 0
+    assert {name: str(job[name]) for name in options} == options
+    assert job["task"]["seconds"] == 2
+
+
+@pytest.mark.parametrize("key", ["order-7", "auto"])
+def test_the_same_request_under_a_key_is_one_job(omni: FakeClient, here: Path, key: str) -> None:
+    ids = {
+        run(omni, "generate", "t2a", "rain", "--no-wait", "--idempotency-key", key, "--seed", "9").stdout
+        for _ in range(2)
+    }
+
+    assert ids == {f"{omni.jobs[0].job_id}\n"}
+    assert len(omni.jobs) == 1
+
+
+def test_a_film_is_written_where_its_suffix_is_asked_for(omni: FakeClient, here: Path) -> None:
+    done = run(omni, "generate", "v2a", "--video", "clip.mp4", "--mux", "-o", "film.mp4", "--json")
+
+    record = json.loads(done.stdout)
+    assert (done.exit_code, record["saved"], record["artifact"]["format"]) == (0, "film.mp4", "wav")
+    assert record["video"]["url"].startswith("https://memory.invalid/results/")
+    assert (here / "film.mp4").read_bytes() == b"clip.mp4"
+
+
+def test_without_mux_a_film_is_no_output(omni: FakeClient, here: Path) -> None:
+    done = run(omni, "generate", "v2a", "--video", "clip.mp4", "-o", "film.mp4")
+
+    assert (done.exit_code, omni.jobs) == (2, [])
+
+
+def test_a_record_is_printed_as_json_of_its_own(omni: FakeClient, here: Path) -> None:
+    done = run(omni, "understand", "scene", "call.mp3", "--json")
+
+    assert json.loads(done.stdout)["answer"]["place"] == "a fake place"
+
+
+def test_json_prints_the_record(omni: FakeClient, here: Path) -> None:
+    done = run(omni, "generate", "t2a", "rain", "-o", "rain.wav", "--json")
+
+    record = json.loads(done.stdout)
+    assert (record["job_id"], record["saved"]) == (omni.jobs[0].job_id, "rain.wav")
+    assert record["artifact"]["format"] == "wav"
+
+
+def test_without_waiting_the_id_is_printed_and_leads_to_the_result(omni: FakeClient, here: Path) -> None:
+    omni.fleet.hold()
+    sent = run(omni, "understand", "caption", "call.mp3", "--no-wait")
+    job_id = sent.stdout.strip()
+    assert job_id == omni.jobs[0].job_id
+
+    omni.fleet.advance(job_id, 37, 100, eta=4.1)
+    assert run(omni, "status", job_id).stdout == "running 37/100, 4 s left\n"
+    assert json.loads(run(omni, "status", job_id, "--json").stdout) == {
+        "job_id": job_id,
+        "status": "running",
+        "progress": {"step": 37, "steps": 100, "eta": 4.1},
+    }
+
+    omni.fleet.release()
+    assert run(omni, "result", job_id).stdout == "A fake answer to caption.\n"
+
+
+def test_waiting_shows_progress_on_stderr(omni: FakeClient, here: Path) -> None:
+    omni.fleet.hold()
+    run(omni, "understand", "caption", "call.mp3", "--no-wait")
+    job_id = omni.jobs[0].job_id
+    omni.fleet.advance(job_id, 37, 100)
+
+    waited = run(omni, "result", job_id, "--timeout", "0.6")
+
+    assert waited.stdout == ""
+    assert f"{job_id}: running 37/100" in waited.stderr
+
+
+def test_cancel_stops_a_job_and_tells_when_there_is_nothing_to_stop(omni: FakeClient, here: Path) -> None:
+    omni.fleet.hold()
+    run(omni, "understand", "caption", "call.mp3", "--no-wait")
+    job_id = omni.jobs[0].job_id
+
+    assert run(omni, "cancel", job_id).exit_code == 0
+    assert run(omni, "result", job_id).exit_code == 5
+    assert run(omni, "cancel", job_id).stdout == f"{job_id}: cancelled\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (JobFailed("it broke"), 1),
+        (EngineStopped("it stopped"), 1),
+        (MediaTooLong("it is 400 s long", "audio", "Send less"), 2),
+        (StorageUnavailable("it is away"), 3),
+        (QueueFull("5 jobs wait", None, "Submit again in 30 s", {"retry_after": 30}), 3),
+        (JobCancelled("someone did"), 5),
+    ],
+)
+def test_a_failed_job_is_an_exit_code_and_one_readable_line(error: OmnifleetError, code: int, here: Path) -> None:
+    failed = run(FakeClient(lambda job: error), "understand", "transcribe", "call.mp3")
+
+    assert (failed.exit_code, failed.stdout) == (code, "")
+    assert failed.stderr == f"{type(error).__name__}: {error}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["understand", "transcribe", "missing.mp3"],
+        ["understand", "trancribe", "call.mp3"],
+        ["edit", "add", "street.wav"],
+        ["edit", "add", "street.wav", "--desc", "rain", "-o", "out.docx"],
+        ["edit", "add", "street.wav", "--desc", "rain", "-o", "nowhere/out.wav"],
+        ["edit", "add", "street.wav", "--desc", "rain", "-o", "out.wav", "--no-wait"],
+        ["generate", "t2a", "rain", "--format", "docx"],
+        ["generate", "t2a", "rain", "--guidance", "-1"],
+        ["status", "never-sent"],
+        ["nonsense"],
+    ],
+)
+def test_bad_input_submits_nothing_and_exits_with_2(omni: FakeClient, here: Path, arguments: list[str]) -> None:
+    refused = run(omni, *arguments)
+
+    assert (refused.exit_code, refused.stdout, omni.jobs) == (2, "", [])
+    assert refused.stderr
+
+
+def test_json_prints_errors_too(omni: FakeClient, here: Path) -> None:
+    refused = run(omni, "understand", "transcribe", "missing.mp3", "--json")
+
+    error = json.loads(refused.stdout)["error"]
+    assert refused.exit_code == 2
+    assert (error["type"], error["field"]) == ("MediaNotFound", "audio.0")
+    assert "missing.mp3" in error["problem"]
+
+
+def test_a_fleet_that_is_away_exits_with_3(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMNIFLEET_REDIS_URL", f"redis://127.0.0.1:{services.free_port()}/0")
+    monkeypatch.setenv("OMNIFLEET_STORAGE", f"file://{here}/storage")
+
+    away = CliRunner().invoke(app, ["status", "some-job"])
+
+    assert away.exit_code == 3
+    assert "OMNIFLEET_REDIS_URL" in away.stderr
+
+
+def test_a_setting_that_does_not_parse_exits_with_2(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMNIFLEET_STORAGE", "ftp://somewhere")
+
+    assert CliRunner().invoke(app, ["status", "some-job"]).exit_code == 2
+
+
+def test_time_that_runs_out_exits_with_4(omni: FakeClient, here: Path) -> None:
+    omni.fleet.hold()
+
+    assert run(omni, "understand", "caption", "call.mp3", "--timeout", "0").exit_code == 4
+
+
+def test_an_interrupt_leaves_the_job_running_and_tells_its_id(
+    omni: FakeClient, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    omni.fleet.hold()
+    monkeypatch.setattr(JobHandle, "result", interrupt)
+
+    stopped = run(omni, "understand", "caption", "call.mp3")
+
+    assert stopped.exit_code == 130
+    assert f"omnifleet result {omni.jobs[0].job_id}" in stopped.stderr
+    assert not omni.job(omni.jobs[0].job_id).status().is_final
+
+
+def test_an_output_that_cannot_be_written_exits_with_2(omni: FakeClient, here: Path) -> None:
+    (here / "taken").mkdir()
+
+    assert run(omni, "understand", "caption", "call.mp3", "-o", "taken").exit_code == 2
+
+
+def test_the_version_and_the_exit_codes_are_told(omni: FakeClient) -> None:
+    assert run(omni, "--version").stdout.strip()
+    assert "4 not done" in run(omni, "--help").stdout
+
+
+def test_a_callback_is_asked_for_and_its_delivery_told() -> None:
+    omni = FakeClient()
+    run(omni, "generate", "t2a", "rain", "--callback", "https://hooks.example.com/x", "--no-wait")
+    job = omni.jobs[0]
+
+    assert job.callback == "https://hooks.example.com/x"
+    assert run(omni, "status", job.job_id).stdout == "succeeded, callback delivered\n"
+    assert json.loads(run(omni, "status", job.job_id, "--json").stdout)["callback"]["status"] == "delivered"

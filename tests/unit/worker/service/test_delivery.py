@@ -1,0 +1,283 @@
+"""What becomes of a delivery: recorded, put off or dropped; and how Celery is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from celery.exceptions import Ignore, Reject
+from hypothesis import given
+from hypothesis import strategies as st
+from omnifleet_shared.broker.attempts import Beginning
+from omnifleet_shared.errors import (
+    BrokerUnavailable,
+    EngineStopped,
+    InvalidMessage,
+    JobCancelled,
+    JobFailed,
+    JobQuarantined,
+    MediaTooLong,
+    OmnifleetError,
+    StorageUnavailable,
+)
+from omnifleet_shared.schema.jobs import read_job
+from omnifleet_shared.schema.results import JobResult, ModelInfo, Timings
+from omnifleet_shared.webhooks.outbox import Callbacks
+from omnifleet_worker.jobs.job_context import JobRun
+from omnifleet_worker.observability.metrics import WorkerMetrics
+from omnifleet_worker.service.delivery import LONGEST_BACKOFF, Deliveries, backoff
+from omnifleet_worker.service.tasks import run_job
+from omnifleet_worker.service.webhook_sender import CallbackPoster
+from omnifleet_worker.settings import WorkerSettings
+
+JOB = read_job({"schema_version": 1, "namespace": "understand", "task": {"name": "question", "text": "?"}})
+PAYLOAD = JOB.model_dump(mode="json")
+SETTINGS = WorkerSettings(max_attempts=3, retry_backoff=2.0, redis_patience=0.001)
+TAG = "a lease"
+
+
+def result_of(run: JobRun) -> JobResult:
+    return JobResult(
+        job_id=run.job.job_id,
+        namespace="understand",
+        task="question",
+        text="an answer",
+        model=ModelInfo(name="a model", revision="1", licence="none"),
+        seed=run.job.seed,
+        attempts=run.attempt,
+        timings=Timings(),
+    )
+
+
+@dataclass
+class FakeAttempts:
+    """Begins and records as told."""
+
+    verdict: str = "begun"
+    attempt: int = 1
+    unfinished: int = 1
+    written: str = "written"
+    away: bool = False
+    records: list[tuple[str, Any]] = field(default_factory=list)
+
+    def begin(self, job_id: str, tag: str) -> Beginning:
+        return Beginning(cast(Any, self.verdict), self.attempt, self.unfinished, "a worker")
+
+    def succeed(self, result: JobResult, tag: str, callback: str | None = None) -> str:
+        return self._record("succeeded", result)
+
+    def fail(self, job_id: str, error: OmnifleetError, tag: str, callback: str | None = None) -> str:
+        return self._record("failed", error)
+
+    def retry(self, job_id: str, error: OmnifleetError, tag: str) -> str:
+        return self._record("retried", error)
+
+    def _record(self, what: str, outcome: object) -> str:
+        if self.away:
+            raise BrokerUnavailable("Redis does not answer")
+        self.records.append((what, outcome))
+        return self.written
+
+
+class FakeKeeper:
+    """Keeps what it was told, in order."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Any]] = []
+        self.leases = SimpleNamespace(
+            postpone=lambda tag, seconds: self.calls.append(("postpone", seconds)),
+            recover=lambda: self.calls.append(("recover",)),
+        )
+
+    def run(self, tag: str) -> None:
+        self.calls.append(("run", tag))
+
+    def let_go(self, tag: str) -> None:
+        self.calls.append(("let go", tag))
+
+
+class FakeMonitor:
+    """Watches nothing."""
+
+    def watching(self, run: JobRun) -> Any:
+        return nullcontext()
+
+
+class Stage:
+    """Deliveries among fakes, and a Celery task to carry them."""
+
+    def __init__(self) -> None:
+        self.attempts, self.keeper = FakeAttempts(), FakeKeeper()
+        self.work: Callable[[JobRun], JobResult] = result_of
+        self.events: list[str] = []
+        self.letters: list[Any] = []
+        jobs = SimpleNamespace(run=lambda run: self.work(run))
+        poster = CallbackPoster(Callbacks.connect(SETTINGS), SETTINGS)
+        self.metrics = WorkerMetrics()
+        parts = [jobs, None, self.attempts, FakeMonitor(), self.keeper, poster, SETTINGS, self.metrics.jobs]
+        self.deliveries = Deliveries(*cast(list[Any], parts))
+        self.deliveries._dead_letters = cast(Any, SimpleNamespace(put=self.letters.append, close=lambda: None))
+
+    def deliver(self, payload: object = PAYLOAD, job_id: str = JOB.job_id) -> dict[str, Any]:
+        request = SimpleNamespace(id=job_id, properties={"delivery_tag": TAG})
+        task = SimpleNamespace(request=request, send_event=lambda name, **_: self.events.append(name))
+        return run_job(cast(Any, task), cast(Any, SimpleNamespace(deliveries=self.deliveries)), payload)
+
+    def fails_with(self, error: Exception) -> None:
+        def work(run: JobRun) -> JobResult:
+            raise error
+
+        self.work = work
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    stage = Stage()
+    yield stage
+    stage.deliveries.close()
+
+
+def test_a_result_is_recorded_and_returned_as_json(stage: Stage) -> None:
+    record = stage.deliver()
+
+    assert record["text"] == "an answer"
+    ((what, result),) = stage.attempts.records
+    assert (what, result.model_dump(mode="json")) == ("succeeded", record)
+    assert stage.keeper.calls == [("run", TAG)]
+
+
+def test_a_permanent_error_is_recorded_and_raised_as_it_is(stage: Stage) -> None:
+    error = MediaTooLong("too long", "audio", "Send less", {"limit": 10})
+    stage.fails_with(error)
+
+    with pytest.raises(MediaTooLong) as caught:
+        stage.deliver()
+
+    assert caught.value is error
+    assert stage.attempts.records == [("failed", error)]
+
+
+def test_a_transient_error_gives_the_message_back_for_later(stage: Stage) -> None:
+    error = StorageUnavailable("away")
+    stage.fails_with(error)
+    stage.attempts.attempt = 2
+
+    with pytest.raises(Reject) as caught:
+        stage.deliver()
+
+    assert caught.value.requeue is False
+    assert stage.attempts.records == [("retried", error)]
+    assert stage.events == ["task-retried"]
+    (_, let_go, (postponed, seconds)) = stage.keeper.calls
+    assert (let_go, postponed) == (("let go", TAG), "postpone")
+    assert 2.0 <= seconds <= 4.0
+
+
+def test_a_transient_error_is_the_outcome_where_no_attempts_are_left(stage: Stage) -> None:
+    error = StorageUnavailable("away")
+    stage.fails_with(error)
+    stage.attempts.attempt = SETTINGS.max_attempts
+
+    with pytest.raises(StorageUnavailable) as caught:
+        stage.deliver()
+
+    assert caught.value is error
+    assert stage.attempts.records == [("failed", error)]
+    assert stage.events == []
+
+
+def test_a_worker_that_shuts_down_gives_the_message_back_at_once_whatever_attempt_it_was(stage: Stage) -> None:
+    stage.fails_with(EngineStopped("the worker shuts down"))
+    stage.attempts.attempt = SETTINGS.max_attempts
+    stage.deliveries.hand_back()
+
+    with pytest.raises(Reject):
+        stage.deliver()
+
+    assert stage.keeper.calls[-2:] == [("postpone", 0.0), ("recover",)]
+
+
+def test_an_unforeseen_error_becomes_job_failed_and_names_it(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    error = ZeroDivisionError("division by zero")
+    stage.fails_with(error)
+
+    with pytest.raises(JobFailed, match="ZeroDivisionError: division by zero") as caught:
+        stage.deliver()
+
+    assert caught.value.details == {"type": "ZeroDivisionError"}
+    assert caught.value.__cause__ is error
+    assert stage.attempts.records == [("failed", caught.value)]
+    assert "job_crashed" in [record.__dict__.get("action") for record in caplog.records]
+
+
+@pytest.mark.parametrize(
+    ("payload", "job_id"),
+    [(None, JOB.job_id), ([1, 2], JOB.job_id), (PAYLOAD, "another-id")],
+    ids=["nothing", "a list", "of another id"],
+)
+def test_what_is_no_job_of_that_id_fails_before_it_begins(stage: Stage, payload: object, job_id: str) -> None:
+    with pytest.raises(InvalidMessage):
+        stage.deliver(payload, job_id)
+
+    ((what, error),) = stage.attempts.records
+    assert what == "failed"
+    assert isinstance(error, InvalidMessage)
+
+
+def test_a_job_that_was_cancelled_before_fails_as_cancelled(stage: Stage) -> None:
+    stage.attempts.verdict = "cancelled"
+
+    with pytest.raises(JobCancelled):
+        stage.deliver()
+
+    assert stage.attempts.records[0][0] == "failed"
+
+
+@pytest.mark.parametrize("verdict", ["lost", "ended"])
+def test_a_late_twin_records_nothing(stage: Stage, verdict: str) -> None:
+    stage.attempts.verdict = verdict
+
+    with pytest.raises(Ignore):
+        stage.deliver()
+
+    assert stage.attempts.records == []
+
+
+@pytest.mark.parametrize("written", ["lost", "ended"])
+def test_a_result_that_comes_too_late_is_dropped(stage: Stage, written: str) -> None:
+    stage.attempts.written = written
+
+    with pytest.raises(Ignore):
+        stage.deliver()
+
+
+def test_an_outcome_that_cannot_be_recorded_comes_again(stage: Stage) -> None:
+    stage.attempts.away = True
+
+    with pytest.raises(Reject, match="cannot be recorded"):
+        stage.deliver()
+
+
+def test_a_job_that_workers_were_lost_with_is_put_aside(stage: Stage) -> None:
+    stage.attempts.unfinished = SETTINGS.max_deliveries + 1
+    stage.attempts.attempt = SETTINGS.max_deliveries + 1
+
+    with pytest.raises(JobQuarantined, match="a worker"):
+        stage.deliver()
+
+    (letter,) = stage.letters
+    assert (letter.job, letter.attempts) == (JOB, SETTINGS.max_deliveries)
+    assert stage.attempts.records[0][0] == "failed"
+
+
+@given(attempt=st.integers(1, 100), base=st.floats(0.01, 1000))
+def test_the_wait_doubles_within_half_and_all_of_it_up_to_a_limit(attempt: int, base: float) -> None:
+    longest = min(LONGEST_BACKOFF, base * 2 ** (attempt - 1))
+
+    wait = backoff(attempt, WorkerSettings(retry_backoff=base))
+
+    assert longest / 2 <= wait <= longest

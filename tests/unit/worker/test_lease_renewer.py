@@ -1,0 +1,189 @@
+"""What the keeper renews, recovers, and ends the process for; with leases and an engine that do as they are told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import cast
+
+import pytest
+from omnifleet_shared.broker.leases import Leases
+from omnifleet_shared.errors import BrokerUnavailable
+from omnifleet_worker import lease_renewer as lease_keeper
+from omnifleet_worker.lease_renewer import EXIT_DEAF, EXIT_HUNG, LeaseKeeper
+
+
+class FakeLeases:
+    """Remembers what it is asked."""
+
+    seconds = 0.02
+
+    def __init__(self) -> None:
+        self.renewed: list[list[str]] = []
+        self.released: list[str] = []
+        self.postponed: list[tuple[str, float]] = []
+        self.lost: set[str] = set()
+        self.away = False
+
+    def renew(self, tags: Sequence[str]) -> set[str]:
+        if self.away:
+            raise BrokerUnavailable("away")
+        self.renewed.append(list(tags))
+        return self.lost & set(tags)
+
+    def release(self, tag: str) -> bool:
+        if self.away:
+            raise BrokerUnavailable("away")
+        self.released.append(tag)
+        return True
+
+    def postpone(self, tag: str, seconds: float) -> None:
+        self.postponed.append((tag, seconds))
+
+    def recover(self) -> int:
+        return 0
+
+
+class Ended(BaseException):
+    """The process would have ended."""
+
+
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    codes: list[int] = []
+
+    def end(code: int) -> None:
+        codes.append(code)
+        raise Ended
+
+    monkeypatch.setattr(lease_keeper, "_end_process", end)
+    return codes
+
+
+@pytest.fixture
+def leases() -> FakeLeases:
+    return FakeLeases()
+
+
+def keeper_of(
+    leases: FakeLeases, *, stalled: float = 0.0, lost: list[str] | None = None, places: int = 2
+) -> LeaseKeeper:
+    return LeaseKeeper(
+        cast(Leases, leases),
+        places=places,
+        stalled=lambda: stalled,
+        engine_patience=10,
+        poll_patience=0.05,
+        on_lost=(lost if lost is not None else []).append,
+    )
+
+
+def test_what_is_held_is_renewed_until_it_is_let_go(leases: FakeLeases) -> None:
+    keeper = keeper_of(leases)
+    keeper.hold("a")
+    keeper.hold("b")
+    keeper.let_go("b")
+
+    keeper.look()
+
+    assert leases.renewed == [["a"]]
+
+
+def test_what_was_received_and_never_started_is_left_to_its_lease(leases: FakeLeases) -> None:
+    keeper = keeper_of(leases)
+    keeper.hold("dropped")
+    keeper.hold("running")
+    keeper.run("running")
+    time.sleep(4 * leases.seconds)
+
+    keeper.look()
+
+    assert leases.renewed == [["running"]]
+
+
+def test_who_runs_a_lost_lease_is_told_once(leases: FakeLeases) -> None:
+    told: list[str] = []
+    keeper = keeper_of(leases, lost=told)
+    keeper.hold("a")
+    leases.lost = {"a"}
+
+    keeper.look()
+    keeper.look()
+
+    assert told == ["a"]
+
+
+def test_a_release_that_redis_does_not_hear_of_is_renewed_no_more(leases: FakeLeases) -> None:
+    keeper = keeper_of(leases)
+    keeper.hold("a")
+    leases.away = True
+
+    keeper.release("a")
+
+    leases.away = False
+    keeper.look()
+    assert leases.renewed == [[]]
+
+
+def test_stopping_hands_back_what_is_held(leases: FakeLeases) -> None:
+    keeper = keeper_of(leases)
+    keeper.hold("a")
+
+    keeper.stop()
+
+    assert leases.postponed == [("a", 0)]
+
+
+def test_an_engine_that_stalls_ends_the_process(leases: FakeLeases, ended: list[int]) -> None:
+    with pytest.raises(Ended):
+        keeper_of(leases, stalled=11)._check_engine()
+
+    assert ended == [EXIT_HUNG]
+
+
+def test_an_engine_that_steps_does_not(leases: FakeLeases, ended: list[int]) -> None:
+    keeper_of(leases, stalled=9)._check_engine()
+
+    assert ended == []
+
+
+def test_a_consumer_that_stops_asking_ends_the_process(leases: FakeLeases, ended: list[int]) -> None:
+    keeper = keeper_of(leases)
+    keeper.polled()
+    time.sleep(0.06)
+
+    with pytest.raises(Ended):
+        keeper._check_consumer()
+
+    assert ended == [EXIT_DEAF]
+
+
+def test_a_consumer_that_could_not_ask_has_its_patience_anew(leases: FakeLeases, ended: list[int]) -> None:
+    keeper = keeper_of(leases)
+    keeper.polled()
+    leases.away = True
+    keeper.start()
+    time.sleep(0.1)
+    leases.away = False
+
+    keeper.polled()
+    keeper._check_consumer()
+
+    assert ended == []
+    keeper.stop()
+
+
+@pytest.mark.parametrize("why", ["never asked yet", "all places taken", "being stopped"])
+def test_a_consumer_with_a_reason_not_to_ask_is_left_alone(leases: FakeLeases, ended: list[int], why: str) -> None:
+    keeper = keeper_of(leases, places=1)
+    if why != "never asked yet":
+        keeper.polled()
+    if why == "all places taken":
+        keeper.hold("a")
+    if why == "being stopped":
+        keeper.expect_no_polls()
+    time.sleep(0.06)
+
+    keeper._check_consumer()
+
+    assert ended == []

@@ -1,0 +1,142 @@
+"""The checkpoint of a worker process: loaded once, and what the rest of the worker needs to know of it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+import torch
+from omnifleet_shared.errors import CheckpointInvalid, InvalidSetting
+from omnifleet_shared.schema.model_card import NEEDS_SYNCHFORMER, ModelCard
+from pydantic import ValidationError
+from transformers.utils.logging import disable_progress_bar
+
+from ..engine.limits import EngineLimits
+from ..engine.model_runner import AudioOmniRunner
+from ..jobs.prompts import Prompts
+from ..jobs.speech_edit.alignment import CtcAligner
+from ..jobs.tasks import ModelData
+from ..models.audio_omni.pipeline import AudioOmniPipeline
+from ..settings import WorkerSettings
+from .manifest import check_files
+from .memory_plan import MemoryPlan, plan_memory
+from .warm_up import compile_blocks, end_compilation, measure_costs, warm_up
+
+logger = logging.getLogger(__name__)
+
+
+def plan_checkpoint(settings: WorkerSettings) -> MemoryPlan:
+    """What the checkpoint needs of the device's memory; to be asked before loading, while it is still free.
+
+    Raises: as `load_pipeline`, save that nothing is refused for want of memory.
+    """
+    device = _device(settings.device)
+    return plan_memory(_folder(settings), device, _dtype(settings.dtype, device))
+
+
+def load_pipeline(settings: WorkerSettings) -> AudioOmniPipeline:
+    """Load the checkpoint to the device in the dtype of the settings, once its files and its memory are checked.
+
+    Raises:
+        InvalidSetting: no checkpoint is named, the device does not exist or has too little memory.
+        CheckpointInvalid: the folder is not a whole checkpoint, or not as its manifest says.
+    """
+    folder = _folder(settings)
+    check_files(folder, hashes=settings.verify_checkpoint)
+    _check_memory(plan_checkpoint(settings))
+    disable_progress_bar()  # a worker's stderr is its log
+    device, start = _device(settings.device), time.monotonic()
+    # The VAE, the mel and Synchformer are float32, as they are published; TF32 would keep 10 bits of it.
+    torch.backends.cudnn.allow_tf32 = False
+    dtype = _dtype(settings.dtype, device)
+    pipeline = AudioOmniPipeline.from_pretrained(folder, device=device, dtype=dtype)
+    logger.info(
+        "checkpoint %s loaded to %s as %s in %.1f s",
+        folder,
+        device,
+        dtype,
+        time.monotonic() - start,
+        extra={"action": "checkpoint_loaded", "seconds": time.monotonic() - start},
+    )
+    return pipeline
+
+
+def open_model(settings: WorkerSettings) -> tuple[AudioOmniRunner, EngineLimits]:
+    """The checkpoint, loaded and made ready as the settings say, and what an engine may do with it at once.
+
+    Raises: as `load_pipeline`.
+    """
+    plan = plan_checkpoint(settings)  # while the device's memory is still free
+    pipeline = load_pipeline(settings)
+    limits = plan.limits(settings.max_batch, settings.max_chats, settings.encoding_cache)
+    runner = AudioOmniRunner(pipeline, cache_bytes=settings.encoding_cache, costs=plan.costs)
+    compiled = _wanted(settings.compile, pipeline.device)
+    if compiled:
+        compile_blocks(pipeline)
+    if compiled or _wanted(settings.warm_up, pipeline.device):
+        warm_up(runner, limits)
+        runner.costs = measure_costs(runner, plan.costs)
+    if compiled:
+        end_compilation()
+    return runner, limits
+
+
+def describe(pipeline: AudioOmniPipeline, aligner: Path | None = None) -> ModelData:
+    """Card, prompts and tokeniser of a loaded checkpoint; the card without tasks that need a component it lacks.
+
+    Args:
+        pipeline: the checkpoint.
+        aligner: folder of the speech recogniser that finds words in recordings, which is loaded to the CPU.
+
+    Raises:
+        CheckpointInvalid: its card is none, or the aligner's folder holds no such model.
+    """
+    try:
+        card = ModelCard.model_validate(pipeline.card)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = f"card.json: {'.'.join(str(part) for part in first['loc'])}"
+        raise CheckpointInvalid(first["msg"], field, "Convert the checkpoint again") from error
+    if pipeline.synchformer is None:
+        card = card.without(NEEDS_SYNCHFORMER)
+    return ModelData(
+        card=card,
+        prompts=Prompts(pipeline.prompts),
+        tokenizer=pipeline.speech_tokenizer,
+        aligner=None if aligner is None else CtcAligner.from_pretrained(aligner),
+    )
+
+
+def _wanted(choice: str, device: torch.device) -> bool:
+    return choice == "on" or (choice == "auto" and device.type == "cuda")
+
+
+def _folder(settings: WorkerSettings) -> Path:
+    if settings.checkpoint is None:
+        remedy = "Name its folder; `omnifleet-worker tiny-checkpoint DIR` writes a small one to try with"
+        raise InvalidSetting("no checkpoint is set", "OMNIFLEET_CHECKPOINT", remedy)
+    return settings.checkpoint
+
+
+def _check_memory(plan: MemoryPlan) -> None:
+    plan.check()
+    sizes = {"needed_bytes": plan.needed_bytes, "free_bytes": plan.free, "requests_at_once": plan.requests_at_once}
+    logger.info("%s", plan.statement(), extra={"action": "memory_planned", **sizes})
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise InvalidSetting(f"{name!r} is not a device here", "OMNIFLEET_DEVICE", "Use auto, cuda or cpu") from error
+    return device
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return torch.float32 if name == "float32" else torch.bfloat16

@@ -1,0 +1,215 @@
+"""What a checkpoint needs of a GPU's memory, told from its files' headers and configurations before it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from omnifleet_shared.errors import CheckpointInvalid, InvalidSetting
+from safetensors import SafetensorError, safe_open
+
+from ..engine.costs import CONTEXT_COPIES, RequestCosts
+from ..engine.limits import EngineLimits
+from ..models import folder as checkpoint_folder
+from ..models.audio_omni.pipeline import COMPONENTS, OPTIONAL, AudioOmniPipeline
+from ..models.audio_omni.precision import dtype_on_load
+from ..models.audio_omni.sampling import CLIP_SAMPLES, LATENT_FRAMES
+
+RESERVE_BYTES = 2**30
+"""For what is in no formula: workspaces of cuBLAS and cuDNN, kernels, and what the allocator cannot use again because
+it is scattered. The CUDA context is not in it: free memory is measured once the context exists."""
+
+_DECODER_TENSORS = 8
+"""Full-length activations of the VAE's last block alive at once: the residual, the input, four in its snake
+activation, and two of the convolution."""
+_BLOCK_WIDTHS = 20
+"""Features a position alive at once in a DiT block, in units of its width: the feed-forward's projection (8), its gate
+(4) and their product (4), the residual and its norm (4)."""
+_PREFILL_HIDDEN, _PREFILL_INNER = 8, 3
+"""Vectors a token alive at once in a layer of the thinker, of the hidden and of the feed-forward's size."""
+_ROWS = 2
+"""Of a clip in a batch: with the conditioning, and without."""
+MOST_DECODED = 4
+"""Clips that are decoded at once; a GPU is busy with one, and more of them at once only share its kernels' starts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryPlan:
+    """The arithmetic for one checkpoint on one device; all sizes in bytes.
+
+    Attributes:
+        device: where it is to be loaded.
+        dtype: of the transformer and the thinker.
+        weights: of each component.
+        decode: activations of decoding a clip.
+        prefill: activations of reading the longest prompt.
+        request: what each request that shares a step holds, at its longest.
+        costs: what a request holds that is not at its longest.
+        free: of the device before loading; None for a CPU, where nothing is refused and nothing limited.
+    """
+
+    device: str
+    dtype: str
+    weights: Mapping[str, int]
+    decode: int
+    prefill: int
+    request: int
+    costs: RequestCosts = field(default_factory=RequestCosts)
+    free: int | None
+
+    @property
+    def needed_bytes(self) -> int:
+        """For the weights and one request."""
+        return self._fixed_bytes + self.request
+
+    @property
+    def requests_at_once(self) -> int | None:
+        """How many requests fit into what the weights leave; None where memory sets no limit."""
+        return None if self.free is None else max(0, (self.free - self._fixed_bytes) // self.request)
+
+    @property
+    def working(self) -> int:
+        """The larger of the two things that are done beside the steps; one of them can always be done."""
+        return max(self.decode, self.prefill)
+
+    def limits(self, clips: int, chats: int, cache_bytes: int) -> EngineLimits:
+        """What the engine may do at once.
+
+        Active requests share what is left once a clip can be decoded while a prompt of each kind is read. Where more
+        than that is left for the clips asked for, as many more are decoded at once.
+
+        Args:
+            clips: that may share a step.
+            chats: that may share a token's step.
+            cache_bytes: kept for encodings.
+        """
+        if self.free is None:
+            return EngineLimits(clips=clips, chats=chats, decoded=MOST_DECODED)
+        beside = self.decode + 2 * self.prefill
+        left = self.free - sum(self.weights.values()) - RESERVE_BYTES - cache_bytes - beside
+        decoded = 1 + max(0, min(MOST_DECODED - 1, (left - clips * self.request) // self.decode))
+        memory = max(0, left - (decoded - 1) * self.decode)
+        return EngineLimits(clips=clips, chats=chats, decoded=decoded, memory=memory)
+
+    def statement(self) -> str:
+        """The arithmetic in words."""
+        parts = ", ".join(
+            f"{name} {_gb(size)}" for name, size in sorted(self.weights.items(), key=lambda item: -item[1])
+        )
+        needed = (
+            f"the checkpoint needs {_gb(self.needed_bytes)} in {self.dtype}: {_gb(sum(self.weights.values()))} of "
+            f"weights ({parts}), {_gb(self.working)} to work in, {_gb(RESERVE_BYTES)} in reserve and "
+            f"{_gb(self.request)} a request"
+        )
+        if self.free is None:
+            return f"{needed}; on {self.device} nothing is refused for it"
+        return f"{needed}; {self.device} has {_gb(self.free)} free, enough for {self.requests_at_once} at once"
+
+    def check(self) -> None:
+        """Raise InvalidSetting, with the arithmetic, where not even one request fits."""
+        if self.requests_at_once == 0:
+            smaller = "" if self.dtype == "bfloat16" else ", or set OMNIFLEET_DTYPE=bfloat16"
+            remedy = f"Use a GPU with at least {_gb(self.needed_bytes)} free{smaller}"
+            raise InvalidSetting(self.statement(), "OMNIFLEET_DEVICE", remedy)
+
+    @property
+    def _fixed_bytes(self) -> int:
+        return sum(self.weights.values()) + self.working + RESERVE_BYTES
+
+
+def plan_memory(folder: Path, device: torch.device, dtype: torch.dtype, free: int | None = None) -> MemoryPlan:
+    """Plan for a checkpoint folder; reads headers and configurations, loads nothing.
+
+    Args:
+        folder: the checkpoint.
+        device: where it is to be loaded.
+        dtype: of the transformer and the thinker; the other components are float32.
+        free: bytes of the device's memory; without it the device is asked.
+
+    Raises:
+        CheckpointInvalid: a file is missing or damaged.
+    """
+    kinds = checkpoint_folder.list_components(folder, AudioOmniPipeline.__name__, COMPONENTS, OPTIONAL)
+    try:
+        weights = {name: _weights(folder / name, dtype) for name in kinds if name != "processor"}
+        sizes = _Sizes(folder, dtype.itemsize)
+        needs = {"decode": sizes.decode(), "prefill": sizes.prefill(), "request": sizes.request()}
+        costs = RequestCosts(clip_activations=sizes.clip_activations(), chat_token=sizes.chat_token())
+    except (OSError, KeyError, SafetensorError) as error:
+        problem = f"{folder} is no whole checkpoint: {type(error).__name__}: {error}"
+        raise CheckpointInvalid(problem, remedy="Convert or download the checkpoint again") from error
+    return MemoryPlan(
+        device=str(device),
+        dtype=str(dtype).removeprefix("torch."),
+        weights=weights,
+        **needs,
+        costs=costs,
+        free=_free_bytes(device) if free is None else free,
+    )
+
+
+class _Sizes:
+    """Bytes of activations, from the components' configurations."""
+
+    def __init__(self, folder: Path, itemsize: int) -> None:
+        self._folder = folder
+        self._itemsize = itemsize
+
+    def decode(self) -> int:
+        channels = self._config("vae")["decoder_channels"]
+        return _DECODER_TENSORS * CLIP_SAMPLES * channels * torch.float32.itemsize
+
+    def prefill(self) -> int:
+        text = self._config("thinker")["text_config"]
+        vectors = _PREFILL_HIDDEN * text["hidden_size"] + _PREFILL_INNER * text["intermediate_size"]
+        return text["max_position_embeddings"] * vectors * self._itemsize
+
+    def request(self) -> int:
+        """A request is a clip or a chat; either may fill the batch."""
+        return max(self._clip(), self._chat())
+
+    def clip_activations(self) -> int:
+        positions = self._global_tokens() + LATENT_FRAMES
+        return _ROWS * positions * _BLOCK_WIDTHS * self._config("transformer")["width"] * self._itemsize
+
+    def chat_token(self) -> int:
+        text = self._config("thinker")["text_config"]
+        head = text["hidden_size"] // text["num_attention_heads"]
+        return 2 * text["num_hidden_layers"] * text["num_key_value_heads"] * head * self._itemsize
+
+    def _clip(self) -> int:
+        dit = self._config("transformer")
+        tokens = self._config("omni_projection")["max_tokens"] + self._config("speech_encoder")["tokens"]
+        context = 2 * dit["depth"] * tokens + self._global_tokens()
+        return CONTEXT_COPIES * context * dit["width"] * self._itemsize + self.clip_activations()
+
+    def _chat(self) -> int:
+        return self._config("thinker")["text_config"]["max_position_embeddings"] * self.chat_token()
+
+    def _global_tokens(self) -> int:
+        return int(self._config("sync_encoder")["tokens"] + self._config("audio_encoder")["tokens"])
+
+    def _config(self, component: str) -> dict[str, Any]:
+        return checkpoint_folder.read_json(self._folder / component / "config.json")
+
+
+def _weights(component: Path, dtype: torch.dtype) -> int:
+    """Bytes of a component's weights once they are loaded, from the headers of its files."""
+    size = 0
+    for path in component.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118, it is no dict
+                size += prod(file.get_slice(key).get_shape()) * dtype_on_load(component.name, key, dtype).itemsize
+    return size
+
+
+def _free_bytes(device: torch.device) -> int | None:
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"

@@ -1,0 +1,1 @@
+"""The published checkpoint: its files, its keys, and its code's prompts."""

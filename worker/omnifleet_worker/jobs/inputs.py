@@ -1,0 +1,145 @@
+"""The media of a job: fetched from storage, checked, decoded within limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TypeGuard, cast
+
+import numpy as np
+from omnifleet_shared.errors import ForeignURI, MediaError, OmnifleetError
+from omnifleet_shared.schema.base import Media
+from omnifleet_shared.schema.jobs import EditJob, Job
+from omnifleet_shared.schema.model_card import ModelCard
+from omnifleet_shared.schema.tasks import NamedUnderstanding, SpeechEdit, VideoToSound
+from omnifleet_shared.storage import Storage
+from omnifleet_shared.storage.base import check_content
+
+from ..media.decode import Audio, decode_audio
+from ..media.limits import MediaLimits
+from ..media.signal import resample, to_mono
+from ..media.video import Video, decode_video
+from ..models.audio_omni.synchformer import FRAME_SIDE
+from ..models.audio_omni.video import FRAMES_PER_SECOND, WINDOW_SECONDS
+
+HEARING_RATE = 16_000
+"""Hz, of what the thinker hears."""
+
+WATCH_FRAMES_PER_SECOND = 2.0
+"""Frames that the thinker sees of each second; what Qwen2.5-Omni takes by default."""
+
+OVERTIME_SECONDS = 0.2
+"""A video for sound may be that much over the limit: films of ten seconds last some frames more."""
+
+Fetched = Mapping[str, tuple[bytes, ...]]
+
+
+class JobMedia:
+    """Decoded media by the field of the task that named them.
+
+    Args:
+        audio: recordings by field.
+        video: 2 frames a second, or for `v2a` and `v2m` 25, of 224 x 224 pixels.
+        film: the bytes of the video that the new sound is to be put under, if any.
+    """
+
+    def __init__(
+        self, audio: Mapping[str, tuple[Audio, ...]], video: tuple[Video, ...], film: bytes | None = None
+    ) -> None:
+        self._audio = audio
+        self.video = video
+        self.film = film
+
+    @property
+    def frames(self) -> tuple[np.ndarray, ...]:
+        """Every video's frames, uint8 [T, H, W, 3]."""
+        return tuple(video.frames for video in self.video)
+
+    def has(self, field: str) -> bool:
+        """Whether the job sent audio in that field."""
+        return bool(self._audio.get(field))
+
+    def seconds(self, field: str) -> float:
+        """Length of the field's only recording."""
+        return self._audio[field][0].seconds
+
+    def recording(self, field: str) -> Audio:
+        """The field's only recording at its own rate and channels; of a speech edit float64, else float32."""
+        return self._audio[field][0]
+
+    def mono(self, field: str, rate: int) -> np.ndarray:
+        """The field's only recording, float32 [n] at `rate`."""
+        return self.all_mono(field, rate)[0]
+
+    def all_mono(self, field: str, rate: int) -> tuple[np.ndarray, ...]:
+        """The field's recordings, each float32 [n] at `rate`."""
+        return tuple(resample(to_mono(audio), rate).samples[0] for audio in self._audio.get(field, ()))
+
+
+def fetch(job: Job, storage: Storage, max_bytes: int) -> Fetched:
+    """The bytes of every file that the task names.
+
+    Raises:
+        ForeignURI, MediaError, StorageUnavailable, StorageRefused: with the task's field.
+    """
+    fields = {name: getattr(job.task, name) for name in type(job.task).model_fields}
+    return {name: tuple(_fetch(name, one, storage, max_bytes) for one in media) for name, media in _media(fields)}
+
+
+def _media(fields: Mapping[str, object]) -> list[tuple[str, tuple[Media, ...]]]:
+    found = [(name, value if isinstance(value, tuple) else (value,)) for name, value in fields.items()]
+    return [(name, cast(tuple[Media, ...], value)) for name, value in found if value and isinstance(value[0], Media)]
+
+
+def _fetch(field: str, media: Media, storage: Storage, max_bytes: int) -> bytes:
+    try:
+        data = storage.get(media.uri, max_bytes=max_bytes)
+        check_content(media, data, field)
+    except (ForeignURI, MediaError) as error:
+        raise _of_field(error, field) from error
+    return data
+
+
+def _of_field(error: OmnifleetError, field: str) -> OmnifleetError:
+    return type(error)(error.problem, field, error.remedy, error.details)
+
+
+def decode(job: Job, fetched: Fetched, card: ModelCard, limits: MediaLimits) -> JobMedia:
+    """Decode what was fetched. Raises MediaError with the field, also where a recording is too long for the task."""
+    audio = {
+        field: tuple(_decode_audio(data, field, job, _limited(limits, job, field, card)) for data in files)
+        for field, files in fetched.items()
+        if field != "video"
+    }
+    video = tuple(_decode_video(data, job, card, limits) for data in fetched.get("video", ()))
+    muxed = isinstance(job.task, VideoToSound) and job.task.mux
+    return JobMedia(audio, video, film=fetched["video"][0] if muxed else None)
+
+
+def _decode_audio(data: bytes, field: str, job: Job, limits: MediaLimits) -> Audio:
+    mono_rate = HEARING_RATE if may_be_heard_in_parts(job.task) else None
+    return decode_audio(data, field=field, limits=limits, exact=isinstance(job.task, SpeechEdit), mono_rate=mono_rate)
+
+
+def _decode_video(data: bytes, job: Job, card: ModelCard, limits: MediaLimits) -> Video:
+    if isinstance(job.task, VideoToSound):
+        # A little more than is looked at, so that a video is seen to be too long.
+        seen = WINDOW_SECONDS + OVERTIME_SECONDS
+        size = (FRAME_SIDE, FRAME_SIDE)
+        return decode_video(data, frames_per_second=FRAMES_PER_SECOND, max_seconds=seen, size=size, limits=limits)
+    longest = card.max_watch_seconds
+    watched = replace(limits, max_seconds=longest)
+    return decode_video(data, frames_per_second=WATCH_FRAMES_PER_SECOND, max_seconds=longest, limits=watched)
+
+
+def _limited(limits: MediaLimits, job: Job, field: str, card: ModelCard) -> MediaLimits:
+    if isinstance(job, EditJob) and field == "audio" and not isinstance(job.task, SpeechEdit):
+        return replace(limits, max_seconds=card.max_edit_seconds)
+    in_parts = may_be_heard_in_parts(job.task)
+    return replace(limits, max_seconds=card.max_transcribe_seconds if in_parts else card.max_listen_seconds)
+
+
+def may_be_heard_in_parts(task: object) -> TypeGuard[NamedUnderstanding]:
+    """Whether the task is to write one recording down, with nothing to be heard or seen beside it."""
+    named = isinstance(task, NamedUnderstanding) and task.name == "transcribe"
+    return named and len(task.audio) == 1 and not task.video

@@ -1,0 +1,229 @@
+"""One attempt at one job: what it does now, what it has spent, and whether it is still wanted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, Literal
+
+import numpy as np
+from omnifleet_shared.errors import DeadlineExceeded, JobCancelled, OmnifleetError
+from omnifleet_shared.observability import tracing as traces
+from omnifleet_shared.schema.jobs import Job, UnderstandJob
+from omnifleet_shared.schema.results import Progress, Timings
+
+from ..engine.engine import Engine
+from ..engine.request import ChatInputs, DiffusionInputs, Inpainting, Request
+from ..models.audio_omni.chat import Chat
+from ..observability.log_context import Stage as LoggedStage
+from ..observability.log_context import in_stage
+from .progress import StepCount
+
+Stage = Literal["fetched", "decoded", "conditioned", "sampled", "encoded", "stored"]
+LOGGED_AS: dict[Stage, LoggedStage] = {
+    "fetched": "fetch",
+    "decoded": "decode",
+    "conditioned": "condition",
+    "sampled": "steps",
+    "encoded": "encode",
+    "stored": "store",
+}
+"""What is done, in log lines and traces, while its time is counted. All that the engine does is `steps` there."""
+MOST_AT_ONCE = 8
+"""Requests of one job in the engine; with more, those behind it in the queue would wait for all of a long job."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A window of the model to sample for a job, in the job's steps and with its guidance."""
+
+    prompt: Chat
+    speech: str | None = None
+    """What is to be said."""
+    audio: np.ndarray | None = None
+    """Audio prompt: mono float32 at 44.1 kHz."""
+    video: np.ndarray | None = None
+    """What the sound keeps time with: uint8 [T, 224, 224, 3], 25 frames a second."""
+    inpainting: Inpainting | None = None
+    """What of the clip is known already."""
+    index: int = 0
+    """Place among the job's windows, added to its seed."""
+
+
+class JobRun:
+    """The job's thread drives it; the monitor's thread reads `progress` and may `cancel`."""
+
+    def __init__(self, job: Job, engine: Engine, *, attempt: int = 1) -> None:
+        self.job = job
+        self.attempt = attempt
+        self._engine = engine
+        self._requests: Sequence[Request] = ()
+        self._steps = StepCount()
+        self._cancelled: OmnifleetError | None = None
+        self._span: Any = None
+        self._told_step = 0
+        queued = (datetime.now(UTC) - job.submitted_at).total_seconds()
+        self._spent: dict[str, float] = {"queued": max(0.0, queued)}  # clocks of two machines may disagree
+
+    @property
+    def timings(self) -> Timings:
+        """Seconds spent in each stage so far."""
+        return Timings.model_validate(self._spent)
+
+    def cancel(self, reason: OmnifleetError | None = None) -> None:
+        """Stop at the next stage or engine step, with JobCancelled or another reason."""
+        self._cancelled = reason or JobCancelled("the job was cancelled")
+        for request in self._requests:
+            request.cancel(self._cancelled)
+
+    def progress(self) -> Progress:
+        """Steps of all clips, or tokens of the answer, of those that are planned; zeros before. It only grows."""
+        return self._steps.progress()
+
+    def report(self) -> Progress:
+        """The same, told to the trace where there is news."""
+        progress = self.progress()
+        if progress.step != self._told_step:
+            self._told_step = progress.step
+            traces.happened(self._span, "progress", step=progress.step, steps=progress.steps)
+        return progress
+
+    def plan(self, clips: int) -> None:
+        """Say how many clips there will be in all, where they are not sampled at once."""
+        assert not isinstance(self.job, UnderstandJob)
+        self._steps.expect(clips * self.job.steps)
+
+    def check_wanted(self) -> None:
+        """Raise the reason of a cancellation, or DeadlineExceeded, when nobody waits for the result any more."""
+        if self._cancelled is not None:
+            raise self._cancelled
+        if self.job.deadline is not None and datetime.now(UTC) > self.job.deadline:
+            raise DeadlineExceeded("the deadline passed before the result was there", "deadline", "Allow more time")
+
+    def check_in_time(self) -> None:
+        """Raise DeadlineExceeded where not even one clip's steps fit in before the deadline."""
+        if isinstance(self.job, UnderstandJob) or self.job.deadline is None:
+            return
+        least = self._engine.least_seconds("diffusion", self.job.steps)
+        left = (self.job.deadline - datetime.now(UTC)).total_seconds()
+        if least > left:
+            problem = f"{self.job.steps} steps take {least:.1f} s at least, and it is in {left:.1f} s"
+            raise DeadlineExceeded(problem, "deadline", "Allow more time, ask for fewer steps, or for quality 'fast'")
+
+    @contextmanager
+    def stage(self, name: Stage) -> Iterator[None]:
+        """Count the time of the block to a stage."""
+        self.check_wanted()
+        start = time.monotonic()
+        try:
+            with in_stage(LOGGED_AS[name]):
+                yield
+        finally:
+            self._count(name, time.monotonic() - start)
+
+    def ask(self, chat: Chat, max_new_tokens: int = 512) -> str:
+        """The thinker's answer. Raises the engine's typed errors."""
+        return self.ask_all([chat], max_new_tokens)[0]
+
+    def ask_all(self, chats: Sequence[Chat], max_new_tokens: int = 512) -> list[str]:
+        """The answers in the chats' order; they share the engine's steps. All come, or none, as in `sample_all`."""
+        temperature = self.job.temperature if isinstance(self.job, UnderstandJob) else 0.0
+        first = ChatInputs(chat=chats[0], max_new_tokens=max_new_tokens, temperature=temperature, seed=self.job.seed)
+        requests = [self._request(replace(first, chat=chat)) for chat in chats]
+        # What is asked on the way to a clip is not progress: it would be another kind of step.
+        with self._steps.counting(requests if isinstance(self.job, UnderstandJob) else []):
+            return [str(answer) for answer in self._submit_all(requests)]
+
+    def sample(
+        self,
+        prompt: Chat,
+        *,
+        speech: str | None = None,
+        audio: np.ndarray | None = None,
+        video: np.ndarray | None = None,
+        index: int = 0,
+    ) -> np.ndarray:
+        """A clip, float32 [2, 483328] at 44.1 kHz with a peak of 1; see `Clip`. Raises the engine's typed errors."""
+        return self.sample_all([Clip(prompt=prompt, speech=speech, audio=audio, video=video, index=index)])[0]
+
+    def sample_all(self, clips: Sequence[Clip]) -> list[np.ndarray]:
+        """The clips in their order, each as `sample` returns it; they share the engine's steps.
+
+        All come, or none: where one fails its error is raised and the others are cancelled.
+        """
+        requests = [self._request(self._inputs(clip)) for clip in clips]
+        with self._steps.counting(requests):
+            return self._submit_all(requests)
+
+    def _inputs(self, clip: Clip) -> DiffusionInputs:
+        assert not isinstance(self.job, UnderstandJob)
+        return DiffusionInputs(
+            prompt=clip.prompt,
+            speech=clip.speech,
+            audio=clip.audio,
+            video=clip.video,
+            inpainting=clip.inpainting,
+            steps=self.job.steps,
+            guidance=self.job.guidance,
+            seed=self.job.seed + clip.index,
+            solver="multistep" if self.job.quality == "fast" else "euler",
+        )
+
+    def _request(self, inputs: ChatInputs | DiffusionInputs) -> Request:
+        deadline = self.job.deadline.timestamp() if self.job.deadline else None
+        return Request(inputs=inputs, priority=self.job.priority, deadline=deadline)
+
+    def _submit_all(self, requests: Sequence[Request]) -> list[Any]:
+        with in_stage("steps") as span, self._told_to(span), self._together(requests):
+            turns = iter(requests)
+            running = [self._submit(request) for request in islice(turns, MOST_AT_ONCE)]
+            while running:
+                wait(running, return_when=FIRST_COMPLETED)
+                done = [outcome for outcome in running if outcome.done()]
+                for outcome in done:
+                    outcome.result()
+                running = [outcome for outcome in running if outcome not in done]
+                running += [self._submit(request) for request in islice(turns, len(done))]
+        return [request.outcome.result() for request in requests]
+
+    def _submit(self, request: Request) -> Future[Any]:
+        self.check_wanted()
+        return self._engine.submit(request).outcome
+
+    @contextmanager
+    def _told_to(self, span: Any) -> Iterator[None]:
+        self._span = span
+        try:
+            yield
+        finally:
+            self._span = None
+
+    @contextmanager
+    def _together(self, requests: Sequence[Request]) -> Iterator[None]:
+        # Before the first look at a cancellation: one that comes later finds them here.
+        self._requests = requests
+        try:
+            yield
+        except BaseException:
+            for request in requests:
+                request.cancel(JobCancelled("another part of the job failed"))
+            raise
+        finally:
+            self._requests = ()
+            self._count_requests(requests)
+
+    def _count_requests(self, requests: Sequence[Request]) -> None:
+        now, submitted = time.monotonic(), min(one.submitted_at for one in requests)
+        started = min((one.started_at for one in requests if one.started_at is not None), default=now)
+        if any(one.started_at is not None for one in requests):
+            traces.happened(self._span, "first step", now - started)
+        self._count("conditioned", started - submitted)
+        self._count("sampled", now - started)
+
+    def _count(self, name: Stage, seconds: float) -> None:
+        self._spent[name] = self._spent.get(name, 0.0) + seconds

@@ -1,0 +1,57 @@
+"""How far a job is, counted over everything that it asks of the engine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from omnifleet_shared.schema.results import Progress
+
+from ..engine.request import Request
+
+
+class StepCount:
+    """Steps of one request after another, or of several at once. The job's thread counts, any thread may look."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._expected = 0
+        self._past = 0
+        self._running: tuple[Request, ...] = ()
+        self._started_at: float | None = None
+
+    def expect(self, steps: int) -> None:
+        """Say how many steps there will be in all, as far as it is known by now; it never becomes less."""
+        with self._lock:
+            self._expected = max(self._expected, steps)
+
+    @contextmanager
+    def counting(self, requests: Sequence[Request]) -> Iterator[None]:
+        """Count the requests' steps, during the block and from then on."""
+        with self._lock:
+            self._running = tuple(requests)
+            self._expected = max(self._expected, self._past + sum(one.steps for one in requests))
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._started_at = self._first_start()
+                self._past += sum(one.step for one in self._running)
+                self._running = ()
+
+    def progress(self) -> Progress:
+        """Steps done and expected, with the time left at the pace so far. Zeros before anything is expected."""
+        with self._lock:
+            step = self._past + sum(one.step for one in self._running)
+            steps, started_at = self._expected, self._first_start()
+        if step == 0 or started_at is None:
+            return Progress(step=step, steps=steps)
+        pace = (time.monotonic() - started_at) / step
+        return Progress(step=step, steps=steps, eta=max(0.0, pace * (steps - step)))
+
+    def _first_start(self) -> float | None:
+        if self._started_at is not None:
+            return self._started_at
+        return min((one.started_at for one in self._running if one.started_at is not None), default=None)

@@ -1,0 +1,227 @@
+"""Renews the leases of this process's jobs while its engine steps, and recovers those of workers that are gone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from omnifleet_shared.broker.leases import Leases
+from omnifleet_shared.errors import BrokerUnavailable
+
+logger = logging.getLogger(__name__)
+EXIT_HUNG = 70
+"""Exit code of a process whose engine hung (EX_SOFTWARE)."""
+EXIT_DEAF = 71
+"""Exit code of a process that has free places and stopped asking for messages."""
+
+
+@dataclass
+class LeaseCounts:
+    """What became of leases since the process started."""
+
+    renewed: int = 0
+    lost: int = 0
+    """Of this process, to another worker."""
+    recovered: int = 0
+    """Of workers that are gone, found by this one."""
+
+
+class LeaseKeeper:
+    """One thread a process. What it does not hold, or no longer renews, goes to another worker.
+
+    Args:
+        leases: of the queue.
+        places: messages that the process holds at once.
+        stalled: seconds since the engine last came to the end of a step; 0 while it has nothing to do.
+        engine_patience: seconds of stalling after which the process is ended.
+        poll_patience: seconds without asking for messages, with places free and Redis there, after which it is ended.
+        on_lost: told the tag of a lease that went to another worker.
+    """
+
+    def __init__(
+        self,
+        leases: Leases,
+        *,
+        places: int,
+        stalled: Callable[[], float],
+        engine_patience: float,
+        poll_patience: float,
+        on_lost: Callable[[str], None],
+    ) -> None:
+        self.leases = leases
+        self.counts = LeaseCounts()
+        self.takes = True
+        """Whether messages may be taken."""
+        self._places = places
+        self._poll_patience = poll_patience
+        self._polled_at: float | None = None
+        self._excused_at = 0.0
+        self._answered_at = 0.0
+        self._on_lost = on_lost
+        self._stalled = stalled
+        self._engine_patience = engine_patience
+        self._held: dict[str, float] = {}
+        self._running: set[str] = set()
+        self._batch: set[str] = set()
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lease-keeper", daemon=True)
+
+    def __json__(self) -> str:
+        """As `celery inspect` and Flower show it, among the options of the transport."""
+        return f"{len(self._held)} of {self._places} places held"
+
+    def start(self) -> None:
+        """Renew and recover four times a lease, until `stop`."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; what is still held is handed back now, not after the lease."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self.hand_back()
+
+    @property
+    def batch_jobs(self) -> int:
+        """Messages of the batch lane that are held."""
+        return len(self._batch.intersection(self._worth_renewing()))
+
+    @property
+    def held_jobs(self) -> int:
+        """Messages that are held."""
+        return len(self._held)
+
+    @property
+    def has_polled(self) -> bool:
+        """Whether messages are being asked for at all: not yet, or no longer, they are not."""
+        return self._polled_at is not None
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long no message has been asked for although places are free; 0 where none is expected to be."""
+        polled_at = self._polled_at
+        return 0.0 if polled_at is None or self._is_full() else time.monotonic() - polled_at
+
+    @property
+    def deaf_seconds(self) -> float:
+        """How long none had been when Redis last answered, the time not counted in which the consumer could not ask."""
+        polled_at = self._polled_at
+        if polled_at is None or self._is_full():
+            return 0.0
+        return max(0.0, self._answered_at - max(polled_at, self._excused_at))
+
+    def polled(self) -> None:
+        """The consumer asks for messages."""
+        self._polled_at = time.monotonic()
+
+    def expect_no_polls(self) -> None:
+        """The consumer is being stopped; until it is, it must not take again what this process hands back."""
+        self.takes = False
+        self._polled_at = None
+
+    def hold(self, tag: str, *, batch: bool = False) -> None:
+        """A message was taken: renew its lease for now, and for as long as it runs."""
+        with self._lock:
+            self._held[tag] = time.monotonic()
+            if batch:
+                self._batch.add(tag)
+
+    def run(self, tag: str) -> None:
+        """The job of the message runs."""
+        with self._lock:
+            self._running.add(tag)
+
+    def let_go(self, tag: str) -> None:
+        """Renew the lease no more."""
+        with self._lock:
+            self._held.pop(tag, None)
+            self._running.discard(tag)
+            self._batch.discard(tag)
+
+    def release(self, tag: str) -> None:
+        """The job is done with. Where Redis cannot be told, the message comes again and finds the outcome."""
+        self.let_go(tag)
+        try:
+            self.leases.release(tag)
+        except BrokerUnavailable as error:
+            logger.warning("a done job is still on lease: %s", error, extra={"action": "release_failed"})
+
+    def hand_back(self) -> None:
+        """Give everything that is held back to the queue at once."""
+        for tag in list(self._held):
+            self.let_go(tag)
+            try:
+                self.leases.postpone(tag, 0)
+                self.leases.recover()
+            except BrokerUnavailable as error:
+                logger.warning("a job waits for its lease to end: %s", error, extra={"action": "hand_back_failed"})
+
+    def look(self) -> None:
+        """Renew and recover once."""
+        tags = self._worth_renewing()
+        lost = self.leases.renew(tags)
+        self.counts.renewed += len(tags) - len(lost)
+        self.counts.lost += len(lost)
+        for tag in lost:
+            logger.warning("a lease was lost to another worker", extra={"action": "lease_lost", "lease": tag})
+            self.let_go(tag)
+            self._on_lost(tag)
+        recovered = self.leases.recover()
+        self.counts.recovered += recovered
+        if recovered:
+            extra = {"action": "leases_recovered", "jobs": recovered}
+            logger.warning("%d jobs of workers that are gone are back in the queue", recovered, extra=extra)
+
+    def _worth_renewing(self) -> list[str]:
+        # What was received and never started was dropped on the way, by a consumer that lost its connection, say.
+        oldest = time.monotonic() - 3 * self.leases.seconds
+        with self._lock:
+            return [tag for tag, since in self._held.items() if tag in self._running or since > oldest]
+
+    def _keep(self) -> None:
+        while not self._stopping.wait(self.leases.seconds / 4):
+            self._check_engine()
+            try:
+                self.look()
+                self._check_consumer()
+            except BrokerUnavailable as error:
+                logger.warning("leases are not renewed: %s", error, extra={"action": "leases_unreachable"})
+                self._excuse_consumer()
+            except Exception:
+                logger.exception("the lease keeper failed, and goes on", extra={"action": "lease_keeper_failed"})
+
+    def _check_engine(self) -> None:
+        stalled = self._stalled()
+        if stalled > self._engine_patience:
+            extra = {"action": "engine_hung", "seconds": stalled}
+            logger.critical("the engine has not stepped for %.0f s: the process ends", stalled, extra=extra)
+            _end_process(EXIT_HUNG)
+
+    def _check_consumer(self) -> None:
+        """Only after Redis has answered: a consumer that waits for it is not deaf."""
+        self._answered_at = time.monotonic()
+        if self._is_full():
+            self._excuse_consumer()
+        silent = self.deaf_seconds
+        if silent > self._poll_patience:
+            extra = {"action": "consumer_deaf", "seconds": silent}
+            logger.critical("no message was asked for in %.0f s: the process ends", silent, extra=extra)
+            _end_process(EXIT_DEAF)
+
+    def _is_full(self) -> bool:
+        return len(self._held) >= self._places
+
+    def _excuse_consumer(self) -> None:
+        """It could not ask until now, with Redis away or no place free."""
+        self._excused_at = time.monotonic()
+
+
+def _end_process(code: int) -> None:
+    logging.shutdown()
+    # Nothing gentler: a thread that hangs cannot be stopped, and its jobs must go to another worker.
+    os._exit(code)

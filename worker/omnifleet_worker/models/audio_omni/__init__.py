@@ -1,0 +1,1 @@
+"""Audio-Omni: thinker, diffusion transformer, autoencoder, and the pipeline over them."""

@@ -1,0 +1,49 @@
+"""The device that a worker runs on, as its driver tells of it."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from omnifleet_shared.broker.worker_registry import GpuRecord
+
+logger = logging.getLogger(__name__)
+
+
+class Device:
+    """Read now and then by the threads that report; the engine is not asked.
+
+    Args:
+        name: as in the settings; `auto` is the first visible GPU, else the CPU.
+    """
+
+    def __init__(self, name: str) -> None:
+        auto = "cuda" if torch.cuda.is_available() else "cpu"
+        self._device = torch.device(auto if name == "auto" else name)
+        self._tells_busy = True
+
+    @property
+    def name(self) -> str:
+        """`cpu`, or the GPU's product name."""
+        return torch.cuda.get_device_name(self._device) if self._is_gpu else str(self._device)
+
+    def gpu(self) -> GpuRecord | None:
+        """The GPU's state; None on a CPU."""
+        if not self._is_gpu:
+            return None
+        free, total = torch.cuda.mem_get_info(self._device)
+        return GpuRecord(name=self.name, memory_used=total - free, memory_total=total, busy=self._busy())
+
+    @property
+    def _is_gpu(self) -> bool:
+        return self._device.type == "cuda" and torch.cuda.is_available()
+
+    def _busy(self) -> float | None:
+        if not self._tells_busy:
+            return None
+        try:
+            return torch.cuda.utilization(self._device) / 100
+        except Exception as error:  # NVML's own errors: slices of a GPU (MIG) have no such number
+            self._tells_busy = False
+            logger.info("this GPU does not tell how busy it is: %s", error, extra={"action": "gpu_silent"})
+            return None

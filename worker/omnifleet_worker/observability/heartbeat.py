@@ -1,0 +1,143 @@
+"""Tells Redis every few seconds that this worker lives, and how it is."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from omnifleet_shared.broker.worker_registry import WorkerRecord, Workers
+from omnifleet_shared.errors import BrokerUnavailable
+from omnifleet_shared.keys import HEARTBEAT_INTERVAL
+from omnifleet_shared.schema.model_card import ModelCard
+
+from ..lease_renewer import LeaseKeeper
+from .device import Device
+from .health import Health
+from .metrics import WorkerMetrics
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Window:
+    """What the engine did between two heartbeats."""
+
+    since: float
+    busy_seconds: float = 0.0
+    steps: int = 0
+    stepped_requests: int = 0
+
+
+class Heartbeat:
+    """One thread a process, from before the checkpoint is loaded until the worker has stopped.
+
+    Args:
+        name: of the worker.
+        workers: where it is told.
+        places: jobs that the worker holds at once.
+        metrics: what the engine and the jobs did.
+        health: how the worker is.
+        keeper: what it holds.
+        device: where it runs.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        workers: Workers,
+        places: int,
+        metrics: WorkerMetrics,
+        health: Health,
+        keeper: LeaseKeeper,
+        device: Callable[[], Device],
+    ) -> None:
+        self._name = name
+        self._version = version("omnifleet")
+        self._workers = workers
+        self._places = places
+        self._metrics = metrics
+        self._health = health
+        self._keeper = keeper
+        self._make_device = device
+        self._device: Device | None = None
+        self._card: ModelCard | None = None
+        self._batch_places = 0
+        self._started_at = datetime.now(UTC)
+        self._window = _Window(time.monotonic())
+        self._busy, self._batch = 0.0, 0.0
+        self._reachable = True
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Tell until `stop`."""
+        self._thread.start()
+
+    def loaded(self, card: ModelCard, batch_places: int) -> None:
+        """The checkpoint is there: from now on the device may be looked at, and so many requests share a step."""
+        self._card = card
+        self._batch_places = batch_places
+        self._device = self._make_device()
+
+    def stop(self) -> None:
+        """End the thread, and have the worker forgotten."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        with suppress(BrokerUnavailable):  # it is forgotten all the same, a little later
+            self._workers.leave(self._name)
+        self._workers.close()
+
+    def record(self) -> WorkerRecord:
+        """What there is to tell now."""
+        counts, card, device = self._metrics.jobs.counts, self._card, self._device
+        return WorkerRecord(
+            name=self._name,
+            version=self._version,
+            state=self._health.state(),
+            reason=self._health.why_not_ready(),
+            started_at=self._started_at,
+            told_at=datetime.now(UTC),
+            checkpoint=card.name if card else None,
+            revision=card.revision if card else None,
+            device=device.name if device else "none yet",
+            gpu=device.gpu() if device else None,
+            places=self._places,
+            batch_places=self._batch_places,
+            held=self._keeper.held_jobs,
+            batch=self._batch,
+            busy=self._busy,
+            succeeded=counts["succeeded"],
+            failed=counts["failed"] + counts["quarantined"],
+            retried=counts["retried"],
+        )
+
+    def _beat(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._measure()
+                self._workers.beat(self.record())
+                self._reachable = True
+            except BrokerUnavailable as error:
+                # Said once an outage: the keeper of the leases says it all the time.
+                if self._reachable:
+                    logger.warning("no heartbeat: %s", error, extra={"action": "heartbeat_unreachable"})
+                self._reachable = False
+            except Exception:
+                logger.exception("the heartbeat failed, and goes on", extra={"action": "heartbeat_failed"})
+            self._stopping.wait(HEARTBEAT_INTERVAL)
+
+    def _measure(self) -> None:
+        engine, last = self._metrics.engine, self._window
+        now = _Window(time.monotonic(), engine.busy_seconds, engine.steps, engine.stepped_requests)
+        # A step is counted when it ends, and may have begun before the window.
+        self._busy = min(1.0, (now.busy_seconds - last.busy_seconds) / max(now.since - last.since, 1e-9))
+        steps = now.steps - last.steps
+        self._batch = (now.stepped_requests - last.stepped_requests) / steps if steps else 0.0
+        self._window = now

@@ -1,0 +1,77 @@
+"""All that a worker shows of itself, put together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from omnifleet_shared.broker.worker_registry import Workers
+from omnifleet_shared.observability.http_server import PageServer
+from omnifleet_shared.observability.tracing import export_traces
+from omnifleet_shared.schema.model_card import ModelCard
+from omnifleet_shared.storage import Storage
+
+from ..lease_renewer import LeaseKeeper
+from ..settings import WorkerSettings
+from .collector import WorkerCollector
+from .device import Device
+from .health import Health
+from .heartbeat import Heartbeat
+from .metered_storage import WatchedStorage
+from .metrics import WorkerMetrics
+
+logger = logging.getLogger(__name__)
+
+
+class Telemetry:
+    """Metrics always; heartbeats from `start` on; HTTP pages where the settings name a port.
+
+    Args:
+        name: of the worker.
+        settings: port, patience and places.
+        keeper: of the worker's leases.
+        stalled: seconds since the engine last came to the end of a step.
+    """
+
+    def __init__(self, name: str, settings: WorkerSettings, keeper: LeaseKeeper, stalled: Callable[[], float]) -> None:
+        self.metrics = WorkerMetrics()
+        self.health = Health(keeper, stalled, settings.engine_patience, settings.poll_patience)
+        self._name = name
+        self._settings = settings
+        self._heartbeat = Heartbeat(
+            name,
+            Workers.connect(settings),
+            settings.concurrency,
+            self.metrics,
+            self.health,
+            keeper,
+            lambda: Device(settings.device),
+        )
+        self.metrics.registry.register(WorkerCollector(self._heartbeat, keeper))
+        self._pages: PageServer | None = None
+
+    def start(self) -> None:
+        """Show what there is, before anything is loaded. Raises InvalidSetting where the port is taken."""
+        if self._settings.http_port is not None:
+            checks = {"/livez": self.health.why_not_alive, "/readyz": self.health.why_not_ready}
+            host, port = self._settings.http_host, self._settings.http_port
+            self._pages = PageServer(host, port, self.metrics.registry, checks, "OMNIFLEET_HTTP_PORT")
+            self._pages.start()
+            logger.info("health and metrics on port %d", self._pages.port, extra={"action": "http_started"})
+        export_traces("omnifleet-worker", self._name)
+        self._heartbeat.start()
+
+    def loaded(self, card: ModelCard, places: int) -> None:
+        """The checkpoint is there, and so many requests share a step of the engine."""
+        self._heartbeat.loaded(card, places)
+        self.health.loaded()
+
+    def watch(self, storage: Storage) -> Storage:
+        """The same storage, with its errors counted."""
+        return WatchedStorage(storage, self.metrics.storage_errors)
+
+    def stop(self) -> None:
+        """Show nothing more."""
+        self._heartbeat.stop()
+        if self._pages is not None:
+            self._pages.stop()

@@ -1,0 +1,1 @@
+"""The worker as a Celery service: consumer, deliveries, progress and webhooks."""

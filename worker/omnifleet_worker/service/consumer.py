@@ -1,0 +1,80 @@
+"""Celery's consumer, hardened: whatever lies in the queue, the worker goes on and the sender is told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from celery.worker.consumer import Consumer
+from kombu.message import Message
+from omnifleet_shared.broker.attempts import Attempts
+from omnifleet_shared.errors import BrokerUnavailable, InvalidMessage
+from omnifleet_shared.schema.base import JobId
+from pydantic import TypeAdapter, ValidationError
+
+from ..observability.log_context import job_context
+
+logger = logging.getLogger(__name__)
+_JOB_ID: TypeAdapter[str] = TypeAdapter(JobId)
+
+
+class FleetConsumer(Consumer):
+    """Answers a message that cannot be read with InvalidMessage, and takes it off the queue."""
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Message], None]:
+        handle = super().create_task_handler(*args, **kwargs)
+
+        def handle_any(message: Message) -> None:
+            with job_context(_job_id(message)):
+                try:
+                    _check_body(message)
+                    handle(message)
+                except Exception as error:  # Celery takes the body's form on trust, and would end the worker
+                    self._refuse(message, error)
+
+        return handle_any
+
+    def on_decode_error(self, message: Message, exc: Exception) -> None:
+        self._refuse(message, exc)
+
+    def on_invalid_task(self, body: Any, message: Message, exc: Exception) -> None:
+        self._refuse(message, exc)
+
+    def on_unknown_task(self, body: Any, message: Message, exc: Exception) -> None:
+        self._refuse(message, ValueError(f"this worker has no task {exc}"))
+
+    def on_unknown_message(self, body: Any, message: Message) -> None:
+        self._refuse(message, ValueError("it is not a Celery message"))
+
+    def _refuse(self, message: Message, exc: Exception) -> None:
+        job_id = _job_id(message)
+        self.app.fleet.telemetry.metrics.jobs.refused()
+        reason = str(exc) or type(exc).__name__
+        logger.warning("message refused: %s", reason, extra={"action": "message_refused", "job_id": job_id})
+        if job_id is not None:
+            problem = f"the message cannot be read: {reason}"
+            error = InvalidMessage(problem, "job", "Send Celery's protocol 2 with a JSON body")
+            attempts: Attempts = self.app.fleet.attempts
+            try:
+                # Under the message's own lease, and never over the outcome of a job whose id it bears.
+                attempts.fail(job_id, error, str(message.delivery_tag))
+            except BrokerUnavailable:
+                return  # not acknowledged: it comes again, and so does this
+        message.ack_log_error(logger, self.connection_errors)
+
+
+def _check_body(message: Message) -> None:
+    """Raise unless the body is `[args, kwargs, embed]` (Celery's message protocol 2), in a serialiser we accept."""
+    if "task" not in message.headers:
+        raise ValueError("it is not a Celery message of protocol 2")
+    args, kwargs, _ = message.payload
+    if not isinstance(args, list) or not isinstance(kwargs, dict):
+        raise ValueError("its body is not [args, kwargs, embed]")
+
+
+def _job_id(message: Message) -> str | None:
+    try:
+        return _JOB_ID.validate_python((message.headers or {}).get("id"))
+    except (ValidationError, AttributeError):
+        return None

@@ -1,0 +1,307 @@
+"""One delivery of one job: from a message under lease to a recorded outcome."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from omnifleet_shared.broker.attempts import Attempts, Beginning, Verdict
+from omnifleet_shared.broker.dead_letters import DeadLetter, DeadLetters
+from omnifleet_shared.errors import (
+    BrokerUnavailable,
+    EngineStopped,
+    InvalidMessage,
+    JobCancelled,
+    JobFailed,
+    JobQuarantined,
+    OmnifleetError,
+    PermanentError,
+    TransientError,
+)
+from omnifleet_shared.schema.jobs import Job, read_job
+from omnifleet_shared.schema.results import JobResult
+
+from ..engine.engine import Engine
+from ..jobs.job_context import JobRun
+from ..jobs.runner import JobRunner
+from ..lease_renewer import LeaseKeeper
+from ..observability.log_context import enter_stage, note_attempt
+from ..observability.metrics import UNREADABLE, JobMetrics, Outcome, outcome_of
+from ..retry import patiently
+from ..settings import WorkerSettings
+from .progress_reporter import JobMonitor
+from .webhook_sender import CallbackPoster
+
+logger = logging.getLogger(__name__)
+R = TypeVar("R")
+LONGEST_BACKOFF = 120.0
+"""Seconds."""
+
+
+class NotOurs(Exception):
+    """The lease went to another worker, or the job had ended before: there is nothing to record."""
+
+
+class TriedAgain(Exception):
+    """The job has no outcome yet; its message comes back when the lease is over."""
+
+
+@dataclass
+class _Delivery:
+    job_id: str
+    tag: str
+    callback: str | None
+    attempt: int = 0
+    task: str = UNREADABLE
+
+
+class Deliveries:
+    """Carries deliveries out, each on the thread that calls it.
+
+    Args:
+        jobs: what runs a job.
+        engine: where it runs.
+        attempts: where outcomes are recorded.
+        monitor: watches what runs.
+        keeper: of the leases.
+        poster: of the callbacks.
+        settings: patience and limits.
+        metrics: told what becomes of every delivery.
+    """
+
+    def __init__(
+        self,
+        jobs: JobRunner,
+        engine: Engine,
+        attempts: Attempts,
+        monitor: JobMonitor,
+        keeper: LeaseKeeper,
+        poster: CallbackPoster,
+        settings: WorkerSettings,
+        metrics: JobMetrics,
+    ) -> None:
+        self._jobs = jobs
+        self._engine = engine
+        self._attempts = attempts
+        self._monitor = monitor
+        self._keeper = keeper
+        self._poster = poster
+        self._settings = settings
+        self._metrics = metrics
+        self._dead_letters = DeadLetters.connect(settings)
+        self._runs: dict[str, JobRun] = {}
+        self._lock = threading.Lock()
+        self._handing_back = False
+
+    def carry_out(self, payload: object, job_id: str, tag: str) -> dict[str, Any]:
+        """Run the job of a message and record its outcome.
+
+        Args:
+            payload: the job record as it was decoded.
+            job_id: the id that the message was sent under.
+            tag: of the message's lease.
+
+        Returns:
+            The result record, as JSON values.
+
+        Raises:
+            OmnifleetError: the outcome, recorded; a transient one where no attempts are left.
+            TriedAgain: not the last word; the message comes back when its lease is over.
+            NotOurs: the lease went to another worker, or the job had ended before. Nothing was recorded.
+        """
+        self._keeper.run(tag)
+        delivery = _Delivery(job_id, tag, self._poster.wish(payload))
+        with self._counted(delivery):
+            return self._carry_out(payload, delivery)
+
+    def _carry_out(self, payload: object, delivery: _Delivery) -> dict[str, Any]:
+        job_id, tag = delivery.job_id, delivery.tag
+        enter_stage("begin")
+        try:
+            job = _read(payload, job_id)
+            delivery.task = f"{job.namespace}.{job.task.name}"
+            self._poster.check(job)
+            delivery.attempt = self._begin(job, tag)
+            note_attempt(delivery.attempt)
+            result = self._run(job, delivery)
+        except TransientError as error:
+            self._put_off(delivery, error)
+            raise
+        except PermanentError as error:
+            self._fail(delivery, error)
+            raise
+        except NotOurs:
+            raise
+        except Exception as error:
+            raise self._left_to_its_lease(job_id, error) from error
+        self._record(delivery, lambda: self._attempts.succeed(result, tag, delivery.callback))
+        return result.model_dump(mode="json")
+
+    def close(self) -> None:
+        """Close the connections that were opened here."""
+        self._dead_letters.close()
+
+    def hand_back(self) -> None:
+        """End every run at its next step and give its message back to the queue at once."""
+        self._handing_back = True
+        with self._lock:
+            runs = list(self._runs.values())
+        for run in runs:
+            run.cancel(EngineStopped("the worker shuts down"))
+
+    def abandon(self, tag: str) -> None:
+        """End the run of a lease that was lost: another worker has the job."""
+        with self._lock:
+            run = self._runs.get(tag)
+        if run is not None:
+            extra = {"action": "job_abandoned", "job_id": run.job.job_id, "attempt": run.attempt}
+            logger.warning("another worker has the job: %s", run.job.job_id, extra=extra)
+            run.cancel(EngineStopped("the lease was lost"))
+
+    @contextmanager
+    def _counted(self, delivery: _Delivery) -> Iterator[None]:
+        start = time.monotonic()
+
+        def count(outcome: Outcome, error: BaseException | None = None) -> None:
+            self._metrics.ended(delivery.task, outcome, time.monotonic() - start, error)
+
+        try:
+            yield
+        except NotOurs:
+            count("dropped")
+            raise
+        except TriedAgain as error:
+            cause = error.__cause__
+            handed_back = self._handing_back and isinstance(cause, EngineStopped)
+            count("handed_back" if handed_back else "retried", cause)
+            raise
+        except OmnifleetError as error:
+            count(outcome_of(error), error)
+            raise
+        count("succeeded")
+
+    def _begin(self, job: Job, tag: str) -> int:
+        begun = self._patiently(job.job_id, lambda: self._attempts.begin(job.job_id, tag))
+        if begun.verdict in ("lost", "ended"):
+            raise NotOurs(begun.verdict)
+        if begun.verdict == "cancelled":
+            raise JobCancelled("the job was cancelled before it started")
+        if begun.unfinished > self._settings.max_deliveries:
+            raise self._quarantine(job, begun)
+        queued = max(0.0, time.time() - job.submitted_at.timestamp())  # clocks of two machines may disagree
+        self._metrics.begun(job.priority, queued, begun.attempt, begun.unfinished)
+        return begun.attempt
+
+    def _run(self, job: Job, delivery: _Delivery) -> JobResult:
+        run = JobRun(job, self._engine, attempt=delivery.attempt)
+        about = {"job_id": job.job_id, "attempt": delivery.attempt, "task": delivery.task}
+        logger.info("job started: %s", job.job_id, extra={"action": "job_started", **about})
+        try:
+            with self._noted(delivery.tag, run), self._monitor.watching(run):
+                result = self._run_typed(run)
+        finally:
+            self._metrics.spent(run.timings.model_dump())
+        spent = result.timings.model_dump()
+        logger.info("job done: %s", job.job_id, extra={"action": "job_done", **about, "timings": spent})
+        return result
+
+    def _run_typed(self, run: JobRun) -> JobResult:
+        try:
+            return self._jobs.run(run)
+        except OmnifleetError:
+            raise
+        except Exception as error:
+            extra = {"action": "job_crashed", "job_id": run.job.job_id}
+            logger.exception("job failed unforeseen: %s", run.job.job_id, extra=extra)
+            name = type(error).__name__
+            problem = f"the worker failed with {name}: {error}"
+            raise JobFailed(problem, None, "Report it with the job id", {"type": name}) from error
+
+    @contextmanager
+    def _noted(self, tag: str, run: JobRun) -> Iterator[None]:
+        with self._lock:
+            self._runs[tag] = run
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._runs[tag]
+
+    def _quarantine(self, job: Job, begun: Beginning) -> JobQuarantined:
+        attempts, worker = begun.attempt - 1, begun.previous_worker
+        reason = f"{begun.unfinished - 1} workers in a row were lost while they ran it, the last one {worker}"
+        told = begun.traceback or None
+        letter = DeadLetter(job=job, reason=reason, worker=worker, attempts=attempts, traceback=told)
+        self._patiently(job.job_id, lambda: self._dead_letters.put(letter))
+        remedy = "`omnifleet dead show` tells more, `omnifleet dead replay` tries again"
+        return JobQuarantined(reason, None, remedy, {"worker": worker, "attempts": attempts})
+
+    @staticmethod
+    def _left_to_its_lease(job_id: str, error: Exception) -> TriedAgain:
+        # Celery would take the message of a job that has no outcome off the queue, and the job would be lost.
+        extra = {"action": "delivery_crashed", "job_id": job_id}
+        logger.exception("delivery failed unforeseen, and comes again: %s", job_id, extra=extra)
+        return TriedAgain(f"the worker failed with {type(error).__name__}: {error}")
+
+    def _fail(self, delivery: _Delivery, error: OmnifleetError) -> None:
+        _log("job failed", "job_failed", delivery.job_id, error)
+        about = (delivery.job_id, error, delivery.tag, delivery.callback)
+        self._record(delivery, lambda: self._attempts.fail(*about))
+
+    def _put_off(self, delivery: _Delivery, error: TransientError) -> None:
+        """Leave the job to another attempt, or fail it where there is none left."""
+        handed_back = self._handing_back and isinstance(error, EngineStopped)
+        if delivery.attempt >= self._settings.max_attempts and not handed_back:
+            self._fail(delivery, error)
+            return
+        _log("job is tried again", "job_retried", delivery.job_id, error)
+        self._record(delivery, lambda: self._attempts.retry(delivery.job_id, error, delivery.tag))
+        wait = 0.0 if handed_back else backoff(max(1, delivery.attempt), self._settings)
+        # Renewed no more before its end is set: a renewal in between would set it later again.
+        self._keeper.let_go(delivery.tag)
+        with suppress(BrokerUnavailable):  # the lease then ends in its own time
+            self._patiently(delivery.job_id, lambda: self._keeper.leases.postpone(delivery.tag, wait))
+            if handed_back:
+                self._keeper.leases.recover()
+        raise TriedAgain(str(error)) from error
+
+    def _record(self, delivery: _Delivery, write: Callable[[], Verdict]) -> None:
+        enter_stage("record")
+        try:
+            verdict = self._patiently(delivery.job_id, write)
+        except BrokerUnavailable as error:
+            raise TriedAgain(f"its outcome cannot be recorded: {error}") from error
+        if verdict != "written":
+            extra = {"action": "outcome_dropped", "job_id": delivery.job_id, "verdict": verdict}
+            logger.warning("outcome dropped, %s: %s", verdict, delivery.job_id, extra=extra)
+            raise NotOurs(verdict)
+        if delivery.callback is not None:
+            self._poster.look()
+
+    def _patiently(self, job_id: str, work: Callable[[], R]) -> R:
+        return patiently(work, BrokerUnavailable, self._settings.redis_patience, job_id=job_id)
+
+
+def backoff(attempt: int, settings: WorkerSettings) -> float:
+    """Seconds to wait after that attempt: doubled each time, within half and all of it at random."""
+    longest = min(LONGEST_BACKOFF, settings.retry_backoff * 2 ** (attempt - 1))
+    return longest * random.uniform(0.5, 1.0)
+
+
+def _read(payload: object, job_id: str) -> Job:
+    job = read_job(payload)
+    if job.job_id != job_id:
+        problem = f"the message {job_id!r} carries a job of another id"
+        raise InvalidMessage(problem, "job_id", "Send a job under its own id")
+    return job
+
+
+def _log(message: str, action: str, job_id: str, error: OmnifleetError) -> None:
+    extra = {"action": action, "job_id": job_id, "error": type(error).__name__}
+    logger.warning("%s: %s %s", message, job_id, error, extra=extra)

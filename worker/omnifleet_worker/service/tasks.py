@@ -1,0 +1,66 @@
+"""The Celery tasks: one a namespace, so that operators read what runs; all of them run a job record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any
+
+from celery import Celery, Task
+from celery.exceptions import Ignore, Reject
+from omnifleet_shared.errors import OmnifleetError
+from omnifleet_shared.keys import CELERY_TASKS
+from omnifleet_shared.observability import tracing as traces
+
+from .delivery import NotOurs, TriedAgain
+from .worker import FleetWorker
+
+
+def register_tasks(app: Celery, fleet: FleetWorker) -> None:
+    """Add omnifleet's tasks to a worker's app."""
+
+    def run(task: Task, /, *args: Any, **kwargs: Any) -> str:
+        # Any arguments are taken, so that a wrong message fails as InvalidMessage and not as a TypeError.
+        payload = kwargs.get("job", args[0] if args else None)
+        with traced(task, payload):
+            return in_short(run_job(task, fleet, payload))
+
+    for name in CELERY_TASKS.values():
+        app.task(run, name=name, bind=True, throws=(OmnifleetError,), typing=False)
+
+
+def traced(task: Task, payload: object) -> AbstractContextManager[Any]:
+    """The span of a delivery, and before it that of the wait in the queue, where the message names a trace."""
+    carried = {name: value for name in traces.HEADERS if isinstance(value := getattr(task.request, name, None), str)}
+    if carried and (since := _submitted_at(payload)) is not None:
+        traces.waited("queue", since, carried)
+    return traces.span("process", "consumer", parent=carried, attributes={"job.id": str(task.request.id)})
+
+
+def _submitted_at(payload: object) -> float | None:
+    said = payload.get("submitted_at") if isinstance(payload, Mapping) else None
+    try:
+        return datetime.fromisoformat(said).timestamp() if isinstance(said, str) else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def in_short(result: Mapping[str, Any]) -> str:
+    """A result for Celery's log and Flower: neither what was said in it, nor links that open without a password."""
+    artifact, text = result["artifact"], result["text"]
+    made = f"{len(text)} characters" if artifact is None else f"{artifact['seconds']:.1f} s of {artifact['format']}"
+    return f"{made}, attempt {result['attempts']}"
+
+
+def run_job(task: Task, fleet: FleetWorker, payload: object) -> dict[str, Any]:
+    """Carry a delivery out, and tell Celery what becomes of its message."""
+    tag = str(task.request.properties["delivery_tag"])
+    try:
+        return fleet.deliveries.carry_out(payload, str(task.request.id), tag)
+    except NotOurs as error:
+        raise Ignore(str(error)) from error
+    except TriedAgain as error:
+        task.send_event("task-retried", exception=str(error), traceback="")
+        # Not acknowledged: the lease says when it is delivered again, and meanwhile it occupies no worker.
+        raise Reject(str(error), requeue=False) from error
