@@ -73,7 +73,7 @@ def measure_costs(runner: AudioOmniRunner, planned: RequestCosts, peak: Peak | N
     activations = max(0, peaks[1] - peaks[0] - held)
     extra = {"action": "costs_measured", "clip_activations": activations, "planned": planned.clip_activations}
     logger.info("a clip's rows take %.2f GB in a step", activations / 1e9, extra=extra)
-    return RequestCosts(clip_activations=activations, chat_token=planned.chat_token)
+    return RequestCosts(clip_activations=activations)
 
 
 def _sizes(most: int) -> Iterator[int]:

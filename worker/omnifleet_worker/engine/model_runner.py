@@ -10,9 +10,9 @@ import torch
 from omnifleet_shared.errors import OutOfMemory
 from torch import Tensor
 
-from ..models.audio_omni.decoding import ThinkerSession
 from ..models.audio_omni.pipeline import AudioOmniPipeline
 from ..models.audio_omni.sampling import FRAME_SAMPLES, LATENT_FRAMES, euler_times, prepare_latents
+from ..models.audio_omni.thinker.decoding import DecodeState
 from ..models.content_cache import ContentCache
 from ..models.streams import SideStream, to_device, to_host
 from .costs import RequestCosts
@@ -37,13 +37,13 @@ class AudioOmniRunner:
         self.encodings: ContentCache[Tensor] = ContentCache(cache_bytes, lambda encoding: encoding.nbytes)
         self.costs = costs or RequestCosts()
         self._clips: dict[Request, Clip] = {}
-        self._chats: dict[Request, ThinkerSession] = {}
+        self._chats: dict[Request, DecodeState] = {}
         self._batch = ClipBatch(pipeline)
         self._preparing = self._streams()
         self._finishing = self._streams()
 
     def prepare(self, request: Request) -> None:
-        """Condition a clip and draw its noise, or read the chat to answer; beside the steps of others."""
+        """Condition a clip and draw its noise, or encode the media of a chat; beside the steps of others."""
         inputs, stream = request.inputs, self._preparing[request.kind]
         with self._on_device(), stream.working():
             if isinstance(inputs, DiffusionInputs):
@@ -52,10 +52,10 @@ class AudioOmniRunner:
                 request.cost = self.costs.of_clip(clip)
                 self._clips[request] = clip
             else:
-                session = self._prepare_chat(inputs)
-                stream.hand_over(session.tensors)
-                request.cost = self.costs.of_chat(session)
-                self._chats[request] = session
+                state = self._prepare_chat(inputs)
+                stream.hand_over(state.tensors)
+                request.cost = self.costs.of_chat(state)
+                self._chats[request] = state
 
     def advance(self, batch: Sequence[Request]) -> None:
         """One solver step of every clip in one forward, or one token of every answer."""
@@ -95,9 +95,9 @@ class AudioOmniRunner:
         """Forget the request's tensors."""
         self._clips.pop(request, None)
         self._batch.let_go(request)
-        session = self._chats.pop(request, None)
-        if session is not None:
-            self.pipeline.chatter.let_go(session)
+        state = self._chats.pop(request, None)
+        if state is not None:
+            self.pipeline.chatter.free(state)
 
     def _streams(self) -> dict[Kind, SideStream]:
         return {kind: SideStream(self.pipeline.device) for kind in KINDS}
@@ -132,7 +132,7 @@ class AudioOmniRunner:
         unknown = (frames + FRAME_SAMPLES > inpainting.start) & (frames < inpainting.end)
         return Known(self.pipeline.encode_latents(inpainting.source), noise, unknown)
 
-    def _prepare_chat(self, inputs: ChatInputs) -> ThinkerSession:
+    def _prepare_chat(self, inputs: ChatInputs) -> DecodeState:
         return self.pipeline.chatter.start(
             inputs.chat,
             max_new_tokens=inputs.max_new_tokens,
@@ -141,7 +141,7 @@ class AudioOmniRunner:
         )
 
     def _advance_chats(self, batch: Sequence[Request]) -> None:
-        sessions = [self._chats[request] for request in batch]
-        self.pipeline.chatter.step(sessions)
-        for request, session in zip(batch, sessions, strict=True):
-            request.step = session.tokens
+        states = [self._chats[request] for request in batch]
+        self.pipeline.chatter.step(states)
+        for request, state in zip(batch, states, strict=True):
+            request.step = state.tokens
