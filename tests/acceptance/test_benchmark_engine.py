@@ -41,3 +41,13 @@ def test_a_mixed_load_is_measured_through_the_whole_fleet() -> None:
     assert report["fleet_seconds"] > 0
     for namespace in ("understand", "generate", "edit"):
         assert 0 < report["p50"][namespace] <= report["p99"][namespace]
+
+
+@pytest.mark.timeout(600)
+def test_answers_are_measured_in_every_way_and_are_the_same_in_all_of_them() -> None:
+    report = run("answers.py", "--size", "tiny", "--answers", "1,3", "--tokens", "4")
+
+    assert set(report["same_tokens"].values()) == {True}
+    assert report["attention_error"] < 1e-5
+    for times in [*report["token"].values(), report["first_token"], report["encode_prompt"], report["mel_cpu"]]:
+        assert all(ms > 0 for ms in times.values())

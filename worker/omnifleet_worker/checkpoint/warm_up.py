@@ -29,7 +29,7 @@ _VARIANTS = 8
 
 
 def compile_blocks(pipeline: AudioOmniPipeline, backend: str | Callable[..., Any] = "inductor") -> None:
-    """Compile the transformer's blocks, one compilation for all and for every batch size.
+    """Compile the transformer's blocks and the thinker's layers, for all of them and for every batch size at once.
 
     Nothing is compiled yet when it returns, but at the first steps: `warm_up` takes them, before `end_compilation`.
 
@@ -39,6 +39,7 @@ def compile_blocks(pipeline: AudioOmniPipeline, backend: str | Callable[..., Any
     """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _VARIANTS)
     pipeline.transformer.compile_repeated_blocks(fullgraph=True, dynamic=True, backend=backend)
+    pipeline.chatter.compile(backend)
 
 
 def end_compilation() -> None:
@@ -52,6 +53,7 @@ def warm_up(runner: AudioOmniRunner, limits: EngineLimits) -> None:
     for size in _sizes(limits.clips):
         for guided in _guided(size):
             _sample(runner, size, guided, decode=size <= limits.decoded)
+    runner.pipeline.chatter.capture(limits.chats)
     for size in _sizes(limits.chats):
         _answer(runner, size)
     seconds = time.monotonic() - start

@@ -13,15 +13,19 @@ from transformers import Qwen2Tokenizer
 
 from ...streams import to_device
 from .kv_cache import SPARE_TOKEN, KVCache, Span
-from .text_model import GRAPHED_ROWS, TextModel
+from .text_model import (
+    FEWEST_KEYS,
+    KEYS_GROWTH,
+    SPARE_ROW,
+    TextModel,
+    filled_rows,
+    is_graphed,
+    power_of_two,
+)
 from .token_sampler import TokenNoise, TokenSampler
 
 CHUNK = 2048
 """Tokens of prompts that are read in one step: answers that are being written wait for no more than that."""
-FEWEST_KEYS, KEYS_GROWTH = 512, 4
-"""Bounds of an answer's length that graphs are captured for: so many keys, so many times as many, and so on."""
-FEWEST_ROWS = 32
-"""Rows of the smallest forward that reads prompts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +173,7 @@ class DecodeBatch:
         if not going:
             return
         rows = torch.tensor([state.row for state in going]).T
-        spare = torch.tensor([0, 0, SPARE_TOKEN, SPARE_TOKEN, 1])[:, None]
+        spare = torch.tensor(SPARE_ROW)[:, None]
         rows = torch.cat([rows, spare.expand(-1, power_of_two(len(going)) - len(going))], 1)
         logits = self._model.decode(to_device(rows, self._cache.device), self._most_keys(int(rows[4].max())))
         chosen = self._sampler.choose(logits[: len(going)], [state.noise for state in going])
@@ -224,26 +228,17 @@ class _PromptPart:
         return self.writes.stop - self.start
 
 
-def _pack(parts: Sequence[_PromptPart], device: torch.device) -> tuple[Tensor, Tensor, Tensor, int]:
-    """Arguments of `TextModel.read`, filled up to shapes that come again where graphs are captured for them."""
-    rows, most_keys = sum(len(part.embeds) for part in parts), max(part.keys for part in parts)
-    filled, prompts = rows, len(parts)
-    if max(rows, most_keys) <= GRAPHED_ROWS:
-        filled, prompts = max(FEWEST_ROWS, power_of_two(rows)), power_of_two(len(parts))
-        most_keys = max(filled, power_of_two(most_keys))
-    embeds = functional.pad(torch.cat([part.embeds for part in parts]), (0, 0, 0, filled - rows))
-    positions = functional.pad(torch.cat([part.positions for part in parts], 1), (0, filled - rows))
-    writes = [place for part in parts for place in part.writes] + [SPARE_TOKEN] * (filled - rows)
-    spare = prompts - len(parts)
-    spans = (
-        [part.start for part in parts] + [SPARE_TOKEN] * (spare + 1),
-        [part.keys for part in parts] + [1] * (spare + 1),
-        [*accumulate((len(part.embeds) for part in parts), initial=0)] + [rows] * spare,
-    )
+def _pack(parts: Sequence[_PromptPart], device: torch.device) -> tuple[Tensor, Tensor, Tensor, int, int]:
+    """Arguments of `TextModel.read`."""
+    counts = [len(part.embeds) for part in parts]
+    rows, most_rows, most_keys = sum(counts), max(counts), max(part.keys for part in parts)
+    if is_graphed(len(parts), most_keys):
+        most_rows = most_keys = filled_rows(most_keys)
+    filling = max(0, most_rows - rows)
+    embeds = functional.pad(torch.cat([part.embeds for part in parts]), (0, 0, 0, filling))
+    positions = functional.pad(torch.cat([part.positions for part in parts], 1), (0, filling))
+    writes = [place for part in parts for place in part.writes] + [SPARE_TOKEN] * filling
+    starts, keys = [part.start for part in parts], [part.keys for part in parts]
+    spans = torch.tensor([[*starts, 0], [*keys, 0], [*accumulate(counts, initial=0)]])
     places = torch.cat([positions, to_device(torch.tensor([writes]), device)])
-    return embeds, places, to_device(torch.tensor(spans), device), most_keys
-
-
-def power_of_two(number: int) -> int:
-    """The next one that is not less."""
-    return 1 << (number - 1).bit_length()
+    return embeds, places, to_device(spans, device), most_rows, most_keys

@@ -7,7 +7,7 @@ end; its continuous batching reads token ids alone, and this model reads sounds,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -18,11 +18,15 @@ from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import apply_rotary_
 
 from ...cuda_graphs import CudaGraphs
 from .attention import PackedSequences, attention_for
-from .kv_cache import KVCache
+from .kv_cache import SPARE_TOKEN, KVCache
 
-GRAPHED_ROWS = 1024
-"""Rows, and keys of a prompt, up to which the host would be slower than the device: above, kernels are launched one by
-one."""
+FEWEST_ROWS, GRAPHED_ROWS = 32, 1024
+"""Rows of a prompt that graphs are captured for, with all powers of two between. More rows, or several prompts, keep
+the device busy for about as long as the host needs to launch their kernels one by one."""
+FEWEST_KEYS, KEYS_GROWTH = 512, 4
+"""Bounds of an answer's length that graphs are captured for: so many keys, so many times as many, and so on."""
+SPARE_ROW = (0, 0, SPARE_TOKEN, SPARE_TOKEN, 1)
+"""What `TextModel.decode` takes for an answer that is none."""
 
 
 class TextModel:
@@ -66,19 +70,19 @@ class TextModel:
         logits: Tensor = self._graphs["_decode"](rows, most_keys=most_keys)
         return logits
 
-    def read(self, embeds: Tensor, places: Tensor, spans: Tensor, most_keys: int) -> Tensor:
+    def read(self, embeds: Tensor, places: Tensor, spans: Tensor, most_rows: int, most_keys: int) -> Tensor:
         """Logits [n, vocabulary] after the last rows of n prompts, or parts of prompts. Use them before the next call.
 
         Args:
-            embeds: [rows, hidden size], the prompts one behind the other.
+            embeds: [rows, hidden size], the prompts one behind the other; a single one may be filled up behind its end.
             places: [4, rows], int64: positions in time, height and width, and where the key goes in the cache.
             spans: [3, n + 1], int64: of each prompt's keys the first and the number, and the row at which it begins;
                 the last column holds the end of the rows alone.
+            most_rows: of any prompt, at most.
             most_keys: of any prompt, at most.
         """
-        graphed = max(len(embeds), most_keys) <= GRAPHED_ROWS
-        read = self._graphs["_read"] if graphed else self._read
-        logits: Tensor = read(embeds, places, spans, most_keys=most_keys)
+        read = self._graphs["_read"] if is_graphed(spans.shape[1] - 1, most_keys) else self._read
+        logits: Tensor = read(embeds, places, spans, most_rows=most_rows, most_keys=most_keys)
         return logits
 
     def encode(self, embeds: Tensor, positions: Tensor) -> Tensor:
@@ -88,9 +92,23 @@ class TextModel:
             embeds: [rows, hidden size].
             positions: [3, rows].
         """
-        encode = self._graphs["_encode"] if len(embeds) <= GRAPHED_ROWS else self._encode
+        encode = self._graphs["_encode"] if is_graphed(1, len(embeds)) else self._encode
         hidden: Tensor = encode(embeds, positions)
         return hidden
+
+    def capture(self, answers: int) -> None:
+        """Capture the usual calls before the first of them: prompts of one chat, and up to so many answers at once."""
+        if self._cache.device.type != "cuda":
+            return
+        for rows in powers_of_two(FEWEST_ROWS, GRAPHED_ROWS):
+            embeds = self.embed(torch.zeros(rows, dtype=torch.long, device=self._cache.device))
+            places = torch.full((4, rows), SPARE_TOKEN, device=self._cache.device)
+            self.encode(embeds, places[:3])
+            self.read(embeds, places, torch.tensor([[0, 0], [1, 1], [0, 1]], device=self._cache.device), rows, rows)
+        for size in powers_of_two(1, power_of_two(answers)):
+            spare = torch.tensor([SPARE_ROW] * size, device=self._cache.device).T.contiguous()
+            for most_keys in (FEWEST_KEYS, FEWEST_KEYS * KEYS_GROWTH):
+                self.decode(spare, min(most_keys, self._cache.tokens))
 
     def _new_graphs(self) -> dict[str, CudaGraphs]:
         return {call: CudaGraphs(getattr(self, call), self._cache.device) for call in ("_decode", "_read", "_encode")}
@@ -102,9 +120,9 @@ class TextModel:
         packed = PackedSequences(functional.pad(starts, (0, 1)), lengths, offsets, 1, most_keys)
         return self._logits(self._forward(self.embed(tokens), positions.expand(3, -1), writes, packed))
 
-    def _read(self, embeds: Tensor, places: Tensor, spans: Tensor, most_keys: int) -> Tensor:
+    def _read(self, embeds: Tensor, places: Tensor, spans: Tensor, most_rows: int, most_keys: int) -> Tensor:
         starts, lengths, offsets = spans.int()
-        packed = PackedSequences(starts, lengths[:-1], offsets, len(embeds), most_keys)
+        packed = PackedSequences(starts, lengths[:-1], offsets, most_rows, most_keys)
         hidden = self._forward(embeds, places[:3], places[3], packed)
         # The head for the last rows alone: over a long prompt's every row it would take gigabytes.
         return self._logits(hidden[spans[2, 1:] - 1])
@@ -116,7 +134,7 @@ class TextModel:
             key, value = cached.unbind(1)
             query, key, value = (heads.transpose(0, 1)[None] for heads in (query, key, value))
             attended = functional.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
-            hidden = self._feed_forward(layer, hidden, attended[0].transpose(0, 1))
+            hidden = self._feed_forward(layer, hidden, attended[0].transpose(0, 1).flatten(1))
         return hidden
 
     def _forward(self, hidden: Tensor, positions: Tensor, writes: Tensor, packed: PackedSequences) -> Tensor:
@@ -125,7 +143,7 @@ class TextModel:
             query, cached = self._project(layer, hidden, cos, sin)
             # Outside of what is compiled: the compiler might copy the whole cache to change a row of it.
             cache.index_copy_(0, writes, cached)
-            hidden = self._feed_forward(layer, hidden, self._attend(query, cache, packed))
+            hidden = self._feed_forward(layer, hidden, self._attend(query, cache, packed).flatten(1))
         return hidden
 
     def _logits(self, hidden: Tensor) -> Tensor:
@@ -150,7 +168,30 @@ def _project(layer: nn.Module, hidden: Tensor, cos: Tensor, sin: Tensor) -> tupl
 
 
 def _feed_forward(layer: nn.Module, hidden: Tensor, attended: Tensor) -> Tensor:
-    """What the layer makes of its input and of what its attention found [rows, heads, head size]."""
-    hidden = hidden + layer.self_attn.o_proj(attended.flatten(1))
+    """What the layer makes of its input and of what its attention found, both [rows, hidden size]."""
+    hidden = hidden + layer.self_attn.o_proj(attended)
     fed: Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
     return fed
+
+
+def is_graphed(prompts: int, keys: int) -> bool:
+    """Whether so many prompts are read, of which the longest has so many keys, by a graph; that one is to be filled up
+    to `filled_rows`."""
+    return prompts == 1 and keys <= GRAPHED_ROWS
+
+
+def filled_rows(rows: int) -> int:
+    """To how many rows a prompt is filled up that is read or encoded by a graph."""
+    return max(FEWEST_ROWS, power_of_two(rows))
+
+
+def power_of_two(number: int) -> int:
+    """The next one that is not less."""
+    return 1 << (number - 1).bit_length()
+
+
+def powers_of_two(first: int, last: int) -> Iterator[int]:
+    """Those between two of them, both included."""
+    while first <= last:
+        yield first
+        first *= 2

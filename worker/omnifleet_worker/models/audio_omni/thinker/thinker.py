@@ -12,10 +12,10 @@ from torch.nn import functional
 from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
 
 from ..chat import Chat
-from .decoding import FEWEST_ROWS, DecodeBatch, DecodeState, Prompt, power_of_two
+from .decoding import DecodeBatch, DecodeState, Prompt
 from .kv_cache import KVCache
 from .prompt_reader import PromptReader
-from .text_model import GRAPHED_ROWS, TextModel
+from .text_model import TextModel, filled_rows, is_graphed
 from .token_sampler import TokenNoise
 
 _STOP_MARKS = ("<|im_end|>", "<|endoftext|>")
@@ -98,6 +98,11 @@ class Thinker:
         """Compile the text layers: at their first uses, which `torch.compile` makes seconds longer."""
         self._device_side.text.compile(backend)
 
+    @torch.inference_mode()
+    def capture(self, answers: int) -> None:
+        """On a GPU, capture the usual calls before the first of them, for up to so many answers at once."""
+        self._device_side.text.capture(answers)
+
     @property
     def _device_side(self) -> _DeviceSide:
         # Conditioning and answers have threads of their own: whichever comes first allocates, for both.
@@ -119,5 +124,5 @@ class _DeviceSide:
 def _fill_up(prompt: Prompt) -> tuple[Tensor, Tensor]:
     """Embeddings and positions, as many as graphs are captured for; later rows change nothing in earlier ones."""
     rows = len(prompt.embeds)
-    filled = max(FEWEST_ROWS, power_of_two(rows)) if rows <= GRAPHED_ROWS else rows
-    return functional.pad(prompt.embeds, (0, 0, 0, filled - rows)), functional.pad(prompt.positions, (0, filled - rows))
+    filling = filled_rows(rows) - rows if is_graphed(1, rows) else 0
+    return functional.pad(prompt.embeds, (0, 0, 0, filling)), functional.pad(prompt.positions, (0, filling))
