@@ -1,4 +1,4 @@
-"""Answers are those of transformers' own layers and cache, token for token, alone and together, read whole or in parts."""
+"""Answers have the tokens that transformers' own layers and cache give, alone and together, read whole or in parts."""
 
 from __future__ import annotations
 
