@@ -1,7 +1,7 @@
 """What the published inference does at each step, with this project's weights: the baseline of `engine.py`.
 
 One request at a time, float32 weights (under autocast on a GPU), 2,304 context rows of which most are padding,
-projected anew in every block at every step, and both branches of the guidance in full (MODEL.md, "DiT").
+projected anew in every block at every step, and both branches of the guidance in full (docs/model.md, "DiT").
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, cast
 
-from omnifleet_shared.keys import RUNS_KEY
+from omnifleet_shared.keys import ATTEMPTS_KEY
 from omnifleet_shared.schema.job_state import STATE_KEY, STATUS_OF, parse_record
 from omnifleet_shared.schema.results import JobStatus
 from redis import Redis, RedisError
@@ -75,13 +75,13 @@ class Watcher:
         stored = cast(bytes | None, self._redis.get(STATE_KEY.format(job_id=job_id)))
         heard = self._outcomes.get(job_id, [])
         unheard = stored is not None and stored not in heard and _status(stored).is_final
-        starts = cast(bytes | None, self._redis.hget(RUNS_KEY.format(job_id=job_id), "attempts"))
+        starts = cast(bytes | None, self._redis.hget(ATTEMPTS_KEY.format(job_id=job_id), "attempts"))
         return Account(len(heard) + unheard, int(starts or 0))
 
     def _workers(self, jobs: list[str]) -> list[bytes | None]:
         with self._redis.pipeline(transaction=False) as pipe:
             for job_id in jobs:
-                pipe.hget(RUNS_KEY.format(job_id=job_id), "worker")
+                pipe.hget(ATTEMPTS_KEY.format(job_id=job_id), "worker")
             return cast(list[bytes | None], pipe.execute())
 
     def _watch(self) -> None:

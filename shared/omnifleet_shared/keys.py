@@ -39,7 +39,7 @@ PROGRESS_KEY = "omnifleet:progress:{job_id}"
 """The newest `Progress` of a running job, as JSON."""
 PROGRESS_LIFETIME = 3600
 
-RUNS_KEY = "omnifleet:runs:{job_id}"
+ATTEMPTS_KEY = "omnifleet:runs:{job_id}"
 """Hash: `attempts`, how often workers started the job; `open`, starts in a row that came to no end; `worker`, who
 started it last; `traceback`, of its last transient error; `unfinished`, the set that it is counted in."""
 
@@ -64,9 +64,9 @@ IDEMPOTENCY_KEY = "omnifleet:idempotency:{queue}:{key}"
 UNFINISHED_KEY = "omnifleet:unfinished:{producer}"
 """Sorted set: a producer's jobs without an outcome, by the Unix time of their submission."""
 
-FINISHED_KEY = "omnifleet:finished:{queue}:"
+THROUGHPUT_KEY = "omnifleet:finished:{queue}:"
 """How many jobs came to an outcome in a minute; the minute, counted from the Unix epoch, stands behind it."""
-FINISHED_LIFETIME = 180
+THROUGHPUT_LIFETIME = 180
 
 BATCH_KEY = "omnifleet:batch:{journal}"
 """Lock of whoever works on the batch whose journal is in storage; `journal` is the hash of its URI."""

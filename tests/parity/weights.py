@@ -1,4 +1,4 @@
-"""Tensors drawn by name, so that every machine has the weights and inputs of the parity files (MODEL.md)."""
+"""Tensors drawn by name, so that every machine has the weights and inputs of the parity files (docs/model.md)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def draw(name: str, *shape: int) -> Tensor:
 
 
 def draw_weight(key: str, shape: list[int]) -> Tensor:
-    """One tensor of the published layout, by the rule of MODEL.md, "The parity files"."""
+    """One tensor of the published layout, by the rule of docs/model.md, "The parity files"."""
     if key.startswith("model.model.") and key.endswith(".beta"):
         return torch.zeros(shape)
     if key.endswith("inv_freq"):

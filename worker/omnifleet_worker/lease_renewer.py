@@ -115,7 +115,7 @@ class LeaseKeeper:
             return 0.0
         return max(0.0, self._answered_at - max(polled_at, self._excused_at))
 
-    def polled(self) -> None:
+    def note_poll(self) -> None:
         """The consumer asks for messages."""
         self._polled_at = time.monotonic()
 
@@ -124,7 +124,7 @@ class LeaseKeeper:
         self.takes = False
         self._polled_at = None
 
-    def hold(self, tag: str, *, batch: bool = False) -> None:
+    def track(self, tag: str, *, batch: bool = False) -> None:
         """A message was taken: renew its lease for now, and for as long as it runs."""
         with self._lock:
             self._held[tag] = time.monotonic()
@@ -136,25 +136,25 @@ class LeaseKeeper:
         with self._lock:
             self._running.add(tag)
 
-    def let_go(self, tag: str) -> None:
+    def stop_renewing(self, tag: str) -> None:
         """Renew the lease no more."""
         with self._lock:
             self._held.pop(tag, None)
             self._running.discard(tag)
             self._batch.discard(tag)
 
-    def release(self, tag: str) -> None:
+    def ack(self, tag: str) -> None:
         """The job is done with. Where Redis cannot be told, the message comes again and finds the outcome."""
-        self.let_go(tag)
+        self.stop_renewing(tag)
         try:
-            self.leases.release(tag)
+            self.leases.ack(tag)
         except BrokerUnavailable as error:
             logger.warning("a done job is still on lease: %s", error, extra={"action": "release_failed"})
 
     def hand_back(self) -> None:
         """Give everything that is held back to the queue at once."""
         for tag in list(self._held):
-            self.let_go(tag)
+            self.stop_renewing(tag)
             try:
                 self.leases.postpone(tag, 0)
                 self.leases.recover()
@@ -169,7 +169,7 @@ class LeaseKeeper:
         self.counts.lost += len(lost)
         for tag in lost:
             logger.warning("a lease was lost to another worker", extra={"action": "lease_lost", "lease": tag})
-            self.let_go(tag)
+            self.stop_renewing(tag)
             self._on_lost(tag)
         recovered = self.leases.recover()
         self.counts.recovered += recovered

@@ -9,16 +9,16 @@ from contextlib import suppress
 
 from omnifleet_shared.broker.worker_registry import Capacity
 from omnifleet_shared.errors import CallbackRefused, EngineStopped, JobCancelled, JobFailed, OmnifleetError, UnknownJob
-from omnifleet_shared.job_state.batch_waiter import PollingWatch, Watch
+from omnifleet_shared.job_state.batch_waiter import BatchResultWaiter, PollingResultWaiter
 from omnifleet_shared.schema.job_state import JobState
 from omnifleet_shared.schema.jobs import Job
 from omnifleet_shared.schema.results import JobResult, JobStatus, Progress
 from omnifleet_shared.storage import Storage
 
-from .checkpoint.load import describe, open_model
 from .engine.engine import Engine
 from .jobs.job_context import JobRun
 from .jobs.runner import JobRunner
+from .model_loader import describe, open_model
 from .settings import WorkerSettings
 
 
@@ -91,13 +91,13 @@ class LocalTransport:
         """Stop the job before it starts, or at its next step. Raises UnknownJob."""
         self._find(job_id)[0].cancel()
 
-    def watch(self) -> Watch:
+    def watch(self) -> BatchResultWaiter:
         """Waits for many jobs at once."""
-        return PollingWatch(self.read)
+        return PollingResultWaiter(self.read)
 
     def capacity(self) -> Capacity:
         """This process, and the jobs that it holds at once."""
-        return Capacity(workers=1, places=self._places)
+        return Capacity(workers=1, slots=self._places)
 
     def close(self) -> None:
         """End the engine; jobs that are not done fail with EngineStopped."""

@@ -32,7 +32,7 @@ class Window:
             raise InvalidJob(f"{fixed} jobs at a time are none", "in_flight", "Give 1 or more, or leave it out")
         self._capacity = capacity
         self._fixed = fixed
-        self._known = Capacity(workers=0, places=0)
+        self._known = Capacity(workers=0, slots=0)
         self._looked_at: float | None = None
         self._gpu_seconds = 0.0
 
@@ -40,7 +40,7 @@ class Window:
     def size(self) -> int:
         """Most jobs that may be in the fleet now."""
         self._look()
-        return self._fixed or max(LEAST, FOR_EACH_PLACE * self._known.places)
+        return self._fixed or max(LEAST, FOR_EACH_PLACE * self._known.slots)
 
     @property
     def gpu_seconds(self) -> float:

@@ -83,7 +83,7 @@ def _page(letter: DeadLetter) -> str:
 
 
 def _when(letter: DeadLetter) -> str:
-    return letter.put_aside_at.isoformat(timespec="seconds")
+    return letter.dead_lettered_at.isoformat(timespec="seconds")
 
 
 def _task(letter: DeadLetter) -> str:

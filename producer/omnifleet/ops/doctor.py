@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any, Literal
 
-from omnifleet_shared.broker.worker_registry import SeenWorker, Workers
+from omnifleet_shared.broker.worker_registry import SeenWorker, WorkerRegistry
 from omnifleet_shared.errors import OmnifleetError, StorageRefused
 from omnifleet_shared.keys import PROBE_KEY
 from omnifleet_shared.redis_client import connect_redis, refuse_eviction, typed_redis_errors
@@ -65,7 +65,7 @@ def examine(settings: FleetSettings, *, with_job: bool) -> Iterator[Finding]:
         yield from findings
         if any(one.check == "redis" and one.level == "fault" for one in findings):
             return
-        yield from _checked("workers", lambda: _workers(Workers(redis, settings.queue).all()))
+        yield from _checked("workers", lambda: _workers(WorkerRegistry(redis, settings.queue).all()))
     if with_job:
         yield from _checked("job", lambda: _job(settings))
 

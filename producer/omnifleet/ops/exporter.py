@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Any, cast, get_args
 
-from omnifleet_shared.broker.queue_stats import Level, QueueLevels, QueueReader
-from omnifleet_shared.broker.worker_registry import SeenWorker, Workers, WorkerState
+from omnifleet_shared.broker.queue_stats import PriorityStats, QueueStats, QueueStatsReader
+from omnifleet_shared.broker.worker_registry import SeenWorker, WorkerRegistry, WorkerState
 from omnifleet_shared.errors import OmnifleetError
 from omnifleet_shared.observability.http_server import PageServer
 from omnifleet_shared.redis_client import connect_redis, typed_redis_errors
@@ -34,8 +34,8 @@ class FleetCollector(Collector):
 
     def __init__(self, settings: FleetSettings) -> None:
         self._redis = connect_redis(settings)
-        self._queue = QueueReader(self._redis, settings.queue)
-        self._workers = Workers(self._redis, settings.queue)
+        self._queue = QueueStatsReader(self._redis, settings.queue)
+        self._workers = WorkerRegistry(self._redis, settings.queue)
         self._name = settings.queue
 
     def close(self) -> None:
@@ -56,7 +56,7 @@ class FleetCollector(Collector):
         return [GaugeMetricFamily(UP, "1 where Redis answers.", value=1), *found]
 
 
-BY_PRIORITY: dict[str, tuple[str, Callable[[Level], float]]] = {
+BY_PRIORITY: dict[str, tuple[str, Callable[[PriorityStats], float]]] = {
     "queue_jobs": ("Jobs that wait in the queue.", lambda level: level.waiting),
     "leased_jobs": (
         "Jobs under lease: with workers, or waiting for another attempt.",
@@ -70,10 +70,10 @@ BY_PRIORITY: dict[str, tuple[str, Callable[[Level], float]]] = {
 }
 
 
-def _queue(found: QueueLevels) -> Iterator[Metric]:
+def _queue(found: QueueStats) -> Iterator[Metric]:
     for name, (meaning, value) in BY_PRIORITY.items():
         family = GaugeMetricFamily(f"omnifleet_{name}", meaning, labels=["queue", "priority"])
-        for level in found.levels:
+        for level in found.priorities:
             family.add_metric([found.queue, level.priority], value(level))
         yield family
     yield _gauge("dead_letters", "Jobs that were put aside.", found.queue, found.dead)
@@ -88,7 +88,7 @@ def _workers(queue: str, seen: Sequence[SeenWorker]) -> Iterator[Metric]:
     yield workers
     ready = [one.record for one in seen if one.record.state == "ready"]
     said = "Requests that may share the steps of all workers that are ready."
-    yield _gauge("fleet_engine_places", said, queue, sum(one.batch_places for one in ready))
+    yield _gauge("fleet_engine_places", said, queue, sum(one.engine_slots for one in ready))
 
 
 def _server(redis: Redis) -> Iterator[Metric]:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from omnifleet_shared.broker.queue_stats import QueueLevels, QueueReader
-from omnifleet_shared.broker.worker_registry import SeenWorker, WorkerRecord, Workers
+from omnifleet_shared.broker.queue_stats import QueueStats, QueueStatsReader
+from omnifleet_shared.broker.worker_registry import SeenWorker, WorkerRecord, WorkerRegistry
 from omnifleet_shared.errors import BrokerUnavailable
 from omnifleet_shared.redis_client import connect_redis
 from omnifleet_shared.settings import FleetSettings
@@ -27,13 +27,13 @@ BAR = 10
 class FleetView:
     """What is shown in one frame."""
 
-    queue: QueueLevels
+    queue: QueueStats
     workers: Sequence[SeenWorker]
 
     @classmethod
     def read(cls, redis: Redis, queue: str) -> FleetView:
         """The fleet now. Raises BrokerUnavailable."""
-        return cls(QueueReader(redis, queue).read(), Workers(redis, queue).all())
+        return cls(QueueStatsReader(redis, queue).read(), WorkerRegistry(redis, queue).all())
 
 
 def show_once(settings: FleetSettings) -> None:
@@ -75,9 +75,9 @@ def _headline(view: FleetView) -> Text:
     return Text("   ".join(parts), style="bold")
 
 
-def _queue_table(queue: QueueLevels) -> Table:
+def _queue_table(queue: QueueStats) -> Table:
     table = Table("queue", *(_right(name) for name in ("waiting", "running", "retry later", "oldest")), box=None)
-    for level in queue.levels:
+    for level in queue.priorities:
         running = str(level.leased - level.postponed)
         table.add_row(level.priority, str(level.waiting), running, str(level.postponed), _age(level.oldest_age))
     return table
@@ -101,8 +101,8 @@ def _worker_row(record: WorkerRecord) -> list[RenderableType]:
         record.device,
         _bar(record.busy if record.gpu is None or record.gpu.busy is None else record.gpu.busy),
         _memory(record),
-        f"{record.held}/{record.places}",
-        f"{record.batch:.1f}/{record.batch_places}",
+        f"{record.held}/{record.slots}",
+        f"{record.batch:.1f}/{record.engine_slots}",
         str(record.succeeded),
         str(record.failed),
     ]

@@ -28,7 +28,7 @@ from omnifleet_shared.errors import (
     UnknownJob,
     error_from_wire,
 )
-from omnifleet_shared.job_state.batch_waiter import PollingWatch, Watch
+from omnifleet_shared.job_state.batch_waiter import BatchResultWaiter, PollingResultWaiter
 from omnifleet_shared.keys import RESULT_KEY
 from omnifleet_shared.schema import answers
 from omnifleet_shared.schema import results as records
@@ -157,13 +157,13 @@ class FakeFleet:
             with self._changed:
                 self._listeners[job_id].remove(told)
 
-    def watch(self) -> Watch:
+    def watch(self) -> BatchResultWaiter:
         """See `Transport`."""
-        return PollingWatch(self.read)
+        return PollingResultWaiter(self.read)
 
     def capacity(self) -> Capacity:
         """See `Transport`. One worker of 16 places."""
-        return Capacity(workers=1, places=16)
+        return Capacity(workers=1, slots=16)
 
     def close(self) -> None:
         """See `Transport`."""

@@ -8,10 +8,10 @@ from kombu import pools
 from kombu.exceptions import OperationalError
 from omnifleet_shared.broker.celery_app import create_app
 from omnifleet_shared.broker.dead_letters import DeadLetter, Replay
-from omnifleet_shared.broker.submit import SUBMISSION, JobStands, Submission, Submissions
-from omnifleet_shared.broker.worker_registry import Capacity, Workers
+from omnifleet_shared.broker.submit import SUBMISSION, AlreadySubmitted, Submission, Submissions
+from omnifleet_shared.broker.worker_registry import Capacity, WorkerRegistry
 from omnifleet_shared.errors import BrokerUnavailable, InvalidSetting, OmnifleetError
-from omnifleet_shared.job_state.batch_waiter import RedisWatch, Watch
+from omnifleet_shared.job_state.batch_waiter import BatchResultWaiter, RedisResultWaiter
 from omnifleet_shared.job_state.store import JobStates
 from omnifleet_shared.keys import BROKER_PRIORITY, CELERY_TASKS
 from omnifleet_shared.observability import tracing as traces
@@ -63,7 +63,7 @@ class Transport(Protocol):
     def cancel(self, job_id: str) -> None:
         """Ask for the job to be stopped; without effect once it is final. Raises UnknownJob."""
 
-    def watch(self) -> Watch:
+    def watch(self) -> BatchResultWaiter:
         """Waits for many jobs at once; it is the caller's to close."""
         ...
 
@@ -90,7 +90,7 @@ class CeleryTransport:
         self._settings = settings
         self._submissions = Submissions(settings)
         self._states = JobStates.connect(settings)
-        self._workers = Workers.connect(settings)
+        self._workers = WorkerRegistry.connect(settings)
         self._app: Any = create_app(settings)
         kombu: Any = pools
         # Celery applies its pool limit to every pool of the process; those of the backend around us stay as they are.
@@ -104,7 +104,7 @@ class CeleryTransport:
         """See `Transport`."""
         try:
             self._send(job, self._submissions.new(job.job_id, idempotency_key))
-        except JobStands as other:
+        except AlreadySubmitted as other:
             return other.job_id
         return job.job_id
 
@@ -146,9 +146,9 @@ class CeleryTransport:
         if not self._states.read(job_id).status.is_final:
             self._states.request_cancel(job_id)
 
-    def watch(self) -> Watch:
+    def watch(self) -> BatchResultWaiter:
         """See `Transport`."""
-        return RedisWatch(self._settings)
+        return RedisResultWaiter(self._settings)
 
     def capacity(self) -> Capacity:
         """See `Transport`."""

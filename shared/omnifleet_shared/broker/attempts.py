@@ -15,19 +15,27 @@ from typing import Any, Literal, cast
 from redis import Redis
 
 from ..errors import OmnifleetError
-from ..keys import CALLBACK_KEY, CALLBACKS_KEY, CANCEL_KEY, FINISHED_KEY, FINISHED_LIFETIME, LEASED_KEY, RUNS_KEY
+from ..keys import (
+    ATTEMPTS_KEY,
+    CALLBACK_KEY,
+    CALLBACKS_KEY,
+    CANCEL_KEY,
+    LEASED_KEY,
+    THROUGHPUT_KEY,
+    THROUGHPUT_LIFETIME,
+)
 from ..redis_client import connect_redis, typed_redis_errors
 from ..schema.callback import CallbackOutcome, failed, succeeded
 from ..schema.job_state import STATE_KEY, failure_record, retry_record, started_record, success_record
 from ..schema.results import JobResult
 from ..settings import FleetSettings
-from ..webhooks.outbox import WISH
+from ..webhooks.outbox import ENQUEUE_CALLBACK
 
 TOLD = 10_000
 """Most characters of a traceback that are kept: its end, where the error is."""
 
-# KEYS: state, leased messages, runs, wish to cancel, jobs finished in a minute; and those of `callbacks.WISH`.
-# ARGV: tag, record, lifetime in seconds, worker, job, traceback; and those of `callbacks.WISH`.
+# KEYS: state, leased messages, attempts, cancel request, throughput counter; and those of `outbox.ENQUEUE_CALLBACK`.
+# ARGV: tag, record, lifetime in seconds, worker, job, traceback; and those of `outbox.ENQUEUE_CALLBACK`.
 ENDED = """
 local function ended(state)
   local known, record = pcall(cjson.decode, state)
@@ -62,12 +70,12 @@ FINISH = f"""{ENDED}
 {WRITE}
 redis.call('HSET', KEYS[3], 'open', 0)
 redis.call('EXPIRE', KEYS[3], ARGV[3])
-{WISH}
+{ENQUEUE_CALLBACK}
 local counted = redis.call('HGET', KEYS[3], 'unfinished')
 if counted then redis.call('ZREM', counted, ARGV[5]) end
 local minute = KEYS[5] .. math.floor(redis.call('TIME')[1] / 60)
 redis.call('INCR', minute)
-redis.call('EXPIRE', minute, {FINISHED_LIFETIME})
+redis.call('EXPIRE', minute, {THROUGHPUT_LIFETIME})
 return {{'written', 0, 0, '', ''}}
 """
 
@@ -75,13 +83,13 @@ Verdict = Literal["begun", "written", "lost", "ended", "cancelled"]
 
 
 @dataclass(frozen=True)
-class Beginning:
+class AttemptStart:
     """Whether an attempt may begin, and which one it is."""
 
     verdict: Verdict
     attempt: int
     """Starts of the job so far, this one included."""
-    unfinished: int
+    unacked_starts: int
     """Starts in a row that came to no end, this one included: what kills workers has many."""
     previous_worker: str
     """Who started it before; empty where nobody did."""
@@ -104,7 +112,7 @@ class Attempts:
         self._leased = LEASED_KEY.format(queue=queue)
         self._lifetime = lifetime
         self._worker = worker
-        self._finished = FINISHED_KEY.format(queue=queue)
+        self._finished = THROUGHPUT_KEY.format(queue=queue)
         self._callbacks = CALLBACKS_KEY.format(queue=queue)
         self._begin, self._retry, self._finish = (
             cast(Any, redis.register_script(script)) for script in (BEGIN, RETRY, FINISH)
@@ -119,7 +127,7 @@ class Attempts:
         """Close the connections to Redis."""
         self._redis.close()
 
-    def begin(self, job_id: str, tag: str) -> Beginning:
+    def begin(self, job_id: str, tag: str) -> AttemptStart:
         """Count and record that this worker starts the job of the message under lease `tag`."""
         return self._run(self._begin, job_id, tag, started_record(job_id))
 
@@ -140,18 +148,18 @@ class Attempts:
 
     def _run(
         self, script: Any, job_id: str, tag: str, record: str, told: str = "", wish: Sequence[str] = ()
-    ) -> Beginning:
-        keys = [STATE_KEY, self._leased, RUNS_KEY, CANCEL_KEY, self._finished, CALLBACK_KEY, self._callbacks]
+    ) -> AttemptStart:
+        keys = [STATE_KEY, self._leased, ATTEMPTS_KEY, CANCEL_KEY, self._finished, CALLBACK_KEY, self._callbacks]
         names = [key.format(job_id=job_id) for key in keys]
         with typed_redis_errors():
             verdict, attempt, unfinished, previous, last = script(
                 keys=names, args=[tag, record, self._lifetime, self._worker, job_id, told, *wish]
             )
-        return Beginning(cast(Verdict, verdict.decode()), attempt, unfinished, previous.decode(), last.decode())
+        return AttemptStart(cast(Verdict, verdict.decode()), attempt, unfinished, previous.decode(), last.decode())
 
 
 def _wish(url: str | None, outcome: Callable[[str], CallbackOutcome]) -> tuple[str, str, str]:
-    """What `callbacks.WISH` takes: URL, delivery id and body, all empty where nobody is to be told."""
+    """What `callbacks.ENQUEUE_CALLBACK` takes: URL, delivery id and body, all empty where nobody is to be told."""
     if url is None:
         return "", "", ""
     delivery_id = uuid.uuid4().hex

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, cast
 
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import AwareDatetime, ConfigDict, Field, ValidationError
 from redis import Redis
 
 from ..errors import InvalidJob, InvalidMessage, UnknownJob
-from ..keys import CANCEL_KEY, DEAD_KEY, RUNS_KEY, SCHEMA_VERSION, WAKE_KEY
+from ..keys import ATTEMPTS_KEY, CANCEL_KEY, DEAD_KEY, SCHEMA_VERSION, WAKE_KEY
 from ..redis_client import connect_redis, typed_redis_errors
-from ..schema.base import Record
+from ..schema.base import Record, wire_names
 from ..schema.job_state import STATE_KEY, queued_record
 from ..schema.jobs import Job
 from ..settings import FleetSettings
@@ -40,6 +40,8 @@ return 'sent'
 class DeadLetter(Record):
     """A job that was put aside, and why."""
 
+    model_config = ConfigDict(alias_generator=wire_names(dead_lettered_at="put_aside_at"))
+
     schema_version: Annotated[int, Field(ge=1, le=SCHEMA_VERSION)] = SCHEMA_VERSION
     job: Annotated[Job, Field(discriminator="namespace")]
     reason: str
@@ -49,7 +51,7 @@ class DeadLetter(Record):
     """How often it was started."""
     traceback: str | None = None
     """Of the last attempt that ended with an error; none where every worker was lost without a word."""
-    put_aside_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
+    dead_lettered_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
 
 
 class DeadLetters:
@@ -85,7 +87,7 @@ class DeadLetters:
         """Every job that was put aside, oldest first."""
         with typed_redis_errors():
             stored = cast(list[bytes], self._redis.hvals(self._key))
-        return sorted((_letter(one) for one in stored), key=lambda letter: letter.put_aside_at)
+        return sorted((_letter(one) for one in stored), key=lambda letter: letter.dead_lettered_at)
 
     def drop(self, job_id: str) -> None:
         """Forget a job. Raises UnknownJob where it was not put aside."""
@@ -120,7 +122,7 @@ class Replay:
         job_id, queue = self.job_id, self.settings.queue
         return [
             STATE_KEY.format(job_id=job_id),
-            RUNS_KEY.format(job_id=job_id),
+            ATTEMPTS_KEY.format(job_id=job_id),
             WAKE_KEY.format(queue=queue),
             place,
             DEAD_KEY.format(queue=queue),

@@ -77,7 +77,7 @@ return #over
 
 
 @dataclass(frozen=True)
-class Taken:
+class LeasedMessage:
     """A message under lease."""
 
     tag: str
@@ -117,7 +117,7 @@ class Leases:
         """Close the connections to Redis."""
         self._redis.close()
 
-    def take(self, lists: Sequence[str]) -> Taken | None:
+    def take(self, lists: Sequence[str]) -> LeasedMessage | None:
         """Move the next message of the first list that has one under a lease of its own; see `FAIR_TURN`."""
         tag = uuid.uuid4().hex
         fair = self._taken % FAIR_TURN == FAIR_TURN - 1
@@ -127,7 +127,7 @@ class Leases:
         if not taken:
             return None
         self._taken += 1
-        return Taken(tag, taken[0].decode(), taken[1])
+        return LeasedMessage(tag, taken[0].decode(), taken[1])
 
     def renew(self, tags: Sequence[str]) -> set[str]:
         """Let the leases last their full time from now on; gives those that are no longer there."""
@@ -137,7 +137,7 @@ class Leases:
             lost = self._renew(keys=[self._leases], args=[self.seconds, *tags])
         return {one.decode() for one in lost}
 
-    def release(self, tag: str) -> bool:
+    def ack(self, tag: str) -> bool:
         """Forget a message that is done with; False where the lease had been lost."""
         with typed_redis_errors():
             return bool(self._release(keys=[self._leases, self._leased], args=[tag]))

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from redis import Redis
 
-from ..keys import BROKER_PRIORITY, DEAD_KEY, FINISHED_KEY, LEASED_KEY, POSTPONED_KEY
+from ..keys import BROKER_PRIORITY, DEAD_KEY, LEASED_KEY, POSTPONED_KEY, THROUGHPUT_KEY
 from ..redis_client import connect_redis, typed_redis_errors
 from ..settings import FleetSettings
 from .submit import queue_lists
@@ -52,7 +52,7 @@ return {{now, redis.call('HLEN', dead), tonumber(minute or 0), levels}}
 
 
 @dataclass(frozen=True)
-class Level:
+class PriorityStats:
     """Jobs of one priority."""
 
     priority: str
@@ -66,11 +66,11 @@ class Level:
 
 
 @dataclass(frozen=True)
-class QueueLevels:
+class QueueStats:
     """A queue at one moment."""
 
     queue: str
-    levels: tuple[Level, ...]
+    priorities: tuple[PriorityStats, ...]
     """The most urgent one first."""
     dead: int
     """Jobs that were put aside."""
@@ -78,31 +78,31 @@ class QueueLevels:
     """Jobs that came to an outcome in the last full minute."""
 
 
-class QueueReader:
+class QueueStatsReader:
     """Reads the levels of one queue."""
 
     def __init__(self, redis: Redis, queue: str) -> None:
         self._queue = queue
         self._priorities = sorted(BROKER_PRIORITY, key=lambda name: BROKER_PRIORITY[name])
-        keys = (LEASED_KEY, POSTPONED_KEY, DEAD_KEY, FINISHED_KEY)
+        keys = (LEASED_KEY, POSTPONED_KEY, DEAD_KEY, THROUGHPUT_KEY)
         self._keys = [*(key.format(queue=queue) for key in keys), *queue_lists(queue)]
         self._read = cast(Any, redis.register_script(LEVELS))
 
     @classmethod
-    def connect(cls, settings: FleetSettings) -> QueueReader:
+    def connect(cls, settings: FleetSettings) -> QueueStatsReader:
         """The queue in the Redis of these settings."""
         return cls(connect_redis(settings), settings.queue)
 
-    def read(self) -> QueueLevels:
+    def read(self) -> QueueStats:
         """The levels now. Raises BrokerUnavailable."""
         with typed_redis_errors():
-            time, dead, finished, levels = self._read(keys=self._keys, args=[])
+            time, dead, finished, priorities = self._read(keys=self._keys, args=[])
         now = int(time[0]) + int(time[1]) / 1e6
-        named = zip(self._priorities, levels, strict=True)
-        return QueueLevels(
+        named = zip(self._priorities, priorities, strict=True)
+        return QueueStats(
             queue=self._queue,
-            levels=tuple(
-                Level(name, waiting, leased, postponed, _oldest_age(next_ones, now))
+            priorities=tuple(
+                PriorityStats(name, waiting, leased, postponed, _oldest_age(next_ones, now))
                 for name, (waiting, leased, postponed, next_ones) in named
             ),
             dead=dead,

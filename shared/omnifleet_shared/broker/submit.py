@@ -14,11 +14,11 @@ from redis import Redis
 
 from ..errors import InvalidSetting, QueueFull
 from ..keys import (
+    ATTEMPTS_KEY,
     BROKER_PRIORITY,
     CANCEL_KEY,
-    FINISHED_KEY,
     IDEMPOTENCY_KEY,
-    RUNS_KEY,
+    THROUGHPUT_KEY,
     UNFINISHED_KEY,
     WAKE_CALLS,
     WAKE_KEY,
@@ -101,7 +101,7 @@ class Submission(Protocol):
         """Put the message into the list `place`, with all that goes with it. May raise OmnifleetError."""
 
 
-class JobStands(Exception):
+class AlreadySubmitted(Exception):
     """Nothing was sent: another job stands for the request."""
 
     def __init__(self, job_id: str) -> None:
@@ -156,16 +156,16 @@ class _NewJob:
         if verdict != b"sent":
             raise self.of.refusal(verdict.decode(), *counts)
         if job_id.decode() != self.job_id:
-            raise JobStands(job_id.decode())
+            raise AlreadySubmitted(job_id.decode())
 
     def _keys(self, place: str) -> list[str]:
         queue, key = self.of.settings.queue, self.idempotency_key
         return [
             STATE_KEY.format(job_id=self.job_id),
-            RUNS_KEY.format(job_id=self.job_id),
+            ATTEMPTS_KEY.format(job_id=self.job_id),
             WAKE_KEY.format(queue=queue),
             place,
-            FINISHED_KEY.format(queue=queue),
+            THROUGHPUT_KEY.format(queue=queue),
             IDEMPOTENCY_KEY.format(queue=queue, key=key) if key else "",
             self.of.unfinished,
             *queue_lists(queue),

@@ -18,11 +18,11 @@ from kombu.utils.json import loads
 
 from ..errors import BrokerUnavailable
 from ..keys import WAKE_CALLS, WAKE_KEY
-from .leases import Leases, Taken
+from .leases import LeasedMessage, Leases
 from .submit import SUBMISSION, Submission
 
 logger = logging.getLogger(__name__)
-OPTIONS = ("lease_holder", "fleet_queue", "batch_places")
+OPTIONS = ("lease_holder", "fleet_queue", "batch_priority_slots")
 """Transport options that channels take beside kombu's."""
 
 
@@ -38,23 +38,23 @@ class LeaseHolder(Protocol):
         """How many of them are of the batch lane."""
         ...
 
-    def polled(self) -> None:
+    def note_poll(self) -> None:
         """Messages are asked for."""
 
-    def hold(self, tag: str, *, batch: bool = False) -> None:
+    def track(self, tag: str, *, batch: bool = False) -> None:
         """Renew the lease from now on."""
 
-    def let_go(self, tag: str) -> None:
+    def stop_renewing(self, tag: str) -> None:
         """Renew it no more."""
 
-    def release(self, tag: str) -> None:
+    def ack(self, tag: str) -> None:
         """The message is done with."""
 
 
 class LeasedQoS(redis.QoS):
     """Acknowledging ends a lease. Messages of other queues than the fleet's are kombu's."""
 
-    channel: Leasing
+    channel: LeasingChannel
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Note a message that was received; its lease is in Redis already."""
@@ -69,7 +69,7 @@ class LeasedQoS(redis.QoS):
             super().ack(delivery_tag)
             return
         self.channel.leased.discard(delivery_tag)
-        self.channel.lease_holder.release(delivery_tag)
+        self.channel.lease_holder.ack(delivery_tag)
         virtual.QoS.ack(self, delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
@@ -78,7 +78,7 @@ class LeasedQoS(redis.QoS):
             super().reject(delivery_tag, requeue=requeue)
             return
         self.channel.leased.discard(delivery_tag)
-        self.channel.lease_holder.let_go(delivery_tag)
+        self.channel.lease_holder.stop_renewing(delivery_tag)
         virtual.QoS.ack(self, delivery_tag)
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
@@ -88,14 +88,14 @@ class LeasedQoS(redis.QoS):
         return tag in self.channel.leased
 
 
-class Leasing(redis.Channel):
+class LeasingChannel(redis.Channel):
     """A channel that takes the fleet's messages under lease and pushes wake-up calls beside new ones."""
 
     QoS = LeasedQoS
     lease_holder: LeaseHolder
     """Of a worker process; producers have none, and take nothing."""
     fleet_queue: str = ""
-    batch_places: int = 1
+    batch_priority_slots: int = 1
     """Batch jobs that a worker process holds at once; the rest of its places wait for interactive ones."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -129,7 +129,7 @@ class Leasing(redis.Channel):
             super()._brpop_start(timeout)
             return
         self._in_poll = self.client.connection
-        self.lease_holder.polled()
+        self.lease_holder.note_poll()
         # Kombu's check for half-open connections counts from here.
         self._brpop_sent_at = monotonic()
         call = WAKE_KEY.format(queue=self.fleet_queue)
@@ -153,11 +153,11 @@ class Leasing(redis.Channel):
             raise Empty
         return self._deliver(taken)
 
-    def _take(self) -> Taken | None:
+    def _take(self) -> LeasedMessage | None:
         if not self.lease_holder.takes:
             return None
         lists: list[str] = [self._q_for_pri(self.fleet_queue, priority) for priority in self.priority_steps]
-        if self.lease_holder.batch_jobs >= self.batch_places:
+        if self.lease_holder.batch_jobs >= self.batch_priority_slots:
             lists = lists[:1]
         try:
             return self.lease_holder.leases.take(lists)
@@ -165,9 +165,9 @@ class Leasing(redis.Channel):
             # As a lost connection of kombu's own, so that Celery reconnects.
             raise ConnectionResetError(str(error)) from error
 
-    def _deliver(self, taken: Taken) -> bool:
+    def _deliver(self, taken: LeasedMessage) -> bool:
         self.leased.add(taken.tag)
-        self.lease_holder.hold(taken.tag, batch=taken.origin != self.fleet_queue)
+        self.lease_holder.track(taken.tag, batch=taken.origin != self.fleet_queue)
         try:
             message = loads(bytes_to_str(taken.message))
             message["properties"]["delivery_tag"] = taken.tag
@@ -180,13 +180,13 @@ class Leasing(redis.Channel):
         return True
 
 
-class Channel(Leasing):
+class Channel(LeasingChannel):
     """Of one Redis."""
 
     from_transport_options = (*redis.Channel.from_transport_options, *OPTIONS)
 
 
-class SentinelChannel(Leasing, redis.SentinelChannel):  # pyright: ignore[reportIncompatibleMethodOverride]
+class SentinelChannel(LeasingChannel, redis.SentinelChannel):  # pyright: ignore[reportIncompatibleMethodOverride]
     """Of whichever Redis the sentinels call master."""
 
     from_transport_options = (*redis.SentinelChannel.from_transport_options, *OPTIONS)

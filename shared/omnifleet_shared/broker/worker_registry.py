@@ -14,12 +14,12 @@ from redis import Redis
 
 from ..keys import WORKER_LIFETIME, WORKER_RECORDS_KEY, WORKERS_SEEN_KEY
 from ..redis_client import connect_redis, typed_redis_errors
-from ..schema.base import Record
+from ..schema.base import Record, wire_names
 from ..settings import FleetSettings
 
 logger = logging.getLogger(__name__)
 
-BEAT = f"""
+REPORT = f"""
 local now = redis.call('TIME')
 for _, gone in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now[1] - {WORKER_LIFETIME})) do
   redis.call('HDEL', KEYS[1], gone)
@@ -65,7 +65,10 @@ class GpuRecord(Record):
 class WorkerRecord(Record):
     """One worker process. Fields of later releases are passed over, and their absence in older ones is no fault."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(
+        extra="ignore",
+        alias_generator=wire_names(reported_at="told_at", slots="places", engine_slots="batch_places"),
+    )
 
     name: str
     """`host:pid`, as in logs and dead letters."""
@@ -75,7 +78,7 @@ class WorkerRecord(Record):
     reason: str | None = None
     """Why it is not ready."""
     started_at: AwareDatetime
-    told_at: AwareDatetime
+    reported_at: AwareDatetime
     """By the worker's own clock."""
     checkpoint: str | None = None
     """Name of the model; None until it is loaded."""
@@ -83,9 +86,9 @@ class WorkerRecord(Record):
     """Of the checkpoint."""
     device: str = "cpu"
     gpu: GpuRecord | None = None
-    places: Count
+    slots: Count
     """Jobs that it holds at once."""
-    batch_places: Count = 0
+    engine_slots: Count = 0
     """Requests that share an engine step; 0 until the checkpoint is loaded."""
     held: Count = 0
     """Jobs that it holds now."""
@@ -117,22 +120,22 @@ class Capacity:
     """What the workers that are ready can do at once."""
 
     workers: int = 0
-    places: int = 0
+    slots: int = 0
     """Jobs that they hold."""
-    batch_places: int = 0
+    engine_slots: int = 0
     """Requests that share their engines' steps."""
 
 
-class Workers:
+class WorkerRegistry:
     """The workers of one queue. Every method may raise BrokerUnavailable."""
 
     def __init__(self, redis: Redis, queue: str) -> None:
         self._redis = redis
         self._keys = [WORKER_RECORDS_KEY.format(queue=queue), WORKERS_SEEN_KEY.format(queue=queue)]
-        self._beat, self._read = (cast(Any, redis.register_script(script)) for script in (BEAT, READ))
+        self._report, self._read = (cast(Any, redis.register_script(script)) for script in (REPORT, READ))
 
     @classmethod
-    def connect(cls, settings: FleetSettings) -> Workers:
+    def connect(cls, settings: FleetSettings) -> WorkerRegistry:
         """Workers in the Redis of these settings."""
         return cls(connect_redis(settings), settings.queue)
 
@@ -140,12 +143,12 @@ class Workers:
         """Close the connections to Redis."""
         self._redis.close()
 
-    def beat(self, record: WorkerRecord) -> None:
+    def report(self, record: WorkerRecord) -> None:
         """Tell that a worker lives, and how it is."""
         with typed_redis_errors():
-            self._beat(keys=self._keys, args=[record.name, record.model_dump_json()])
+            self._report(keys=self._keys, args=[record.name, record.model_dump_json()])
 
-    def leave(self, name: str) -> None:
+    def remove(self, name: str) -> None:
         """Forget a worker that ends."""
         with typed_redis_errors(), self._redis.pipeline() as pipe:
             pipe.hdel(self._keys[0], name)
@@ -162,7 +165,7 @@ class Workers:
     def capacity(self) -> Capacity:
         """What the fleet can do at once."""
         ready = [one.record for one in self.all() if one.record.state == "ready"]
-        return Capacity(len(ready), sum(one.places for one in ready), sum(one.batch_places for one in ready))
+        return Capacity(len(ready), sum(one.slots for one in ready), sum(one.engine_slots for one in ready))
 
 
 def _seen(stored: bytes, told: float, age: float) -> SeenWorker | None:
@@ -171,4 +174,4 @@ def _seen(stored: bytes, told: float, age: float) -> SeenWorker | None:
     except ValidationError as error:
         logger.warning("a worker's record cannot be read: %s", error, extra={"action": "worker_unreadable"})
         return None
-    return SeenWorker(record, age, record.told_at.timestamp() - told)
+    return SeenWorker(record, age, record.reported_at.timestamp() - told)

@@ -13,8 +13,8 @@ from ..schema.callback import CallbackDelivery
 from ..schema.job_state import JobState
 from ..schema.results import Progress
 from ..settings import FleetSettings
-from .async_waiter import StateWatch
-from .queries import Query, callback_query, progress_query, state_query, wish_to_cancel
+from .async_waiter import AsyncResultWaiter
+from .queries import Query, add_cancel_request, callback_query, progress_query, state_query
 
 T = TypeVar("T")
 CONNECTIONS = 2
@@ -29,7 +29,7 @@ class AsyncJobStates:
         self._news = news
         self._lifetime = lifetime
         self._places = asyncio.Semaphore(CONNECTIONS)
-        self._watch = StateWatch(news, self._records)
+        self._watch = AsyncResultWaiter(news, self._records)
 
     @classmethod
     def connect(cls, settings: FleetSettings) -> AsyncJobStates:
@@ -69,7 +69,7 @@ class AsyncJobStates:
         """See `JobStates.request_cancel`."""
         async with self._places, cast(Any, self._redis).pipeline() as pipe:
             with typed_redis_errors():
-                wish_to_cancel(pipe, job_id)
+                add_cancel_request(pipe, job_id)
                 await pipe.execute()
 
     async def _ask(self, query: Query[T]) -> T:

@@ -21,7 +21,7 @@ from ..redis_client import typed_redis_errors
 from ..schema.job_state import STATE_KEY, read_state
 
 logger = logging.getLogger(__name__)
-LOOK_AGAIN = 1.0
+POLL_INTERVAL = 1.0
 """Seconds after which states are read without having been told: a message may be lost with its connection."""
 AT_ONCE = 500
 """Jobs in one command."""
@@ -32,7 +32,7 @@ PREFIX = STATE_KEY.format(job_id="")
 ReadRecords = Callable[[Sequence[str]], Awaitable[list[bytes | None]]]
 
 
-class StateWatch:
+class AsyncResultWaiter:
     """Everybody who waits for an outcome in one event loop.
 
     Args:
@@ -140,7 +140,7 @@ class StateWatch:
         try:
             while True:
                 with typed_redis_errors():
-                    message = await news.get_message(timeout=LOOK_AGAIN)
+                    message = await news.get_message(timeout=POLL_INTERVAL)
                 if message is not None:
                     self._hear(message["type"], message["channel"].decode().removeprefix(PREFIX), message["data"])
                 # What has arrived already is read without a pause: others have their turn too.
@@ -165,9 +165,9 @@ class StateWatch:
         """Until something changed. Each second, busy or not, some more are to be read, all in their turn."""
         loop = asyncio.get_running_loop()
         with suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_AGAIN):
+            async with asyncio.timeout(POLL_INTERVAL):
                 await self._changed.wait()
-        if loop.time() < self._looked_at + LOOK_AGAIN:
+        if loop.time() < self._looked_at + POLL_INTERVAL:
             return
         self._looked_at = loop.time()
         if not self._round:

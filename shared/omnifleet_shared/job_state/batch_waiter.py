@@ -12,7 +12,7 @@ from ..schema.job_state import STATE_KEY, JobState, read_state
 from ..schema.results import JobStatus
 from ..settings import FleetSettings
 
-LOOK_AGAIN = 1.0
+POLL_INTERVAL = 1.0
 """Seconds after which all states are read without having been told: a message may be lost with its connection."""
 LOOKED_AT_ONCE = 500
 """Records that one command reads."""
@@ -23,7 +23,7 @@ Final = list[tuple[str, JobState]]
 """Jobs that came to an end, with their last states."""
 
 
-class Watch(Protocol):
+class BatchResultWaiter(Protocol):
     """Waits for any of many jobs. For one thread."""
 
     unknown: set[str]
@@ -47,7 +47,7 @@ class Watch(Protocol):
         """Let go of connections."""
 
 
-class RedisWatch:
+class RedisResultWaiter:
     """Hears what workers publish, and looks for itself from time to time."""
 
     def __init__(self, settings: FleetSettings) -> None:
@@ -61,11 +61,11 @@ class RedisWatch:
         self.unknown: set[str] = set()
 
     def add(self, job_ids: Iterable[str]) -> None:
-        """See `Watch`."""
+        """See `BatchResultWaiter`."""
         self._new.update(job_ids)
 
     def discard(self, job_ids: Iterable[str]) -> None:
-        """See `Watch`."""
+        """See `BatchResultWaiter`."""
         gone = set(job_ids)
         self._new -= gone
         self.unknown -= gone
@@ -73,7 +73,7 @@ class RedisWatch:
         self._watched -= gone
 
     def wait(self, seconds: float) -> Final:
-        """See `Watch`."""
+        """See `BatchResultWaiter`."""
         until = time.monotonic() + seconds
         with typed_redis_errors():
             while not (ended := self._look() or self._hear(max(0.0, until - time.monotonic()))):
@@ -83,7 +83,7 @@ class RedisWatch:
         return ended
 
     def close(self) -> None:
-        """See `Watch`."""
+        """See `BatchResultWaiter`."""
         self._news.close()
         self._redis.close()
 
@@ -99,7 +99,7 @@ class RedisWatch:
             self._watched |= look_at
             self._new.clear()
         if time.monotonic() >= self._look_at:
-            look_at, self._look_at = self._watched, time.monotonic() + LOOK_AGAIN
+            look_at, self._look_at = self._watched, time.monotonic() + POLL_INTERVAL
         return list(self._read(sorted(look_at)))
 
     def _read(self, job_ids: list[str]) -> Iterator[tuple[str, JobState]]:
@@ -114,7 +114,7 @@ class RedisWatch:
     def _hear(self, seconds: float) -> Final:
         """What is published within so many seconds: after the first message only what is there already."""
         ended: dict[str, JobState] = {}
-        message = self._news.get_message(timeout=min(seconds, LOOK_AGAIN))
+        message = self._news.get_message(timeout=min(seconds, POLL_INTERVAL))
         while message is not None:
             job_id = cast(bytes, message["channel"]).decode().removeprefix(_channel(""))
             if job_id in self._watched:
@@ -129,7 +129,7 @@ class RedisWatch:
             yield job_id, state
 
 
-class PollingWatch:
+class PollingResultWaiter:
     """Reads states one by one: for transports whose jobs are in this very process.
 
     Args:
@@ -142,17 +142,17 @@ class PollingWatch:
         self.unknown: set[str] = set()
 
     def add(self, job_ids: Iterable[str]) -> None:
-        """See `Watch`."""
+        """See `BatchResultWaiter`."""
         self._watched.update(dict.fromkeys(job_ids))
 
     def discard(self, job_ids: Iterable[str]) -> None:
-        """See `Watch`."""
+        """See `BatchResultWaiter`."""
         for job_id in job_ids:
             self._watched.pop(job_id, None)
             self.unknown.discard(job_id)
 
     def wait(self, seconds: float) -> Final:
-        """See `Watch`."""
+        """See `BatchResultWaiter`."""
         until = time.monotonic() + seconds
         while not (ended := list(self._look())) and time.monotonic() < until:
             time.sleep(min(POLL, seconds))
@@ -160,7 +160,7 @@ class PollingWatch:
         return ended
 
     def close(self) -> None:
-        """See `Watch`."""
+        """See `BatchResultWaiter`."""
 
     def _look(self) -> Iterator[tuple[str, JobState]]:
         self.unknown.clear()

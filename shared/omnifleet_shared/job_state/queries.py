@@ -62,7 +62,7 @@ def callback_query(job_id: str) -> Query[CallbackDelivery | None]:
     return Query(("HMGET", CALLBACK_KEY.format(job_id=job_id), *fields), read)
 
 
-def wish_to_cancel(pipe: Any, job_id: str) -> None:
+def add_cancel_request(pipe: Any, job_id: str) -> None:
     """Add to a transaction, of either client, what asks the worker that has the job, or will have it, to stop."""
     pipe.set(CANCEL_KEY.format(job_id=job_id), b"1", ex=CANCEL_LIFETIME)
     pipe.publish(CANCEL_CHANNEL, job_id)

@@ -21,9 +21,9 @@ from ..schema.callback import CallbackDelivery
 from ..schema.job_state import STATE_KEY, JobState, read_state
 from ..schema.results import JobStatus, Progress
 from ..settings import FleetSettings
-from .queries import Query, callback_query, progress_query, state_query, wish_to_cancel
+from .queries import Query, add_cancel_request, callback_query, progress_query, state_query
 
-LOOK_AGAIN = 1.0
+POLL_INTERVAL = 1.0
 """Seconds after which a waiter reads the state without having been told: a message may be lost with its connection."""
 T = TypeVar("T")
 
@@ -95,7 +95,7 @@ class JobStates:
     def request_cancel(self, job_id: str) -> None:
         """Ask the worker that has the job, or will have it, to stop."""
         with typed_redis_errors(), self._redis.pipeline() as pipe:
-            wish_to_cancel(pipe, job_id)
+            add_cancel_request(pipe, job_id)
             pipe.execute()
 
     def wait_for_cancel(self, seconds: float) -> str | None:
@@ -132,7 +132,7 @@ class JobStates:
             # Read again only after subscribing: what happened in between would otherwise go unseen.
             state = self.read(job_id)
             while not state.status.is_final:
-                left = LOOK_AGAIN if until is None else min(LOOK_AGAIN, until - time.monotonic())
+                left = POLL_INTERVAL if until is None else min(POLL_INTERVAL, until - time.monotonic())
                 if left <= 0:
                     break
                 state = self._next_state(news, key, left) or self.read(job_id)

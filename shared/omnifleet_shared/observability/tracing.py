@@ -49,7 +49,7 @@ def span(
     return begun
 
 
-def waited(name: str, since: float, parent: Mapping[str, str]) -> None:
+def record_wait(name: str, since: float, parent: Mapping[str, str]) -> None:
     """Record a span that ends now, below the one that the headers name; `since` is Unix time."""
     if trace is None:
         return
@@ -59,7 +59,7 @@ def waited(name: str, since: float, parent: Mapping[str, str]) -> None:
     _tracer().start_span(name, propagator.extract(parent), start_time=start).end(now)
 
 
-def happened(span: Any, event: str, seconds_ago: float = 0.0, **attributes: int) -> None:
+def add_event(span: Any, event: str, seconds_ago: float = 0.0, **attributes: int) -> None:
     """Note an event in a span that `span` gave."""
     if span is not None:
         span.add_event(event, attributes, time.time_ns() - int(seconds_ago * 1e9))

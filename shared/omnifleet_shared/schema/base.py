@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -15,6 +16,11 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max
 """1 to 10,000 characters, without the white space around them."""
 
 
+def wire_names(**names: str) -> Callable[[str], str]:
+    """Make the alias generator of a record whose fields, named first, have other names on the wire."""
+    return lambda name: names.get(name, name)
+
+
 class Record(BaseModel):
     """Frozen, JSON both ways, unknown fields and non-finite numbers refused."""
 
@@ -24,6 +30,8 @@ class Record(BaseModel):
         allow_inf_nan=False,
         use_attribute_docstrings=True,
         protected_namespaces=(),
+        validate_by_name=True,
+        serialize_by_alias=True,
     )
 
 

@@ -61,7 +61,7 @@ class ModelCard(Record):
     max_watch_seconds: float = 60.0
     """Longest video that is understood."""
 
-    def check(self, job: Job) -> None:
+    def validate_job(self, job: Job) -> None:
         """Refuse what this model cannot do.
 
         Raises:
@@ -75,11 +75,11 @@ class ModelCard(Record):
         self._check_language(job)
         self._check_seconds(job)
 
-    def longest(self, task: TextToSound | VideoToSound) -> float:
+    def max_seconds(self, task: TextToSound | VideoToSound) -> float:
         """The most seconds that may be asked of a task."""
         return self.max_sync_seconds if task.name == "v2a" else self.max_generate_seconds
 
-    def without(self, tasks: Collection[str]) -> ModelCard:
+    def without_tasks(self, tasks: Collection[str]) -> ModelCard:
         """The same card with fewer tasks."""
         return self.model_copy(update={"tasks": tuple(task for task in self.tasks if task not in tasks)})
 
@@ -129,7 +129,7 @@ class ModelCard(Record):
     def _check_seconds(self, job: Job) -> None:
         if not isinstance(job.task, TextToSound | VideoToSound) or job.task.seconds is None:
             return
-        longest = self.longest(job.task)
+        longest = self.max_seconds(job.task)
         if job.task.seconds > longest:
             problem = f"{job.task.seconds:g} s is more than {self.name} makes of {job.task.name} in one job"
             raise InvalidJob(problem, "seconds", f"Ask for at most {longest:g} s")

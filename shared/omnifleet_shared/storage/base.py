@@ -114,7 +114,7 @@ def read_at_most(stream: ByteStream, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-def check_content(media: Media, data: bytes, field: str) -> None:
+def verify_sha256(media: Media, data: bytes, field: str) -> None:
     """Compare fetched bytes with what the job says they are.
 
     Raises:

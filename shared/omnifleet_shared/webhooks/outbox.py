@@ -22,7 +22,7 @@ from ..schema.job_state import unreadable
 from ..settings import FleetSettings
 
 # Of FINISH. KEYS 6, 7: callback, callbacks to post. ARGV 7, 8, 9: URL (empty: no callback), delivery id, body.
-WISH = """
+ENQUEUE_CALLBACK = """
 if ARGV[7] ~= '' then
   local now = redis.call('TIME')
   redis.call('DEL', KEYS[6])
@@ -116,7 +116,7 @@ class Callbacks:
         """It may be claimed again in so many seconds."""
         return self._settled(claimed, "pending", error, seconds)
 
-    def put_back(self, claimed: ClaimedCallback, seconds: float) -> bool:
+    def release_claim(self, claimed: ClaimedCallback, seconds: float) -> bool:
         """It was not posted at all, and may be claimed again in so many seconds."""
         return self._settled(claimed, "pending", "", seconds, -1)
 

@@ -17,7 +17,7 @@ from omnifleet_shared.broker.leases import Leases
 from omnifleet_shared.broker.submit import queue_lists
 from omnifleet_shared.errors import JobQuarantined, StorageUnavailable, UnknownJob
 from omnifleet_shared.job_state.store import JobStates
-from omnifleet_shared.keys import RUNS_KEY, UNFINISHED_KEY, WAKE_KEY
+from omnifleet_shared.keys import ATTEMPTS_KEY, UNFINISHED_KEY, WAKE_KEY
 from omnifleet_shared.schema.jobs import GenerateJob, read_job
 from omnifleet_shared.schema.results import JobResult, JobStatus, ModelInfo, Timings
 from omnifleet_shared.schema.tasks import TextToSound
@@ -95,7 +95,7 @@ class TestList:
         assert (run("list").stdout, json.loads(run("list", "--json").stdout)) == ("", [])
 
     def test_a_line_each_the_oldest_first(self, letters: DeadLetters) -> None:
-        later, earlier = letter("later"), letter("earlier", put_aside_at="2026-01-02T03:04:05Z")
+        later, earlier = letter("later"), letter("earlier", dead_lettered_at="2026-01-02T03:04:05Z")
         letters.put(later)
         letters.put(earlier)
 
@@ -168,7 +168,7 @@ class TestReplay:
 
         begun = attempts.begin(JOB, take(redis))
 
-        assert (begun.verdict, begun.attempt, begun.unfinished) == ("begun", 1, 1)
+        assert (begun.verdict, begun.attempt, begun.unacked_starts) == ("begun", 1, 1)
 
     def test_its_producer_is_charged_again(self, redis: Redis, put_aside: DeadLetter, attempts: Attempts) -> None:
         unfinished = UNFINISHED_KEY.format(producer="web")
@@ -190,7 +190,7 @@ class TestReplay:
         assert refused.exit_code == 3
         assert letters.read(JOB) == put_aside
         assert states.read(JOB).status is JobStatus.FAILED
-        assert redis.hget(RUNS_KEY.format(job_id=JOB), "attempts") == b"3"
+        assert redis.hget(ATTEMPTS_KEY.format(job_id=JOB), "attempts") == b"3"
 
     def test_a_job_that_succeeded_after_all_is_left_alone(
         self, settings: FleetSettings, redis: Redis, letters: DeadLetters, attempts: Attempts, states: JobStates

@@ -124,7 +124,7 @@ def test_who_lost_a_lease_cannot_end_the_next_one_s(leases: Leases, tag: str) ->
     leases.recover()
     again = leases.take(LISTS)
 
-    assert leases.release(tag) is False
+    assert leases.ack(tag) is False
 
     assert again is not None
     assert leases.renew([again.tag]) == set()
@@ -133,7 +133,7 @@ def test_who_lost_a_lease_cannot_end_the_next_one_s(leases: Leases, tag: str) ->
 def test_a_job_under_lease_begins_and_ends_once(attempts: Attempts, states: JobStates, tag: str) -> None:
     begun = attempts.begin(JOB, tag)
 
-    assert (begun.verdict, begun.attempt, begun.unfinished) == ("begun", 1, 1)
+    assert (begun.verdict, begun.attempt, begun.unacked_starts) == ("begun", 1, 1)
     assert states.read(JOB).status is JobStatus.RUNNING
     assert attempts.succeed(result(), tag) == "written"
     assert attempts.fail(JOB, MediaEmpty("late"), tag) == "ended"
@@ -177,12 +177,12 @@ def test_a_cancelled_job_does_not_begin(attempts: Attempts, states: JobStates, t
 
 
 def test_starts_that_came_to_no_end_are_counted_and_a_retry_is_an_end(attempts: Attempts, tag: str) -> None:
-    assert [attempts.begin(JOB, tag).unfinished for _ in range(3)] == [1, 2, 3]
+    assert [attempts.begin(JOB, tag).unacked_starts for _ in range(3)] == [1, 2, 3]
 
     attempts.retry(JOB, StorageUnavailable("away"), tag)
     begun = attempts.begin(JOB, tag)
 
-    assert (begun.attempt, begun.unfinished, begun.previous_worker) == (4, 1, "worker-1")
+    assert (begun.attempt, begun.unacked_starts, begun.previous_worker) == (4, 1, "worker-1")
 
 
 def test_a_retry_is_no_outcome(attempts: Attempts, states: JobStates, tag: str) -> None:

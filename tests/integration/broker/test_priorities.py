@@ -43,7 +43,7 @@ def channel(redis_url: str, keeper: LeaseKeeper) -> Iterator[Any]:
     """A worker's channel with room for two batch jobs."""
     app = Celery("lanes", set_as_current=False)
     configure(app, FleetSettings(redis_url=redis_url))
-    app.conf.broker_transport_options |= {"lease_holder": keeper, "batch_places": 2}
+    app.conf.broker_transport_options |= {"lease_holder": keeper, "batch_priority_slots": 2}
     with app.connection_for_read() as connection, closing(connection.channel()) as channel:
         yield channel
     app.close()
@@ -80,7 +80,7 @@ def hold_next(channel: Any) -> str | None:
     taken = channel._take()
     if taken is None:
         return None
-    channel.lease_holder.hold(taken.tag, batch=taken.origin != QUEUE)
+    channel.lease_holder.track(taken.tag, batch=taken.origin != QUEUE)
     return str(taken.tag)
 
 
@@ -92,6 +92,6 @@ def test_a_worker_leaves_a_place_to_interactive_jobs(redis: Redis, channel: Any,
     send(redis, INTERACTIVE, 1)
     assert hold_next(channel) is not None
     assert keeper.batch_jobs == 2
-    keeper.release(str(first))
+    keeper.ack(str(first))
     assert hold_next(channel) is not None
     assert second is not None

@@ -16,7 +16,7 @@ from omnifleet_shared.broker.leases import Leases
 from omnifleet_shared.broker.submit import MOST_WAIT, USUAL_WAIT, Submissions, queue_lists
 from omnifleet_shared.errors import JobFailed, OmnifleetError, StorageUnavailable
 from omnifleet_shared.job_state.store import JobStates
-from omnifleet_shared.keys import RUNS_KEY, UNFINISHED_KEY, WAKE_KEY
+from omnifleet_shared.keys import ATTEMPTS_KEY, UNFINISHED_KEY, WAKE_KEY
 from omnifleet_shared.schema.job_state import STATE_KEY
 from omnifleet_shared.schema.jobs import GenerateJob
 from omnifleet_shared.schema.results import JobResult, ModelInfo, Timings
@@ -70,13 +70,13 @@ class FleetOfOne:
         fields: dict[str, Any] = {"namespace": "generate", "task": "t2a", "seed": 1, "attempts": 1}
         model = ModelInfo(name="m", revision="r", licence="l")
         self.attempts.succeed(JobResult(job_id=job_id, text="x", model=model, timings=Timings(), **fields), tag)
-        self.leases.release(tag)
+        self.leases.ack(tag)
         return job_id
 
     def fail(self, error: OmnifleetError) -> str:
         job_id, tag = self.begin()
         self.attempts.fail(job_id, error, tag)
-        self.leases.release(tag)
+        self.leases.ack(tag)
         return job_id
 
 
@@ -279,7 +279,7 @@ class TestUnfinishedJobs:
 
         assert redis.zrange(UNFINISHED, 0, -1) == [job.id.encode()]
         assert 0 < redis.ttl(UNFINISHED) <= 60  # type: ignore[operator]
-        assert 0 < redis.ttl(RUNS_KEY.format(job_id=job.id)) <= 60  # type: ignore[operator]
+        assert 0 < redis.ttl(ATTEMPTS_KEY.format(job_id=job.id)) <= 60  # type: ignore[operator]
 
     def test_a_limit_needs_a_name(self) -> None:
         with pytest.raises(InvalidSetting) as refused:

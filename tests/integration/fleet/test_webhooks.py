@@ -384,7 +384,7 @@ class TestClaims:
         claimed = callbacks.claim(60)
         assert claimed is not None
 
-        callbacks.put_back(claimed, 0)
+        callbacks.release_claim(claimed, 0)
 
         delivery = omni.job(wish).callback()
         assert delivery is not None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from omnifleet import FleetSettings, MediaEmpty
 from omnifleet_shared.errors import BrokerUnavailable
-from omnifleet_shared.job_state.batch_waiter import RedisWatch
+from omnifleet_shared.job_state.batch_waiter import RedisResultWaiter
 from omnifleet_shared.job_state.store import JobStates
 from omnifleet_shared.schema.job_state import STATE_KEY
 from omnifleet_shared.schema.results import JobStatus
@@ -28,8 +28,8 @@ def states(settings: FleetSettings) -> Iterator[JobStates]:
 
 
 @pytest.fixture
-def watch(settings: FleetSettings) -> Iterator[RedisWatch]:
-    watch = RedisWatch(settings)
+def watch(settings: FleetSettings) -> Iterator[RedisResultWaiter]:
+    watch = RedisResultWaiter(settings)
     yield watch
     watch.close()
 
@@ -38,7 +38,7 @@ def ids(count: int) -> list[str]:
     return [f"job-{number}" for number in range(count)]
 
 
-def test_jobs_that_ended_before_they_are_watched_are_told(states: JobStates, watch: RedisWatch) -> None:
+def test_jobs_that_ended_before_they_are_watched_are_told(states: JobStates, watch: RedisResultWaiter) -> None:
     for job_id in ids(1200):
         services.mark_failed(states, job_id, MediaEmpty("nothing"))
 
@@ -49,7 +49,7 @@ def test_jobs_that_ended_before_they_are_watched_are_told(states: JobStates, wat
     assert all(state.status is JobStatus.FAILED and isinstance(state.error, MediaEmpty) for _, state in told)
 
 
-def test_jobs_that_end_while_they_are_watched_are_told_once(states: JobStates, watch: RedisWatch) -> None:
+def test_jobs_that_end_while_they_are_watched_are_told_once(states: JobStates, watch: RedisResultWaiter) -> None:
     for job_id in ids(3):
         services.mark_queued(states, job_id)
     watch.add(ids(3))
@@ -62,7 +62,7 @@ def test_jobs_that_end_while_they_are_watched_are_told_once(states: JobStates, w
     assert watch.wait(1.5) == []
 
 
-def test_all_jobs_share_one_subscription(states: JobStates, watch: RedisWatch, redis_url: str) -> None:
+def test_all_jobs_share_one_subscription(states: JobStates, watch: RedisResultWaiter, redis_url: str) -> None:
     for job_id in ids(300):
         services.mark_queued(states, job_id)
     with Redis.from_url(redis_url) as redis:
@@ -78,7 +78,7 @@ def test_all_jobs_share_one_subscription(states: JobStates, watch: RedisWatch, r
         assert redis.pubsub_channels("*job-*") == [STATE_KEY.format(job_id="job-299").encode()]
 
 
-def test_a_job_without_a_record_is_unknown_until_it_has_one(states: JobStates, watch: RedisWatch) -> None:
+def test_a_job_without_a_record_is_unknown_until_it_has_one(states: JobStates, watch: RedisResultWaiter) -> None:
     watch.add(["job-0"])
     watch.wait(0.1)
     assert watch.unknown == {"job-0"}
@@ -89,7 +89,9 @@ def test_a_job_without_a_record_is_unknown_until_it_has_one(states: JobStates, w
     assert watch.unknown == set()
 
 
-def test_an_end_that_was_published_to_nobody_is_found(states: JobStates, watch: RedisWatch, redis_url: str) -> None:
+def test_an_end_that_was_published_to_nobody_is_found(
+    states: JobStates, watch: RedisResultWaiter, redis_url: str
+) -> None:
     services.mark_queued(states, "job-0")
     watch.add(["job-0"])
     watch.wait(0.1)
@@ -100,7 +102,7 @@ def test_an_end_that_was_published_to_nobody_is_found(states: JobStates, watch: 
     assert [job_id for job_id, _ in watch.wait(10)] == ["job-0"]
 
 
-def test_a_record_that_cannot_be_read_is_a_failure(watch: RedisWatch, redis_url: str) -> None:
+def test_a_record_that_cannot_be_read_is_a_failure(watch: RedisResultWaiter, redis_url: str) -> None:
     with Redis.from_url(redis_url) as redis:
         redis.set(STATE_KEY.format(job_id="job-0"), b"no record")
     watch.add(["job-0"])
@@ -113,7 +115,7 @@ def test_a_record_that_cannot_be_read_is_a_failure(watch: RedisWatch, redis_url:
 def test_a_redis_that_goes_away_is_said_and_nothing_is_forgotten(redis_url: str) -> None:
     proxy = services.Proxy(int(redis_url.rpartition(":")[2].partition("/")[0]))
     through = FleetSettings(redis_url=f"redis://127.0.0.1:{proxy.port}/0")
-    states, watch = JobStates.connect(FleetSettings(redis_url=redis_url)), RedisWatch(through)
+    states, watch = JobStates.connect(FleetSettings(redis_url=redis_url)), RedisResultWaiter(through)
     with proxy.running():
         services.mark_queued(states, "job-0")
         watch.add(["job-0"])

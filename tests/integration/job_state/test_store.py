@@ -264,7 +264,7 @@ class TestCelerysRecords:
 class TestWait:
     @pytest.fixture(autouse=True)
     def _never_looks_by_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(job_states, "LOOK_AGAIN", LONG_ENOUGH)
+        monkeypatch.setattr(job_states, "POLL_INTERVAL", LONG_ENOUGH)
 
     def start(self, aside: ThreadPoolExecutor, states: JobStates, waiting: threading.Event) -> Future[JobState]:
         services.mark_queued(states, JOB)
@@ -350,7 +350,7 @@ class TestWait:
         waiting: threading.Event,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(job_states, "LOOK_AGAIN", 0.05)
+        monkeypatch.setattr(job_states, "POLL_INTERVAL", 0.05)
         outcome = self.start(aside, states, waiting)
 
         redis.set(STATE_KEY.format(job_id=JOB), json.dumps({"status": "SUCCESS", "result": RESULT}))

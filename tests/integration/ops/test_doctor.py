@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from omnifleet.cli import app
-from omnifleet_shared.broker.worker_registry import WorkerRecord, Workers
+from omnifleet_shared.broker.worker_registry import WorkerRecord, WorkerRegistry
 from omnifleet_shared.settings import FleetSettings
 from support import services
 from support.scripted_fleet import WAIT, ScriptedFleet
@@ -32,9 +32,9 @@ def faults(found: dict[str, dict[str, Any]]) -> set[str]:
 def tell_of_worker(redis_url: str, name: str = "host:1", **changes: Any) -> None:
     """As a worker would that is ready."""
     now = datetime.now(UTC)
-    fields = {"version": version("omnifleet"), "state": "ready", "started_at": now, "told_at": now, "places": 16}
-    workers = Workers.connect(FleetSettings(redis_url=redis_url))
-    workers.beat(WorkerRecord.model_validate({"name": name, **fields, **changes}))
+    fields = {"version": version("omnifleet"), "state": "ready", "started_at": now, "reported_at": now, "places": 16}
+    workers = WorkerRegistry.connect(FleetSettings(redis_url=redis_url))
+    workers.report(WorkerRecord.model_validate({"name": name, **fields, **changes}))
     workers.close()
 
 
@@ -52,7 +52,7 @@ def environment(redis_url: str, folder: Path) -> dict[str, str]:
 
 def test_a_fleet_that_works_has_no_fault(scripted: ScriptedFleet) -> None:
     scripted.start()
-    workers = Workers.connect(scripted.settings)
+    workers = WorkerRegistry.connect(scripted.settings)
     services.wait_until(lambda: workers.capacity().workers == 1, WAIT, "a telling worker")
     workers.close()
 
@@ -180,7 +180,7 @@ def test_an_older_worker_is_a_fault_and_a_newer_one_a_note(environment: dict[str
 
 
 def test_a_worker_with_a_wrong_clock_is_a_fault(environment: dict[str, str], redis_url: str) -> None:
-    tell_of_worker(redis_url, told_at=datetime.now(UTC) - timedelta(minutes=5))
+    tell_of_worker(redis_url, reported_at=datetime.now(UTC) - timedelta(minutes=5))
 
     code, found = diagnose(environment)
 

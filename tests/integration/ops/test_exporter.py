@@ -15,8 +15,8 @@ from omnifleet_shared.broker.dead_letters import DeadLetter, DeadLetters
 from omnifleet_shared.broker.leases import Leases
 from omnifleet_shared.broker.queue_stats import LOOKED_AT, submitted_at
 from omnifleet_shared.broker.submit import queue_lists
-from omnifleet_shared.broker.worker_registry import WorkerRecord, Workers
-from omnifleet_shared.keys import FINISHED_KEY
+from omnifleet_shared.broker.worker_registry import WorkerRecord, WorkerRegistry
+from omnifleet_shared.keys import THROUGHPUT_KEY
 from omnifleet_shared.schema.jobs import Job, Priority, read_job
 from omnifleet_shared.settings import FleetSettings
 from prometheus_client import CollectorRegistry
@@ -141,19 +141,19 @@ def test_a_scrape_costs_no_more_with_many_jobs_in_the_queue(settings: FleetSetti
 
 
 def test_dead_letters_the_pace_and_the_workers_are_there(port: int, settings: FleetSettings, redis_url: str) -> None:
-    letters, workers = DeadLetters.connect(settings), Workers.connect(settings)
+    letters, workers = DeadLetters.connect(settings), WorkerRegistry.connect(settings)
     letters.put(DeadLetter(job=a_job(), reason="r", worker="w", attempts=3))
     now = datetime.now(UTC)
     for name, state in (("a", "ready"), ("b", "ready"), ("c", "loading")):
         record = WorkerRecord(
-            name=name, version="1", state=state, started_at=now, told_at=now, places=16, batch_places=8
+            name=name, version="1", state=state, started_at=now, reported_at=now, slots=16, engine_slots=8
         )
-        workers.beat(record)
+        workers.report(record)
     with Redis.from_url(redis_url) as redis:
         seconds, _ = redis.time()
         # This minute and the last one: the test may run at the turn of one.
         for minute in (seconds // 60 - 1, seconds // 60):
-            redis.set(f"{FINISHED_KEY.format(queue=QUEUE)}{minute}", 7)
+            redis.set(f"{THROUGHPUT_KEY.format(queue=QUEUE)}{minute}", 7)
 
     found = scripted_fleet.scrape(port)
 

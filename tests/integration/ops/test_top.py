@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 from omnifleet.cli import app
-from omnifleet_shared.broker.worker_registry import Workers
+from omnifleet_shared.broker.worker_registry import WorkerRegistry
 from support import services
 from support.scripted_fleet import WAIT, ScriptedFleet
 from typer.testing import CliRunner
@@ -34,7 +34,7 @@ def test_a_frame_shows_the_queue_by_priority_and_every_worker(scripted: Scripted
     running = [scripted.omni.understand(question="time", max_new_tokens=4000) for _ in range(3)]
     services.wait_until(lambda: all(job.progress().step > 0 for job in running), WAIT, "progress")
     waiting = [scripted.omni.understand(question="?", priority=one) for one in ("interactive", "batch", "batch")]
-    workers = Workers.connect(scripted.settings)
+    workers = WorkerRegistry.connect(scripted.settings)
     # A batch shows in the heartbeat after next: the first one after three jobs ran may cover the time before.
     services.wait_until(lambda: [round(one.record.batch, 1) for one in workers.all()] == [3.0], WAIT, "a batch of 3")
     workers.close()

@@ -100,9 +100,9 @@ def test_without_the_extra_nothing_is_traced_and_everything_works() -> None:
     program = (
         "import sys; sys.modules['opentelemetry'] = None\n"
         "import omnifleet\n"
-        "from omnifleet_shared import traces\n"
+        "from omnifleet_shared.observability import tracing as traces\n"
         "with traces.span('a', 'client') as span: print(span, traces.headers())\n"
-        "traces.waited('queue', 0.0, {'traceparent': 'x'})\n"
+        "traces.record_wait('queue', 0.0, {'traceparent': 'x'})\n"
         "traces.export_traces('omnifleet')\n"
     )
 

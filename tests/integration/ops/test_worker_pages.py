@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from omnifleet import Client, JobCancelled, JobQuarantined, MediaUnreadable, StorageRefused
-from omnifleet_shared.broker.worker_registry import Workers
+from omnifleet_shared.broker.worker_registry import WorkerRegistry
 from support import services
 from support.scripted_fleet import WAIT, ScriptedFleet, ScriptedWorker
 
@@ -170,7 +170,7 @@ def test_errors_of_the_storage_are_counted(scripted: ScriptedFleet, s3_server: s
 
 
 def test_workers_tell_redis_of_themselves_until_they_end(scripted: ScriptedFleet) -> None:
-    workers = Workers.connect(scripted.settings)
+    workers = WorkerRegistry.connect(scripted.settings)
     worker = scripted.start()
     scripted.omni.generate("t2a", "a tone", steps=5).result(WAIT)
     services.wait_until(lambda: [one.record.succeeded for one in workers.all()] == [1], WAIT, "a telling worker")
@@ -179,7 +179,7 @@ def test_workers_tell_redis_of_themselves_until_they_end(scripted: ScriptedFleet
     assert seen.record.name.endswith(f":{worker.pid}")
     assert (seen.record.state, seen.record.checkpoint, seen.record.revision) == ("ready", "scripted", "1")
     assert abs(seen.skew) < 1
-    assert workers.capacity().batch_places == 8
+    assert workers.capacity().engine_slots == 8
 
     worker.signal(signal.SIGTERM)
     worker.wait()
@@ -189,7 +189,7 @@ def test_workers_tell_redis_of_themselves_until_they_end(scripted: ScriptedFleet
 
 
 def test_a_killed_worker_is_forgotten_after_a_while(scripted: ScriptedFleet) -> None:
-    workers = Workers.connect(scripted.settings)
+    workers = WorkerRegistry.connect(scripted.settings)
     worker = scripted.start()
     services.wait_until(lambda: len(workers.all()) == 1, WAIT, "a telling worker")
 

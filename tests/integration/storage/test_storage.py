@@ -24,7 +24,7 @@ from omnifleet_shared.errors import (
 )
 from omnifleet_shared.settings import MEBIBYTE, FleetSettings
 from omnifleet_shared.storage import FolderStorage, S3Storage, Storage, open_storage, s3
-from omnifleet_shared.storage.base import check_content
+from omnifleet_shared.storage.base import verify_sha256
 from support import services
 
 WAV = "audio/wav"
@@ -314,7 +314,7 @@ class TestInputs:
         data = storage.get(media.uri, max_bytes=len(TONE))
 
         assert data == TONE
-        check_content(media, data, "audio")
+        verify_sha256(media, data, "audio")
 
     def test_the_same_bytes_are_uploaded_once(self, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
         media = storage.describe_input(io.BytesIO(TONE))
@@ -360,7 +360,7 @@ class TestInputs:
         media = storage.describe_input(io.BytesIO(TONE))
 
         with pytest.raises(MediaError, match="not the file that was uploaded") as caught:
-            check_content(media, TONE[::-1], "audio")
+            verify_sha256(media, TONE[::-1], "audio")
 
         assert caught.value.field == "audio"
 

@@ -31,7 +31,7 @@ class FakeLeases:
         self.renewed.append(list(tags))
         return self.lost & set(tags)
 
-    def release(self, tag: str) -> bool:
+    def ack(self, tag: str) -> bool:
         if self.away:
             raise BrokerUnavailable("away")
         self.released.append(tag)
@@ -80,9 +80,9 @@ def keeper_of(
 
 def test_what_is_held_is_renewed_until_it_is_let_go(leases: FakeLeases) -> None:
     keeper = keeper_of(leases)
-    keeper.hold("a")
-    keeper.hold("b")
-    keeper.let_go("b")
+    keeper.track("a")
+    keeper.track("b")
+    keeper.stop_renewing("b")
 
     keeper.look()
 
@@ -91,8 +91,8 @@ def test_what_is_held_is_renewed_until_it_is_let_go(leases: FakeLeases) -> None:
 
 def test_what_was_received_and_never_started_is_left_to_its_lease(leases: FakeLeases) -> None:
     keeper = keeper_of(leases)
-    keeper.hold("dropped")
-    keeper.hold("running")
+    keeper.track("dropped")
+    keeper.track("running")
     keeper.run("running")
     time.sleep(4 * leases.seconds)
 
@@ -104,7 +104,7 @@ def test_what_was_received_and_never_started_is_left_to_its_lease(leases: FakeLe
 def test_who_runs_a_lost_lease_is_told_once(leases: FakeLeases) -> None:
     told: list[str] = []
     keeper = keeper_of(leases, lost=told)
-    keeper.hold("a")
+    keeper.track("a")
     leases.lost = {"a"}
 
     keeper.look()
@@ -115,10 +115,10 @@ def test_who_runs_a_lost_lease_is_told_once(leases: FakeLeases) -> None:
 
 def test_a_release_that_redis_does_not_hear_of_is_renewed_no_more(leases: FakeLeases) -> None:
     keeper = keeper_of(leases)
-    keeper.hold("a")
+    keeper.track("a")
     leases.away = True
 
-    keeper.release("a")
+    keeper.ack("a")
 
     leases.away = False
     keeper.look()
@@ -127,7 +127,7 @@ def test_a_release_that_redis_does_not_hear_of_is_renewed_no_more(leases: FakeLe
 
 def test_stopping_hands_back_what_is_held(leases: FakeLeases) -> None:
     keeper = keeper_of(leases)
-    keeper.hold("a")
+    keeper.track("a")
 
     keeper.stop()
 
@@ -149,7 +149,7 @@ def test_an_engine_that_steps_does_not(leases: FakeLeases, ended: list[int]) -> 
 
 def test_a_consumer_that_stops_asking_ends_the_process(leases: FakeLeases, ended: list[int]) -> None:
     keeper = keeper_of(leases)
-    keeper.polled()
+    keeper.note_poll()
     time.sleep(0.06)
 
     with pytest.raises(Ended):
@@ -160,13 +160,13 @@ def test_a_consumer_that_stops_asking_ends_the_process(leases: FakeLeases, ended
 
 def test_a_consumer_that_could_not_ask_has_its_patience_anew(leases: FakeLeases, ended: list[int]) -> None:
     keeper = keeper_of(leases)
-    keeper.polled()
+    keeper.note_poll()
     leases.away = True
     keeper.start()
     time.sleep(0.1)
     leases.away = False
 
-    keeper.polled()
+    keeper.note_poll()
     keeper._check_consumer()
 
     assert ended == []
@@ -177,9 +177,9 @@ def test_a_consumer_that_could_not_ask_has_its_patience_anew(leases: FakeLeases,
 def test_a_consumer_with_a_reason_not_to_ask_is_left_alone(leases: FakeLeases, ended: list[int], why: str) -> None:
     keeper = keeper_of(leases, places=1)
     if why != "never asked yet":
-        keeper.polled()
+        keeper.note_poll()
     if why == "all places taken":
-        keeper.hold("a")
+        keeper.track("a")
     if why == "being stopped":
         keeper.expect_no_polls()
     time.sleep(0.06)

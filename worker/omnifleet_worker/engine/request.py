@@ -31,7 +31,7 @@ class Inpainting:
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionInputs:
-    """One clip to sample: an 11 s window (MODEL.md, "Conditioning" and "Sampling")."""
+    """One clip to sample: an 11 s window (docs/model.md, "Conditioning" and "Sampling")."""
 
     prompt: Chat
     speech: str | None = None

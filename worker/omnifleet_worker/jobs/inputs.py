@@ -13,7 +13,7 @@ from omnifleet_shared.schema.jobs import EditJob, Job
 from omnifleet_shared.schema.model_card import ModelCard
 from omnifleet_shared.schema.tasks import NamedUnderstanding, SpeechEdit, VideoToSound
 from omnifleet_shared.storage import Storage
-from omnifleet_shared.storage.base import check_content
+from omnifleet_shared.storage.base import verify_sha256
 
 from ..media.decode import Audio, decode_audio
 from ..media.limits import MediaLimits
@@ -94,7 +94,7 @@ def _media(fields: Mapping[str, object]) -> list[tuple[str, tuple[Media, ...]]]:
 def _fetch(field: str, media: Media, storage: Storage, max_bytes: int) -> bytes:
     try:
         data = storage.get(media.uri, max_bytes=max_bytes)
-        check_content(media, data, field)
+        verify_sha256(media, data, field)
     except (ForeignURI, MediaError) as error:
         raise _of_field(error, field) from error
     return data
@@ -141,5 +141,6 @@ def _limited(limits: MediaLimits, job: Job, field: str, card: ModelCard) -> Medi
 
 def may_be_heard_in_parts(task: object) -> TypeGuard[NamedUnderstanding]:
     """Whether the task is to write one recording down, with nothing to be heard or seen beside it."""
-    named = isinstance(task, NamedUnderstanding) and task.name == "transcribe"
-    return named and len(task.audio) == 1 and not task.video
+    if not isinstance(task, NamedUnderstanding):
+        return False
+    return task.name == "transcribe" and len(task.audio) == 1 and not task.video

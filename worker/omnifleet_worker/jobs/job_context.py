@@ -90,7 +90,7 @@ class JobRun:
         progress = self.progress()
         if progress.step != self._told_step:
             self._told_step = progress.step
-            traces.happened(self._span, "progress", step=progress.step, steps=progress.steps)
+            traces.add_event(self._span, "progress", step=progress.step, steps=progress.steps)
         return progress
 
     def plan(self, clips: int) -> None:
@@ -221,7 +221,7 @@ class JobRun:
         now, submitted = time.monotonic(), min(one.submitted_at for one in requests)
         started = min((one.started_at for one in requests if one.started_at is not None), default=now)
         if any(one.started_at is not None for one in requests):
-            traces.happened(self._span, "first step", now - started)
+            traces.add_event(self._span, "first step", now - started)
         self._count("conditioned", started - submitted)
         self._count("sampled", now - started)
 

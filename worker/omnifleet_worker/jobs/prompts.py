@@ -58,7 +58,7 @@ class Prompts:
         self._sentences = sentences
 
     def sound(self, task: str, text: str) -> Chat:
-        """`t2a` and `t2m`: the full stop is added even where the text ends in one (MODEL.md, "Tasks")."""
+        """`t2a` and `t2m`: the full stop is added even where the text ends in one (docs/model.md, "Tasks")."""
         return Chat(system=self._sentence("system", task.upper()), user=f"{text}.")
 
     def film(self, task: str, text: str, frames: np.ndarray) -> Chat:

@@ -26,8 +26,9 @@ from ..settings import WorkerSettings
 from .answers import StructuredAnswer
 from .inputs import JobMedia, decode, fetch
 from .job_context import JobRun
+from .model import ModelData
 from .speech_edit.speech_editor import EditedSound
-from .tasks import ModelData, carry_out
+from .tasks import carry_out
 
 R = TypeVar("R")
 
@@ -54,7 +55,7 @@ class JobRunner:
             PermanentError: the job itself is at fault.
             TransientError: it may succeed when tried again.
         """
-        self._model.card.check(run.job)
+        self._model.card.validate_job(run.job)
         run.check_in_time()  # before anything is fetched
         media = self._load(run)
         outcome = carry_out(run, media, self._model)

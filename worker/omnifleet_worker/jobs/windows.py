@@ -1,7 +1,7 @@
 """Audio longer than the model's one window: where the windows lie, and how their clips become one recording.
 
-Generation continues window by window as the published model does (MODEL.md, "Tasks"). An edit's windows are cut from
-its source and know nothing of each other; each comes back scaled to a peak of its own, so they are levelled first.
+Generation continues window by window as the published model does (docs/model.md, "Tasks"). An edit's windows are cut
+from its source and know nothing of each other; each comes back scaled to a peak of its own, so they are levelled first.
 """
 
 from __future__ import annotations

@@ -48,10 +48,10 @@ def _worker(record: WorkerRecord) -> Iterator[Metric]:
         yield InfoMetricFamily("omnifleet_checkpoint", "The checkpoint that is loaded.", value=checkpoint)
     ready = float(record.state == "ready")
     yield GaugeMetricFamily("omnifleet_worker_ready", "1 while the worker takes jobs.", value=ready)
-    yield GaugeMetricFamily("omnifleet_worker_places", "Jobs that the worker holds at once.", value=record.places)
+    yield GaugeMetricFamily("omnifleet_worker_places", "Jobs that the worker holds at once.", value=record.slots)
     yield GaugeMetricFamily("omnifleet_worker_held_jobs", "Jobs that it holds now.", value=record.held)
     said = "Requests that may share an engine step."
-    yield GaugeMetricFamily("omnifleet_engine_places", said, value=record.batch_places)
+    yield GaugeMetricFamily("omnifleet_engine_places", said, value=record.engine_slots)
     yield GaugeMetricFamily("omnifleet_engine_busy_ratio", "Share of time that the engine worked.", value=record.busy)
 
 

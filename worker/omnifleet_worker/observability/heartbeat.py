@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-from omnifleet_shared.broker.worker_registry import WorkerRecord, Workers
+from omnifleet_shared.broker.worker_registry import WorkerRecord, WorkerRegistry
 from omnifleet_shared.errors import BrokerUnavailable
 from omnifleet_shared.keys import HEARTBEAT_INTERVAL
 from omnifleet_shared.schema.model_card import ModelCard
@@ -50,7 +50,7 @@ class Heartbeat:
     def __init__(
         self,
         name: str,
-        workers: Workers,
+        workers: WorkerRegistry,
         places: int,
         metrics: WorkerMetrics,
         health: Health,
@@ -67,7 +67,7 @@ class Heartbeat:
         self._make_device = device
         self._device: Device | None = None
         self._card: ModelCard | None = None
-        self._batch_places = 0
+        self._engine_slots = 0
         self._started_at = datetime.now(UTC)
         self._window = _Window(time.monotonic())
         self._busy, self._batch = 0.0, 0.0
@@ -79,10 +79,10 @@ class Heartbeat:
         """Tell until `stop`."""
         self._thread.start()
 
-    def loaded(self, card: ModelCard, batch_places: int) -> None:
+    def loaded(self, card: ModelCard, engine_slots: int) -> None:
         """The checkpoint is there: from now on the device may be looked at, and so many requests share a step."""
         self._card = card
-        self._batch_places = batch_places
+        self._engine_slots = engine_slots
         self._device = self._make_device()
 
     def stop(self) -> None:
@@ -91,7 +91,7 @@ class Heartbeat:
         if self._thread.is_alive():
             self._thread.join()
         with suppress(BrokerUnavailable):  # it is forgotten all the same, a little later
-            self._workers.leave(self._name)
+            self._workers.remove(self._name)
         self._workers.close()
 
     def record(self) -> WorkerRecord:
@@ -103,13 +103,13 @@ class Heartbeat:
             state=self._health.state(),
             reason=self._health.why_not_ready(),
             started_at=self._started_at,
-            told_at=datetime.now(UTC),
+            reported_at=datetime.now(UTC),
             checkpoint=card.name if card else None,
             revision=card.revision if card else None,
             device=device.name if device else "none yet",
             gpu=device.gpu() if device else None,
-            places=self._places,
-            batch_places=self._batch_places,
+            slots=self._places,
+            engine_slots=self._engine_slots,
             held=self._keeper.held_jobs,
             batch=self._batch,
             busy=self._busy,
@@ -122,7 +122,7 @@ class Heartbeat:
         while not self._stopping.is_set():
             try:
                 self._measure()
-                self._workers.beat(self.record())
+                self._workers.report(self.record())
                 self._reachable = True
             except BrokerUnavailable as error:
                 # Said once an outage: the keeper of the leases says it all the time.

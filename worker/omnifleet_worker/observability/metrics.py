@@ -63,7 +63,7 @@ class JobMetrics:
         """Deliveries since the process started."""
 
     def begun(self, priority: str, queued: float, attempt: int, unfinished: int) -> None:
-        """A job starts here, so many seconds after its submission; see `attempts.Beginning`."""
+        """A job starts here, so many seconds after its submission; see `attempts.AttemptStart`."""
         if attempt == 1:
             self._waits.labels(priority).observe(queued)
         if unfinished > 1:

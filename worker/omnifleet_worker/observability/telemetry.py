@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from omnifleet_shared.broker.worker_registry import Workers
+from omnifleet_shared.broker.worker_registry import WorkerRegistry
 from omnifleet_shared.observability.http_server import PageServer
 from omnifleet_shared.observability.tracing import export_traces
 from omnifleet_shared.schema.model_card import ModelCard
@@ -40,7 +40,7 @@ class Telemetry:
         self._settings = settings
         self._heartbeat = Heartbeat(
             name,
-            Workers.connect(settings),
+            WorkerRegistry.connect(settings),
             settings.concurrency,
             self.metrics,
             self.health,

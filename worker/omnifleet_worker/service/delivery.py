@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from omnifleet_shared.broker.attempts import Attempts, Beginning, Verdict
+from omnifleet_shared.broker.attempts import Attempts, AttemptStart, Verdict
 from omnifleet_shared.broker.dead_letters import DeadLetter, DeadLetters
 from omnifleet_shared.errors import (
     BrokerUnavailable,
@@ -192,10 +192,10 @@ class Deliveries:
             raise NotOurs(begun.verdict)
         if begun.verdict == "cancelled":
             raise JobCancelled("the job was cancelled before it started")
-        if begun.unfinished > self._settings.max_deliveries:
+        if begun.unacked_starts > self._settings.max_deliveries:
             raise self._quarantine(job, begun)
         queued = max(0.0, time.time() - job.submitted_at.timestamp())  # clocks of two machines may disagree
-        self._metrics.begun(job.priority, queued, begun.attempt, begun.unfinished)
+        self._metrics.begun(job.priority, queued, begun.attempt, begun.unacked_starts)
         return begun.attempt
 
     def _run(self, job: Job, delivery: _Delivery) -> JobResult:
@@ -233,9 +233,9 @@ class Deliveries:
             with self._lock:
                 del self._runs[tag]
 
-    def _quarantine(self, job: Job, begun: Beginning) -> JobQuarantined:
+    def _quarantine(self, job: Job, begun: AttemptStart) -> JobQuarantined:
         attempts, worker = begun.attempt - 1, begun.previous_worker
-        reason = f"{begun.unfinished - 1} workers in a row were lost while they ran it, the last one {worker}"
+        reason = f"{begun.unacked_starts - 1} workers in a row were lost while they ran it, the last one {worker}"
         told = begun.traceback or None
         letter = DeadLetter(job=job, reason=reason, worker=worker, attempts=attempts, traceback=told)
         self._patiently(job.job_id, lambda: self._dead_letters.put(letter))
@@ -264,7 +264,7 @@ class Deliveries:
         self._record(delivery, lambda: self._attempts.retry(delivery.job_id, error, delivery.tag))
         wait = 0.0 if handed_back else backoff(max(1, delivery.attempt), self._settings)
         # Renewed no more before its end is set: a renewal in between would set it later again.
-        self._keeper.let_go(delivery.tag)
+        self._keeper.stop_renewing(delivery.tag)
         with suppress(BrokerUnavailable):  # the lease then ends in its own time
             self._patiently(delivery.job_id, lambda: self._keeper.leases.postpone(delivery.tag, wait))
             if handed_back:
@@ -290,7 +290,7 @@ class Deliveries:
 
 def backoff(attempt: int, settings: WorkerSettings) -> float:
     """Seconds to wait after that attempt: doubled each time, within half and all of it at random."""
-    longest = min(LONGEST_BACKOFF, settings.retry_backoff * 2 ** (attempt - 1))
+    longest = min(LONGEST_BACKOFF, settings.retry_backoff * 2.0 ** (attempt - 1))
     return longest * random.uniform(0.5, 1.0)
 
 

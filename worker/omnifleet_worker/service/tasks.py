@@ -34,7 +34,7 @@ def traced(task: Task, payload: object) -> AbstractContextManager[Any]:
     """The span of a delivery, and before it that of the wait in the queue, where the message names a trace."""
     carried = {name: value for name in traces.HEADERS if isinstance(value := getattr(task.request, name, None), str)}
     if carried and (since := _submitted_at(payload)) is not None:
-        traces.waited("queue", since, carried)
+        traces.record_wait("queue", since, carried)
     return traces.span("process", "consumer", parent=carried, attributes={"job.id": str(task.request.id)})
 
 

@@ -125,7 +125,7 @@ class CallbackPoster:
             crowded = self._posting[host] > PLACES_OF_ONE_HOST
         try:
             if crowded:
-                self._callbacks.put_back(claimed, LOOK_EVERY)
+                self._callbacks.release_claim(claimed, LOOK_EVERY)
             else:
                 self._post(claimed, host)
         except BrokerUnavailable as error:

@@ -216,11 +216,11 @@ def test_what_is_noted_is_what_the_client_takes(noted: Any, method: Any) -> None
 class TestWindow:
     @pytest.mark.parametrize(("places", "size"), [(0, 16), (4, 16), (16, 32), (64, 128)])
     def test_it_is_twice_what_the_fleet_holds(self, places: int, size: int) -> None:
-        assert Window(lambda: Capacity(workers=1, places=places)).size == size
+        assert Window(lambda: Capacity(workers=1, slots=places)).size == size
 
     def test_it_stays_as_it_was_while_redis_is_away(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(windows, "LOOK_AGAIN", 0.0)
-        told: list[Capacity | None] = [Capacity(workers=2, places=32), None]
+        told: list[Capacity | None] = [Capacity(workers=2, slots=32), None]
 
         def capacity() -> Capacity:
             if (known := told.pop(0)) is None:
@@ -233,4 +233,4 @@ class TestWindow:
         assert window.workers == 2
 
     def test_a_limit_that_was_given_stays(self) -> None:
-        assert Window(lambda: Capacity(workers=9, places=99), 5).size == 5
+        assert Window(lambda: Capacity(workers=9, slots=99), 5).size == 5

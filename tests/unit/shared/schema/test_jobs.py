@@ -368,12 +368,12 @@ class TestInvalidMessage:
 class TestModelCard:
     @pytest.mark.parametrize("task", TASKS)
     def test_what_the_model_can_do_passes(self, task: str) -> None:
-        AUDIO_OMNI.check(read_job(message(task)))
+        AUDIO_OMNI.validate_job(read_job(message(task)))
 
     @pytest.mark.parametrize("task", ["edit.speech", "generate.v2a"])
     def test_what_it_cannot_do_is_refused(self, task: str) -> None:
         with pytest.raises(TaskNotSupported, match=task) as caught:
-            AUDIO_OMNI.without({task}).check(read_job(message(task)))
+            AUDIO_OMNI.without_tasks({task}).validate_job(read_job(message(task)))
 
         assert caught.value.field == "task"
         assert "t2a" in (caught.value.remedy or "") or "style" in (caught.value.remedy or "")
@@ -382,7 +382,7 @@ class TestModelCard:
     @pytest.mark.parametrize("task", ["understand.transcribe", "generate.tts", "generate.vc"])
     def test_russian_is_refused_by_its_name(self, task: str) -> None:
         with pytest.raises(LanguageNotSupported, match="'ru'") as caught:
-            AUDIO_OMNI.check(read_job(message(task, language="ru-RU")))
+            AUDIO_OMNI.validate_job(read_job(message(task, language="ru-RU")))
 
         assert caught.value.field == "language"
         assert "en, zh, ja, fr, de" in (caught.value.remedy or "")
@@ -401,7 +401,7 @@ class TestModelCard:
         job = read_job(message(task, **{field: text}))
 
         with pytest.raises(LanguageNotSupported, match="script") as caught:
-            AUDIO_OMNI.check(job)
+            AUDIO_OMNI.validate_job(job)
 
         assert caught.value.field == field
         assert_readable(caught.value)
@@ -421,28 +421,28 @@ class TestModelCard:
         ],
     )
     def test_scripts_that_it_speaks_pass(self, text: str) -> None:
-        AUDIO_OMNI.check(read_job(message("generate.tts", text=text)))
+        AUDIO_OMNI.validate_job(read_job(message("generate.tts", text=text)))
 
     def test_a_description_may_be_in_any_script(self) -> None:
-        AUDIO_OMNI.check(read_job(message("generate.t2a", text="дождь")))
+        AUDIO_OMNI.validate_job(read_job(message("generate.t2a", text="дождь")))
 
     def test_more_seconds_than_it_makes_are_refused(self) -> None:
         with pytest.raises(InvalidJob, match="s is more than audio-omni makes") as caught:
-            AUDIO_OMNI.check(read_job(message("generate.t2m", seconds=300.5)))
+            AUDIO_OMNI.validate_job(read_job(message("generate.t2m", seconds=300.5)))
 
         assert caught.value.field == "seconds"
         assert caught.value.remedy == "Ask for at most 300 s"
         assert_readable(caught.value)
 
     def test_exactly_as_many_seconds_as_it_makes_pass(self) -> None:
-        AUDIO_OMNI.check(read_job(message("generate.t2m", seconds=300)))
+        AUDIO_OMNI.validate_job(read_job(message("generate.t2m", seconds=300)))
 
     @pytest.mark.parametrize(("task", "seconds"), [("generate.v2a", 10), ("generate.v2m", 300)])
     def test_only_what_keeps_time_with_a_video_is_as_short_as_the_model_sees(self, task: str, seconds: int) -> None:
-        AUDIO_OMNI.check(read_job(message(task, seconds=seconds)))
+        AUDIO_OMNI.validate_job(read_job(message(task, seconds=seconds)))
 
         with pytest.raises(InvalidJob, match=f"at most {seconds} s"):
-            AUDIO_OMNI.check(read_job(message(task, seconds=seconds + 0.5)))
+            AUDIO_OMNI.validate_job(read_job(message(task, seconds=seconds + 0.5)))
 
 
 # Half of a surrogate pair is valid in JSON and in no text.
@@ -538,7 +538,7 @@ class TestAnythingAtAll:
 
         if not isinstance(job, OmnifleetError):
             try:
-                AUDIO_OMNI.check(job)
+                AUDIO_OMNI.validate_job(job)
             except LanguageNotSupported as error:
                 assert error.field == "text"
 

@@ -17,13 +17,13 @@ from omnifleet_shared.schema.jobs import GenerateJob, read_job
 from omnifleet_shared.schema.model_card import NEEDS_SYNCHFORMER
 from omnifleet_shared.schema.results import JobResult, read_result
 from omnifleet_shared.storage.folder import FolderStorage
-from omnifleet_worker.checkpoint.load import describe
 from omnifleet_worker.engine.engine import Engine
 from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.model_runner import AudioOmniRunner
 from omnifleet_worker.jobs.job_context import JobRun
+from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.runner import JobRunner
-from omnifleet_worker.jobs.tasks import ModelData
+from omnifleet_worker.model_loader import describe
 from omnifleet_worker.models.audio_omni.tiny import tiny_pipeline
 from omnifleet_worker.settings import WorkerSettings
 from support.data import media_files
@@ -163,7 +163,9 @@ def test_a_text_with_the_models_marks_is_refused(make: Make) -> None:
 
 
 def test_a_checkpoint_without_synchformer_refuses(storage: FolderStorage, engine: Engine, model: ModelData) -> None:
-    blind = ModelData(card=model.card.without(NEEDS_SYNCHFORMER), prompts=model.prompts, tokenizer=model.tokenizer)
+    blind = ModelData(
+        card=model.card.without_tasks(NEEDS_SYNCHFORMER), prompts=model.prompts, tokenizer=model.tokenizer
+    )
     job = job_for(uploaded(media_files.video(0.2), storage), "v2a")
 
     with pytest.raises(TaskNotSupported, match=r"generate\.v2a"):

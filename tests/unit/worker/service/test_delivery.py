@@ -12,7 +12,7 @@ import pytest
 from celery.exceptions import Ignore, Reject
 from hypothesis import given
 from hypothesis import strategies as st
-from omnifleet_shared.broker.attempts import Beginning
+from omnifleet_shared.broker.attempts import AttemptStart
 from omnifleet_shared.errors import (
     BrokerUnavailable,
     EngineStopped,
@@ -64,8 +64,8 @@ class FakeAttempts:
     away: bool = False
     records: list[tuple[str, Any]] = field(default_factory=list)
 
-    def begin(self, job_id: str, tag: str) -> Beginning:
-        return Beginning(cast(Any, self.verdict), self.attempt, self.unfinished, "a worker")
+    def begin(self, job_id: str, tag: str) -> AttemptStart:
+        return AttemptStart(cast(Any, self.verdict), self.attempt, self.unfinished, "a worker")
 
     def succeed(self, result: JobResult, tag: str, callback: str | None = None) -> str:
         return self._record("succeeded", result)
@@ -96,7 +96,7 @@ class FakeKeeper:
     def run(self, tag: str) -> None:
         self.calls.append(("run", tag))
 
-    def let_go(self, tag: str) -> None:
+    def stop_renewing(self, tag: str) -> None:
         self.calls.append(("let go", tag))
 
 

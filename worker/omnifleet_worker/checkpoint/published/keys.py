@@ -1,4 +1,4 @@
-"""Where each tensor of the published state dict belongs in this project's components. MODEL.md, "Parts".
+"""Where each tensor of the published state dict belongs in this project's components. docs/model.md, "Parts".
 
 Names only, no tensors: the same tables serve a state dict in memory and one that is streamed from disk.
 """
@@ -70,7 +70,7 @@ _VAE_UNIT_LAYERS = ("snake1", "conv1", "snake2", "conv2")
 
 
 def _vae_block_modules(side: str, block: int) -> dict[str, str]:
-    modules = {}
+    modules: dict[str, str] = {}
     for index, name in enumerate(_VAE_BLOCK_LAYERS[side]):
         published, ours = f"{side}.layers.{block + 1}.layers.{index}", f"{side}.block.{block}.{name}"
         if name.startswith("res_unit"):

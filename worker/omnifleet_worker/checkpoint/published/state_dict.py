@@ -1,6 +1,6 @@
 """Reads the published checkpoint (one state dict and one configuration) into this project's components.
 
-MODEL.md, "Files of a published checkpoint". What the published files lack (processor, prompts, vocabulary,
+docs/model.md, "Files of a published checkpoint". What the published files lack (processor, prompts, vocabulary,
 card) is not made up here.
 """
 

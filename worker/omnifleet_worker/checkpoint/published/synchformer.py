@@ -1,4 +1,4 @@
-"""Reads the published video encoder, `synchformer_state_dict.pth`. MODEL.md, "Files of a published checkpoint"."""
+"""Reads the published video encoder, `synchformer_state_dict.pth`. docs/model.md, "Files of a published checkpoint"."""
 
 from __future__ import annotations
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from omnifleet_shared.errors import InvalidJob, TaskNotSupported
 from omnifleet_shared.schema.results import EditedSpan
 from omnifleet_shared.schema.tasks import SpeechEdit
@@ -17,15 +17,13 @@ from ...media.encode import Subtype, exact_subtype
 from ...media.signal import resample, to_mono
 from ...models.audio_omni.chat import Chat
 from ..job_context import JobRun
+from ..model import ModelData
 from .alignment import ALIGNER_RATE, WordAligner
 from .instruction import QUESTION_SYSTEM, Change, NewTranscript, question, read_answer, read_instruction
 from .splice import Patch, Samples, Span, splice, widen
 from .synthesis import VoicePainter
 from .word_edits import WordEdit, find_edits, is_transcript_of
 from .words import Word, join_words, split_words
-
-if TYPE_CHECKING:
-    from ..tasks import ModelData
 
 TRANSCRIPT_TOKENS = 2048
 """Longest transcript: five minutes of fast speech."""
@@ -87,7 +85,7 @@ def _aligner(model: ModelData) -> WordAligner:
     return model.aligner
 
 
-def _hearing(source: Audio) -> np.ndarray:
+def _hearing(source: Audio) -> NDArray[np.float32]:
     return resample(to_mono(source), ALIGNER_RATE).samples[0].astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""Audio-Omni's VAE: Stable Audio's Oobleck, as diffusers has it. MODEL.md, "Parts"."""
+"""Audio-Omni's VAE: Stable Audio's Oobleck, as diffusers has it. docs/model.md, "Parts"."""
 
 from __future__ import annotations
 

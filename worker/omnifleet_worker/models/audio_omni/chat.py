@@ -36,7 +36,7 @@ class Chat:
 
     @property
     def text(self) -> str:
-        """The chat as the model was trained to read it (MODEL.md, "Tasks")."""
+        """The chat as the model was trained to read it (docs/model.md, "Tasks")."""
         said = "".join(
             f"{user}<|im_end|>\n<|im_start|>assistant\n{answer}<|im_end|>\n<|im_start|>user\n"
             for user, answer in self.earlier

@@ -1,4 +1,4 @@
-"""Encoders of the omni prompt, the audio prompt and the video-sync features. MODEL.md, "Conditioning"."""
+"""Encoders of the omni prompt, the audio prompt and the video-sync features. docs/model.md, "Conditioning"."""
 
 from __future__ import annotations
 

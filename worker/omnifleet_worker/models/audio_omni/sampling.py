@@ -1,4 +1,4 @@
-"""Rectified-flow sampling and the last steps to audio: pure functions on tensors. MODEL.md, "Sampling".
+"""Rectified-flow sampling and the last steps to audio: pure functions on tensors. docs/model.md, "Sampling".
 
 The published sampler is Euler's. The second-order one is this project's (Hairer, Nørsett, Wanner, Solving Ordinary
 Differential Equations I, III.1).

@@ -1,4 +1,4 @@
-"""Speech text encoder: F5-TTS's character encoder, projected to context tokens. MODEL.md, "Speech text"."""
+"""Speech text encoder: F5-TTS's character encoder, projected to context tokens. docs/model.md, "Speech text"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Speech text as tokens of the speech encoder: characters, and pinyin for Chinese (MODEL.md, "Speech text")."""
+"""Speech text as tokens of the speech encoder: characters, and pinyin for Chinese (docs/model.md, "Speech text")."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SpeechTokenizer:
         self._cutter = _cutter()
 
     def split(self, text: str) -> list[str]:
-        """The tokens of any text; never raises (MODEL.md, "Speech text", step 1)."""
+        """The tokens of any text; never raises (docs/model.md, "Speech text", step 1)."""
         tokens: list[str] = []
         for segment in self._cutter.cut(text.translate(_PLAIN)):
             if _starts_a_word(segment, tokens):

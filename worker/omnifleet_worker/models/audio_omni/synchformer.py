@@ -1,6 +1,6 @@
 """Synchformer's video encoder: what moves when, as features that tie the sound to the pictures.
 
-MODEL.md, "Synchformer (video encoder)": Motionformer with divided space-time attention.
+docs/model.md, "Synchformer (video encoder)": Motionformer with divided space-time attention.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class _Block(nn.Module):
 
 
 class Synchformer(ModelMixin, ConfigMixin):
-    """The video encoder of Synchformer (MODEL.md, "Synchformer"): eight features a segment of 16 frames.
+    """The video encoder of Synchformer (docs/model.md, "Synchformer"): eight features a segment of 16 frames.
 
     Args:
         width: of the tokens. Default 768.

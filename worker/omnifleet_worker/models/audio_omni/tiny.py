@@ -1,6 +1,6 @@
 """A small checkpoint with random weights in the real one's layout, so that everything runs offline on a CPU.
 
-It makes noise and answers with random letters; its sizes follow MODEL.md, "The parity files".
+It makes noise and answers with random letters; its sizes follow docs/model.md, "The parity files".
 """
 
 from __future__ import annotations

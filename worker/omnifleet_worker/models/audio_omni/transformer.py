@@ -1,4 +1,4 @@
-"""Audio-Omni's diffusion transformer (DiT): from noisy latents and conditioning to a velocity. MODEL.md, "DiT"."""
+"""Audio-Omni's diffusion transformer (DiT): from noisy latents and conditioning to a velocity. docs/model.md, "DiT"."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def _bias_free_mlp(in_features: int, width: int) -> nn.Sequential:
 
 
 class AudioOmniTransformer(ModelMixin, ConfigMixin):
-    """The DiT of Audio-Omni (arXiv 2604.10708; MODEL.md, "DiT"), with classifier-free guidance inside.
+    """The DiT of Audio-Omni (arXiv 2604.10708; docs/model.md, "DiT"), with classifier-free guidance inside.
 
     Args:
         width: features of the sequence.

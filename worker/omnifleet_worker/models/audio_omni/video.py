@@ -1,4 +1,4 @@
-"""What the model sees of a video: frames for the thinker, segments for Synchformer. MODEL.md, "Tasks".
+"""What the model sees of a video: frames for the thinker, segments for Synchformer. docs/model.md, "Tasks".
 
 Both come of the same frames, taken 25 a second. A video shorter than the model's 10 s stands still at its end:
 the published model fills the thinker's frames so, and here Synchformer's too, so that both see the same.

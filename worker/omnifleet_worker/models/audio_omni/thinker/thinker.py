@@ -41,7 +41,7 @@ class Thinker:
 
     @torch.inference_mode()
     def encode(self, chat: Chat) -> Tensor:
-        """Hidden states [n, 2048] that go into the last layer, in the model's dtype (MODEL.md, "Omni prompt").
+        """Hidden states [n, 2048] that go into the last layer, in the model's dtype (docs/model.md, "Omni prompt").
 
         Raises:
             InvalidJob: the text is too long, or holds the model's control marks.
