@@ -95,7 +95,7 @@ class DecodeState:
     @property
     def text(self) -> str:
         """The new tokens so far as text, without the model's marks; bytes that are no UTF-8 become U+FFFD."""
-        return self._tokenizer.decode(self._ids, skip_special_tokens=True)
+        return str(self._tokenizer.decode(self._ids, skip_special_tokens=True))
 
     @property
     def unread(self) -> int:

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
-from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniAudioEncoder
+from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import (
+    Qwen2_5OmniAudioEncoder,
+    Qwen2_5OmniAudioEncoderLayer,
+)
 
 from ...streams import to_device
 
@@ -54,7 +57,7 @@ def _encode_chunks(tower: Qwen2_5OmniAudioEncoder, chunks: Tensor, lengths: Tens
     return hidden
 
 
-def _encode_layer(layer: nn.Module, hidden: Tensor, mask: Tensor) -> Tensor:
+def _encode_layer(layer: Qwen2_5OmniAudioEncoderLayer, hidden: Tensor, mask: Tensor) -> Tensor:
     attention, normed = layer.self_attn, layer.self_attn_layer_norm(hidden)
     query, key, value = (
         project(normed).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)

@@ -39,7 +39,8 @@ class KVCache:
     def __init__(
         self, config: Qwen2_5OmniTextConfig, tokens: int, device: torch.device | str, dtype: torch.dtype
     ) -> None:
-        shape = (tokens + 1, 2, config.num_key_value_heads, config.hidden_size // config.num_attention_heads)
+        heads = config.num_key_value_heads or config.num_attention_heads
+        shape = (tokens + 1, 2, heads, config.hidden_size // config.num_attention_heads)
         # Zeros: attention multiplies what it masks by nought, which is no number where memory holds none.
         self.layers = tuple(torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers))
         """Of each layer [tokens + 1, 2 (key, value), heads, head size]; the first token is spare."""

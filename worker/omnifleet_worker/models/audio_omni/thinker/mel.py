@@ -33,7 +33,7 @@ class LogMel:
 
     def frames(self, samples: int) -> int:
         """Frames of a recording of so many samples."""
-        return -(-samples // self._hop)
+        return int(-(-samples // self._hop))
 
     def __call__(self, waves: Sequence[np.ndarray]) -> Tensor:
         """Mels [n, bands, frames] float32 of recordings at 16 kHz, zeros behind the end of the shorter ones."""

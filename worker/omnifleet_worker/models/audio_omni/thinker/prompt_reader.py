@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -93,14 +94,15 @@ class PromptReader:
         if not (chat.audio or chat.video):
             return torch.arange(len(ids)).expand(3, -1)
         frames = [self._mel.frames(wave.size) for wave in chat.audio]
-        positions, _ = self._model.get_rope_index(
+        place: Any = self._model.get_rope_index  # typed for tensors that do not exist
+        positions: Tensor = place(
             ids[None],
             video_grid_thw=None if video is None else video.grid,
             attention_mask=torch.ones_like(ids)[None],
             use_audio_in_video=False,
             audio_seqlens=torch.tensor(frames) if frames else None,
             second_per_grids=None if video is None else video.seconds_per_grid,
-        )
+        )[0]
         return positions[:, 0]
 
     def _embed(self, ids: Tensor, chat: Chat, video: _Video | None) -> Tensor:
@@ -140,7 +142,8 @@ class PromptReader:
             raise MediaEmpty("the video has no frames", "video", "Send a video with at least one frame")
 
     def _check_length(self, chat: Chat, ids: Tensor, room: int) -> None:
-        context = self._model.config.text_config.max_position_embeddings
+        config: Any = self._model.config.text_config
+        context = config.max_position_embeddings
         if len(ids) + room <= context:
             return
         marks = torch.tensor([self._processor.audio_token_id, self._processor.video_token_id])

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
-from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import apply_rotary_pos_emb
+from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniDecoderLayer, apply_rotary_pos_emb
 
 from ...cuda_graphs import CudaGraphs
 from .attention import PackedSequences, attention_for
@@ -155,7 +155,7 @@ class TextModel:
         return cos[0], sin[0]
 
 
-def _project(layer: nn.Module, hidden: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+def _project(layer: Qwen2_5OmniDecoderLayer, hidden: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     """Queries [rows, heads, head size], and keys and values [rows, 2, heads, head size] as the cache holds them."""
     attention = layer.self_attn
     normed = layer.input_layernorm(hidden)
@@ -167,7 +167,7 @@ def _project(layer: nn.Module, hidden: Tensor, cos: Tensor, sin: Tensor) -> tupl
     return query, torch.stack([key, value], 1)
 
 
-def _feed_forward(layer: nn.Module, hidden: Tensor, attended: Tensor) -> Tensor:
+def _feed_forward(layer: Qwen2_5OmniDecoderLayer, hidden: Tensor, attended: Tensor) -> Tensor:
     """What the layer makes of its input and of what its attention found, both [rows, hidden size]."""
     hidden = hidden + layer.self_attn.o_proj(attended)
     fed: Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))

@@ -34,7 +34,7 @@ class Thinker:
         self._tokenizer = processor.tokenizer
         self._reader = PromptReader(model, processor)
         self._stops = frozenset(processor.tokenizer.convert_tokens_to_ids(list(_STOP_MARKS)))
-        self.cache_tokens: int = model.config.text_config.max_position_embeddings
+        self.cache_tokens: int = model.model.language_model.config.max_position_embeddings
         """Tokens of all answers together that there is memory for; to be set before the first use."""
         self._allocating = threading.Lock()
         self._allocated: _DeviceSide | None = None
@@ -116,7 +116,7 @@ class _DeviceSide:
     """What a thinker has on its device beside the weights."""
 
     def __init__(self, model: Qwen2_5OmniThinkerForConditionalGeneration, cache_tokens: int) -> None:
-        self.cache = KVCache(model.config.text_config, cache_tokens, model.device, model.dtype)
+        self.cache = KVCache(model.model.language_model.config, cache_tokens, model.device, model.dtype)
         self.text = TextModel(model, self.cache)
         self.answers = DecodeBatch(self.text, self.cache)
 
