@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from omnifleet_shared.errors import CheckpointInvalid
+from omnifleet_worker.models.audio_omni.chat import Chat
 from omnifleet_worker.models.audio_omni.pipeline import COMPONENTS, AudioOmniPipeline
-from omnifleet_worker.models.audio_omni.thinker import Chat
 from omnifleet_worker.models.audio_omni.tiny import tiny_pipeline
 from safetensors.torch import load_file, save_file
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omnifleet_worker.models.audio_omni.chat import VIDEO_MARKS, Chat
 from omnifleet_worker.models.audio_omni.pipeline import AudioOmniPipeline
 from omnifleet_worker.models.audio_omni.sampling import prepare_latents
-from omnifleet_worker.models.audio_omni.thinker import VIDEO_MARKS, Chat
 from omnifleet_worker.models.audio_omni.tiny import tiny_pipeline, tiny_vocab, write_tiny_checkpoint
 
 RANDOM = np.random.default_rng(1)
