@@ -10,12 +10,13 @@ from omnifleet_worker.checkpoint.published.state_dict import published_thinker_c
 from omnifleet_worker.models.audio_omni.autoencoder import AudioOmniAutoencoder
 from omnifleet_worker.models.audio_omni.pipeline import COMPONENTS, AudioOmniPipeline
 from omnifleet_worker.models.audio_omni.sampling import LATENT_FRAMES
-from omnifleet_worker.models.audio_omni.tiny import tiny_pipeline
+from omnifleet_worker.models.audio_omni.tiny import tiny_pipeline, tiny_thinker
 from omnifleet_worker.models.audio_omni.transformer import AudioOmniTransformer
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
 Size = Literal["tiny", "small", "full"]
 GLOBAL_TOKENS = 364
+_STARTS = ("audio_start_token_id", "vision_start_token_id")
 
 
 def random_pipeline(size: Size, device: torch.device) -> AudioOmniPipeline:
@@ -37,10 +38,13 @@ def random_pipeline(size: Size, device: torch.device) -> AudioOmniPipeline:
 
 
 def full_size_thinker(device: torch.device) -> Qwen2_5OmniThinkerForConditionalGeneration:
-    """A thinker of the published size in bfloat16."""
+    """A thinker of the published size in bfloat16, which knows media by the marks of the tiny processor."""
+    config, marks = published_thinker_config(), tiny_thinker().config
+    for name in ("audio_token_id", "image_token_id", "video_token_id", *_STARTS):
+        setattr(config, name, getattr(marks, name))
     with torch.random.fork_rng(devices=[]), device:
         torch.manual_seed(0)
-        thinker = Qwen2_5OmniThinkerForConditionalGeneration(published_thinker_config())
+        thinker = Qwen2_5OmniThinkerForConditionalGeneration(config)
     return thinker.to(torch.bfloat16).eval().requires_grad_(False)
 
 

@@ -97,7 +97,10 @@ class SideStream:
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Copy from the host without waiting for the copy: from pinned memory, where the device is a GPU."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    if device.type != "cuda":
+        return tensor.to(device)
+    # Pinning keeps the strides, and cannot write to an expanded tensor's memory, which several elements share.
+    return tensor.contiguous().pin_memory().to(device, non_blocking=True)
 
 
 def to_host(tensor: Tensor) -> Tensor:
