@@ -86,7 +86,7 @@ def _aligner(model: ModelData) -> WordAligner:
 
 
 def _hearing(source: Audio) -> NDArray[np.float32]:
-    return resample(to_mono(source), ALIGNER_RATE).samples[0].astype(np.float32)
+    return np.array(resample(to_mono(source), ALIGNER_RATE).samples[0], np.float32)
 
 
 def _understood(run: JobRun, request: str, heard: str) -> Sequence[Change]:
