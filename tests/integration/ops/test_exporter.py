@@ -49,7 +49,7 @@ def port(settings: FleetSettings) -> Iterator[int]:
     """Of a running exporter."""
     port = services.free_port()
     command = [sys.executable, "-m", "omnifleet", "exporter", "--port", str(port)]
-    with services.process(*command, env={"OMNIFLEET_REDIS_URL": settings.redis_url}):
+    with services.process(command, environment={"OMNIFLEET_REDIS_URL": settings.redis_url}):
         services.wait_until(lambda: scripted_fleet.page(port, "/livez")[0] == 200, 60, "the exporter")
         yield port
 
@@ -171,7 +171,7 @@ def test_without_redis_it_lives_and_says_so() -> None:
     port = services.free_port()
     command = [sys.executable, "-m", "omnifleet", "exporter", "--port", str(port)]
     nowhere = {"OMNIFLEET_REDIS_URL": f"redis://127.0.0.1:{services.free_port()}/0"}
-    with services.process(*command, env=nowhere):
+    with services.process(command, environment=nowhere):
         services.wait_until(lambda: scripted_fleet.page(port, "/livez")[0] == 200, 60, "the exporter")
 
         assert dict(scripted_fleet.scrape(port)) == {("omnifleet_redis_up", frozenset()): 0}

@@ -89,7 +89,7 @@ def shown(scripted: ScriptedFleet) -> Iterator[tuple[str, str]]:
         scripted.omni.understand(question="what?", audio=b"no audio").result(WAIT)
     services.wait_until(lambda: "MediaUnreadable" in worker.page("/metrics")[1], WAIT, "the failure is counted")
     command = [sys.executable, "-m", "omnifleet", "exporter", "--port", str(port)]
-    with services.process(*command, env=scripted.environment):
+    with services.process(command, environment=scripted.environment):
         services.wait_until(lambda: scripted_fleet.page(port, "/livez")[0] == 200, WAIT, "the exporter")
         yield worker.page("/metrics")[1], scripted_fleet.page(port, "/metrics")[1]
 
