@@ -20,7 +20,7 @@ from typing import Annotated
 
 import typer
 from machine import cpu, versions
-from omnifleet.batch.journal import Journal
+from omnifleet.batch.journal.journal import Journal
 from processes import HERE, redis_server, workers
 from rich.console import Console
 from rich.table import Table

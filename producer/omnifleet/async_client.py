@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from omnifleet_shared.observability import tracing as traces
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.storage import Storage
 
 from .async_handle import AsyncJobHandle
+from .batch.outcome import Outcome
+from .batch.sender import JobSender
+from .batch.stream import Stream
 from .client import settings_and_storage
-from .request.calls import Call, Calls, JobMaker
+from .request.calls import Calls
+from .request.maker import JobMaker
+from .request.request import Request
 from .results.results import AudioResult, JobResult, TextResult
 from .transport.async_celery import AsyncCeleryTransport, AsyncTransport
 from .transport.async_iterator import AsyncStream
-from .transport.celery import Transport
 from .transport.executor import Aside
-
-if TYPE_CHECKING:
-    from .batch import Outcome, Request
 
 
 class AsyncClient(
@@ -85,20 +86,17 @@ class AsyncClient(
             BrokerUnavailable, StorageUnavailable, StorageRefused, InvalidSetting: while iterating, before the first
                 job was sent.
         """
-        from .batch.sender import Fleet
-        from .batch.stream import Stream
-
         self._aside.check_loop()
-        return AsyncStream(Stream(Fleet(*self.parts), jobs, in_flight, in_order)).outcomes()
+        return AsyncStream(Stream(self.sender, jobs, in_flight, in_order)).outcomes()
 
     def job(self, job_id: str) -> AsyncJobHandle[JobResult]:
         """The handle of a job by its id, from whichever process it was sent. Not looked up before it is used."""
         return self._handle(job_id)
 
     @property
-    def parts(self) -> tuple[FleetSettings, Storage, Transport]:
-        """What the client is made of."""
-        return self._settings, self._storage, self._transport.blocking
+    def sender(self) -> JobSender:
+        """What sends this client's batches."""
+        return JobSender(self._settings, self._storage, self._transport.blocking)
 
     async def close(self) -> None:
         """Close the connections that this client opened."""
@@ -117,9 +115,9 @@ class AsyncClient(
     ) -> None:
         await self.close()
 
-    async def _carry(self, call: Call) -> AsyncJobHandle[Any]:
-        with traces.span(call.title, "client"):
-            job, key = await self._aside.run(self._maker.make, call)
+    async def _submit(self, request: Request) -> AsyncJobHandle[Any]:
+        with traces.span(request.title, "client"):
+            job, key = await self._aside.run(self._maker.make, request)
             return self._handle(await self._transport.submit(job, key))
 
     def _handle(self, job_id: str) -> AsyncJobHandle[Any]:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from omnifleet_shared.observability import tracing as traces
 from omnifleet_shared.settings import FleetSettings, load_settings
 from omnifleet_shared.storage import Storage, open_storage
 
+from .batch.outcome import Outcome
+from .batch.sender import JobSender
+from .batch.stream import Stream
 from .handle import JobHandle
-from .request.calls import Call, Calls, JobMaker
+from .request.calls import Calls
+from .request.maker import JobMaker
+from .request.request import Request
 from .results.results import AudioResult, JobResult, TextResult
 from .transport.celery import CeleryTransport, Transport
-
-if TYPE_CHECKING:
-    from .batch import Outcome, Request
 
 
 class Client(Calls[JobHandle[TextResult], JobHandle[AudioResult]]):
@@ -72,20 +74,16 @@ class Client(Calls[JobHandle[TextResult], JobHandle[AudioResult]]):
             BrokerUnavailable, StorageUnavailable, StorageRefused, InvalidSetting: while iterating, before the first
                 job was sent.
         """
-        # Not at the top: the requests of a batch are made of this very class.
-        from .batch.sender import Fleet
-        from .batch.stream import Stream
-
-        return iter(Stream(Fleet.of(self), jobs, in_flight, in_order))
+        return iter(Stream(self.sender, jobs, in_flight, in_order))
 
     def job(self, job_id: str) -> JobHandle[JobResult]:
         """The handle of a job by its id, from whichever process it was sent. Not looked up before it is used."""
         return self._handle(job_id)
 
     @property
-    def parts(self) -> tuple[FleetSettings, Storage, Transport]:
-        """What the client is made of."""
-        return self._settings, self._storage, self._transport
+    def sender(self) -> JobSender:
+        """What sends this client's batches."""
+        return JobSender(self._settings, self._storage, self._transport)
 
     def close(self) -> None:
         """Close the connections that this client opened."""
@@ -100,9 +98,9 @@ class Client(Calls[JobHandle[TextResult], JobHandle[AudioResult]]):
     ) -> None:
         self.close()
 
-    def _carry(self, call: Call) -> JobHandle[Any]:
-        with traces.span(call.title, "client"):
-            job, key = self._maker.make(call)
+    def _submit(self, request: Request) -> JobHandle[Any]:
+        with traces.span(request.title, "client"):
+            job, key = self._maker.make(request)
             return self._handle(self._transport.submit(job, key))
 
     def _handle(self, job_id: str) -> JobHandle[Any]:

@@ -6,7 +6,8 @@ for outcome in omni.batch(edit("Add", clip, desc="rain sounds") for clip in clip
     outcome.result.audio.save(f"{outcome.index}.wav")
 """
 
+from ..request.calls import edit, generate, understand
+from ..request.request import Request
 from .outcome import Outcome
-from .request import Request, edit, generate, understand
 
 __all__ = ["Outcome", "Request", "edit", "generate", "understand"]

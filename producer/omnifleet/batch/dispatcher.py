@@ -19,9 +19,9 @@ from omnifleet_shared.errors import (
 from omnifleet_shared.schema.job_state import JobState
 from omnifleet_shared.schema.results import JobStatus
 
+from ..request.request import Request
 from .concurrency import Window
-from .request import Request
-from .sender import Fleet
+from .sender import JobSender
 
 SENDERS = 8
 """Threads that upload and send."""
@@ -76,7 +76,7 @@ class Flight:
 
     def __init__(
         self,
-        fleet: Fleet,
+        fleet: JobSender,
         items: Iterator[Item],
         window: Window,
         *,

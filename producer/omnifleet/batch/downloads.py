@@ -13,7 +13,7 @@ from omnifleet_shared.schema.results import JobResult
 from omnifleet_shared.storage import Storage
 
 from ..results.results import open_result
-from .journal import Entry, Journal
+from .journal.journal import Entry, Journal
 
 AT_ONCE = 8
 """Threads that download."""

@@ -13,8 +13,8 @@ from omnifleet_shared.schema.results import JobResult
 from omnifleet_shared.storage import Storage
 
 from ..results.results import open_result
-from .job_list import JobList, Line
-from .journal import Entry, Journal
+from .job_list.job_list import JobList, Line
+from .journal.journal import Entry, Journal
 
 NAME = "manifest.jsonl"
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .concurrency import Window
-from .journal import Tally
+from .journal.journal import Tally
 
 LATELY = 60.0
 """Seconds that the rate is taken over."""

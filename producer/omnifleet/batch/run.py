@@ -12,13 +12,13 @@ from omnifleet_shared.errors import JobCancelled, JournalMismatch, OmnifleetErro
 
 from .concurrency import Window
 from .dispatcher import Flight, Item, Landing, Trouble
-from .job_list import JobList, Line
-from .journal import Batch, Journal, must_have_begun
-from .lock import Guard
+from .job_list.job_list import JobList, Line
+from .job_list.validate import check
+from .journal.journal import Batch, Journal, must_have_begun
+from .journal.lock import Guard
 from .manifest import check_out
 from .progress import Pace, Standing
-from .sender import Fleet
-from .validate import check
+from .sender import JobSender
 
 TICK = 0.5
 """Seconds between two reports, and between two looks for a wish to stop."""
@@ -34,7 +34,7 @@ class Display(Protocol):
         """A line's job came to no result."""
 
 
-def prepare(jobs: JobList, journal: Journal, fleet: Fleet, out: str, *, skip_invalid: bool = False) -> Batch:
+def prepare(jobs: JobList, journal: Journal, fleet: JobSender, out: str, *, skip_invalid: bool = False) -> Batch:
     """The batch that the journal is of; a new journal's after every line was checked.
 
     Raises:
@@ -88,7 +88,7 @@ class BatchRun:
     """
 
     def __init__(
-        self, jobs: JobList, journal: Journal, guard: Guard, fleet: Fleet, window: Window, display: Display
+        self, jobs: JobList, journal: Journal, guard: Guard, fleet: JobSender, window: Window, display: Display
     ) -> None:
         self._batch = must_have_begun(journal)
         self._jobs = jobs

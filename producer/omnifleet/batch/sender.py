@@ -1,38 +1,38 @@
-"""The fleet as a batch sees it, and how one of its requests becomes a job there."""
+"""How the requests of a batch become jobs of a fleet."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 from omnifleet_shared.errors import InvalidJob, OmnifleetError
-from omnifleet_shared.schema.base import Media
-from omnifleet_shared.schema.jobs import Job
+from omnifleet_shared.observability import tracing as traces
 from omnifleet_shared.settings import FleetSettings
-from omnifleet_shared.storage import Storage, StoredObject
-from omnifleet_shared.storage.base import ByteStream
+from omnifleet_shared.storage import Storage
 
-from ..client import Client
+from ..request.maker import JobMaker
+from ..request.request import Request
 from ..transport.celery import Transport
-from .request import Request
 
-LANE = "batch"
+PRIORITY = "batch"
+"""Of jobs that name none."""
 
 
-@dataclass(frozen=True)
-class Fleet:
-    """What a client is made of."""
+class JobSender:
+    """Sends the jobs of a batch, on whichever thread. What it is made of is the caller's to close.
 
-    settings: FleetSettings
-    storage: Storage
-    transport: Transport
+    Args:
+        settings: of the fleet.
+        storage: where media and results are.
+        transport: carries the jobs.
+    """
 
-    @classmethod
-    def of(cls, client: Client) -> Fleet:
-        """The client's."""
-        return cls(*client.parts)
+    def __init__(self, settings: FleetSettings, storage: Storage, transport: Transport) -> None:
+        self.settings = settings
+        self.storage = storage
+        self.transport = transport
+        self._maker = JobMaker(settings, storage)
 
     def send(self, request: Request, job_id: str) -> str:
         """Upload the request's media and send it under that id; what was sent before is not sent again.
@@ -43,74 +43,19 @@ class Fleet:
         Raises:
             Everything that the client's methods raise.
         """
-        with _typed():
-            return self._make(request, self.storage, _Under(job_id, self.transport))
+        with _typed_errors(), traces.span(request.title, "client"):
+            job, key = self._maker.make(request.with_default(priority=PRIORITY), job_id=job_id)
+            return self.transport.submit(job, key)
 
-    def check(self, request: Request) -> None:
+    def validate(self, request: Request) -> None:
         """Check the request as far as is possible without sending it or reading its media. Raises as `send`."""
-        with _typed():
-            self._make(request, _Unread(self.storage), _Nowhere())
-
-    def _make(self, request: Request, storage: Storage, transport: object) -> str:
-        client = Client(self.settings, storage=storage, transport=cast(Transport, transport))
-        return request.in_lane(LANE).make(client).id
-
-
-class _Under:
-    """Submits a job under an id that was chosen before it was made."""
-
-    def __init__(self, job_id: str, transport: Transport) -> None:
-        self._job_id = job_id
-        self._transport = transport
-
-    def submit(self, job: Job, idempotency_key: str | None = None) -> str:
-        return self._transport.submit(job.model_copy(update={"job_id": self._job_id}), idempotency_key)
-
-
-class _Nowhere:
-    """Sends nothing."""
-
-    def submit(self, job: Job, idempotency_key: str | None = None) -> str:
-        return job.job_id
-
-
-class _Unread(Storage):
-    """The storage, but local media are neither read nor uploaded: ten thousand clips take minutes to hash."""
-
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-
-    def describe_input(self, source: BinaryIO) -> Media:
-        return Media(uri=self.uri("inputs/unread"))
-
-    def put_input(self, media: Media, source: BinaryIO) -> Media:
-        return media
-
-    def uri(self, key: str) -> str:
-        return self._storage.uri(key)
-
-    def key(self, uri: str) -> str:
-        return self._storage.key(uri)
-
-    def stat(self, uri: str) -> StoredObject | None:
-        return self._storage.stat(uri)
-
-    def put(self, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
-        return self._storage.put(key, source, content_type=content_type)
-
-    def open(self, uri: str, *, start: int = 0) -> ByteStream:
-        return self._storage.open(uri, start=start)
-
-    def delete(self, uri: str) -> None:
-        self._storage.delete(uri)
-
-    def url(self, uri: str, lifetime: int) -> str:
-        return self._storage.url(uri, lifetime)
+        with _typed_errors():
+            self._maker.make(request.with_default(priority=PRIORITY), dry_run=True)
 
 
 @contextmanager
-def _typed() -> Iterator[None]:
-    """Whatever an item's values do to the call, it is the item's error: one bad item must not end the others."""
+def _typed_errors() -> Generator[None]:
+    """Make InvalidJob of whatever an item's values do to the call: one bad item must not end the others."""
     try:
         yield
     except OmnifleetError:

@@ -9,12 +9,12 @@ from typing import Any
 
 from omnifleet_shared.errors import OmnifleetError
 
+from ..request.request import Request, as_request
 from ..results.results import open_result
 from .concurrency import Window
 from .dispatcher import Flight, Item, Landing
 from .outcome import Outcome
-from .request import Request, as_request
-from .sender import Fleet
+from .sender import JobSender
 
 
 class Stream:
@@ -30,7 +30,7 @@ class Stream:
         InvalidJob: `in_flight` below 1.
     """
 
-    def __init__(self, fleet: Fleet, jobs: Iterable[Any], in_flight: int | None, in_order: bool) -> None:
+    def __init__(self, fleet: JobSender, jobs: Iterable[Any], in_flight: int | None, in_order: bool) -> None:
         self._fleet = fleet
         self._jobs = jobs
         self._window = Window(fleet.transport.capacity, in_flight)

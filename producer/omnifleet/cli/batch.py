@@ -26,16 +26,16 @@ from omnifleet_shared.errors import InvalidJob, OmnifleetError, UnknownJob
 
 from ..batch.concurrency import Window
 from ..batch.downloads import Downloads
-from ..batch.job_list import FIELDS, JobList
-from ..batch.journal import Journal, must_have_begun
-from ..batch.lock import Guard
+from ..batch.job_list.job_list import FIELDS, JobList
+from ..batch.job_list.template import Template
+from ..batch.job_list.validate import TOLD
+from ..batch.job_list.validate import check as check_list
+from ..batch.journal.journal import Journal, must_have_begun
+from ..batch.journal.lock import Guard
+from ..batch.journal.open_journal import is_running, journal_place, looking_at, working_on
 from ..batch.manifest import Manifest, check_out
-from ..batch.open_journal import is_running, journal_place, looking_at, working_on
 from ..batch.run import BatchRun, prepare
-from ..batch.sender import Fleet
-from ..batch.template import Template
-from ..batch.validate import TOLD
-from ..batch.validate import check as check_list
+from ..batch.sender import JobSender
 from ..client import Client
 from .batch_output import BatchPrinter
 from .session import INTERRUPTED, JOB_FAILED, exit_codes
@@ -158,7 +158,7 @@ def fetch(
 class _Session:
     """What the commands have in common."""
 
-    def __init__(self, fleet: Fleet, printer: BatchPrinter) -> None:
+    def __init__(self, fleet: JobSender, printer: BatchPrinter) -> None:
         self.fleet = fleet
         self.printer = printer
 
@@ -213,7 +213,7 @@ class _Session:
 def _session(client: Client | None, as_json: bool) -> Generator[_Session]:
     printer = BatchPrinter(as_json)
     with exit_codes(printer), client or Client() as opened:
-        yield _Session(Fleet.of(opened), printer)
+        yield _Session(opened.sender, printer)
 
 
 def _absolute(out: str) -> str:
@@ -229,7 +229,7 @@ def _failures(journal: Journal) -> Iterator[tuple[int, OmnifleetError]]:
             yield entry.line, error
 
 
-def _cancel(fleet: Fleet, job_id: str) -> bool:
+def _cancel(fleet: JobSender, job_id: str) -> bool:
     try:
         fleet.transport.cancel(job_id)
     except UnknownJob:  # it was never sent, and now never will be

@@ -12,7 +12,7 @@ from omnifleet_shared.errors import InvalidJobList, OmnifleetError
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from ..batch.downloads import Fetched
-from ..batch.journal import Batch, Tally
+from ..batch.journal.journal import Batch, Tally
 from ..batch.manifest import wire
 from ..batch.progress import Standing
 from .output import Printer

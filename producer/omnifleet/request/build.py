@@ -11,7 +11,9 @@ from omnifleet_shared.errors import InvalidJob, UnknownTask
 from omnifleet_shared.keys import JOB_SCHEMA_VERSION, SCHEMA_VERSION
 from omnifleet_shared.schema.jobs import AudioFormat, Job, Priority, Quality, read_job
 from omnifleet_shared.schema.model_card import AUDIO_OMNI
-from omnifleet_shared.schema.tasks import Namespace, Turn, task_name
+from omnifleet_shared.schema.tasks import TASK_NAMES, Namespace, Turn, task_name
+
+from .request import MEDIA
 
 Deadline = float | timedelta | datetime
 """Seconds from now, or a time zone aware moment."""
@@ -62,47 +64,81 @@ class DiffusionOptions(JobOptions, total=False):
     """`wav` (default), `flac`, `mp3` or `ogg`."""
 
 
+QUESTION = ("task", "question", "text", "history")
+"""Arguments of `understand` that make its question."""
 OPTIONS: dict[Namespace, frozenset[str]] = {
     "understand": UnderstandOptions.__optional_keys__,
     "generate": DiffusionOptions.__optional_keys__,
     "edit": DiffusionOptions.__optional_keys__,
 }
+"""Options by namespace."""
+FIELDS: dict[Namespace, tuple[str, ...]] = {
+    "understand": ("system", "max_new_tokens"),
+    "generate": ("text", "ref_text", "seconds", "mux"),
+    "edit": ("desc", "source", "target"),
+}
+"""Arguments that are fields of the task as they stand."""
+ARGUMENTS: dict[Namespace, frozenset[str]] = {
+    "understand": OPTIONS["understand"].union(FIELDS["understand"], MEDIA["understand"], QUESTION),
+    "generate": OPTIONS["generate"].union(FIELDS["generate"], MEDIA["generate"], ["task"]),
+    "edit": OPTIONS["edit"].union(FIELDS["edit"], MEDIA["edit"], ["task"]),
+}
+"""All arguments of each call."""
 
 
-def build_job(namespace: Namespace, task: Mapping[str, Any], options: Mapping[str, Any]) -> Job:
-    """The job of one call. What is None is left to the contract's default.
+def build_job(
+    namespace: Namespace, task: Mapping[str, Any], options: Mapping[str, Any], job_id: str | None = None
+) -> Job:
+    """Build the job of one call. What is None is left to the contract's default.
+
+    Args:
+        namespace: of the call.
+        task: fields of the task, its media among them.
+        options: those of `OPTIONS[namespace]`.
+        job_id: drawn by default.
 
     Raises:
-        InvalidJob: an option of another namespace, a field missing or out of range, a deadline that has passed.
+        InvalidJob: a field missing or out of range, a deadline that has passed.
         TaskNotSupported, LanguageNotSupported, LicenceRefused: beyond what the model can do or be used for.
     """
-    check_options(namespace, options)
-    given = _given(options)
-    given.pop("idempotency_key", None)  # of the submission, not of the job
-    if "deadline" in given:
-        given["deadline"] = _moment(given["deadline"])
+    fields = _without_none({"job_id": job_id, **options})
+    fields.pop("idempotency_key", None)  # of the submission, not of the job
+    if "deadline" in fields:
+        fields["deadline"] = _moment(fields["deadline"])
     # The oldest version that has all fields, so that workers of an older release still take what they can do.
-    version = JOB_SCHEMA_VERSION if "callback" in given or given.get("quality", "exact") != "exact" else SCHEMA_VERSION
-    head = {"schema_version": version, "namespace": namespace, "task": _given(task)}
-    job = read_job(head | given)
+    is_newer = "callback" in fields or fields.get("quality", "exact") != "exact"
+    head = {"schema_version": JOB_SCHEMA_VERSION if is_newer else SCHEMA_VERSION, "namespace": namespace}
+    job = read_job(head | {"task": _without_none(task)} | fields)
     AUDIO_OMNI.validate_job(job)
     return job
 
 
-def check_options(namespace: Namespace, options: Mapping[str, Any]) -> None:
-    """Refuse options that the namespace does not take. Raises InvalidJob."""
-    for name in options:
-        if name not in OPTIONS[namespace]:
-            remedy = f"Options of {namespace}: {', '.join(sorted(OPTIONS[namespace]))}"
-            raise InvalidJob(f"{namespace} takes no {name}", name, remedy)
+def check_arguments(namespace: Namespace, arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments that the namespace's call does not take. Raises InvalidJob."""
+    for name in arguments:
+        if name not in ARGUMENTS[namespace]:
+            remedy = f"{namespace} takes: {', '.join(sorted(ARGUMENTS[namespace]))}"
+            raise InvalidJob(f"{namespace} takes no {str(name)[:80]}", str(name)[:80], remedy)
 
 
-def asked(task: str | None, question: str | None, text: str | None) -> dict[str, str | None]:
-    """Name and text of what `understand` is asked: a named task if `task` is a single word, else a free question.
+def task_fields(namespace: Namespace, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn a call's arguments into the fields of its task that are no media. Raises InvalidJob and UnknownTask."""
+    fields = {name: arguments.get(name) for name in FIELDS[namespace]}
+    if namespace == "understand":
+        question = name_and_text(arguments.get("task"), arguments.get("question"), arguments.get("text"))
+        return {**fields, **question, "history": turns(arguments.get("history"))}
+    task = arguments.get("task")
+    if not isinstance(task, str):
+        raise InvalidJob("the task is missing", "task", f"Name it: {', '.join(TASK_NAMES[namespace])}")
+    return {**fields, "name": task_name(namespace, task)}
+
+
+def name_and_text(task: str | None, question: str | None, text: str | None) -> dict[str, str | None]:
+    """Name and text of an `understand` task: a named task if `task` is a single word, else a free question.
 
     Raises:
         UnknownTask: a single word that names no task.
-        InvalidJob: nothing asked, or two things at once.
+        InvalidJob: no task and no question, or two things at once.
     """
     if question is None and not (task or "").strip():
         raise InvalidJob("nothing is asked", "task", 'Name a task such as "transcribe", or ask a question')
@@ -139,7 +175,7 @@ def _named_question(word: str) -> str:
         raise UnknownTask(error.problem, error.field, remedy) from error
 
 
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 

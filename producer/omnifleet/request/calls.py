@@ -3,38 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any, Generic, TypeVar, Unpack
 
-from omnifleet_shared.schema.jobs import Job
-from omnifleet_shared.schema.tasks import Namespace, task_name
-from omnifleet_shared.settings import FleetSettings
-from omnifleet_shared.storage import Storage
-from omnifleet_shared.webhooks.allow_list import CallbackHosts
-
-from .build import DiffusionOptions, HistoryTurn, UnderstandOptions, asked, build_job, check_options, turns
-from .idempotency import idempotency_key
-from .uploads import MediaSource, Uploads
+from .build import DiffusionOptions, HistoryTurn, UnderstandOptions
+from .request import Request
+from .uploads import MediaSource
 
 TextJob = TypeVar("TextJob")
 AudioJob = TypeVar("AudioJob")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Call:
-    """One call, as it was made: nothing of it is checked yet."""
-
-    namespace: Namespace
-    title: str
-    """What operators read of it in traces, such as `generate t2a`."""
-    fields: Callable[[], Mapping[str, Any]]
-    """Those of the task that are no media. May raise InvalidJob and UnknownTask."""
-    options: Mapping[str, Any]
-    media: Mapping[str, MediaSource | None] = field(default_factory=dict[str, MediaSource | None])
-    media_lists: Mapping[str, MediaSource | Sequence[MediaSource] | None] = field(
-        default_factory=dict[str, MediaSource | Sequence[MediaSource] | None]
-    )
 
 
 class Calls(ABC, Generic[TextJob, AudioJob]):
@@ -77,14 +54,10 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             QueueFull: too much waits; `details["retry_after"]` says in how many seconds to come back.
         """
 
-        def fields() -> Mapping[str, Any]:
-            said = {"history": turns(history), "system": system, "max_new_tokens": max_new_tokens}
-            return {**asked(task, question, text), **said}
-
-        media_lists = {"audio": audio, "video": video}
-        title = f"understand {task if task is not None and len(task.split()) == 1 else 'question'}"
-        call = Call(namespace="understand", title=title, fields=fields, media_lists=media_lists, options=options)
-        job: TextJob = self._carry(call)
+        media, question_fields = {"audio": audio, "video": video}, {"text": text, "question": question}
+        limits = {"system": system, "max_new_tokens": max_new_tokens, "history": history}
+        request = Request.of("understand", options, task=task, **media, **question_fields, **limits)
+        job: TextJob = self._submit(request)
         return job
 
     def generate(
@@ -118,13 +91,9 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             As `understand`.
         """
 
-        def fields() -> Mapping[str, Any]:
-            said = {"text": text, "ref_text": ref_text, "seconds": seconds, "mux": mux}
-            return {"name": task_name("generate", task), **said}
-
         media = {"ref": ref, "audio": audio, "video": video}
-        call = Call(namespace="generate", title=f"generate {task}", fields=fields, media=media, options=options)
-        job: AudioJob = self._carry(call)
+        fields = {"text": text, "ref_text": ref_text, "seconds": seconds, "mux": mux}
+        job: AudioJob = self._submit(Request.of("generate", options, task=task, **media, **fields))
         return job
 
     def edit(
@@ -152,51 +121,21 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             As `understand`.
         """
 
-        def fields() -> Mapping[str, Any]:
-            return {"name": task_name("edit", task), "desc": desc, "source": source, "target": target}
-
-        media = {"audio": audio}
-        call = Call(namespace="edit", title=f"edit {task}", fields=fields, media=media, options=options)
-        job: AudioJob = self._carry(call)
+        fields = {"desc": desc, "source": source, "target": target}
+        job: AudioJob = self._submit(Request.of("edit", options, task=task, audio=audio, **fields))
         return job
 
     @abstractmethod
-    def _carry(self, call: Call) -> Any:
-        """Make a job of the call and send it."""
+    def _submit(self, request: Request) -> Any:
+        """Make a job of the request and send it."""
 
 
-class JobMaker:
-    """Makes jobs of calls, and uploads their media. Blocks; safe to share between threads.
+class _Recorder(Calls[Request, Request]):
+    def _submit(self, request: Request) -> Request:
+        return request
 
-    Args:
-        settings: limits and the allow list.
-        storage: where the media go.
 
-    Raises:
-        InvalidSetting: an allow list that is none.
-    """
-
-    def __init__(self, settings: FleetSettings, storage: Storage) -> None:
-        self._max_bytes = settings.max_input_bytes
-        self._storage = storage
-        self._callback_hosts = CallbackHosts(settings.callback_hosts)
-
-    def make(self, call: Call) -> tuple[Job, str | None]:
-        """The job and its idempotency key; its media are in the storage then. Raises as `Calls.understand`."""
-        check_options(call.namespace, call.options)
-        fields = call.fields()
-        with Uploads(self._storage, self._max_bytes) as uploads:
-            ones = {name: uploads.describe(source, name) for name, source in call.media.items() if source is not None}
-            lists = call.media_lists.items()
-            many = {name: uploads.describe_all(some, name) for name, some in lists if some is not None}
-            job = build_job(call.namespace, {**fields, **ones, **many}, call.options)
-            self._check_callback(job)
-            key = idempotency_key(job, call.options)
-            # Only now: a request that is refused has uploaded nothing.
-            uploads.send()
-        return job, key
-
-    def _check_callback(self, job: Job) -> None:
-        # A producer without the list does not know; the workers do.
-        if job.callback is not None and self._callback_hosts:
-            self._callback_hosts.find(job.callback)
+_recorder = _Recorder()
+understand = _recorder.understand
+generate = _recorder.generate
+edit = _recorder.edit

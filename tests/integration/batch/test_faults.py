@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from omnifleet import BatchRunning, Client, FleetSettings
 from omnifleet.batch import Outcome, understand
-from omnifleet.batch.journal import Journal
-from omnifleet.batch.lock import FleetGuard
+from omnifleet.batch.journal.journal import Journal
+from omnifleet.batch.journal.lock import FleetGuard
 from omnifleet_shared.schema.job_state import STATE_KEY
 from support import batches, services
 from support.batches import BatchFleet, read_manifest, run_batch, start_batch, write_questions
@@ -102,7 +102,7 @@ def test_a_fleet_that_is_full_is_waited_for(fleet: BatchFleet, tmp_path: Path, o
 
 def test_what_redis_has_lost_is_sent_again(fleet: BatchFleet, tmp_path: Path, out: Path) -> None:
     jobs = write_questions(tmp_path / "jobs.jsonl", 6)
-    point = {"KILLED_AT": "omnifleet.batch.sender:Fleet.send:after", "KILLED_CALL": "3"}
+    point = {"KILLED_AT": "omnifleet.batch.sender:JobSender.send:after", "KILLED_CALL": "3"}
     run_batch(fleet, "run", jobs, "--out", out, **point)
     fleet.redis.client().flushall()
     fleet.start_worker()
@@ -118,7 +118,7 @@ def test_a_record_that_has_expired_is_a_failure_and_is_not_run_twice(
     fleet: BatchFleet, tmp_path: Path, out: Path
 ) -> None:
     jobs = write_questions(tmp_path / "jobs.jsonl", 6)
-    point = {"KILLED_AT": "omnifleet.batch.journal:Journal.ended:before", "KILLED_CALL": "1"}
+    point = {"KILLED_AT": "omnifleet.batch.journal.journal:Journal.ended:before", "KILLED_CALL": "1"}
     fleet.start_worker()
     run_batch(fleet, "run", jobs, "--out", out, **point)
     services.wait_until(lambda: len(fleet.runs()) == 6, batches.WAIT, "all jobs")
@@ -163,10 +163,10 @@ class TestJournalInStorage:
             yield fleet
 
     POINTS = (
-        ("omnifleet.batch.sender:Fleet.send:after", 9),
-        ("omnifleet.batch.journal:Journal.ended:after", 11),
-        ("omnifleet.batch.s3_journal:StoredJournal.checkpoint:after", 1),
-        ("omnifleet.batch.s3_journal:StoredJournal._put:after", 2),
+        ("omnifleet.batch.sender:JobSender.send:after", 9),
+        ("omnifleet.batch.journal.journal:Journal.ended:after", 11),
+        ("omnifleet.batch.journal.s3_journal:StoredJournal.checkpoint:after", 1),
+        ("omnifleet.batch.journal.s3_journal:StoredJournal._put:after", 2),
     )
 
     @pytest.mark.parametrize(("point", "call"), POINTS, ids=lambda value: str(value).rpartition(".batch.")[2])

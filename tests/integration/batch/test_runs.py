@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from omnifleet.batch.journal import Journal
+from omnifleet.batch.journal.journal import Journal
 from omnifleet_shared.keys import PROGRESS_KEY
 from support import batches, services
 from support.batches import BatchFleet, read_manifest, run_batch, start_batch, write_questions
@@ -65,15 +65,15 @@ def test_a_list_is_carried_out_in_full(fleet: BatchFleet, tmp_path: Path, out: P
 
 
 POINTS = [
-    ("omnifleet.batch.journal:Journal.begin:before", 1),
-    ("omnifleet.batch.journal:Journal.begin:after", 1),
-    ("omnifleet.batch.journal:Journal.sent:before", 7),
-    ("omnifleet.batch.journal:Journal.sent:after", 7),
-    ("omnifleet.batch.sender:Fleet.send:before", 9),
-    ("omnifleet.batch.sender:Fleet.send:after", 9),
-    ("omnifleet.batch.journal:Journal.ended:before", 11),
-    ("omnifleet.batch.journal:Journal.ended:after", 11),
-    ("omnifleet.batch.journal:Journal.ended:after", COUNT),
+    ("omnifleet.batch.journal.journal:Journal.begin:before", 1),
+    ("omnifleet.batch.journal.journal:Journal.begin:after", 1),
+    ("omnifleet.batch.journal.journal:Journal.sent:before", 7),
+    ("omnifleet.batch.journal.journal:Journal.sent:after", 7),
+    ("omnifleet.batch.sender:JobSender.send:before", 9),
+    ("omnifleet.batch.sender:JobSender.send:after", 9),
+    ("omnifleet.batch.journal.journal:Journal.ended:before", 11),
+    ("omnifleet.batch.journal.journal:Journal.ended:after", 11),
+    ("omnifleet.batch.journal.journal:Journal.ended:after", COUNT),
     ("omnifleet.batch.manifest:Manifest.write:before", 1),
 ]
 

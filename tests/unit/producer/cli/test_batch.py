@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from omnifleet import MediaTooLong
-from omnifleet.batch.lock import FileGuard
+from omnifleet.batch.journal.lock import FileGuard
 from omnifleet.cli import app
 from omnifleet.testing import FakeClient
 from typer.testing import CliRunner, Result

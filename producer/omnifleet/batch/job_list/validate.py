@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from omnifleet_shared.errors import InvalidJobList, OmnifleetError, StorageRefused, TransientError
 
+from ..sender import JobSender
 from .job_list import JobList, Line
-from .sender import Fleet
 
 TOLD = 20
 """Bad lines that are told one by one."""
@@ -31,7 +31,7 @@ class Findings:
         return InvalidJobList(problem, "jobs", remedy, {"lines": lines, "bad": self.bad, "jobs": self.jobs})
 
 
-def check(jobs: JobList, fleet: Fleet) -> Findings:
+def check(jobs: JobList, fleet: JobSender) -> Findings:
     """Check every line as far as is possible without reading its media.
 
     Raises:
@@ -46,11 +46,11 @@ def check(jobs: JobList, fleet: Fleet) -> Findings:
     return findings
 
 
-def _error(line: Line, fleet: Fleet) -> OmnifleetError | None:
+def _error(line: Line, fleet: JobSender) -> OmnifleetError | None:
     if isinstance(line.request, OmnifleetError):
         return line.request
     try:
-        fleet.check(line.request)
+        fleet.validate(line.request)
     except (StorageRefused, TransientError):
         raise
     except OmnifleetError as error:

@@ -11,7 +11,8 @@ from typing import Any
 
 from omnifleet_shared.errors import InvalidJob
 
-from .request import ARGUMENTS, Request, read_request
+from ...request.build import ARGUMENTS
+from ...request.request import Request, read_request
 from .row_reader import Row, open_list, read_rows
 from .template import Template
 
@@ -72,7 +73,7 @@ class JobList:
         try:
             fields = {name: value for name, value in values.items() if name in FIELDS or not self._is_put_in(name)}
             fields = _with_numbers(fields | self.template.fill(values))
-            return Line(row.number, fields, read_request(fields).at(self.path.parent))
+            return Line(row.number, fields, read_request(fields).resolve_paths(self.path.parent))
         except InvalidJob as error:
             return Line(row.number, values, error)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from omnifleet import InvalidJob
-from omnifleet.batch.template import Template
+from omnifleet.batch.job_list.template import Template
 
 
 def fill(text: str, line: dict[str, object]) -> object:

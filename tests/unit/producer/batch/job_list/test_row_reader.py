@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omnifleet import InvalidJob
-from omnifleet.batch.row_reader import DELIMITERS, LONGEST_LINE, read_rows
+from omnifleet.batch.job_list.row_reader import DELIMITERS, LONGEST_LINE, read_rows
 
 CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), min_size=1, max_size=20)
 VALUES = CELLS.filter(str.strip)

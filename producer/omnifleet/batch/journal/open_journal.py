@@ -8,10 +8,10 @@ from pathlib import Path
 
 from omnifleet_shared.errors import InvalidJob, OmnifleetError
 
+from ..sender import JobSender
 from .journal import Journal
 from .lock import FileGuard, FleetGuard, Guard
 from .s3_journal import StoredJournal
-from .sender import Fleet
 
 
 def journal_place(jobs: Path, journal: str | None) -> str:
@@ -19,13 +19,13 @@ def journal_place(jobs: Path, journal: str | None) -> str:
     return journal or f"{jobs}.journal"
 
 
-def guard_of(place: str, fleet: Fleet) -> Guard:
+def guard_of(place: str, fleet: JobSender) -> Guard:
     """The guard of a journal; not held yet."""
     return FleetGuard(place.rstrip("/"), fleet.settings) if "://" in place else FileGuard(Path(place))
 
 
 @contextmanager
-def working_on(place: str, fleet: Fleet) -> Generator[tuple[Journal, Guard]]:
+def working_on(place: str, fleet: JobSender) -> Generator[tuple[Journal, Guard]]:
     """The journal and its guard, held for the block.
 
     Raises:
@@ -49,7 +49,7 @@ def working_on(place: str, fleet: Fleet) -> Generator[tuple[Journal, Guard]]:
 
 
 @contextmanager
-def looking_at(place: str, fleet: Fleet) -> Generator[Journal]:
+def looking_at(place: str, fleet: JobSender) -> Generator[Journal]:
     """The journal of a batch that was begun, whoever works on it. Raises InvalidJob where there is none."""
     if "://" not in place and not Path(place).exists():
         raise InvalidJob(f"there is no journal {place!r}", "journal", "Begin the batch with omnifleet batch run")
@@ -57,7 +57,7 @@ def looking_at(place: str, fleet: Fleet) -> Generator[Journal]:
         yield journal
 
 
-def is_running(place: str, fleet: Fleet) -> bool:
+def is_running(place: str, fleet: JobSender) -> bool:
     """Whether a process works on the journal."""
     guard = guard_of(place, fleet)
     try:
@@ -66,5 +66,5 @@ def is_running(place: str, fleet: Fleet) -> bool:
         guard.release()
 
 
-def _opened(place: str, fleet: Fleet) -> Journal:
+def _opened(place: str, fleet: JobSender) -> Journal:
     return StoredJournal(fleet.storage, place) if "://" in place else Journal(Path(place))

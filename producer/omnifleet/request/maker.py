@@ -1,0 +1,70 @@
+"""Jobs of requests: checked as far as is possible without a worker, their media uploaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omnifleet_shared.schema.jobs import Job
+from omnifleet_shared.settings import FleetSettings
+from omnifleet_shared.storage import Storage
+from omnifleet_shared.webhooks.allow_list import CallbackHosts
+
+from .build import OPTIONS, build_job, check_arguments, task_fields
+from .idempotency import idempotency_key
+from .request import MEDIA, Request
+from .uploads import Uploads
+
+
+class JobMaker:
+    """Makes jobs of requests, and uploads their media. Blocks; safe to share between threads.
+
+    Args:
+        settings: limits and the allow list.
+        storage: where the media go.
+
+    Raises:
+        InvalidSetting: an allow list that is none.
+    """
+
+    def __init__(self, settings: FleetSettings, storage: Storage) -> None:
+        self._max_bytes = settings.max_input_bytes
+        self._storage = storage
+        self._callback_hosts = CallbackHosts(settings.callback_hosts)
+
+    def make(self, request: Request, *, job_id: str | None = None, dry_run: bool = False) -> tuple[Job, str | None]:
+        """Check a request and upload its media.
+
+        Args:
+            request: what to make a job of.
+            job_id: the job's id; drawn by default.
+            dry_run: check alone. Local media are looked for, but neither read nor uploaded, and the job's records of
+                them are no good: hashing ten thousand clips takes minutes.
+
+        Returns:
+            The job and its idempotency key; None where the request has none.
+
+        Raises:
+            As `Calls.understand`; besides, TypeError and the like for arguments that Python itself cannot use.
+        """
+        check_arguments(request.namespace, request.arguments)
+        arguments = {name: value for name, value in request.arguments.items() if value is not None}
+        options = {name: arguments.pop(name) for name in OPTIONS[request.namespace] & arguments.keys()}
+        fields = task_fields(request.namespace, arguments)
+        with Uploads(self._storage, self._max_bytes, dry_run=dry_run) as uploads:
+            job = build_job(request.namespace, fields | _media(request, uploads), options, job_id)
+            self._check_callback(job)
+            key = idempotency_key(job, options)
+            # Only now: a request that is refused has uploaded nothing.
+            uploads.send()
+        return job, key
+
+    def _check_callback(self, job: Job) -> None:
+        # A producer without the list does not know; the workers do.
+        if job.callback is not None and self._callback_hosts:
+            self._callback_hosts.find(job.callback)
+
+
+def _media(request: Request, uploads: Uploads) -> dict[str, Any]:
+    describe: Any = uploads.describe_all if request.namespace == "understand" else uploads.describe
+    sources = {name: request.arguments.get(name) for name in MEDIA[request.namespace]}
+    return {name: describe(source, name) for name, source in sources.items() if source is not None}

@@ -1,0 +1,83 @@
+"""One way from arguments to a checked job, for calls of a client and for lines of a batch alike."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omnifleet import FleetSettings, InvalidJob, MediaEmpty, MediaNotFound
+from omnifleet.request.build import ARGUMENTS, OPTIONS
+from omnifleet.request.calls import Calls, edit, generate, understand
+from omnifleet.request.maker import JobMaker
+from omnifleet.request.request import MEDIA, Request
+from omnifleet.testing.storage import MemoryStorage
+
+
+@pytest.fixture
+def storage() -> MemoryStorage:
+    return MemoryStorage()
+
+
+@pytest.fixture
+def maker(storage: MemoryStorage) -> JobMaker:
+    return JobMaker(FleetSettings(), storage)
+
+
+@pytest.mark.parametrize(
+    ("namespace", "method"), [("understand", Calls.understand), ("generate", Calls.generate), ("edit", Calls.edit)]
+)
+def test_what_is_checked_is_what_the_call_takes(namespace: Any, method: Any) -> None:
+    named = frozenset(inspect.signature(method).parameters) - {"self", "options"}
+
+    assert named | OPTIONS[namespace] == ARGUMENTS[namespace]
+    assert named >= set(MEDIA[namespace])
+
+
+def test_a_job_has_the_id_that_it_is_given(maker: JobMaker) -> None:
+    request = understand(question="What?")
+
+    assert maker.make(request, job_id="batch-7")[0].job_id == "batch-7"
+    assert maker.make(request)[0].job_id != maker.make(request)[0].job_id
+
+
+def test_a_dry_run_neither_reads_nor_uploads_media(
+    maker: JobMaker, storage: MemoryStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "street.wav").write_bytes(b"a recording")
+    monkeypatch.setattr(storage, "describe_input", None)
+
+    job, _ = maker.make(edit("Add", tmp_path / "street.wav", desc="rain"), dry_run=True)
+
+    assert (job.namespace, job.task.name) == ("edit", "add")
+    assert storage.objects == {}
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize(
+    ("arguments", "error", "field"),
+    [
+        ({"task": "Add", "audio": "nowhere.wav", "desc": "rain"}, MediaNotFound, "audio"),
+        ({"task": "Add", "audio": b"", "desc": "rain"}, MediaEmpty, "audio"),
+        ({"task": "Add", "audio": b"a recording"}, InvalidJob, "desc"),
+        ({"task": "Add", "desc": "rain"}, InvalidJob, "audio"),
+        ({"audio": b"a recording", "desc": "rain"}, InvalidJob, "task"),
+        ({"task": "Add", "audio": b"a recording", "desc": "rain", "colour": "red"}, InvalidJob, "colour"),
+    ],
+)
+def test_what_is_wrong_is_refused_and_nothing_is_uploaded(
+    maker: JobMaker, storage: MemoryStorage, dry_run: bool, arguments: dict[str, Any], error: Any, field: str
+) -> None:
+    with pytest.raises(error) as refused:
+        maker.make(Request("edit", arguments), dry_run=dry_run)
+
+    assert refused.value.field.split(".")[0] == field
+    assert storage.objects == {}
+
+
+def test_traces_name_the_task_and_never_a_question() -> None:
+    assert understand("transcribe").title == "understand transcribe"
+    assert understand("Who is it that speaks?").title == "understand question"
+    assert understand(question="Who").title == "understand question"
+    assert generate("t2a", "rain").title == "generate t2a"
