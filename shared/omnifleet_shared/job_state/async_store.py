@@ -1,4 +1,4 @@
-"""`JobStates` for asyncio: the same questions, asked on a handful of connections however many ask."""
+"""`JobStates` for asyncio: the same reads, on a handful of connections however many coroutines read."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .queries import Query, add_cancel_request, callback_query, progress_query, 
 
 T = TypeVar("T")
 CONNECTIONS = 2
-"""Questions asked at once, each on a connection; one more hears of outcomes."""
+"""Commands sent at once, each on its own connection; one more connection is subscribed to outcomes."""
 
 
 class AsyncJobStates:
-    """The states of all jobs of a fleet, for one event loop. Every method may raise BrokerUnavailable."""
+    """Reads the states of a fleet's jobs in one event loop. Every method may raise BrokerUnavailable."""
 
     def __init__(self, redis: Redis, subscriber: Redis, lifetime: int) -> None:
         self._redis = redis
@@ -33,7 +33,7 @@ class AsyncJobStates:
 
     @classmethod
     def connect(cls, settings: FleetSettings) -> AsyncJobStates:
-        """States in the Redis of these settings. Raises InvalidSetting for a URL that is none of Redis."""
+        """Read states in the Redis of these settings. Raises InvalidSetting for a URL that is none of Redis."""
         # Two tasks use the subscription's connection: neither may make it anew behind the other's back.
         subscriber = connect_async_redis(settings, retry=False)
         return cls(connect_async_redis(settings), subscriber, settings.result_lifetime)
@@ -49,7 +49,7 @@ class AsyncJobStates:
         return await self._ask(state_query(job_id, self._lifetime))
 
     async def wait(self, job_id: str, timeout: float | None) -> JobState:
-        """See `JobStates.wait`. All who wait share one subscription."""
+        """See `JobStates.wait`. All waiters share one subscription."""
         try:
             async with asyncio.timeout(timeout):
                 record = await self._waiter.outcome(job_id)

@@ -1,4 +1,4 @@
-"""States of jobs as producers see them: read and waited for, with progress and wishes to cancel.
+"""States of jobs as producers see them: states, progress and callbacks to read, outcomes to wait for, cancellation.
 
 Records are read with redis-py and not with Celery's AsyncResult, so that waiting survives lost connections and needs no
 Celery state in the caller's threads.
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class JobStates:
-    """The states of all jobs of a fleet. Every method may raise BrokerUnavailable."""
+    """Reads the states of a fleet's jobs. Every method may raise BrokerUnavailable."""
 
     def __init__(self, redis: Redis, lifetime: int) -> None:
         self._redis = redis
@@ -44,7 +44,7 @@ class JobStates:
 
     @classmethod
     def connect(cls, settings: FleetSettings) -> JobStates:
-        """States in the Redis of these settings. Raises InvalidSetting for a URL that is none of Redis."""
+        """Read states in the Redis of these settings. Raises InvalidSetting for a URL that is none of Redis."""
         return cls(connect_redis(settings), settings.result_lifetime)
 
     def close(self) -> None:
@@ -56,11 +56,11 @@ class JobStates:
         self._redis.close()
 
     def check_redis(self) -> None:
-        """Raise BrokerUnavailable unless Redis answers, and InvalidSetting where it may throw jobs away."""
+        """Raise BrokerUnavailable unless Redis answers, and InvalidSetting where it may evict records."""
         refuse_eviction(self._redis)
 
     def read(self, job_id: str) -> JobState:
-        """The job's state now.
+        """Read the job's state.
 
         Raises:
             UnknownJob: no record of that id.
@@ -69,9 +69,9 @@ class JobStates:
         return self._ask(state_query(job_id, self._lifetime))
 
     def wait(self, job_id: str, timeout: float | None) -> JobState:
-        """The job's state once it is final, or as it is when `timeout` seconds are over (None waits for ever).
+        """Wait for the job's final state; gives the state as it is after `timeout` seconds (None waits for ever).
 
-        A lost connection is not an answer: waiting goes on until the time is over, and only then raises.
+        Waiting goes on while Redis is away; BrokerUnavailable is raised only once the time is over.
         """
         until = math.inf if timeout is None else time.monotonic() + timeout
         tries = Retrying(
@@ -90,23 +90,23 @@ class JobStates:
             pipe.execute()
 
     def read_progress(self, job_id: str) -> Progress:
-        """The newest progress; all zeros before the first step."""
+        """Read the newest progress; all zeros before the first step."""
         return self._ask(progress_query(job_id))
 
     def read_callback(self, job_id: str) -> CallbackDelivery | None:
-        """How the job's callback stands; None before its outcome, or where none was asked for."""
+        """Read the delivery of the job's callback; None before its outcome, or where none was requested."""
         return self._ask(callback_query(job_id))
 
     def request_cancel(self, job_id: str) -> None:
-        """Ask the worker that has the job, or will have it, to stop."""
+        """Ask whichever worker runs the job, now or later, to stop."""
         with typed_redis_errors(), self._redis.pipeline() as pipe:
             add_cancel_request(pipe, job_id)
             pipe.execute()
 
     def wait_for_cancel(self, seconds: float) -> str | None:
-        """The id of a job that someone asks to cancel within so many seconds. For one thread.
+        """Wait up to so many seconds for a cancel request; gives the job's id, or None. For use by one thread.
 
-        What is asked while a connection is lost goes unheard: look at `cancelled` too.
+        Requests made while a connection is lost go unheard: check `cancelled` too.
         """
         with typed_redis_errors():
             if self._cancel_pubsub is None:
@@ -116,12 +116,12 @@ class JobStates:
         return message["data"].decode() if message else None
 
     def cancelled(self, job_ids: Sequence[str]) -> set[str]:
-        """Those of the jobs that someone asked to cancel."""
+        """Give those of the jobs whose cancellation was requested."""
         if not job_ids:
             return set()
         with typed_redis_errors():
-            wishes = cast(list[bytes | None], self._redis.mget([CANCEL_KEY.format(job_id=one) for one in job_ids]))
-        return {job_id for job_id, wish in zip(job_ids, wishes, strict=True) if wish is not None}
+            requests = cast(list[bytes | None], self._redis.mget([CANCEL_KEY.format(job_id=one) for one in job_ids]))
+        return {job_id for job_id, request in zip(job_ids, requests, strict=True) if request is not None}
 
     def _ask(self, query: Query[T]) -> T:
         with typed_redis_errors():
