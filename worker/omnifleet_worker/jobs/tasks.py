@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from omnifleet_shared.errors import InvalidJob, LanguageNotSupported, MediaTooLong, TaskNotSupported
+from omnifleet_shared.errors import InvalidJob, LanguageNotSupported, MediaTooLong
 from omnifleet_shared.schema.answers import ANSWERS
 from omnifleet_shared.schema.model_card import ModelCard
 from omnifleet_shared.schema.tasks import (
@@ -69,8 +69,6 @@ def carry_out(run: JobRun, media: JobMedia, model: ModelData) -> str | Structure
             return edit(run, task, media, model)
         case SpeechEdit() as task:
             return edit_speech(run, task, media.recording("audio"), model)
-        case task:
-            raise TaskNotSupported(f"this worker cannot do {task.name}", "task", "Upgrade the worker")
 
 
 def understand(

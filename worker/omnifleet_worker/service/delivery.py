@@ -290,7 +290,7 @@ class Deliveries:
 
 def backoff(attempt: int, settings: WorkerSettings) -> float:
     """Seconds to wait after that attempt: doubled each time, within half and all of it at random."""
-    longest = min(LONGEST_BACKOFF, settings.retry_backoff * 2 ** (attempt - 1))
+    longest = min(LONGEST_BACKOFF, settings.retry_backoff * 2.0 ** (attempt - 1))
     return longest * random.uniform(0.5, 1.0)
 
 
