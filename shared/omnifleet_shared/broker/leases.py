@@ -155,4 +155,4 @@ class Leases:
     def count(self) -> int:
         """Count the messages under lease."""
         with typed_redis_errors():
-            return self._redis.zcard(self._leases)
+            return cast(int, self._redis.zcard(self._leases))

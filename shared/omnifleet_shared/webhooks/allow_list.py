@@ -77,7 +77,7 @@ class CallbackHosts:
         return bool(self._hosts)
 
     def find(self, url: str) -> CallbackHost:
-        """Find the entry that allows the URL. Raises CallbackRefused where none does; its message leaves the path out."""
+        """Find the entry that allows the URL. Raises CallbackRefused where none does; its message omits the path."""
         try:
             parts = urlsplit(url)
             key = _key(parts)

@@ -21,7 +21,8 @@ from omnifleet_worker.observability.metrics import WorkerMetrics
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
-from support import promql, scripted_fleet, services
+from support import scripted_fleet, services
+from support.deployment import promql
 from support.scripted_fleet import WAIT, ScriptedFleet
 
 ROOT = Path(__file__).parents[3]
