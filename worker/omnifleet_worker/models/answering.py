@@ -174,7 +174,7 @@ class _Group:
                 input_ids=tokens,
                 attention_mask=mask,
                 position_ids=positions.expand(3, -1, -1),
-                past_key_values=self._cache,
+                cache=self._cache,
                 use_cache=True,
             ).last_hidden_state[:, -1]
             logits = self._model.lm_head(hidden)

@@ -95,7 +95,7 @@ class Thinker:
     def _read(self, session: ThinkerSession, prompt: Prompt) -> None:
         cache = DynamicCache(config=self._model.config.text_config)
         hidden = self._model.model(
-            **prompt.inputs, position_ids=prompt.positions, past_key_values=cache, use_cache=True
+            **prompt.inputs, position_ids=prompt.positions, cache=cache, use_cache=True
         ).last_hidden_state[0, -1]
         # The head for the last row alone: over a long prompt's every row it would take gigabytes.
         logits = self._model.lm_head(hidden)
