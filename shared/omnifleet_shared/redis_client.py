@@ -89,7 +89,7 @@ def refuse_eviction(redis: Redis) -> None:
         BrokerUnavailable: it does not answer.
     """
     with typed_redis_errors():
-        memory = redis.info("memory")
+        memory = cast(Any, redis).info("memory")
     policy = str(memory.get("maxmemory_policy", "noeviction"))
     if int(memory.get("maxmemory", 0)) and policy != "noeviction":
         problem = f"this Redis throws records away when its memory is full (maxmemory-policy {policy})"

@@ -155,4 +155,4 @@ class Leases:
     def count(self) -> int:
         """Messages under lease."""
         with typed_redis_errors():
-            return self._redis.zcard(self._leases)
+            return int(cast(Any, self._redis).zcard(self._leases))
