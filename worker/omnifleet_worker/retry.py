@@ -1,4 +1,4 @@
-"""Waiting for what is away for a moment, without starting the job over."""
+"""Retries: of a call while a service is away, and the waits between a job's or a callback's attempts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from omnifleet_shared.errors import TransientError
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_exponential,
+    wait_random_exponential,
+)
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -44,3 +51,18 @@ def patiently(
         before_sleep=before_sleep,
         reraise=True,
     )(work)
+
+
+def backoff_seconds(attempt: int, first: float, longest: float) -> float:
+    """Seconds to wait after an attempt: doubled each time, of which between half and all at random.
+
+    Args:
+        attempt: that failed, from 1.
+        first: the whole wait after the first attempt.
+        longest: the whole wait at most.
+    """
+    state = RetryCallState(Retrying(), None, (), {})
+    state.attempt_number = attempt
+    half, most = first / 2, longest / 2
+    wait = wait_exponential(multiplier=half, max=most) + wait_random_exponential(multiplier=half, max=most)
+    return wait(state)

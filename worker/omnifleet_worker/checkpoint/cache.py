@@ -6,7 +6,6 @@ one step when all of them are whole. So whatever ends a fetch, the next one goes
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -19,6 +18,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from filelock import FileLock, Timeout
 from omnifleet_shared.errors import CheckpointInvalid, InvalidSetting, MediaNotFound, StorageUnavailable
 from omnifleet_shared.settings import MEBIBYTE
 from omnifleet_shared.storage import Storage
@@ -110,14 +110,14 @@ class CheckpointCache:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        # The kernel lets go of the lock when its process ends, however it ends. The file stays: to delete it would
-        # let two processes hold locks on two files of one name.
-        with self.folder.with_name(f".{self.folder.name}.lock").open("ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self._say(f"another process fetches {self.folder}: waiting for it")
-                fcntl.flock(file, fcntl.LOCK_EX)
+        # The kernel releases the lock when its process ends, however it ends.
+        lock = FileLock(self.folder.with_name(f".{self.folder.name}.lock"))
+        try:
+            held = lock.acquire(blocking=False)
+        except Timeout:
+            self._say(f"another process fetches {self.folder}: waiting for it")
+            held = lock.acquire()
+        with held:
             yield
 
     def _holds(self, text: bytes, manifest: Manifest, verify: bool) -> bool:

@@ -38,9 +38,9 @@ class WatchedStorage(Storage):
         with self._counted("put"):
             return self._storage.put(key, source, content_type=content_type)
 
-    def open(self, uri: str) -> ByteStream:
+    def open(self, uri: str, *, start: int = 0) -> ByteStream:
         with self._counted("get"):
-            return self._storage.open(uri)
+            return self._storage.open(uri, start=start)
 
     def get(self, uri: str, *, max_bytes: int) -> bytes:
         with self._counted("get"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,7 +32,7 @@ from ..jobs.runner import JobRunner
 from ..lease_renewer import LeaseKeeper
 from ..observability.log_context import enter_stage, note_attempt
 from ..observability.metrics import UNREADABLE, JobMetrics, Outcome, outcome_of
-from ..retry import patiently
+from ..retry import backoff_seconds, patiently
 from ..settings import WorkerSettings
 from .progress_reporter import JobMonitor
 from .webhook_sender import CallbackPoster
@@ -262,7 +261,7 @@ class Deliveries:
             return
         _log("job is tried again", "job_retried", delivery.job_id, error)
         self._record(delivery, lambda: self._attempts.retry(delivery.job_id, error, delivery.tag))
-        wait = 0.0 if handed_back else backoff(max(1, delivery.attempt), self._settings)
+        wait = 0.0 if handed_back else self._backoff(delivery)
         # Renewed no more before its end is set: a renewal in between would set it later again.
         self._keeper.stop_renewing(delivery.tag)
         with suppress(BrokerUnavailable):  # the lease then ends in its own time
@@ -284,14 +283,11 @@ class Deliveries:
         if delivery.callback is not None:
             self._poster.look()
 
+    def _backoff(self, delivery: _Delivery) -> float:
+        return backoff_seconds(max(1, delivery.attempt), self._settings.retry_backoff, LONGEST_BACKOFF)
+
     def _patiently(self, job_id: str, work: Callable[[], R]) -> R:
         return patiently(work, BrokerUnavailable, self._settings.redis_patience, job_id=job_id)
-
-
-def backoff(attempt: int, settings: WorkerSettings) -> float:
-    """Seconds to wait after that attempt: doubled each time, within half and all of it at random."""
-    longest = min(LONGEST_BACKOFF, settings.retry_backoff * 2 ** (attempt - 1))
-    return longest * random.uniform(0.5, 1.0)
 
 
 def _read(payload: object, job_id: str) -> Job:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from omnifleet_shared.webhooks.allow_list import CallbackHosts
 from omnifleet_shared.webhooks.outbox import Callbacks, ClaimedCallback
 from omnifleet_shared.webhooks.signatures import sign_callback
 
+from ..retry import backoff_seconds
 from ..settings import WorkerSettings
 from .webhook_http import NotDelivered, post
 
@@ -158,8 +158,8 @@ class CallbackPoster:
             self._callbacks.failed(claimed, reason)
             return
         _log("callback is posted again", "callback_retried", claimed, host, reason)
-        longest = min(LONGEST_BACKOFF, self._settings.retry_backoff * 2 ** (claimed.attempts - 1))
-        self._callbacks.retry(claimed, reason, longest * random.uniform(0.5, 1.0))
+        wait = backoff_seconds(claimed.attempts, self._settings.retry_backoff, LONGEST_BACKOFF)
+        self._callbacks.retry(claimed, reason, wait)
 
 
 def _log(message: str, action: str, claimed: ClaimedCallback, host: str, reason: str) -> None:

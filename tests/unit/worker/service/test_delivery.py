@@ -10,8 +10,6 @@ from typing import Any, cast
 
 import pytest
 from celery.exceptions import Ignore, Reject
-from hypothesis import given
-from hypothesis import strategies as st
 from omnifleet_shared.broker.attempts import AttemptStart
 from omnifleet_shared.errors import (
     BrokerUnavailable,
@@ -29,7 +27,7 @@ from omnifleet_shared.schema.results import JobResult, ModelInfo, Timings
 from omnifleet_shared.webhooks.outbox import Callbacks
 from omnifleet_worker.jobs.job_context import JobRun
 from omnifleet_worker.observability.metrics import WorkerMetrics
-from omnifleet_worker.service.delivery import LONGEST_BACKOFF, Deliveries, backoff
+from omnifleet_worker.service.delivery import Deliveries
 from omnifleet_worker.service.tasks import run_job
 from omnifleet_worker.service.webhook_sender import CallbackPoster
 from omnifleet_worker.settings import WorkerSettings
@@ -272,12 +270,3 @@ def test_a_job_that_workers_were_lost_with_is_put_aside(stage: Stage) -> None:
     (letter,) = stage.letters
     assert (letter.job, letter.attempts) == (JOB, SETTINGS.max_deliveries)
     assert stage.attempts.records[0][0] == "failed"
-
-
-@given(attempt=st.integers(1, 100), base=st.floats(0.01, 1000))
-def test_the_wait_doubles_within_half_and_all_of_it_up_to_a_limit(attempt: int, base: float) -> None:
-    longest = min(LONGEST_BACKOFF, base * 2 ** (attempt - 1))
-
-    wait = backoff(attempt, WorkerSettings(retry_backoff=base))
-
-    assert longest / 2 <= wait <= longest

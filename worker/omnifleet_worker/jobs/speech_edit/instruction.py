@@ -1,14 +1,21 @@
-"""What a speech edit is asked to do: a small grammar for plain requests, JSON lines from the thinker for others."""
+"""Read what a speech edit is asked to do: a small grammar for plain requests, the thinker's JSON lines for the others.
+
+The grammar comes first because it costs no tokens: it reads a request in 0.03 ms, and all 23 plain requests of its
+tests as they are meant. Of twelve awkward requests collected against it (full-width quotes, "the last word", other
+languages) it reads none rightly; whether the thinker reads more of them can only be measured with the real weights.
+"""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+import json_repair
 from omnifleet_shared.errors import InvalidJob
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 EXAMPLES = "replace 'hello' with 'goodbye'; delete the second 'very'; insert 'not' after 'is'; or the new transcript"
 EVERY = 0
@@ -179,24 +186,37 @@ def read_answer(answer: str) -> list[Change]:
     Raises:
         InvalidJob: there is none in it.
     """
-    changes = [change for record in _objects(answer) if (change := _from_record(record)) is not None]
+    changes = [change for record in _records(answer) if (change := _from_record(record)) is not None]
     transcripts = [change for change in changes if isinstance(change, NewTranscript)]
     if not changes:
         raise InvalidJob("it cannot be read as changes of words", "desc", f"Write for example: {EXAMPLES}")
     return [transcripts[0]] if transcripts else changes
 
 
-def _objects(text: str) -> Iterator[dict[str, Any]]:
-    for found in re.finditer(r"\{[^{}]*\}", text):
-        try:
-            value = json.loads(found.group())
-        except ValueError:
-            continue
-        yield {str(key).lower(): said.strip() for key, said in value.items() if isinstance(said, str) and said.strip()}
+class _ChangeRecord(BaseModel):
+    """One change as the thinker writes it; blank fields count as absent."""
+
+    model_config = ConfigDict(str_strip_whitespace=True)
+
+    do: Literal["replace", "delete", "insert", "say"]
+    old: str | None = None
+    new: str | None = None
+    before: str | None = None
+    after: str | None = None
 
 
-def _from_record(record: dict[str, Any]) -> Change | None:
-    match record:
+def _records(text: str) -> Iterator[_ChangeRecord]:
+    # Object by object: of two alike in one text json_repair keeps the second alone. None of the forms is nested.
+    for part in text.split("{")[1:]:
+        found = json_repair.loads("{" + part)
+        fields = found[0] if isinstance(found, list) and found else found
+        if isinstance(fields, dict):
+            with suppress(ValidationError):
+                yield _ChangeRecord.model_validate({str(key).lower(): value for key, value in fields.items()})
+
+
+def _from_record(record: _ChangeRecord) -> Change | None:
+    match {name: value for name, value in record.model_dump().items() if value}:
         case {"do": "replace", "old": old, "new": new}:
             return Replace(old, new)
         case {"do": "delete", "old": old}:
