@@ -15,7 +15,7 @@ from omnifleet_shared.errors import BrokerUnavailable
 logger = logging.getLogger(__name__)
 EXIT_HUNG = 70
 """Exit code of a process whose engine hung (EX_SOFTWARE)."""
-EXIT_DEAF = 71
+EXIT_POLL_STALLED = 71
 """Exit code of a process that has free places and stopped asking for messages."""
 
 
@@ -30,7 +30,7 @@ class LeaseCounts:
     """Of workers that are gone, found by this one."""
 
 
-class LeaseKeeper:
+class LeaseRenewer:
     """One thread a process. What it does not hold, or no longer renews, goes to another worker.
 
     Args:
@@ -46,34 +46,34 @@ class LeaseKeeper:
         self,
         leases: Leases,
         *,
-        places: int,
-        stalled: Callable[[], float],
-        engine_patience: float,
-        poll_patience: float,
+        slots: int,
+        engine_stalled: Callable[[], float],
+        engine_timeout: float,
+        poll_timeout: float,
         on_lost: Callable[[str], None],
     ) -> None:
         self.leases = leases
         self.counts = LeaseCounts()
         self.takes = True
         """Whether messages may be taken."""
-        self._places = places
-        self._poll_patience = poll_patience
+        self._slots = slots
+        self._poll_timeout = poll_timeout
         self._polled_at: float | None = None
-        self._excused_at = 0.0
-        self._answered_at = 0.0
+        self._poll_clock_from = 0.0
+        self._redis_answered_at = 0.0
         self._on_lost = on_lost
-        self._stalled = stalled
-        self._engine_patience = engine_patience
+        self._engine_stalled = engine_stalled
+        self._engine_timeout = engine_timeout
         self._held: dict[str, float] = {}
         self._running: set[str] = set()
         self._batch: set[str] = set()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="lease-keeper", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name="lease-keeper", daemon=True)
 
     def __json__(self) -> str:
         """As `celery inspect` and Flower show it, among the options of the transport."""
-        return f"{len(self._held)} of {self._places} places held"
+        return f"{len(self._held)} of {self._slots} places held"
 
     def start(self) -> None:
         """Renew and recover four times a lease, until `stop`."""
@@ -102,24 +102,24 @@ class LeaseKeeper:
         return self._polled_at is not None
 
     @property
-    def silent_seconds(self) -> float:
+    def seconds_since_poll(self) -> float:
         """How long no message has been asked for although places are free; 0 where none is expected to be."""
         polled_at = self._polled_at
-        return 0.0 if polled_at is None or self._is_full() else time.monotonic() - polled_at
+        return 0.0 if polled_at is None or self._all_slots_taken() else time.monotonic() - polled_at
 
     @property
-    def deaf_seconds(self) -> float:
+    def poll_stalled_seconds(self) -> float:
         """How long none had been when Redis last answered, the time not counted in which the consumer could not ask."""
         polled_at = self._polled_at
-        if polled_at is None or self._is_full():
+        if polled_at is None or self._all_slots_taken():
             return 0.0
-        return max(0.0, self._answered_at - max(polled_at, self._excused_at))
+        return max(0.0, self._redis_answered_at - max(polled_at, self._poll_clock_from))
 
     def note_poll(self) -> None:
         """The consumer asks for messages."""
         self._polled_at = time.monotonic()
 
-    def expect_no_polls(self) -> None:
+    def stop_polling(self) -> None:
         """The consumer is being stopped; until it is, it must not take again what this process hands back."""
         self.takes = False
         self._polled_at = None
@@ -161,7 +161,7 @@ class LeaseKeeper:
             except BrokerUnavailable as error:
                 logger.warning("a job waits for its lease to end: %s", error, extra={"action": "hand_back_failed"})
 
-    def look(self) -> None:
+    def renew_and_recover(self) -> None:
         """Renew and recover once."""
         tags = self._worth_renewing()
         lost = self.leases.renew(tags)
@@ -183,42 +183,42 @@ class LeaseKeeper:
         with self._lock:
             return [tag for tag, since in self._held.items() if tag in self._running or since > oldest]
 
-    def _keep(self) -> None:
+    def _loop(self) -> None:
         while not self._stopping.wait(self.leases.seconds / 4):
             self._check_engine()
             try:
-                self.look()
+                self.renew_and_recover()
                 self._check_consumer()
             except BrokerUnavailable as error:
                 logger.warning("leases are not renewed: %s", error, extra={"action": "leases_unreachable"})
-                self._excuse_consumer()
+                self._restart_poll_clock()
             except Exception:
                 logger.exception("the lease keeper failed, and goes on", extra={"action": "lease_keeper_failed"})
 
     def _check_engine(self) -> None:
-        stalled = self._stalled()
-        if stalled > self._engine_patience:
-            extra = {"action": "engine_hung", "seconds": stalled}
-            logger.critical("the engine has not stepped for %.0f s: the process ends", stalled, extra=extra)
+        engine_stalled = self._engine_stalled()
+        if engine_stalled > self._engine_timeout:
+            extra = {"action": "engine_hung", "seconds": engine_stalled}
+            logger.critical("the engine has not stepped for %.0f s: the process ends", engine_stalled, extra=extra)
             _end_process(EXIT_HUNG)
 
     def _check_consumer(self) -> None:
         """Only after Redis has answered: a consumer that waits for it is not deaf."""
-        self._answered_at = time.monotonic()
-        if self._is_full():
-            self._excuse_consumer()
-        silent = self.deaf_seconds
-        if silent > self._poll_patience:
+        self._redis_answered_at = time.monotonic()
+        if self._all_slots_taken():
+            self._restart_poll_clock()
+        silent = self.poll_stalled_seconds
+        if silent > self._poll_timeout:
             extra = {"action": "consumer_deaf", "seconds": silent}
             logger.critical("no message was asked for in %.0f s: the process ends", silent, extra=extra)
-            _end_process(EXIT_DEAF)
+            _end_process(EXIT_POLL_STALLED)
 
-    def _is_full(self) -> bool:
-        return len(self._held) >= self._places
+    def _all_slots_taken(self) -> bool:
+        return len(self._held) >= self._slots
 
-    def _excuse_consumer(self) -> None:
+    def _restart_poll_clock(self) -> None:
         """It could not ask until now, with Redis away or no place free."""
-        self._excused_at = time.monotonic()
+        self._poll_clock_from = time.monotonic()
 
 
 def _end_process(code: int) -> None:

@@ -16,7 +16,7 @@ from omnifleet_shared.schema.results import JobResult, JobStatus, Progress
 from omnifleet_shared.storage import Storage
 
 from .engine.engine import Engine
-from .jobs.job_context import JobRun
+from .jobs.job_context import JobContext
 from .jobs.runner import JobRunner
 from .model_loader import describe, open_model
 from .settings import WorkerSettings
@@ -36,7 +36,7 @@ class LocalTransport:
         self._jobs = JobRunner(describe(runner.pipeline, settings.aligner), storage, settings)
         self._places = settings.concurrency
         self._threads = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="job")
-        self._runs: dict[str, tuple[JobRun, Future[JobResult]]] = {}
+        self._runs: dict[str, tuple[JobContext, Future[JobResult]]] = {}
         self._keys: dict[str, str] = {}
         self._lock = threading.Lock()
         self._engine.start()
@@ -49,14 +49,14 @@ class LocalTransport:
         """
         if job.callback is not None:
             raise CallbackRefused("a local model calls nobody back", "callback", "Wait for the result")
-        run = JobRun(job, self._engine)
+        context = JobContext(job, self._engine)
         with self._lock:
             standing = self._keys.get(idempotency_key) if idempotency_key is not None else None
             if standing is not None and _stands(self._runs[standing][1]):
                 return standing
             if idempotency_key is not None:
                 self._keys[idempotency_key] = job.job_id
-            self._runs[job.job_id] = (run, self._threads.submit(self._run, run))
+            self._runs[job.job_id] = (context, self._threads.submit(self._run, context))
         return job.job_id
 
     def read(self, job_id: str) -> JobState:
@@ -105,16 +105,16 @@ class LocalTransport:
         self._engine.stop()
         self._threads.shutdown(wait=True)
 
-    def _run(self, run: JobRun) -> JobResult:
+    def _run(self, context: JobContext) -> JobResult:
         try:
-            return self._jobs.run(run)
+            return self._jobs.run(context)
         except OmnifleetError:
             raise
         except Exception as error:
             name = type(error).__name__
             raise JobFailed(f"the model failed with {name}: {error}", details={"type": name}) from error
 
-    def _find(self, job_id: str) -> tuple[JobRun, Future[JobResult]]:
+    def _find(self, job_id: str) -> tuple[JobContext, Future[JobResult]]:
         with self._lock:
             found = self._runs.get(job_id)
         if found is None:

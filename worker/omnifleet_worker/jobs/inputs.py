@@ -15,20 +15,20 @@ from omnifleet_shared.schema.tasks import NamedUnderstanding, SpeechEdit, VideoT
 from omnifleet_shared.storage import Storage
 from omnifleet_shared.storage.base import verify_sha256
 
-from ..media.decode import Audio, decode_audio
+from ..media.decode import DecodedAudio, decode_audio
 from ..media.limits import MediaLimits
 from ..media.signal import resample, to_mono
-from ..media.video import Video, decode_video
+from ..media.video import DecodedVideo, decode_video
 from ..models.audio_omni.synchformer import FRAME_SIDE
 from ..models.audio_omni.video import FRAMES_PER_SECOND, WINDOW_SECONDS
 
-HEARING_RATE = 16_000
+THINKER_SAMPLE_RATE = 16_000
 """Hz, of what the thinker hears."""
 
 WATCH_FRAMES_PER_SECOND = 2.0
 """Frames that the thinker sees of each second; what Qwen2.5-Omni takes by default."""
 
-OVERTIME_SECONDS = 0.2
+LENGTH_TOLERANCE_SECONDS = 0.2
 """A video for sound may be that much over the limit: films of ten seconds last some frames more."""
 
 Fetched = Mapping[str, tuple[bytes, ...]]
@@ -44,7 +44,7 @@ class JobMedia:
     """
 
     def __init__(
-        self, audio: Mapping[str, tuple[Audio, ...]], video: tuple[Video, ...], film: bytes | None = None
+        self, audio: Mapping[str, tuple[DecodedAudio, ...]], video: tuple[DecodedVideo, ...], film: bytes | None = None
     ) -> None:
         self._audio = audio
         self.video = video
@@ -63,7 +63,7 @@ class JobMedia:
         """Length of the field's only recording."""
         return self._audio[field][0].seconds
 
-    def recording(self, field: str) -> Audio:
+    def recording(self, field: str) -> DecodedAudio:
         """The field's only recording at its own rate and channels; of a speech edit float64, else float32."""
         return self._audio[field][0]
 
@@ -116,15 +116,15 @@ def decode(job: Job, fetched: Fetched, card: ModelCard, limits: MediaLimits) -> 
     return JobMedia(audio, video, film=fetched["video"][0] if muxed else None)
 
 
-def _decode_audio(data: bytes, field: str, job: Job, limits: MediaLimits) -> Audio:
-    mono_rate = HEARING_RATE if may_be_heard_in_parts(job.task) else None
+def _decode_audio(data: bytes, field: str, job: Job, limits: MediaLimits) -> DecodedAudio:
+    mono_rate = THINKER_SAMPLE_RATE if can_transcribe_in_parts(job.task) else None
     return decode_audio(data, field=field, limits=limits, exact=isinstance(job.task, SpeechEdit), mono_rate=mono_rate)
 
 
-def _decode_video(data: bytes, job: Job, card: ModelCard, limits: MediaLimits) -> Video:
+def _decode_video(data: bytes, job: Job, card: ModelCard, limits: MediaLimits) -> DecodedVideo:
     if isinstance(job.task, VideoToSound):
         # A little more than is looked at, so that a video is seen to be too long.
-        seen = WINDOW_SECONDS + OVERTIME_SECONDS
+        seen = WINDOW_SECONDS + LENGTH_TOLERANCE_SECONDS
         size = (FRAME_SIDE, FRAME_SIDE)
         return decode_video(data, frames_per_second=FRAMES_PER_SECOND, max_seconds=seen, size=size, limits=limits)
     longest = card.max_watch_seconds
@@ -135,11 +135,11 @@ def _decode_video(data: bytes, job: Job, card: ModelCard, limits: MediaLimits) -
 def _limited(limits: MediaLimits, job: Job, field: str, card: ModelCard) -> MediaLimits:
     if isinstance(job, EditJob) and field == "audio" and not isinstance(job.task, SpeechEdit):
         return replace(limits, max_seconds=card.max_edit_seconds)
-    in_parts = may_be_heard_in_parts(job.task)
+    in_parts = can_transcribe_in_parts(job.task)
     return replace(limits, max_seconds=card.max_transcribe_seconds if in_parts else card.max_listen_seconds)
 
 
-def may_be_heard_in_parts(task: object) -> TypeGuard[NamedUnderstanding]:
+def can_transcribe_in_parts(task: object) -> TypeGuard[NamedUnderstanding]:
     """Whether the task is to write one recording down, with nothing to be heard or seen beside it."""
     named = isinstance(task, NamedUnderstanding) and task.name == "transcribe"
     return named and len(task.audio) == 1 and not task.video

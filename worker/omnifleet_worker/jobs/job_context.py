@@ -34,7 +34,7 @@ LOGGED_AS: dict[Stage, LoggedStage] = {
     "stored": "store",
 }
 """What is done, in log lines and traces, while its time is counted. All that the engine does is `steps` there."""
-MOST_AT_ONCE = 8
+MAX_IN_ENGINE = 8
 """Requests of one job in the engine; with more, those behind it in the queue would wait for all of a long job."""
 
 
@@ -55,7 +55,7 @@ class Clip:
     """Place among the job's windows, added to its seed."""
 
 
-class JobRun:
+class JobContext:
     """The job's thread drives it; the monitor's thread reads `progress` and may `cancel`."""
 
     def __init__(self, job: Job, engine: Engine, *, attempt: int = 1) -> None:
@@ -66,7 +66,7 @@ class JobRun:
         self._steps = StepCount()
         self._cancelled: OmnifleetError | None = None
         self._span: Any = None
-        self._told_step = 0
+        self._reported_step = 0
         queued = (datetime.now(UTC) - job.submitted_at).total_seconds()
         self._spent: dict[str, float] = {"queued": max(0.0, queued)}  # clocks of two machines may disagree
 
@@ -88,8 +88,8 @@ class JobRun:
     def report(self) -> Progress:
         """The same, told to the trace where there is news."""
         progress = self.progress()
-        if progress.step != self._told_step:
-            self._told_step = progress.step
+        if progress.step != self._reported_step:
+            self._reported_step = progress.step
             traces.add_event(self._span, "progress", step=progress.step, steps=progress.steps)
         return progress
 
@@ -98,14 +98,14 @@ class JobRun:
         assert not isinstance(self.job, UnderstandJob)
         self._steps.expect(clips * self.job.steps)
 
-    def check_wanted(self) -> None:
+    def raise_if_cancelled(self) -> None:
         """Raise the reason of a cancellation, or DeadlineExceeded, when nobody waits for the result any more."""
         if self._cancelled is not None:
             raise self._cancelled
         if self.job.deadline is not None and datetime.now(UTC) > self.job.deadline:
             raise DeadlineExceeded("the deadline passed before the result was there", "deadline", "Allow more time")
 
-    def check_in_time(self) -> None:
+    def raise_if_too_late(self) -> None:
         """Raise DeadlineExceeded where not even one clip's steps fit in before the deadline."""
         if isinstance(self.job, UnderstandJob) or self.job.deadline is None:
             return
@@ -118,7 +118,7 @@ class JobRun:
     @contextmanager
     def stage(self, name: Stage) -> Iterator[None]:
         """Count the time of the block to a stage."""
-        self.check_wanted()
+        self.raise_if_cancelled()
         start = time.monotonic()
         try:
             with in_stage(LOGGED_AS[name]):
@@ -179,9 +179,9 @@ class JobRun:
         return Request(inputs=inputs, priority=self.job.priority, deadline=deadline)
 
     def _submit_all(self, requests: Sequence[Request]) -> list[Any]:
-        with in_stage("steps") as span, self._told_to(span), self._together(requests):
+        with in_stage("steps") as span, self._traced_on(span), self._cancelled_together(requests):
             turns = iter(requests)
-            running = [self._submit(request) for request in islice(turns, MOST_AT_ONCE)]
+            running = [self._submit(request) for request in islice(turns, MAX_IN_ENGINE)]
             while running:
                 wait(running, return_when=FIRST_COMPLETED)
                 done = [outcome for outcome in running if outcome.done()]
@@ -192,11 +192,11 @@ class JobRun:
         return [request.outcome.result() for request in requests]
 
     def _submit(self, request: Request) -> Future[Any]:
-        self.check_wanted()
+        self.raise_if_cancelled()
         return self._engine.submit(request).outcome
 
     @contextmanager
-    def _told_to(self, span: Any) -> Iterator[None]:
+    def _traced_on(self, span: Any) -> Iterator[None]:
         self._span = span
         try:
             yield
@@ -204,7 +204,7 @@ class JobRun:
             self._span = None
 
     @contextmanager
-    def _together(self, requests: Sequence[Request]) -> Iterator[None]:
+    def _cancelled_together(self, requests: Sequence[Request]) -> Iterator[None]:
         # Before the first look at a cancellation: one that comes later finds them here.
         self._requests = requests
         try:

@@ -42,7 +42,7 @@ SHAPES = {
 }
 """The JSON that a task's answer is asked for in; what `answers.ANSWERS` takes, shown by an example."""
 JSON_ONLY = "Answer with JSON alone, of the shape of this example: {shape}"
-ONCE_MORE = "That cannot be read. Give the same answer again, as JSON alone, of the shape of this example: {shape}"
+REPAIR_PROMPT = "That cannot be read. Give the same answer again, as JSON alone, of the shape of this example: {shape}"
 NOTES = {"feedback": " The learner meant to say: {text}"}
 """How a text beside the media is put; for tasks not named here, as it is."""
 

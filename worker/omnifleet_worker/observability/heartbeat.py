@@ -16,7 +16,7 @@ from omnifleet_shared.errors import BrokerUnavailable
 from omnifleet_shared.keys import HEARTBEAT_INTERVAL
 from omnifleet_shared.schema.model_card import ModelCard
 
-from ..lease_renewer import LeaseKeeper
+from ..lease_renewer import LeaseRenewer
 from .device import Device
 from .health import Health
 from .metrics import WorkerMetrics
@@ -54,7 +54,7 @@ class Heartbeat:
         places: int,
         metrics: WorkerMetrics,
         health: Health,
-        keeper: LeaseKeeper,
+        renewer: LeaseRenewer,
         device: Callable[[], Device],
     ) -> None:
         self._name = name
@@ -63,7 +63,7 @@ class Heartbeat:
         self._places = places
         self._metrics = metrics
         self._health = health
-        self._keeper = keeper
+        self._renewer = renewer
         self._make_device = device
         self._device: Device | None = None
         self._card: ModelCard | None = None
@@ -110,7 +110,7 @@ class Heartbeat:
             gpu=device.gpu() if device else None,
             slots=self._places,
             engine_slots=self._engine_slots,
-            held=self._keeper.held_jobs,
+            held=self._renewer.held_jobs,
             batch=self._batch,
             busy=self._busy,
             succeeded=counts["succeeded"],

@@ -15,7 +15,7 @@ Stage = Literal["receive", "begin", "fetch", "decode", "condition", "steps", "en
 
 
 @dataclass(frozen=True)
-class JobContext:
+class LogContext:
     """A job in the hands of this thread."""
 
     job_id: str
@@ -24,12 +24,12 @@ class JobContext:
     stage: Stage = "receive"
 
 
-_current: ContextVar[JobContext | None] = ContextVar("job", default=None)
+_current: ContextVar[LogContext | None] = ContextVar("job", default=None)
 
 
 def enter_job(job_id: str) -> None:
     """The thread works for this job until `leave_job`."""
-    _current.set(JobContext(job_id))
+    _current.set(LogContext(job_id))
 
 
 def leave_job() -> None:
@@ -38,16 +38,16 @@ def leave_job() -> None:
 
 
 @contextmanager
-def job_context(job_id: str | None) -> Iterator[None]:
+def log_job(job_id: str | None) -> Iterator[None]:
     """The thread works for this job, or for none, during the block."""
-    token = _current.set(None if job_id is None else JobContext(job_id))
+    token = _current.set(None if job_id is None else LogContext(job_id))
     try:
         yield
     finally:
         _current.reset(token)
 
 
-def note_attempt(attempt: int) -> None:
+def set_attempt(attempt: int) -> None:
     """Which start of the job it is."""
     if (context := _current.get()) is not None:
         _current.set(replace(context, attempt=attempt))

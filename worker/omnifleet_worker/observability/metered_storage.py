@@ -12,7 +12,7 @@ from omnifleet_shared.storage.base import ByteStream
 from prometheus_client import Counter
 
 
-class WatchedStorage(Storage):
+class MeteredStorage(Storage):
     """Another storage, with its errors counted; what is the caller's fault, such as a wrong URI, is none of them.
 
     Args:

@@ -11,13 +11,13 @@ from omnifleet_shared.observability.tracing import export_traces
 from omnifleet_shared.schema.model_card import ModelCard
 from omnifleet_shared.storage import Storage
 
-from ..lease_renewer import LeaseKeeper
+from ..lease_renewer import LeaseRenewer
 from ..settings import WorkerSettings
 from .collector import WorkerCollector
 from .device import Device
 from .health import Health
 from .heartbeat import Heartbeat
-from .metered_storage import WatchedStorage
+from .metered_storage import MeteredStorage
 from .metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)
@@ -33,9 +33,11 @@ class Telemetry:
         stalled: seconds since the engine last came to the end of a step.
     """
 
-    def __init__(self, name: str, settings: WorkerSettings, keeper: LeaseKeeper, stalled: Callable[[], float]) -> None:
+    def __init__(
+        self, name: str, settings: WorkerSettings, renewer: LeaseRenewer, engine_stalled: Callable[[], float]
+    ) -> None:
         self.metrics = WorkerMetrics()
-        self.health = Health(keeper, stalled, settings.engine_patience, settings.poll_patience)
+        self.health = Health(renewer, engine_stalled, settings.engine_patience, settings.poll_patience)
         self._name = name
         self._settings = settings
         self._heartbeat = Heartbeat(
@@ -44,10 +46,10 @@ class Telemetry:
             settings.concurrency,
             self.metrics,
             self.health,
-            keeper,
+            renewer,
             lambda: Device(settings.device),
         )
-        self.metrics.registry.register(WorkerCollector(self._heartbeat, keeper))
+        self.metrics.registry.register(WorkerCollector(self._heartbeat, renewer))
         self._pages: PageServer | None = None
 
     def start(self) -> None:
@@ -68,7 +70,7 @@ class Telemetry:
 
     def watch(self, storage: Storage) -> Storage:
         """The same storage, with its errors counted."""
-        return WatchedStorage(storage, self.metrics.storage_errors)
+        return MeteredStorage(storage, self.metrics.storage_errors)
 
     def stop(self) -> None:
         """Show nothing more."""

@@ -13,7 +13,7 @@ from omnifleet_shared.errors import BrokerUnavailable, InvalidMessage
 from omnifleet_shared.schema.base import JobId
 from pydantic import TypeAdapter, ValidationError
 
-from ..observability.log_context import job_context
+from ..observability.log_context import log_job
 
 logger = logging.getLogger(__name__)
 _JOB_ID: TypeAdapter[str] = TypeAdapter(JobId)
@@ -26,7 +26,7 @@ class FleetConsumer(Consumer):
         handle = super().create_task_handler(*args, **kwargs)
 
         def handle_any(message: Message) -> None:
-            with job_context(_job_id(message)):
+            with log_job(_job_id(message)):
                 try:
                     _check_body(message)
                     handle(message)

@@ -13,7 +13,7 @@ from omnifleet_shared.errors import OmnifleetError
 from omnifleet_shared.keys import CELERY_TASKS
 from omnifleet_shared.observability import tracing as traces
 
-from .delivery import NotOurs, TriedAgain
+from .delivery import LeaseLost, Redelivered
 from .worker import FleetWorker
 
 
@@ -57,10 +57,10 @@ def run_job(task: Task, fleet: FleetWorker, payload: object) -> dict[str, Any]:
     """Carry a delivery out, and tell Celery what becomes of its message."""
     tag = str(task.request.properties["delivery_tag"])
     try:
-        return fleet.deliveries.carry_out(payload, str(task.request.id), tag)
-    except NotOurs as error:
+        return fleet.deliveries.process(payload, str(task.request.id), tag)
+    except LeaseLost as error:
         raise Ignore(str(error)) from error
-    except TriedAgain as error:
+    except Redelivered as error:
         task.send_event("task-retried", exception=str(error), traceback="")
         # Not acknowledged: the lease says when it is delivered again, and meanwhile it occupies no worker.
         raise Reject(str(error), requeue=False) from error

@@ -18,7 +18,7 @@ class NotDelivered(Exception):
     """The receiver does not have it. The text says why, in words that may be shown."""
 
 
-def post(url: str, body: bytes, headers: Mapping[str, str], hosts: CallbackHosts, seconds: float) -> None:
+def post_webhook(url: str, body: bytes, headers: Mapping[str, str], hosts: CallbackHosts, seconds: float) -> None:
     """Post the body.
 
     Args:

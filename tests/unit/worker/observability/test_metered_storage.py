@@ -10,7 +10,7 @@ from omnifleet_shared.errors import MediaNotFound, StorageUnavailable
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.storage import Storage, open_storage
 from omnifleet_shared.storage.base import ByteStream
-from omnifleet_worker.observability.metered_storage import WatchedStorage
+from omnifleet_worker.observability.metered_storage import MeteredStorage
 from prometheus_client import CollectorRegistry, Counter
 
 
@@ -25,7 +25,7 @@ def errors() -> Counter:
 
 
 def test_a_stream_begins_where_it_is_asked_to(storage: Storage, errors: Counter) -> None:
-    metered = WatchedStorage(storage, errors)
+    metered = MeteredStorage(storage, errors)
     uri = metered.put("digits", io.BytesIO(b"0123456789"), content_type="text/plain").uri
 
     with metered.open(uri, start=4) as rest, metered.open(uri) as whole:
@@ -38,7 +38,7 @@ def test_only_what_the_storage_is_to_blame_for_is_counted(
     def fail(uri: str, *, start: int = 0) -> ByteStream:
         raise StorageUnavailable("the storage does not answer")
 
-    metered = WatchedStorage(storage, errors)
+    metered = MeteredStorage(storage, errors)
     with pytest.raises(MediaNotFound):
         metered.open(storage.uri("nothing"))
     monkeypatch.setattr(storage, "open", fail)

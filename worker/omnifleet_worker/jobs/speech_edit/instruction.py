@@ -111,7 +111,7 @@ def read_instruction(text: str) -> list[Change] | None:
     Takes `replace 'a' with 'b'`, `delete the last 'a'`, `insert 'a' before 'b'`, several of them joined by `and`, `;`
     or `,`, and `say 'a b c'` or a quoted text alone for a whole transcript. Quotes of any kind; none where it is plain.
     """
-    plain, quotes = _set_quotes_aside(text)
+    plain, quotes = _mask_quotes(text)
     changes: list[Change] = []
     for clause in _SEPARATOR.split(plain.strip(" .;,!")):
         change = _read_clause(_LEADING.sub("", clause.strip(" .;,!")), changes, quotes)
@@ -122,10 +122,10 @@ def read_instruction(text: str) -> list[Change] | None:
     return None if several_transcripts else changes
 
 
-def _set_quotes_aside(text: str) -> tuple[str, list[str]]:
+def _mask_quotes(text: str) -> tuple[str, list[str]]:
     quotes: list[str] = []
 
-    def put_aside(found: re.Match[str]) -> str:
+    def mask(found: re.Match[str]) -> str:
         inside = next(part for part in found.groups() if part is not None).strip()
         if not inside or len(quotes) > _LAST_MARK - _FIRST_MARK:
             return found.group()
@@ -133,7 +133,7 @@ def _set_quotes_aside(text: str) -> tuple[str, list[str]]:
         return chr(_FIRST_MARK + len(quotes) - 1)
 
     unmarked = re.sub(rf"[{_MARKS}]", "", text)
-    return " ".join(_QUOTE.sub(put_aside, unmarked).split()), quotes
+    return " ".join(_QUOTE.sub(mask, unmarked).split()), quotes
 
 
 def _read_clause(clause: str, before: list[Change], quotes: list[str]) -> Change | None:
@@ -148,16 +148,16 @@ def _read_clause(clause: str, before: list[Change], quotes: list[str]) -> Change
 
 
 def _change(kind: type[Change], parts: dict[str, str | None], quotes: list[str]) -> Change:
-    said = {name: _unquoted(part, quotes) for name, part in parts.items() if part and name not in ("count", "where")}
+    phrases = {name: _unquoted(part, quotes) for name, part in parts.items() if part and name not in ("count", "where")}
     occurrence = _COUNTS[(parts.get("count") or "first").lower()]
     if kind is Replace:
-        return Replace(said["old"], said["new"], occurrence)
+        return Replace(phrases["old"], phrases["new"], occurrence)
     if kind is Delete:
-        return Delete(said["old"], occurrence)
+        return Delete(phrases["old"], occurrence)
     if kind is NewTranscript:
-        return NewTranscript(said["text"])
+        return NewTranscript(phrases["text"])
     where: Literal["before", "after"] = "before" if (parts["where"] or "").lower() == "before" else "after"
-    return Insert(said["new"], where, said["old"], occurrence)
+    return Insert(phrases["new"], where, phrases["old"], occurrence)
 
 
 def _unquoted(part: str, quotes: list[str]) -> str:

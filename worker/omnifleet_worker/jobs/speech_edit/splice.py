@@ -36,7 +36,7 @@ class Span:
     fade_out: int
 
     @property
-    def hole(self) -> tuple[int, int]:
+    def gap(self) -> tuple[int, int]:
         """The samples between the two crossfades, where nothing of the source is left."""
         return self.start + self.fade_in, self.end - self.fade_out
 
@@ -54,7 +54,7 @@ class Patch:
     material: Samples | None
 
 
-def widen(source: Samples, rate: int, hole: tuple[int, int], room: tuple[int, int]) -> Span:
+def widen(source: Samples, rate: int, gap: tuple[int, int], room: tuple[int, int]) -> Span:
     """The span around a hole, wide enough for its crossfades and aligned to zero crossings.
 
     Args:
@@ -64,7 +64,7 @@ def widen(source: Samples, rate: int, hole: tuple[int, int], room: tuple[int, in
         room: samples between which the span must lie, the hole within them.
     """
     fade, reach = round(FADE_SECONDS * rate), round(SEEK_SECONDS * rate)
-    start, end = max(room[0], hole[0] - fade), min(room[1], hole[1] + fade)
+    start, end = max(room[0], gap[0] - fade), min(room[1], gap[1] + fade)
     mono = source.mean(axis=0)
     start -= _to_crossing(mono[max(room[0], start - reach) : start + 1][::-1])
     end += _to_crossing(mono[max(0, end - 1) : min(room[1], end + reach)])

@@ -36,21 +36,21 @@ def find_edits(changes: Sequence[Change], heard: Sequence[str]) -> list[WordEdit
         InvalidJob: a word that is not said (`details["heard"]` tells what is), a change that says nothing, changes
             of the same words, or none at all.
     """
-    edits = sorted(edit for change in changes for edit in _places(change, heard))
+    edits = sorted(edit for change in changes for edit in _edits_of(change, heard))
     if not edits:
         raise InvalidJob("the recording says that already", "desc", "Say what is to change", _details(heard))
     return _joined(edits)
 
 
-def _places(change: Change, heard: Sequence[str]) -> list[WordEdit]:
+def _edits_of(change: Change, heard: Sequence[str]) -> list[WordEdit]:
     match change:
         case NewTranscript(text):
-            return _differences(heard, _said(text))
+            return _differences(heard, _words_to_say(text))
         case Insert(new, where, anchor, occurrence):
             spots = _occurrences(anchor, occurrence, heard)
-            return [WordEdit(at, at, _said(new)) for at in (spot[where == "after"] for spot in spots)]
+            return [WordEdit(at, at, _words_to_say(new)) for at in (spot[where == "after"] for spot in spots)]
         case Replace(old, new, occurrence):
-            return [WordEdit(*spot, _said(new)) for spot in _occurrences(old, occurrence, heard)]
+            return [WordEdit(*spot, _words_to_say(new)) for spot in _occurrences(old, occurrence, heard)]
         case Delete(old, occurrence):
             return [WordEdit(*spot, ()) for spot in _occurrences(old, occurrence, heard)]
 
@@ -61,7 +61,7 @@ def _differences(heard: Sequence[str], new: Sequence[str]) -> list[WordEdit]:
 
 
 def _occurrences(phrase: str, occurrence: int, heard: Sequence[str]) -> list[tuple[int, int]]:
-    forms, wanted = _forms(heard), _forms(_said(phrase))
+    forms, wanted = _forms(heard), _forms(_words_to_say(phrase))
     size = len(wanted)
     spots: list[tuple[int, int]] = []
     for at in range(len(forms) - size + 1):
@@ -97,7 +97,7 @@ def _joined(edits: Sequence[WordEdit]) -> list[WordEdit]:
     return joined
 
 
-def _said(text: str) -> tuple[str, ...]:
+def _words_to_say(text: str) -> tuple[str, ...]:
     words = tuple(split_words(text))
     if not words:
         raise InvalidJob(f"{text[:80]!r} holds no word that could be said", "desc", "Name words")
