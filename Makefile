@@ -6,7 +6,7 @@ NODE_EXAMPLE := $(if $(shell command -v npm),examples/node/node_modules)
 # The tools of the environment come first, so that tests find its redis-server and moto_server.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-images chaos lint format schemas benchmark up down locks clean
+.PHONY: demo test test-images chaos lint docs package format schemas benchmark up down locks clean
 
 demo: $(VENV)/.demo ## one job of every namespace through a real fleet on this machine
 	$(BIN)/python -m demo
@@ -27,6 +27,14 @@ lint: $(VENV)/.lint $(VENV)/.test ## what CI checks besides the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pyright
+
+docs: $(VENV)/.docs ## the site, into .cache/site; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+package: $(VENV)/.lint ## source distribution and wheel, into .cache/dist, as an index would take them
+	rm -rf .cache/dist
+	$(BIN)/uv build --quiet --out-dir .cache/dist
+	$(BIN)/twine check --strict .cache/dist/*.tar.gz .cache/dist/*.whl
 
 format: $(VENV)/.lint ## rewrite the sources in the project's format
 	$(BIN)/ruff check --fix .

@@ -29,6 +29,7 @@ class WorkerApp(Celery):
     """A Celery app and the fleet worker that its tasks run on."""
 
     fleet: FleetWorker
+    steps: dict[str, set[type[bootsteps.Step]]]
 
     def run_worker(self, *options: str) -> int:
         """Run a worker until it is stopped; its exit code, which Celery's own `worker_main` keeps to itself."""
@@ -45,8 +46,8 @@ class EngineStep(bootsteps.StartStopStep):
         super().__init__(worker, **kwargs)
         self.app: WorkerApp = worker.app
 
-    def start(self, worker: Any) -> None:
-        if not isinstance(worker.pool, TaskPool):
+    def start(self, parent: Any) -> None:
+        if not isinstance(parent.pool, TaskPool):
             raise ImproperlyConfigured("omnifleet runs with --pool threads: one process, one GPU, one checkpoint")
         self.app.fleet.start()
 
@@ -91,6 +92,6 @@ def create_worker_app(settings: WorkerSettings, fleet: FleetWorker | None = None
 
 def __getattr__(name: str) -> WorkerApp:
     if name == "app":  # made when Celery asks for it, so that importing this module reads no environment
-        globals()["app"] = create_worker_app(load_settings(WorkerSettings))
-        return globals()["app"]
+        app = globals()["app"] = create_worker_app(load_settings(WorkerSettings))
+        return app
     raise AttributeError(name)

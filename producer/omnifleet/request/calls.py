@@ -88,7 +88,7 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
                 callback; see `DiffusionOptions`.
 
         Raises:
-            As `understand`.
+            OmnifleetError: the errors of `understand`.
         """
 
         media = {"ref": ref, "audio": audio, "video": video}
@@ -118,7 +118,7 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
                 callback; see `DiffusionOptions`.
 
         Raises:
-            As `understand`.
+            OmnifleetError: the errors of `understand`.
         """
 
         fields = {"desc": desc, "source": source, "target": target}

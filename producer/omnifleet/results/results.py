@@ -51,7 +51,7 @@ class Audio(StoredFile):
         Raises:
             InvalidJob: another suffix.
             OSError: the file cannot be written.
-            Everything that `read` raises.
+            OmnifleetError: the errors of `read`.
         """
         target = Path(path)
         wanted = format_of(target) or self.format
@@ -84,7 +84,7 @@ class Video(StoredFile):
         Raises:
             InvalidJob: another suffix.
             OSError: the file cannot be written.
-            Everything that `read` raises.
+            OmnifleetError: the errors of `read`.
         """
         target = Path(path)
         if not target.suffix:

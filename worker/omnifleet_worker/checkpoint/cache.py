@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -198,7 +198,7 @@ class CheckpointCache:
                 self.progress.advance(task, len(chunk))
 
             def download() -> None:
-                self._receive(path, record, file, sha256, task)
+                self._receive(path, record, file, sha256.update, task)
 
             while (before := file.tell()) < record.bytes:
                 try:
@@ -211,12 +211,14 @@ class CheckpointCache:
             os.fsync(file.fileno())
         return sha256.hexdigest()
 
-    def _receive(self, path: str, record: FileRecord, file: BinaryIO, sha256: hashlib._Hash, task: TaskID) -> None:
+    def _receive(
+        self, path: str, record: FileRecord, file: BinaryIO, hash: Callable[[bytes], None], task: TaskID
+    ) -> None:
         with self.source.open(self.source.uri(path), start=file.tell()) as stream:
             # One byte more than there should be is enough for the SHA-256 to be another.
             while chunk := stream.read(min(CHUNK, record.bytes + 1 - file.tell())):
                 file.write(chunk)
-                sha256.update(chunk)
+                hash(chunk)
                 self.progress.advance(task, len(chunk))
                 if self._stopping.is_set():
                     raise _Stopped

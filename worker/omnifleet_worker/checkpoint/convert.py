@@ -21,6 +21,7 @@ from omnifleet_shared.schema.model_card import AUDIO_OMNI
 from pydantic import ValidationError
 from rich.progress import Progress
 from safetensors import SafetensorError
+from torch import nn
 from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerConfig
 
 from ..models import folder as checkpoint_folder
@@ -100,7 +101,7 @@ class Conversion:
         prompts = read_prompts(self.files.prompts)
         processor = load_processor(self.files.processor, thinker_config)
         models = load_published(self.files.state_dict, self.files.config, thinker_config)
-        vocab = read_vocab(self.files.vocab, models["speech_encoder"].config.embeddings - 1)
+        vocab = read_vocab(self.files.vocab, len(models["speech_encoder"].get_parameter("embedding.weight")) - 1)
         components = [self._component(name, model) for name, model in models.items()]
         return [*components, self._synchformer()], prompts, vocab, processor
 
@@ -114,7 +115,8 @@ class Conversion:
         def tensors() -> Any:
             return load_published_synchformer(self.files.synchformer).state_dict()
 
-        return Component("synchformer", load_published_synchformer(self.files.synchformer).to("meta"), tensors, None)
+        model: nn.Module = load_published_synchformer(self.files.synchformer)
+        return Component("synchformer", model.to("meta"), tensors, None)
 
     def _finished(self, revision: str) -> Manifest | None:
         """The manifest, where the folder holds this checkpoint already and whole."""

@@ -10,10 +10,12 @@ from typing import Annotated
 
 from omnifleet_shared.errors import CheckpointInvalid
 from omnifleet_shared.schema.base import Record, Sha256
+from omnifleet_shared.settings import MEBIBYTE
 from pydantic import Field, TypeAdapter, ValidationError
 from rich.progress import Progress, TaskID
 
 MANIFEST = "manifest.json"
+_CHUNK = MEBIBYTE // 4
 _REMEDY = "Convert or download the checkpoint again"
 
 
@@ -110,8 +112,11 @@ def check_files(root: Path, *, hashes: bool = False) -> None:
 
 def hash_file(path: Path, progress: Progress, task: TaskID, total: int) -> str:
     """SHA-256 of a file; what is read is added to the task, whose total stays `total` bytes."""
+    sha256 = hashlib.sha256()
     with path.open("rb") as plain, progress.wrap_file(plain, total=total, task_id=task) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while chunk := file.read(_CHUNK):
+            sha256.update(chunk)
+    return sha256.hexdigest()
 
 
 def _hash(sizes: dict[Path, int], progress: Progress) -> Iterator[tuple[Path, str]]:

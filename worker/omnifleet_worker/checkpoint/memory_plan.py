@@ -160,11 +160,11 @@ class _Sizes:
         self._itemsize = itemsize
 
     def decode(self) -> int:
-        channels = self._config("vae")["decoder_channels"]
+        channels: int = self._config("vae")["decoder_channels"]
         return _DECODER_TENSORS * CLIP_SAMPLES * channels * torch.float32.itemsize
 
     def prefill(self) -> int:
-        text = self._config("thinker")["text_config"]
+        text: dict[str, int] = self._config("thinker")["text_config"]
         vectors = _PREFILL_HIDDEN * text["hidden_size"] + _PREFILL_INNER * text["intermediate_size"]
         return text["max_position_embeddings"] * vectors * self._itemsize
 
@@ -174,21 +174,22 @@ class _Sizes:
 
     def clip_activations(self) -> int:
         positions = self._global_tokens() + LATENT_FRAMES
-        return _ROWS * positions * _BLOCK_WIDTHS * self._config("transformer")["width"] * self._itemsize
+        width: int = self._config("transformer")["width"]
+        return _ROWS * positions * _BLOCK_WIDTHS * width * self._itemsize
 
     def chat_token(self) -> int:
-        text = self._config("thinker")["text_config"]
+        text: dict[str, int] = self._config("thinker")["text_config"]
         head = text["hidden_size"] // text["num_attention_heads"]
         return 2 * text["num_hidden_layers"] * text["num_key_value_heads"] * head * self._itemsize
 
     def _clip(self) -> int:
-        dit = self._config("transformer")
+        dit: dict[str, int] = self._config("transformer")
         tokens = self._config("omni_projection")["max_tokens"] + self._config("speech_encoder")["tokens"]
         context = 2 * dit["depth"] * tokens + self._global_tokens()
         return CONTEXT_COPIES * context * dit["width"] * self._itemsize + self.clip_activations()
 
     def _chat(self) -> int:
-        return self._config("thinker")["text_config"]["max_position_embeddings"] * self.chat_token()
+        return int(self._config("thinker")["text_config"]["max_position_embeddings"]) * self.chat_token()
 
     def _global_tokens(self) -> int:
         return int(self._config("sync_encoder")["tokens"] + self._config("audio_encoder")["tokens"])

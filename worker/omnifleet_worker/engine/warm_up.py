@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
+from torch.compiler import config as compiler
 
 from ..models.audio_omni.chat import Chat
 from ..models.audio_omni.pipeline import AudioOmniPipeline
@@ -37,7 +39,7 @@ def compile_blocks(pipeline: AudioOmniPipeline, backend: str | Callable[..., Any
         pipeline: on its device.
         backend: of `torch.compile`.
     """
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _VARIANTS)
+    compiler.recompile_limit = max(compiler.recompile_limit, _VARIANTS)
     pipeline.transformer.compile_repeated_blocks(fullgraph=True, dynamic=True, backend=backend)
 
 
@@ -68,7 +70,7 @@ def measure_costs(runner: AudioOmniRunner, planned: RequestCosts, peak: Peak | N
     """
     if peak is None and runner.pipeline.device.type != "cuda":
         return planned
-    peaks = [(peak or _cuda_peak)(lambda size=size: _step_longest(runner.pipeline, size)) for size in (1, 2)]
+    peaks = [(peak or _cuda_peak)(partial(_step_longest, runner.pipeline, size)) for size in (1, 2)]
     held = CONTEXT_COPIES * sum(tensor.nbytes for tensor in _longest_clip(runner.pipeline, 0).tensors)
     activations = max(0, peaks[1] - peaks[0] - held)
     extra = {"action": "costs_measured", "clip_activations": activations, "planned": planned.clip_activations}
@@ -120,9 +122,9 @@ def _clip_request(seed: int, guidance: float) -> Request:
 
 def _longest_clip(pipeline: AudioOmniPipeline, seed: int) -> Clip:
     """A clip with as many context tokens as any can have."""
-    device, tokens = pipeline.device, pipeline.omni_projection.config.max_tokens
+    device, tokens = pipeline.device, pipeline.omni_projection.max_tokens
     conditioning = pipeline.encode_conditioning(
-        prompt=torch.randn(tokens, pipeline.omni_projection.config.conditioning_features, device=device),
+        prompt=torch.randn(tokens, pipeline.omni_projection.config["conditioning_features"], device=device),
         speech=pipeline.encode_speech(None),
         audio=pipeline.encode_audio(None),
         sync=pipeline.encode_sync(None),

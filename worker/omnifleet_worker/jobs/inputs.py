@@ -141,5 +141,6 @@ def _limited(limits: MediaLimits, job: Job, field: str, card: ModelCard) -> Medi
 
 def can_transcribe_in_parts(task: object) -> TypeGuard[NamedUnderstanding]:
     """Whether the task is to write one recording down, with nothing to be heard or seen beside it."""
-    named = isinstance(task, NamedUnderstanding) and task.name == "transcribe"
-    return named and len(task.audio) == 1 and not task.video
+    if not isinstance(task, NamedUnderstanding):
+        return False
+    return task.name == "transcribe" and len(task.audio) == 1 and not task.video

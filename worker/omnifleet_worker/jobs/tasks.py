@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from omnifleet_shared.errors import InvalidJob, LanguageNotSupported, MediaTooLong, TaskNotSupported
+from omnifleet_shared.errors import InvalidJob, LanguageNotSupported, MediaTooLong
 from omnifleet_shared.schema.answers import ANSWERS
 from omnifleet_shared.schema.model_card import ModelCard
 from omnifleet_shared.schema.tasks import (
@@ -73,8 +73,6 @@ def run_task(context: JobContext, media: JobMedia, model: ModelData) -> TaskOutp
             return edit(context, task, media, model)
         case SpeechEdit() as task:
             return edit_speech(context, task, media.recording("audio"), model)
-        case task:
-            raise TaskNotSupported(f"this worker cannot do {task.name}", "task", "Upgrade the worker")
 
 
 def understand(

@@ -107,7 +107,7 @@ def _float_frames(reader: MediaReader, limits: MediaLimits, format: str, rate: i
 
 def _convert(resampler: av.AudioResampler, frame: AudioFrame | None, reader: MediaReader) -> list[AudioFrame]:
     try:
-        return [converted for converted in resampler.resample(frame) if converted is not None]
+        return resampler.resample(frame)
     except (av.FFmpegError, ValueError) as error:
         raise reader.unreadable("its sample format changes on the way or is unknown") from error
 

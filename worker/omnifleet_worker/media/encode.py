@@ -82,7 +82,7 @@ def encode_samples(samples: NDArray[np.float64], sample_rate: int, format: Audio
 def _in_subtype(samples: NDArray[np.float64], subtype: Subtype) -> NDArray[Any]:
     if subtype not in _BITS:
         return samples.astype(np.float32 if subtype == "FLOAT" else np.float64)
-    top = 2 ** (_BITS[subtype] - 1)
+    top = 1 << (_BITS[subtype] - 1)
     rounded = np.clip(np.rint(samples * top), -top, top - 1)
     # soundfile takes 16 and 32 bits; of the latter 24-bit files keep the upper ones.
     return rounded.astype(np.int16) if subtype == "PCM_16" else (rounded * (2**31 // top)).astype(np.int32)

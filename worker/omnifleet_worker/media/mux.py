@@ -99,7 +99,7 @@ def _write(reader: MediaReader, form: VideoFormat, pcm: NDArray[np.int16], rate:
 
 
 def _length(data: bytes) -> float:
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         return (container.duration or 0) / 1_000_000
 
 

@@ -216,7 +216,7 @@ class MediaReader:
             return []
 
     def _note_end(self, packet: av.Packet) -> None:
-        if packet.pts is not None and packet.time_base is not None:
+        if packet.pts is not None and packet.time_base:  # a stream may have no time base
             end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
             self._container_end = max(self._container_end, end)
 

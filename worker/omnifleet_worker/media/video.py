@@ -128,7 +128,7 @@ def _shots(reader: MediaReader) -> Iterator[_Shot]:
     begin: float | None = None
     before: VideoFrame | None = None
     for frame in reader.frames(VideoFrame):
-        if frame.time is None:
+        if frame.pts is None:
             continue
         begin = frame.time if begin is None else begin
         if before is not None:
@@ -163,7 +163,7 @@ def _upright(frame: VideoFrame, max_side: int, shape: tuple[int, ...] | None) ->
     if shape is not None:
         height, width = (shape[1], shape[0]) if quarter_turns % 2 else (shape[0], shape[1])
     scaled = frame.reformat(width=width, height=height, format="rgb24", interpolation="AREA")
-    return np.ascontiguousarray(np.rot90(scaled.to_ndarray(), quarter_turns))
+    return np.ascontiguousarray(np.rot90(np.asarray(scaled.to_ndarray(), np.uint8), quarter_turns))
 
 
 def _squashed(picture: NDArray[np.uint8], size: Size | None) -> NDArray[np.uint8]:

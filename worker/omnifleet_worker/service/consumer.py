@@ -22,7 +22,7 @@ _JOB_ID: TypeAdapter[str] = TypeAdapter(JobId)
 class FleetConsumer(Consumer):
     """Answers a message that cannot be read with InvalidMessage, and takes it off the queue."""
 
-    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Message], None]:
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[..., None]:
         handle = super().create_task_handler(*args, **kwargs)
 
         def handle_any(message: Message) -> None:

@@ -151,7 +151,8 @@ def _literal(node: ast.expr, known: dict[str, _Literal]) -> _Literal | None:
                 (key and _literal(key, known) for key in keys), (_literal(v, known) for v in values), strict=True
             )
             return {key: value for key, value in pairs if isinstance(key, str) and value is not None}
-    return None
+        case _:
+            return None
 
 
 def _flatten(constants: dict[str, _Literal], prefix: str = "") -> Sentences:

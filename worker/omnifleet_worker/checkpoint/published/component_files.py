@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from diffusers.configuration_utils import ConfigMixin
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -86,8 +87,10 @@ def _write_config(model: nn.Module, folder: Path) -> None:
     if isinstance(model, PreTrainedModel):
         model.config.architectures = [type(model).__name__]
         model.config.save_pretrained(folder)
-    else:
+    elif isinstance(model, ConfigMixin):
         model.save_config(folder)
+    else:
+        raise TypeError(f"{type(model).__name__} has no configuration")
 
 
 def _file_pattern(model: nn.Module) -> str:

@@ -79,7 +79,8 @@ def _check_there(paths: list[Path], option: str) -> None:
 def _thinker_name(config: Path) -> str:
     try:
         conditioners = read_config(config)["model"]["conditioning"]["configs"]
-        return next(entry["config"]["qwen_omni_model_name"] for entry in conditioners if entry["id"] == "omni_prompt")
+        omni: dict[str, str] = next(entry["config"] for entry in conditioners if entry["id"] == "omni_prompt")
+        return omni["qwen_omni_model_name"]
     except (KeyError, TypeError, StopIteration) as error:
         problem = f"{config} does not name the thinker of its omni prompt"
         raise CheckpointInvalid(problem, config.name, "Download the published configuration again") from error

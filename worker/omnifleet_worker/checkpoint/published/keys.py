@@ -70,7 +70,7 @@ _VAE_UNIT_LAYERS = ("snake1", "conv1", "snake2", "conv2")
 
 
 def _vae_block_modules(side: str, block: int) -> dict[str, str]:
-    modules = {}
+    modules: dict[str, str] = {}
     for index, name in enumerate(_VAE_BLOCK_LAYERS[side]):
         published, ours = f"{side}.layers.{block + 1}.layers.{index}", f"{side}.block.{block}.{name}"
         if name.startswith("res_unit"):

@@ -138,7 +138,8 @@ def _mask_quotes(text: str) -> tuple[str, list[str]]:
 
 def _read_clause(clause: str, before: list[Change], quotes: list[str]) -> Change | None:
     # A verb holds for the quotations after it: "delete 'a' and 'b'".
-    verb = {Replace: "replace ", Delete: "delete "}.get(type(before[-1]), "") if before else ""
+    verbs: dict[type[Change], str] = {Replace: "replace ", Delete: "delete "}
+    verb = verbs.get(type(before[-1]), "") if before else ""
     held = re.match(rf"[{_MARKS}]", clause)
     for attempt in (verb + clause, clause) if held else (clause,):
         for kind, rule in _RULES:
@@ -227,4 +228,5 @@ def _from_record(record: _ChangeRecord) -> Change | None:
             return Insert(new, "before", anchor)
         case {"do": "say", "new": text}:
             return NewTranscript(text)
-    return None
+        case _:
+            return None

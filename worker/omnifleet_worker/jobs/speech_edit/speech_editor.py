@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 from omnifleet_shared.errors import InvalidJob, TaskNotSupported
 from omnifleet_shared.schema.results import EditedSpan
 from omnifleet_shared.schema.tasks import SpeechEdit
@@ -84,7 +85,7 @@ def _aligner(model: ModelData) -> WordAligner:
     return model.aligner
 
 
-def _mono_16k(source: DecodedAudio) -> np.ndarray:
+def _mono_16k(source: DecodedAudio) -> NDArray[np.float32]:
     return resample(to_mono(source), ALIGNER_RATE).samples[0].astype(np.float32)
 
 
