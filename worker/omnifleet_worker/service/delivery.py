@@ -194,7 +194,7 @@ class Deliveries:
         if start.unacked_starts > self._settings.max_deliveries:
             raise self._quarantine(job, start)
         queued = max(0.0, time.time() - job.submitted_at.timestamp())  # clocks of two machines may disagree
-        self._metrics.start(job.priority, queued, start.attempt, start.unacked_starts)
+        self._metrics.begun(job.priority, queued, start.attempt, start.unacked_starts)
         return start.attempt
 
     def _run(self, job: Job, delivery: _Delivery) -> JobResult:
