@@ -23,7 +23,7 @@ from .settings import WorkerSettings
 
 
 class LocalTransport:
-    """Runs jobs on threads of this process and one engine; see `omnifleet.transport.celery.Transport`.
+    """Runs jobs on threads of this process and one engine; see `omnifleet.transport.celery.JobTransport`.
 
     Args:
         settings: checkpoint, device and limits.

@@ -388,7 +388,7 @@ class TestCancellation:
             await asyncio.sleep(0)
             waiting.cancel()
             await asyncio.wait({waiting})
-            return job.id  # closing the client sees the wish through
+            return job.id  # closing the client waits for the cancel request
 
         job_id = run(settings, scenario)
 

@@ -163,7 +163,7 @@ def test_workers_tell_their_state_and_never_the_password_of_redis(scripted: Scri
     scripted.start(OMNIFLEET_REDIS_URL=scripted.settings.redis_url.replace("://", "://worker:the-secret@"))
     inspect = create_app(scripted.settings).control.inspect(timeout=10)
 
-    told = {"stats": inspect.stats(), "conf": inspect.conf(with_defaults=True), "report": inspect.report()}
+    found = {"stats": inspect.stats(), "conf": inspect.conf(with_defaults=True), "report": inspect.report()}
 
-    assert all(told.values())
-    assert "the-secret" not in json.dumps(told)
+    assert all(found.values())
+    assert "the-secret" not in json.dumps(found)

@@ -140,7 +140,7 @@ def test_a_lost_worker_s_job_is_counted_as_redelivered(scripted: ScriptedFleet) 
     assert metrics.value("omnifleet_job_redeliveries_total") == 1
     assert metrics.value("omnifleet_leases_recovered_total") == 1
     assert metrics.value("omnifleet_lease_renewals_total") > 0
-    # It was not the first start, whose wait alone is told.
+    # It was not the first start, whose wait alone is recorded.
     assert metrics.value("omnifleet_job_queue_wait_seconds_count", priority="interactive") == 0
 
 
