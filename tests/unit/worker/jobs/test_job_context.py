@@ -201,7 +201,7 @@ def test_cancelled_just_as_the_request_is_made_it_still_reaches_the_engine(
 ) -> None:
     run = run_of(engine)
     engine.act = refuse
-    monkeypatch.setattr(run, "check_wanted", lambda: run.cancel())
+    monkeypatch.setattr(run, "raise_if_cancelled", lambda: run.cancel())
 
     with pytest.raises(JobCancelled):
         run.ask(CHAT)
