@@ -16,30 +16,30 @@ logger = logging.getLogger(__name__)
 EXIT_HUNG = 70
 """Exit code of a process whose engine hung (EX_SOFTWARE)."""
 EXIT_POLL_STALLED = 71
-"""Exit code of a process that has free places and stopped asking for messages."""
+"""Exit code of a process that has free slots and stopped polling for messages."""
 
 
 @dataclass
 class LeaseCounts:
-    """What became of leases since the process started."""
+    """Counts leases renewed, lost and recovered since the process started."""
 
     renewed: int = 0
     lost: int = 0
-    """Of this process, to another worker."""
+    """Leases of this process that went to another worker."""
     recovered: int = 0
-    """Of workers that are gone, found by this one."""
+    """Leases of lost workers that this one put back into the queue."""
 
 
 class LeaseRenewer:
-    """One thread a process. What it does not hold, or no longer renews, goes to another worker.
+    """Renews the leases of one process on a thread; a message whose lease it no longer renews goes to another worker.
 
     Args:
-        leases: of the queue.
-        places: messages that the process holds at once.
-        stalled: seconds since the engine last came to the end of a step; 0 while it has nothing to do.
-        engine_patience: seconds of stalling after which the process is ended.
-        poll_patience: seconds without asking for messages, with places free and Redis there, after which it is ended.
-        on_lost: told the tag of a lease that went to another worker.
+        leases: the queue's leases in Redis.
+        slots: messages that the process holds at once.
+        engine_stalled: returns the seconds since the engine finished a step; 0 while it is idle.
+        engine_timeout: seconds without a step after which the process is ended.
+        poll_timeout: seconds without polling, with slots free and Redis reachable, after which it is ended.
+        on_lost: called with the tag of a lease that went to another worker.
     """
 
     def __init__(
@@ -69,18 +69,18 @@ class LeaseRenewer:
         self._batch: set[str] = set()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="lease-keeper", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name="lease-renewer", daemon=True)
 
     def __json__(self) -> str:
-        """As `celery inspect` and Flower show it, among the options of the transport."""
-        return f"{len(self._held)} of {self._slots} places held"
+        """Return what `celery inspect` and Flower show among the options of the transport."""
+        return f"{len(self._held)} of {self._slots} slots held"
 
     def start(self) -> None:
         """Renew and recover four times a lease, until `stop`."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; what is still held is handed back now, not after the lease."""
+        """End the thread, and hand what is still held back now instead of when its lease ends."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -88,71 +88,71 @@ class LeaseRenewer:
 
     @property
     def batch_jobs(self) -> int:
-        """Messages of the batch lane that are held."""
+        """Messages of batch priority that are held."""
         return len(self._batch.intersection(self._worth_renewing()))
 
     @property
     def held_jobs(self) -> int:
-        """Messages that are held."""
+        """Messages that are held, running or prefetched."""
         return len(self._held)
 
     @property
     def has_polled(self) -> bool:
-        """Whether messages are being asked for at all: not yet, or no longer, they are not."""
+        """Whether the consumer polls for messages: it has begun to, and was not asked to stop."""
         return self._polled_at is not None
 
     @property
     def seconds_since_poll(self) -> float:
-        """How long no message has been asked for although places are free; 0 where none is expected to be."""
+        """Seconds since the consumer last polled; 0 before the first poll and while all slots are taken."""
         polled_at = self._polled_at
         return 0.0 if polled_at is None or self._all_slots_taken() else time.monotonic() - polled_at
 
     @property
     def poll_stalled_seconds(self) -> float:
-        """How long none had been when Redis last answered, the time not counted in which the consumer could not ask."""
+        """Seconds without a poll up to Redis's last answer, less those in which the consumer could not poll."""
         polled_at = self._polled_at
         if polled_at is None or self._all_slots_taken():
             return 0.0
         return max(0.0, self._redis_answered_at - max(polled_at, self._poll_clock_from))
 
     def note_poll(self) -> None:
-        """The consumer asks for messages."""
+        """Note that the consumer polls for messages."""
         self._polled_at = time.monotonic()
 
     def stop_polling(self) -> None:
-        """The consumer is being stopped; until it is, it must not take again what this process hands back."""
+        """Take no more messages: a consumer that is being stopped must not take again what this process hands back."""
         self.takes = False
         self._polled_at = None
 
     def track(self, tag: str, *, batch: bool = False) -> None:
-        """A message was taken: renew its lease for now, and for as long as it runs."""
+        """Renew the lease of a message that was taken, for a while at first and then as long as its job runs."""
         with self._lock:
             self._held[tag] = time.monotonic()
             if batch:
                 self._batch.add(tag)
 
-    def run(self, tag: str) -> None:
-        """The job of the message runs."""
+    def mark_running(self, tag: str) -> None:
+        """Note that the job of the message runs."""
         with self._lock:
             self._running.add(tag)
 
     def stop_renewing(self, tag: str) -> None:
-        """Renew the lease no more."""
+        """Stop renewing a lease, which then ends in its own time."""
         with self._lock:
             self._held.pop(tag, None)
             self._running.discard(tag)
             self._batch.discard(tag)
 
     def ack(self, tag: str) -> None:
-        """The job is done with. Where Redis cannot be told, the message comes again and finds the outcome."""
+        """End the lease of a finished job; with Redis away, the message is delivered again and finds the outcome."""
         self.stop_renewing(tag)
         try:
             self.leases.ack(tag)
         except BrokerUnavailable as error:
-            logger.warning("a done job is still on lease: %s", error, extra={"action": "release_failed"})
+            logger.warning("a done job is still on lease: %s", error, extra={"action": "ack_failed"})
 
     def hand_back(self) -> None:
-        """Give everything that is held back to the queue at once."""
+        """Put every held message back into the queue at once."""
         for tag in list(self._held):
             self.stop_renewing(tag)
             try:
@@ -162,7 +162,7 @@ class LeaseRenewer:
                 logger.warning("a job waits for its lease to end: %s", error, extra={"action": "hand_back_failed"})
 
     def renew_and_recover(self) -> None:
-        """Renew and recover once."""
+        """Renew this process's leases and recover those of lost workers, once."""
         tags = self._worth_renewing()
         lost = self.leases.renew(tags)
         self.counts.renewed += len(tags) - len(lost)
@@ -193,7 +193,7 @@ class LeaseRenewer:
                 logger.warning("leases are not renewed: %s", error, extra={"action": "leases_unreachable"})
                 self._restart_poll_clock()
             except Exception:
-                logger.exception("the lease keeper failed, and goes on", extra={"action": "lease_keeper_failed"})
+                logger.exception("the lease renewer failed, and goes on", extra={"action": "lease_renewer_failed"})
 
     def _check_engine(self) -> None:
         engine_stalled = self._engine_stalled()
@@ -203,21 +203,21 @@ class LeaseRenewer:
             _end_process(EXIT_HUNG)
 
     def _check_consumer(self) -> None:
-        """Only after Redis has answered: a consumer that waits for it is not deaf."""
+        """End a process that stopped polling; judged after an answer of Redis, which a consumer may be waiting for."""
         self._redis_answered_at = time.monotonic()
         if self._all_slots_taken():
             self._restart_poll_clock()
-        silent = self.poll_stalled_seconds
-        if silent > self._poll_timeout:
-            extra = {"action": "consumer_deaf", "seconds": silent}
-            logger.critical("no message was asked for in %.0f s: the process ends", silent, extra=extra)
+        stalled = self.poll_stalled_seconds
+        if stalled > self._poll_timeout:
+            extra = {"action": "poll_stalled", "seconds": stalled}
+            logger.critical("no message was polled for %.0f s: the process ends", stalled, extra=extra)
             _end_process(EXIT_POLL_STALLED)
 
     def _all_slots_taken(self) -> bool:
         return len(self._held) >= self._slots
 
     def _restart_poll_clock(self) -> None:
-        """It could not ask until now, with Redis away or no place free."""
+        """Count from now: the consumer could not poll so far, with Redis away or no slot free."""
         self._poll_clock_from = time.monotonic()
 
 

@@ -1,4 +1,4 @@
-"""Jobs of this very process: a client's transport that runs them on its own engine."""
+"""A client's transport that runs jobs on an engine in this process."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ class LocalTransport:
             raise CallbackRefused("a local model calls nobody back", "callback", "Wait for the result")
         context = JobContext(job, self._engine)
         with self._lock:
-            standing = self._keys.get(idempotency_key) if idempotency_key is not None else None
-            if standing is not None and _stands(self._runs[standing][1]):
-                return standing
+            known_id = self._keys.get(idempotency_key) if idempotency_key is not None else None
+            if known_id is not None and _is_live(self._runs[known_id][1]):
+                return known_id
             if idempotency_key is not None:
                 self._keys[idempotency_key] = job.job_id
             self._runs[job.job_id] = (context, self._threads.submit(self._run, context))
         return job.job_id
 
     def read(self, job_id: str) -> JobState:
-        """The job's state now. Raises UnknownJob."""
+        """Return the job's state now. Raises UnknownJob."""
         _, outcome = self._find(job_id)
         if not outcome.done():
             return JobState(status=JobStatus.RUNNING if outcome.running() else JobStatus.QUEUED)
@@ -80,11 +80,11 @@ class LocalTransport:
         return self.read(job_id)
 
     def progress(self, job_id: str) -> Progress:
-        """How far the job is. Raises UnknownJob."""
+        """Return the job's progress. Raises UnknownJob."""
         return self._find(job_id)[0].progress()
 
     def callback(self, job_id: str) -> None:
-        """None: there are none here. Raises UnknownJob."""
+        """Return None: a local model makes no callbacks. Raises UnknownJob."""
         self._find(job_id)
 
     def cancel(self, job_id: str) -> None:
@@ -122,5 +122,5 @@ class LocalTransport:
         return found
 
 
-def _stands(outcome: Future[JobResult]) -> bool:
+def _is_live(outcome: Future[JobResult]) -> bool:
     return not outcome.done() or (not outcome.cancelled() and outcome.exception() is None)

@@ -93,7 +93,7 @@ def test_what_was_received_and_never_started_is_left_to_its_lease(leases: FakeLe
     lease_renewer = keeper_of(leases)
     lease_renewer.track("dropped")
     lease_renewer.track("running")
-    lease_renewer.run("running")
+    lease_renewer.mark_running("running")
     time.sleep(4 * leases.seconds)
 
     lease_renewer.renew_and_recover()

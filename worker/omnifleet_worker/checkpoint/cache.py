@@ -30,18 +30,18 @@ from .manifest import MANIFEST, FileRecord, Manifest, all_faults, parse_manifest
 FILES_AT_ONCE = 4
 """One connection alone seldom fills a network card."""
 TRIES = 3
-"""Of a file whose bytes are not those of the manifest."""
+"""Downloads of a file whose SHA-256 is not the manifest's."""
 CHUNK = MEBIBYTE // 4
-"""Read and written at once; what is received of one is lost with its process."""
+"""Bytes read and written at once; a process that ends loses at most one chunk."""
 
 
 class _Stopped(Exception):
-    """Another file failed, and this one need not go on."""
+    """Raised to stop a download where another file failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointCache:
-    """One checkpoint's folder on this machine; `fill` may be called by several processes at once, and after any end.
+    """Fetches one checkpoint to a folder of this machine; several processes may call `fill`, and again after a crash.
 
     Attributes:
         source: storage whose root is the checkpoint.
@@ -69,7 +69,7 @@ class CheckpointCache:
         Raises:
             CheckpointInvalid: what is stored is no checkpoint or not as its manifest says, or the disk is full.
             InvalidSetting: the folder holds something else, or its disk has too little room.
-            StorageUnavailable, StorageRefused, MediaNotFound: of the storage.
+            StorageUnavailable, StorageRefused, MediaNotFound: from the storage.
         """
         text = self._read_manifest()
         manifest = parse_manifest(text, self.source.uri(MANIFEST))

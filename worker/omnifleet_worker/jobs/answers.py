@@ -1,4 +1,4 @@
-"""Answers that are records: asked for as JSON, read leniently, and asked for once more where they cannot be read."""
+"""Structured answers: requested as JSON, parsed leniently, and requested once more where they cannot be parsed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .prompts import REPAIR_PROMPT, SHAPES
 
 @dataclass(frozen=True)
 class StructuredAnswer:
-    """What the model said, and the record that it says."""
+    """The model's text, and the record parsed from it."""
 
     text: str
     answer: Answer
 
 
 def ask_for_record(context: JobContext, task: NamedUnderstanding, chat: Chat) -> StructuredAnswer:
-    """The model's answer as the task's record, after at most one request to put it into the right shape.
+    """Ask for the task's record, once more where the first answer cannot be parsed.
 
     Raises:
         AnswerUnreadable: neither answer holds the record; `details` hold both, the first one as `text`.
@@ -45,7 +45,7 @@ def ask_for_record(context: JobContext, task: NamedUnderstanding, chat: Chat) ->
 
 
 def read_answer(kind: str, text: str) -> Answer | None:
-    """The record of that kind in a text: JSON, or what is nearly JSON, with or without prose around it."""
+    """Parse the record from a text of JSON or nearly JSON, with or without prose; None where it holds none."""
     for found in _candidates(kind, text):
         try:
             return ANSWERS[kind].model_validate(found | {"kind": kind})
@@ -55,7 +55,7 @@ def read_answer(kind: str, text: str) -> Answer | None:
 
 
 def _candidates(kind: str, text: str) -> Iterator[dict[Any, Any]]:
-    """Everything in the text that could be the record, the likeliest first."""
+    """Yield everything in the text that could be the record, the likeliest first."""
     try:
         found = json_repair.loads(text)
     except (RecursionError, ValueError):  # brackets without end

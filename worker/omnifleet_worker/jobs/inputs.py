@@ -23,32 +23,35 @@ from ..models.audio_omni.synchformer import FRAME_SIDE
 from ..models.audio_omni.video import FRAMES_PER_SECOND, WINDOW_SECONDS
 
 THINKER_SAMPLE_RATE = 16_000
-"""Hz, of what the thinker hears."""
+"""Hz of the audio that the thinker takes."""
 
 WATCH_FRAMES_PER_SECOND = 2.0
 """Frames that the thinker sees of each second; what Qwen2.5-Omni takes by default."""
 
 LENGTH_TOLERANCE_SECONDS = 0.2
-"""A video for sound may be that much over the limit: films of ten seconds last some frames more."""
+"""Seconds that a video may be over the limit: videos of ten seconds last some frames more."""
 
 Fetched = Mapping[str, tuple[bytes, ...]]
 
 
 class JobMedia:
-    """Decoded media by the field of the task that named them.
+    """Holds decoded media by the task field that named them.
 
     Args:
         audio: recordings by field.
         video: 2 frames a second, or for `v2a` and `v2m` 25, of 224 x 224 pixels.
-        film: the bytes of the video that the new sound is to be put under, if any.
+        mux_video: the video's file that the new sound is muxed into, if any.
     """
 
     def __init__(
-        self, audio: Mapping[str, tuple[DecodedAudio, ...]], video: tuple[DecodedVideo, ...], film: bytes | None = None
+        self,
+        audio: Mapping[str, tuple[DecodedAudio, ...]],
+        video: tuple[DecodedVideo, ...],
+        mux_video: bytes | None = None,
     ) -> None:
         self._audio = audio
         self.video = video
-        self.film = film
+        self.mux_video = mux_video
 
     @property
     def frames(self) -> tuple[np.ndarray, ...]:
@@ -77,7 +80,7 @@ class JobMedia:
 
 
 def fetch(job: Job, storage: Storage, max_bytes: int) -> Fetched:
-    """The bytes of every file that the task names.
+    """Fetch the bytes of every file that the task names.
 
     Raises:
         ForeignURI, MediaError, StorageUnavailable, StorageRefused: with the task's field.
@@ -105,7 +108,7 @@ def _of_field(error: OmnifleetError, field: str) -> OmnifleetError:
 
 
 def decode(job: Job, fetched: Fetched, card: ModelCard, limits: MediaLimits) -> JobMedia:
-    """Decode what was fetched. Raises MediaError with the field, also where a recording is too long for the task."""
+    """Decode the fetched files. Raises MediaError with the field, also where a recording is too long for the task."""
     audio = {
         field: tuple(_decode_audio(data, field, job, _limited(limits, job, field, card)) for data in files)
         for field, files in fetched.items()
@@ -113,7 +116,7 @@ def decode(job: Job, fetched: Fetched, card: ModelCard, limits: MediaLimits) -> 
     }
     video = tuple(_decode_video(data, job, card, limits) for data in fetched.get("video", ()))
     muxed = isinstance(job.task, VideoToSound) and job.task.mux
-    return JobMedia(audio, video, film=fetched["video"][0] if muxed else None)
+    return JobMedia(audio, video, mux_video=fetched["video"][0] if muxed else None)
 
 
 def _decode_audio(data: bytes, field: str, job: Job, limits: MediaLimits) -> DecodedAudio:
@@ -140,7 +143,7 @@ def _limited(limits: MediaLimits, job: Job, field: str, card: ModelCard) -> Medi
 
 
 def can_transcribe_in_parts(task: object) -> TypeGuard[NamedUnderstanding]:
-    """Whether the task is to write one recording down, with nothing to be heard or seen beside it."""
+    """Whether the task transcribes a single recording, which can be cut into parts."""
     if not isinstance(task, NamedUnderstanding):
         return False
     return task.name == "transcribe" and len(task.audio) == 1 and not task.video

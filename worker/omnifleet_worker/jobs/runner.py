@@ -1,4 +1,4 @@
-"""The main path of a job in a worker: fetch, decode, carry out, encode, store."""
+"""The main path of a job in a worker: fetch, decode, run the task, encode, store."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class JobRunner:
     """Runs jobs one at a time for each thread that calls it; the engine batches what they ask for.
 
     Args:
-        model: of the loaded checkpoint.
-        storage: where media come from and results go.
+        model: describes the loaded checkpoint.
+        storage: holds inputs and results.
         settings: limits and lifetimes.
     """
 
@@ -50,7 +50,7 @@ class JobRunner:
         self._limits = MediaLimits(max_bytes=settings.max_input_bytes, max_decode_seconds=settings.decode_seconds)
 
     def run(self, context: JobContext) -> JobResult:
-        """Carry the job out.
+        """Run the job from its inputs to its stored result.
 
         Raises:
             PermanentError: the job itself is at fault.
@@ -67,7 +67,7 @@ class JobRunner:
         if isinstance(outcome, EditedRecording):
             return self._result(context, artifact=self._store_edited(context, outcome), edits=outcome.edits)
         pcm = to_int16(torch.from_numpy(np.ascontiguousarray(outcome.T))).numpy()
-        video = None if media.video is None else self._store_video(context, media.video, pcm)
+        video = None if media.mux_video is None else self._store_video(context, media.mux_video, pcm)
         return self._result(context, artifact=self._store(context, pcm), video=video)
 
     def _load(self, context: JobContext) -> JobMedia:
@@ -105,7 +105,7 @@ class JobRunner:
         return VideoArtifact(**put, format=muxed.format, seconds=muxed.seconds)
 
     def _put(self, context: JobContext, data: bytes, form: str, content_type: str) -> dict[str, Any]:
-        """Write a result to storage, and return what both kinds of artifact tell of it."""
+        """Write a result to storage, and return the fields that both kinds of artifact share."""
         with context.stage("stored"):
             key = RESULT_KEY.format(job_id=context.job.job_id, attempt=context.attempt, format=form)
             put = partial(self._storage.put, key, content_type=content_type)

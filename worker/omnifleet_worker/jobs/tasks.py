@@ -39,9 +39,9 @@ VOICE_SECONDS = 6
 TRANSCRIPT_TOKENS = 256
 """Longest transcript of a voice; what takes more tokens has no room in a clip."""
 MAX_SPEECH_TOKENS_PER_SECOND = 25
-"""Tokens a second; nobody speaks faster, so a text that needs more would be cut off."""
+"""Speech tokens a second; nobody speaks faster, so a text that needs more would be cut off."""
 MAX_TRANSCRIPT_TOKENS_PER_SECOND = 8
-"""The thinker's tokens a second; a part in which more is said would have no room in its answer."""
+"""Thinker tokens a second; a part in which more is said would have no room in its answer."""
 MIN_PART_SECONDS = 30
 """Seconds of a recording that is transcribed in parts, however short the answers may be."""
 
@@ -78,7 +78,7 @@ def run_task(context: JobContext, media: JobMedia, model: ModelData) -> TaskOutp
 def understand(
     context: JobContext, task: Question | NamedUnderstanding, media: JobMedia, model: ModelData
 ) -> str | StructuredAnswer:
-    """The thinker's answer to the question; for tasks that promise one, with its record."""
+    """Answer a question with the thinker; for tasks that promise a record, with it."""
     waves = media.all_mono("audio", THINKER_SAMPLE_RATE)
     if can_transcribe_in_parts(task) and len(waves[0]) > model.card.max_listen_seconds * THINKER_SAMPLE_RATE:
         return transcribe_parts(context, task, waves[0], model)
@@ -89,7 +89,7 @@ def understand(
 
 
 def transcribe_parts(context: JobContext, task: NamedUnderstanding, wave: np.ndarray, model: ModelData) -> str:
-    """What is said in a recording that is too long to be heard at once."""
+    """Transcribe a recording that is too long for one request, part by part."""
     room = max(task.max_new_tokens / MAX_TRANSCRIPT_TOKENS_PER_SECOND, MIN_PART_SECONDS)
     parts = split_at_pauses(wave, THINKER_SAMPLE_RATE, min(room, model.card.max_listen_seconds))
     chats = [model.prompts.question(task, audio=(part,)) for part in parts]
@@ -97,7 +97,7 @@ def transcribe_parts(context: JobContext, task: NamedUnderstanding, wave: np.nda
 
 
 def join_parts(texts: Sequence[str]) -> str:
-    """The texts of parts as one, with spaces between them save after signs that are written without."""
+    """Join the texts of parts, with spaces between them save after scripts that are written without."""
     joined = ""
     for text in filter(None, texts):
         gap = "" if not joined or unicodedata.east_asian_width(joined[-1]) in "WF" else " "
@@ -106,7 +106,7 @@ def join_parts(texts: Sequence[str]) -> str:
 
 
 def transcribe(context: JobContext, wave: np.ndarray, field: str, model: ModelData) -> str:
-    """What is said in a mono 16 kHz wave. Raises InvalidJob where no word is heard."""
+    """Transcribe a mono 16 kHz wave. Raises InvalidJob where no word is heard."""
     chat = model.prompts.transcription(audio=(wave,))
     text = model.transcripts.get("transcript", chat, lambda: context.ask(chat, TRANSCRIPT_TOKENS))
     if not text:
@@ -116,7 +116,7 @@ def transcribe(context: JobContext, wave: np.ndarray, field: str, model: ModelDa
 
 
 def generate(context: JobContext, prompt: Chat, seconds: float, video: np.ndarray | None = None) -> np.ndarray:
-    """So many seconds of sound or music: one window, or each later one in continuation of the one before.
+    """Generate sound or music of that length: one window, and each further one in continuation of the one before.
 
     Args:
         video: frames that every window is made for; docs/model.md tells nothing else of those after the first 10 s.
@@ -131,13 +131,13 @@ def generate(context: JobContext, prompt: Chat, seconds: float, video: np.ndarra
 
 
 def video_to_audio(context: JobContext, task: VideoToSound, video: DecodedVideo, model: ModelData) -> np.ndarray:
-    """Sound or music for the video, as long as it is or as was asked; music may go on longer than the model watches.
+    """Generate sound or music for the video, as long as it is or as was requested; music may outlast the video.
 
     Raises:
-        MediaTooLong: the video is longer than the model watches, and no length was asked.
+        MediaTooLong: the video is longer than the model watches, and no length was requested.
     """
     seconds = task.seconds or _seconds_of(task, video, model.card)
-    prompt = model.prompts.film(task.name, task.text, thinker_frames(video.frames))
+    prompt = model.prompts.video_to_audio(task.name, task.text, thinker_frames(video.frames))
     return generate(context, prompt, seconds, video.frames)
 
 
@@ -152,7 +152,7 @@ def _seconds_of(task: VideoToSound, video: DecodedVideo, card: ModelCard) -> flo
 
 
 def edit(context: JobContext, task: DescribedEdit | StyleTransfer, media: JobMedia, model: ModelData) -> np.ndarray:
-    """The source, edited, and as long as it was; over 10 s in windows that share the engine's steps.
+    """Edit the source at its own length; over 10 s in windows that share the engine's steps.
 
     Stereo, whatever the source is: the model hears the mean of the channels and places what it makes between left and
     right on its own. A stereo source comes back in stereo, but not with its own image.
@@ -168,7 +168,7 @@ def edit(context: JobContext, task: DescribedEdit | StyleTransfer, media: JobMed
 
 
 def convert_voice(context: JobContext, task: VoiceConversion, media: JobMedia, model: ModelData) -> np.ndarray:
-    """What the audio says, in the voice of the reference."""
+    """Say what the audio says in the voice of the reference."""
     if task.text is not None:
         return tts(context, task, task.text, "text", media, model)
     text = transcribe(context, media.mono("audio", THINKER_SAMPLE_RATE), "audio", model)
@@ -178,7 +178,7 @@ def convert_voice(context: JobContext, task: VoiceConversion, media: JobMedia, m
 def tts(
     context: JobContext, task: Speech | VoiceConversion, text: str, field: str, media: JobMedia, model: ModelData
 ) -> np.ndarray:
-    """Speech, in the reference's voice where one is given: what the model says after the reference's own words.
+    """Speak a text, in the reference's voice where there is one, as continuation of the reference's own words.
 
     Args:
         text: what to say.
@@ -196,7 +196,7 @@ def tts(
 
 
 def join_transcript(ref_text: str, text: str) -> str:
-    """The reference's words, ended by `. ` as far as that is missing, then the new ones; `。` needs nothing."""
+    """Join the reference's words, ended by `. ` as far as that is missing, then the new ones; `。` needs nothing."""
     if ref_text.endswith(("。", ". ")):
         return ref_text + text
     return f"{ref_text}{' ' if ref_text.endswith('.') else '. '}{text}"

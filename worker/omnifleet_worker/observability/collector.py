@@ -1,4 +1,4 @@
-"""Metrics that are read when somebody asks, because something else counts them already."""
+"""Metrics read at scrape time, because something else counts them already."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .heartbeat import Heartbeat
 
 
 class WorkerCollector(Collector):
-    """What a worker tells in its heartbeats, and what became of leases."""
+    """Collects what the heartbeat reports, and the counts of leases."""
 
     def __init__(self, heartbeat: Heartbeat, renewer: LeaseRenewer) -> None:
         self._heartbeat = heartbeat
         self._renewer = renewer
 
     def describe(self) -> list[Metric]:
-        """Nothing, so that registering does not collect."""
+        """Return nothing, so that registering does not collect."""
         return []
 
     def collect(self) -> Iterator[Metric]:
@@ -56,7 +56,7 @@ def _worker(record: WorkerRecord) -> Iterator[Metric]:
 
 
 def gpu_metrics(gpu: GpuRecord) -> Iterator[Metric]:
-    """Of a worker that has a GPU."""
+    """Yield the metrics of a worker's GPU."""
     help_text = "Memory of the GPU that is taken, by all processes."
     yield GaugeMetricFamily("omnifleet_gpu_memory_used_bytes", help_text, value=gpu.memory_used)
     yield GaugeMetricFamily("omnifleet_gpu_memory_total_bytes", "Memory of the GPU.", value=gpu.memory_total)

@@ -1,4 +1,4 @@
-"""Whether a worker process lives, and whether it is ready for jobs."""
+"""Judges whether a worker process is alive, and whether it is ready for jobs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ..lease_renewer import LeaseRenewer
 
 
 class Health:
-    """Judged from what the consumer and the engine do, not from the process being there.
+    """Judges a worker by what its consumer and its engine do.
 
     Args:
-        keeper: told of every time the consumer asks for messages.
-        stalled: seconds since the engine last came to the end of a step; 0 while it has nothing to do.
-        engine_patience: seconds that a step may take.
-        poll_patience: seconds that may pass without asking for messages.
+        renewer: knows when the consumer last polled.
+        engine_stalled: returns the seconds since the engine finished a step; 0 while it is idle.
+        engine_timeout: seconds that a step may take.
+        poll_timeout: seconds that may pass without polling for messages.
     """
 
     def __init__(
@@ -30,15 +30,15 @@ class Health:
         self._draining = False
 
     def loaded(self) -> None:
-        """The checkpoint is there and the engine runs."""
+        """Note that the checkpoint is loaded and the engine runs."""
         self._loaded = True
 
     def draining(self) -> None:
-        """No more jobs are taken."""
+        """Note that no more jobs are taken."""
         self._draining = True
 
     def why_not_alive(self) -> str | None:
-        """What only a new process can mend. Loading is no such thing, and neither is Redis that is away."""
+        """Return why only a new process can help, if so; loading is no reason, and neither is Redis that is away."""
         engine_stalled = self._engine_stalled()
         if engine_stalled > self._engine_timeout:
             return f"the engine has not stepped for {engine_stalled:.0f} s"
@@ -48,7 +48,7 @@ class Health:
         return None
 
     def why_not_ready(self) -> str | None:
-        """Why the process takes no jobs, if so."""
+        """Return why the process takes no jobs, if so."""
         if self._draining:
             return "draining: running jobs finish, no new ones are taken"
         if not self._loaded:
@@ -61,7 +61,7 @@ class Health:
         return self.why_not_alive()
 
     def state(self) -> WorkerState:
-        """In a word."""
+        """Return the state for the heartbeat."""
         if self._draining:
             return "draining"
         if not self._loaded or not self._renewer.has_polled:

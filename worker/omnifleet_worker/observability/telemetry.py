@@ -1,4 +1,4 @@
-"""All that a worker shows of itself, put together."""
+"""Assembles a worker's metrics, heartbeats, health pages and traces."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ logger = logging.getLogger(__name__)
 
 
 class Telemetry:
-    """Metrics always; heartbeats from `start` on; HTTP pages where the settings name a port.
+    """Counts metrics always, sends heartbeats from `start` on, and serves HTTP pages where the settings name a port.
 
     Args:
-        name: of the worker.
-        settings: port, patience and places.
-        keeper: of the worker's leases.
-        stalled: seconds since the engine last came to the end of a step.
+        name: the worker's name.
+        settings: port, timeouts and concurrency.
+        renewer: renews the worker's leases.
+        engine_stalled: returns the seconds since the engine finished a step; 0 while it is idle.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Telemetry:
         self._pages: PageServer | None = None
 
     def start(self) -> None:
-        """Show what there is, before anything is loaded. Raises InvalidSetting where the port is taken."""
+        """Serve pages and send heartbeats, before anything is loaded. Raises InvalidSetting where the port is taken."""
         if self._settings.http_port is not None:
             checks = {"/livez": self.health.why_not_alive, "/readyz": self.health.why_not_ready}
             host, port = self._settings.http_host, self._settings.http_port
@@ -63,17 +63,17 @@ class Telemetry:
         export_traces("omnifleet-worker", self._name)
         self._heartbeat.start()
 
-    def loaded(self, card: ModelCard, places: int) -> None:
-        """The checkpoint is there, and so many requests share a step of the engine."""
-        self._heartbeat.loaded(card, places)
+    def loaded(self, card: ModelCard, engine_slots: int) -> None:
+        """Report the loaded checkpoint, and the requests that may share a step of the engine."""
+        self._heartbeat.loaded(card, engine_slots)
         self.health.loaded()
 
     def watch(self, storage: Storage) -> Storage:
-        """The same storage, with its errors counted."""
+        """Wrap a storage so that its errors are counted."""
         return MeteredStorage(storage, self.metrics.storage_errors)
 
     def stop(self) -> None:
-        """Show nothing more."""
+        """Remove the worker from the registry and close its pages."""
         self._heartbeat.stop()
         if self._pages is not None:
             self._pages.stop()

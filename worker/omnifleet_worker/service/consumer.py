@@ -1,4 +1,4 @@
-"""Celery's consumer, hardened: whatever lies in the queue, the worker goes on and the sender is told."""
+"""Celery's consumer, hardened: a message that cannot be read is answered with an error, and the worker goes on."""
 
 from __future__ import annotations
 

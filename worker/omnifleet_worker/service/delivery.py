@@ -40,15 +40,15 @@ from .webhook_sender import WebhookSender
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
 MAX_BACKOFF = 120.0
-"""Seconds."""
+"""Longest wait between two attempts, in seconds."""
 
 
 class LeaseLost(Exception):
-    """The lease went to another worker, or the job had ended before: there is nothing to record."""
+    """Raised where the lease went to another worker, or the job had ended before: there is nothing to record."""
 
 
 class Redelivered(Exception):
-    """The job has no outcome yet; its message comes back when the lease is over."""
+    """Raised where the job has no outcome yet; its message is delivered again when the lease ends."""
 
 
 @dataclass
@@ -61,17 +61,17 @@ class _Delivery:
 
 
 class Deliveries:
-    """Carries deliveries out, each on the thread that calls it.
+    """Runs the jobs of deliveries, each on the thread that calls it, and records their outcomes.
 
     Args:
-        jobs: what runs a job.
-        engine: where it runs.
-        attempts: where outcomes are recorded.
-        monitor: watches what runs.
-        keeper: of the leases.
-        poster: of the callbacks.
-        settings: patience and limits.
-        metrics: told what becomes of every delivery.
+        jobs: runs a job from its inputs to its result.
+        engine: batches what the jobs ask of the model.
+        attempts: records starts and outcomes in Redis.
+        progress: publishes the progress of running jobs.
+        lease_renewer: renews the leases of running jobs.
+        webhooks: posts the callbacks.
+        settings: timeouts and limits.
+        metrics: counts what becomes of every delivery.
     """
 
     def __init__(
@@ -111,10 +111,10 @@ class Deliveries:
 
         Raises:
             OmnifleetError: the outcome, recorded; a transient one where no attempts are left.
-            TriedAgain: not the last word; the message comes back when its lease is over.
-            NotOurs: the lease went to another worker, or the job had ended before. Nothing was recorded.
+            Redelivered: there is no outcome yet; the message is delivered again when its lease ends.
+            LeaseLost: the lease went to another worker, or the job had ended before. Nothing was recorded.
         """
-        self._lease_renewer.run(tag)
+        self._lease_renewer.mark_running(tag)
         delivery = _Delivery(job_id, tag, self._webhooks.callback_url(payload))
         with self._metered(delivery):
             return self._process(payload, delivery)
@@ -217,7 +217,7 @@ class Deliveries:
             raise
         except Exception as error:
             extra = {"action": "job_crashed", "job_id": context.job.job_id}
-            logger.exception("job failed unforeseen: %s", context.job.job_id, extra=extra)
+            logger.exception("job failed unexpectedly: %s", context.job.job_id, extra=extra)
             name = type(error).__name__
             problem = f"the worker failed with {name}: {error}"
             raise JobFailed(problem, None, "Report it with the job id", {"type": name}) from error
@@ -245,7 +245,7 @@ class Deliveries:
     def _redelivered(job_id: str, error: Exception) -> Redelivered:
         # Celery would take the message of a job that has no outcome off the queue, and the job would be lost.
         extra = {"action": "delivery_crashed", "job_id": job_id}
-        logger.exception("delivery failed unforeseen, and comes again: %s", job_id, extra=extra)
+        logger.exception("delivery failed unexpectedly, and is delivered again: %s", job_id, extra=extra)
         return Redelivered(f"the worker failed with {type(error).__name__}: {error}")
 
     def _fail(self, delivery: _Delivery, error: OmnifleetError) -> None:

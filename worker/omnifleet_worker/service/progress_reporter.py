@@ -1,4 +1,4 @@
-"""One thread a process that tells Redis how far jobs are, and tells jobs what Redis says. Engines never wait for it."""
+"""Publishes the progress of running jobs and cancels those that Redis says are unwanted, on a thread of its own."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ logger = logging.getLogger(__name__)
 
 
 class ProgressReporter:
-    """Publishes progress and looks for wishes to cancel, for all running jobs in two round trips.
+    """Publishes progress and reads requests to cancel, for all running jobs in two round trips.
 
     Args:
-        states: of the fleet.
-        interval: seconds between two looks.
+        states: the job states in Redis.
+        interval: seconds between two reports.
     """
 
     def __init__(self, states: JobStates, interval: float) -> None:
@@ -29,10 +29,10 @@ class ProgressReporter:
         self._runs: list[JobContext] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="job-monitor", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name="progress-reporter", daemon=True)
 
     def start(self) -> None:
-        """Look on a thread of its own until `stop`."""
+        """Report on a thread of its own until `stop`."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -43,7 +43,7 @@ class ProgressReporter:
 
     @contextmanager
     def tracking(self, context: JobContext) -> Iterator[None]:
-        """Watch a job for the length of the block."""
+        """Report a job's progress, and cancel it on request, during the block."""
         with self._lock:
             self._runs.append(context)
         try:
@@ -53,7 +53,7 @@ class ProgressReporter:
                 self._runs.remove(context)
 
     def report_once(self) -> None:
-        """Report and ask once."""
+        """Publish the progress of all running jobs and cancel those asked to stop, once."""
         with self._lock:
             # A job whose lease was lost may have come back here while its first run ends: the newest one counts.
             contexts = {context.job.job_id: context for context in self._runs}
@@ -69,8 +69,10 @@ class ProgressReporter:
                 self._states.wait_for_cancel(self._interval)
                 self.report_once()
             except BrokerUnavailable as error:
-                logger.warning("progress is not published: %s", error, extra={"action": "monitor_unreachable"})
+                logger.warning("progress is not published: %s", error, extra={"action": "progress_unreachable"})
                 self._stopping.wait(self._interval)
             except Exception:
-                logger.exception("the monitor failed, and goes on", extra={"action": "monitor_failed"})
+                logger.exception(
+                    "the progress reporter failed, and goes on", extra={"action": "progress_reporter_failed"}
+                )
                 self._stopping.wait(self._interval)

@@ -22,22 +22,22 @@ logger = logging.getLogger(__name__)
 CONCURRENCY = 8
 """Callbacks that a process posts at once."""
 CONCURRENCY_PER_HOST = 4
-"""Of them to one host, so that a slow one leaves room for the others."""
+"""Callbacks that a process posts at once to one host, so that a slow host leaves room for others."""
 POLL_INTERVAL = 1.0
-"""Seconds between two looks for callbacks that are due, where none of this process's own came up."""
+"""Seconds between two polls for due callbacks, unless a job of this process enqueues one."""
 MAX_BACKOFF = 600.0
-"""Seconds."""
+"""Longest wait between two posts of one callback, in seconds."""
 
 
 class WebhookSender:
-    """One thread that claims what is due, and a few that post it. Without a secret it neither allows nor posts any.
+    """Claims due callbacks on one thread and posts them on a few; without a secret it allows and posts none.
 
     Args:
-        callbacks: of the queue.
+        callbacks: the outbox in Redis.
         settings: allow list, secret, attempts and time limit.
 
     Raises:
-        InvalidSetting: an allow list that is none.
+        InvalidSetting: the allow list cannot be read.
     """
 
     def __init__(self, callbacks: Callbacks, settings: WorkerSettings) -> None:
@@ -50,7 +50,7 @@ class WebhookSender:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._threads = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="callback")
-        self._thread = threading.Thread(target=self._loop, name="callback-poster", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name="webhook-sender", daemon=True)
 
     def start(self) -> None:
         """Post what is due until `stop`."""
@@ -67,7 +67,7 @@ class WebhookSender:
         self._callbacks.close()
 
     def wake(self) -> None:
-        """Do not wait for the next look: a callback was wished for."""
+        """Poll now: a callback was enqueued."""
         self._wake.set()
 
     def validate_callback(self, job: Job) -> None:
@@ -80,7 +80,7 @@ class WebhookSender:
             raise CallbackRefused(problem, "callback", "Set OMNIFLEET_CALLBACK_SECRET where the workers run")
 
     def callback_url(self, payload: object) -> str | None:
-        """Where a message wants its outcome posted, if that is allowed; even of a message that is no good job."""
+        """Return the URL that a message, valid or not, wants its outcome posted to; None where that is not allowed."""
         url = payload.get("callback") if isinstance(payload, dict) else None
         if not isinstance(url, str) or self._settings.callback_secret is None:
             return None
@@ -99,7 +99,7 @@ class WebhookSender:
             except BrokerUnavailable as error:
                 logger.warning("callbacks wait: %s", error, extra={"action": "callbacks_unreachable"})
             except Exception:
-                logger.exception("the poster failed, and goes on", extra={"action": "callback_poster_failed"})
+                logger.exception("the webhook sender failed, and goes on", extra={"action": "webhook_sender_failed"})
             self._wake.wait(POLL_INTERVAL)
 
     def _post_next(self) -> bool:
@@ -107,7 +107,7 @@ class WebhookSender:
         if not self._free.acquire(timeout=POLL_INTERVAL):
             return False
         try:
-            # Twice the time that posting may take: then it is nobody's who still lives.
+            # Twice the time that posting may take: whoever claimed it is gone by then.
             claimed = self._callbacks.claim(2 * self._settings.callback_timeout)
             if claimed is not None:
                 self._threads.submit(self._deliver, claimed)
@@ -132,7 +132,7 @@ class WebhookSender:
             # Claimed again when the claim is over.
             _log("callback's state is not recorded", "callback_unrecorded", claimed, host, str(error))
         except Exception as error:
-            logger.exception("callback failed unforeseen: %s", claimed.job_id, extra={"action": "callback_crashed"})
+            logger.exception("callback failed unexpectedly: %s", claimed.job_id, extra={"action": "callback_crashed"})
             self._retry_or_fail(claimed, host, f"the worker failed with {type(error).__name__}")
         finally:
             with self._lock:

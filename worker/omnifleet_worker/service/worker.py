@@ -1,4 +1,4 @@
-"""What one worker process holds: the checkpoint, its engine, the storage, and the leases of its jobs."""
+"""Assembles one worker process: the model, its engine, storage, leases, progress, webhooks and telemetry."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class FleetWorker:
-    """Puts a worker together and takes it apart. `start` must return before the first message is taken."""
+    """Starts and stops the parts of a worker. `start` must return before the first message is taken."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self.settings = settings
@@ -74,12 +74,12 @@ class FleetWorker:
         logger.info("the engine runs: %s", limits, extra={"action": "worker_started"})
 
     def load(self) -> tuple[ModelData, ModelRunner, EngineLimits]:
-        """The checkpoint: what jobs need to know of it, what the engine runs, and how much of it at once."""
+        """Open the checkpoint: what jobs need to know of it, what the engine runs, and the engine's limits."""
         runner, limits = open_model(self.settings)
         return describe(runner.pipeline, self.settings.aligner), runner, limits
 
     def drain(self, *, at_once: bool = False) -> None:
-        """Let running jobs finish for the grace period, then hand the rest back; asked again, hand back at once.
+        """Let running jobs finish for the grace period, then hand the rest back; a second call hands back at once.
 
         Returns immediately: it is called by signal handlers.
         """
@@ -92,7 +92,7 @@ class FleetWorker:
         threading.Thread(target=self._hand_back, args=(grace,), name="drain", daemon=True).start()
 
     def stop(self) -> None:
-        """End the engine and give back whatever is left."""
+        """Stop the engine, hand unfinished jobs back and close all connections."""
         if self._engine is not None:
             self._progress.stop()
             self._engine.stop()

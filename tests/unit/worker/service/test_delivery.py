@@ -91,7 +91,7 @@ class FakeLeaseRenewer:
             recover=lambda: self.calls.append(("recover",)),
         )
 
-    def run(self, tag: str) -> None:
+    def mark_running(self, tag: str) -> None:
         self.calls.append(("run", tag))
 
     def stop_renewing(self, tag: str) -> None:

@@ -93,7 +93,10 @@ def test_a_job_that_fails_is_watched_no_longer(reporter: ProgressReporter, state
 
 @pytest.mark.parametrize(
     ("error", "action"),
-    [(BrokerUnavailable("away"), "monitor_unreachable"), (ZeroDivisionError("unforeseen"), "monitor_failed")],
+    [
+        (BrokerUnavailable("away"), "progress_unreachable"),
+        (ZeroDivisionError("unforeseen"), "progress_reporter_failed"),
+    ],
 )
 def test_it_goes_on_after_any_error_and_says_so(
     reporter: ProgressReporter, states: FakeStates, error: Exception, action: str, caplog: pytest.LogCaptureFixture

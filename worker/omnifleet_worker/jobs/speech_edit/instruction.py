@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 EXAMPLES = "replace 'hello' with 'goodbye'; delete the second 'very'; insert 'not' after 'is'; or the new transcript"
 EVERY = 0
-"""`occurrence` of a request about all places where the words are said."""
+"""`occurrence` that stands for all places where the words are said."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Replace:
 
 @dataclass(frozen=True)
 class Delete:
-    """Leave `old` out."""
+    """Cut `old` out."""
 
     old: str
     occurrence: int = 1
@@ -62,13 +62,13 @@ _QUOTE = re.compile(
     r"""(?<!\w)'(?=\S)([^']*(?:'(?=\w)[^']*)*)'(?!\w)|"([^"]+)"|“([^”]+)”|‘((?:[^’]|’(?=\w))+)’|„([^“”]+)[“”]"""
     r"""|«([^»]+)»|»([^«]+)«|「([^」]+)」|『([^』]+)』|`([^`]+)`"""
 )
-# Each quoted text is put aside behind one private-use character, so that nothing in it is read as grammar.
+# Each quoted text is masked by one private-use character, so that nothing in it is read as grammar.
 _FIRST_MARK, _LAST_MARK = 0xE000, 0xF8FF
 _MARKS = "\ue000-\uf8ff"
 
 _COUNTS = {
-    name: place
-    for place, names in {
+    name: position
+    for position, names in {
         **dict(enumerate(("first 1st", "second 2nd", "third 3rd", "fourth 4th", "fifth 5th", "sixth 6th"), 1)),
         -1: "last final",
         EVERY: "every all each",
@@ -106,7 +106,7 @@ _RULES: tuple[tuple[type[Change], re.Pattern[str]], ...] = tuple(
 
 
 def read_instruction(text: str) -> list[Change] | None:
-    """The changes that a request asks for, or None where the grammar cannot read all of it.
+    """Parse the changes that a request asks for; None where the grammar cannot read all of it.
 
     Takes `replace 'a' with 'b'`, `delete the last 'a'`, `insert 'a' before 'b'`, several of them joined by `and`, `;`
     or `,`, and `say 'a b c'` or a quoted text alone for a whole transcript. Quotes of any kind; none where it is plain.
@@ -170,7 +170,7 @@ QUESTION_SYSTEM = "You turn requests to change the words of a recording into JSO
 
 
 def question(request: str, heard: str) -> str:
-    """What the thinker is asked about a request that the grammar cannot read."""
+    """Return the question to the thinker about a request that the grammar cannot read."""
     return (
         f"The recording says: {heard}\nThe request is: {request}\n"
         "Write one JSON object a line for each change, of these forms:\n"
@@ -182,7 +182,7 @@ def question(request: str, heard: str) -> str:
 
 
 def read_answer(answer: str) -> list[Change]:
-    """The changes in the thinker's answer; anything in it that is none is passed over.
+    """Parse the changes from the thinker's answer; anything else in it is ignored.
 
     Raises:
         InvalidJob: there is none in it.

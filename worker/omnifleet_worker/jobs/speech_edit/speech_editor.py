@@ -1,4 +1,4 @@
-"""One speech edit from its request to the edited recording."""
+"""Runs one speech edit, from its request to the edited recording."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class EditedRecording:
 
     Args:
         samples: float64 [channels, n], which holds every source format's values exactly.
-        source: as it was.
+        source: the recording before the edits.
         edits: the new spans.
     """
 
@@ -53,13 +53,13 @@ class EditedRecording:
 
 
 def edit_speech(context: JobContext, task: SpeechEdit, source: DecodedAudio, model: ModelData) -> EditedRecording:
-    """The recording with the words changed as `task.desc` asks.
+    """Change words of a recording as `task.desc` asks.
 
     Args:
-        run: of the job.
-        task: what is asked.
+        context: the job's attempt.
+        task: the request.
         source: float64 [channels, n], up to five minutes; only ten seconds around each edit go to the model.
-        model: of the loaded checkpoint, with its aligner.
+        model: describes the checkpoint, and holds the aligner.
 
     Raises:
         TaskNotSupported: the worker has no aligner.
@@ -75,7 +75,7 @@ def edit_speech(context: JobContext, task: SpeechEdit, source: DecodedAudio, mod
     edits = find_edits(changes or _ask_thinker(context, task.desc, heard), split_words(heard))
     with context.stage("conditioned"):
         words = aligner.align(wave, heard)
-    return _Editor(source, words, edits).run_task(context, model)
+    return _Editor(source, words, edits).apply(context, model)
 
 
 def _aligner(model: ModelData) -> WordAligner:
@@ -90,7 +90,7 @@ def _mono_16k(source: DecodedAudio) -> NDArray[np.float32]:
 
 
 def _ask_thinker(context: JobContext, request: str, heard: str) -> Sequence[Change]:
-    """What a request in free words asks for: a new transcript if it is much like what was heard, else ask."""
+    """Interpret a request in free words: a new transcript if it is much like what was heard, else by the thinker."""
     if is_transcript_of(request, split_words(heard)):
         return [NewTranscript(request)]
     chat = Chat(system=QUESTION_SYSTEM, user=question(request, heard))
@@ -98,7 +98,7 @@ def _ask_thinker(context: JobContext, request: str, heard: str) -> Sequence[Chan
 
 
 class _Editor:
-    """The edits of one recording, once its words are found."""
+    """Applies edits to one recording, once its words are found."""
 
     def __init__(self, source: DecodedAudio, words: Sequence[Word], edits: Sequence[WordEdit]) -> None:
         self._source = source
@@ -107,15 +107,15 @@ class _Editor:
         self._words = words
         self._edits = edits
 
-    def run_task(self, context: JobContext, model: ModelData) -> EditedRecording:
+    def apply(self, context: JobContext, model: ModelData) -> EditedRecording:
         spans = self._spans()
         spoken = [(edit, span) for edit, span in zip(self._edits, spans, strict=True) if edit.new]
-        made = iter(SpeechInpainter(self._source, self._words, model).fill(context, spoken) if spoken else [])
+        made = iter(SpeechInpainter(self._source, self._words, model).inpaint(context, spoken) if spoken else [])
         patches = [Patch(span, next(made) if edit.new else None) for edit, span in zip(self._edits, spans, strict=True)]
-        samples, places = splice(self._samples, patches)
+        samples, positions = splice(self._samples, patches)
         if not samples.shape[1]:
             raise InvalidJob("nothing would be left of the recording", "desc", "Leave a word of it")
-        return EditedRecording(samples, self._source, self._report(spans, places))
+        return EditedRecording(samples, self._source, self._report(spans, positions))
 
     def _spans(self) -> list[Span]:
         gaps = [self._gap(edit) for edit in self._edits]
@@ -123,11 +123,11 @@ class _Editor:
         return [widen(self._samples, self._rate, gap, room) for gap, room in zip(gaps, pairwise(borders), strict=True)]
 
     def _gap(self, edit: WordEdit) -> tuple[int, int]:
-        """The words that go, and a part of the pauses beside them; of the pauses beside a cut, one is left."""
+        """Samples to replace: the words and part of the pauses beside them; beside a cut, one pause stays."""
         before, after = self._pauses(edit)
         if edit.first == edit.last:
-            place = self._place_between(edit, before[0], after[1])
-            return self._clamped(place, place)
+            position = self._place_between(edit, before[0], after[1])
+            return self._clamped(position, position)
         margins = [min(max(0.0, end - start) / 2, _MARGIN_SECONDS) for start, end in (before, after)]
         if not edit.new and edit.last < len(self._words):
             return self._clamped(before[1] - margins[0], after[1] - margins[1])
@@ -154,15 +154,15 @@ class _Editor:
         first = min(max(0, round(start * self._rate)), self._samples.shape[1])
         return first, min(max(first, round(end * self._rate)), self._samples.shape[1])
 
-    def _report(self, spans: Sequence[Span], places: Sequence[tuple[int, int]]) -> tuple[EditedSpan, ...]:
+    def _report(self, spans: Sequence[Span], positions: Sequence[tuple[int, int]]) -> tuple[EditedSpan, ...]:
         return tuple(
             EditedSpan(
-                start=place[0] / self._rate,
-                end=place[1] / self._rate,
+                start=position[0] / self._rate,
+                end=position[1] / self._rate,
                 source_start=span.start / self._rate,
                 source_end=span.end / self._rate,
                 old=join_words([word.text for word in self._words[edit.first : edit.last]]),
                 new=join_words(edit.new),
             )
-            for edit, span, place in zip(self._edits, spans, places, strict=True)
+            for edit, span, position in zip(self._edits, spans, positions, strict=True)
         )

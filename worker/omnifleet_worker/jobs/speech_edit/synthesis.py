@@ -1,7 +1,7 @@
 """New words in the voice of the recording: latent inpainting of a gap between the words around it.
 
-The model sees a canvas: the recording's own sound before the gap, nothing, and its sound after it. As the gap may be
-of any length, new words that take longer or shorter than the old ones are made in the same way as those that do not.
+The model sees a context window: the recording's own sound before the gap, silence, and its sound after it. As the gap
+may be of any length, new words that take longer or shorter than the old ones are made like those that do not.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from .word_edits import WordEdit
 from .words import Word, join_words
 
 CONTEXT_SECONDS = 10.0
-"""What the model hears of an audio prompt."""
+"""Seconds of a context window: what the model takes of an audio prompt."""
 LONGEST_GAP_SECONDS = 6.0
-"""Most that is made at once, so that the model hears enough of the voice beside it."""
+"""Longest gap to fill at once, so that the model hears enough of the voice beside it."""
 SAME_LENGTH = 0.3
 """New words with as many letters as the old ones, but for this share of them, take exactly their time."""
 _VOICE_SECONDS = 1.5
 """With less speech than this around a gap, the old words go before it as a sample of the voice."""
 _SAMPLE_SECONDS = 3.0
 _PAUSE_SECONDS = 0.3
-"""Silence between the sample of the voice and the rest, and most that is kept of a pause at a canvas's ends."""
+"""Silence between the sample of the voice and the rest, and most that is kept of a pause at a context window's ends."""
 _FASTEST, _SLOWEST = 25.0, 4.0
 """Tokens a second that anybody speaks."""
 _LEVEL_RANGE = 2.0
@@ -42,7 +42,7 @@ _LEVEL_RANGE = 2.0
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ContextWindow:
-    """A gap to be filled and what is known around it, at the source's rate and channels.
+    """A gap to be filled and the recording around it, at the source's rate and channels.
 
     Attributes:
         samples: float64 [channels, n], silence in the gap.
@@ -58,12 +58,12 @@ class ContextWindow:
 
 
 class SpeechInpainter:
-    """Makes new words for one recording.
+    """Synthesises new words for one recording by inpainting.
 
     Args:
         source: the recording, float64 [channels, n].
-        words: that are said in it.
-        model: of the loaded checkpoint.
+        words: the words said in it.
+        model: describes the loaded checkpoint.
     """
 
     def __init__(self, source: DecodedAudio, words: Sequence[Word], model: ModelData) -> None:
@@ -72,8 +72,8 @@ class SpeechInpainter:
         self._words = words
         self._model = model
 
-    def fill(self, context: JobContext, wanted: Sequence[tuple[WordEdit, Span]]) -> list[Samples]:
-        """Material for each edit, crossfades included: float64 [channels, n]. The clips share the engine's steps.
+    def inpaint(self, context: JobContext, wanted: Sequence[tuple[WordEdit, Span]]) -> list[Samples]:
+        """Synthesise material for each edit, crossfades included: float64 [channels, n]; clips share engine steps.
 
         Raises:
             InvalidJob: new words take longer to say than can be made at once.
@@ -138,7 +138,7 @@ class SpeechInpainter:
         return len(self._model.tokenizer.split(text))
 
     def _voice_sample(self, edit: WordEdit, around: Sequence[Word]) -> tuple[Samples, str]:
-        """Speech to go before the canvas and its transcript; none where there is enough of the voice around the gap."""
+        """Speech to go before the context window, and its transcript; none where enough speech is around the gap."""
         if sum(word.end - word.start for word in around) >= _VOICE_SECONDS:
             return self._samples[:, :0], ""
         first = max(0, min(edit.first, len(self._words) - 1))

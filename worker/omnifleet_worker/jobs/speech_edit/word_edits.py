@@ -1,4 +1,4 @@
-"""From what was asked and what was heard to runs of words and what is to be said in their place."""
+"""Maps the requested changes onto the words of the transcript."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class WordEdit:
 
 
 def is_transcript_of(text: str, heard: Sequence[str]) -> bool:
-    """Whether a text says much the same as the words that were heard: a new transcript, not a request."""
+    """Whether a text is a new transcript, much like the words that were heard, and not a request."""
     return difflib.SequenceMatcher(None, _forms(split_words(text)), _forms(heard)).ratio() >= _SAME_SPEECH
 
 
 def find_edits(changes: Sequence[Change], heard: Sequence[str]) -> list[WordEdit]:
-    """Where the changes apply among the words that were heard; in order, apart from one another by a word at least.
+    """Find where the changes apply among the words that were heard: in order, at least one word apart.
 
     Raises:
         InvalidJob: a word that is not said (`details["heard"]` tells what is), a change that says nothing, changes
@@ -69,10 +69,10 @@ def _occurrences(phrase: str, occurrence: int, heard: Sequence[str]) -> list[tup
             spots.append((at, at + size))
     if occurrence == EVERY and spots:
         return spots
-    place = occurrence - 1 if occurrence > 0 else len(spots) + occurrence
-    if not 0 <= place < len(spots):
+    position = occurrence - 1 if occurrence > 0 else len(spots) + occurrence
+    if not 0 <= position < len(spots):
         raise _not_found(phrase, len(spots), heard)
-    return [spots[place]]
+    return [spots[position]]
 
 
 def _not_found(phrase: str, times: int, heard: Sequence[str]) -> InvalidJob:
