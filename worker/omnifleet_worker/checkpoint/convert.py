@@ -105,18 +105,17 @@ class Conversion:
         components = [self._component(name, model) for name, model in models.items()]
         return [*components, self._synchformer()], prompts, vocab, processor
 
-    def _component(self, name: str, model: Any) -> Component:
+    def _component(self, name: str, model: nn.Module) -> Component:
         def tensors() -> Any:
             return place(read_state_dict(self.files.state_dict), COMPONENTS)[name]
 
-        return Component(name, model.to("meta"), tensors, self.dtype)
+        return Component(name, _on_meta(model), tensors, self.dtype)
 
     def _synchformer(self) -> Component:
         def tensors() -> Any:
             return load_published_synchformer(self.files.synchformer).state_dict()
 
-        model: nn.Module = load_published_synchformer(self.files.synchformer)
-        return Component("synchformer", model.to("meta"), tensors, None)
+        return Component("synchformer", _on_meta(load_published_synchformer(self.files.synchformer)), tensors, None)
 
     def _finished(self, revision: str) -> Manifest | None:
         """The manifest, where the folder holds this checkpoint already and whole."""
@@ -211,3 +210,7 @@ class Conversion:
         index.rename(self.out / checkpoint_folder.INDEX)
         shutil.rmtree(self._unfinished)
         return manifest
+
+
+def _on_meta(model: nn.Module) -> nn.Module:
+    return model.to("meta")

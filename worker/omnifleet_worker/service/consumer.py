@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from celery.worker.consumer import Consumer
 from kombu.message import Message
@@ -15,12 +15,23 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..observability.log_context import log_job
 
+if TYPE_CHECKING:
+    from .worker import FleetWorker
+
 logger = logging.getLogger(__name__)
 _JOB_ID: TypeAdapter[str] = TypeAdapter(JobId)
 
 
+class _FleetApp(Protocol):
+    """A Celery app that a fleet worker runs."""
+
+    fleet: FleetWorker
+
+
 class FleetConsumer(Consumer):
     """Answers a message that cannot be read with InvalidMessage, and takes it off the queue."""
+
+    app: _FleetApp
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[..., None]:
         handle = super().create_task_handler(*args, **kwargs)

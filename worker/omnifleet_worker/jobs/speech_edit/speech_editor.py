@@ -86,7 +86,7 @@ def _aligner(model: ModelData) -> WordAligner:
 
 
 def _mono_16k(source: DecodedAudio) -> NDArray[np.float32]:
-    return resample(to_mono(source), ALIGNER_RATE).samples[0].astype(np.float32)
+    return np.array(resample(to_mono(source), ALIGNER_RATE).samples[0], np.float32)
 
 
 def _ask_thinker(context: JobContext, request: str, heard: str) -> Sequence[Change]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,13 +78,13 @@ class ThinkerSession:
         """Everything that it holds on the device, before an `AnswerBatch` holds it."""
         yield self._logits
         if self.cache is not None:
-            for layer in self.cache.layers:
+            for layer in _layers(self.cache):
                 yield from (layer.keys, layer.values)
 
     @property
     def text(self) -> str:
         """The new tokens so far as text, without the model's marks; bytes that are no UTF-8 become U+FFFD."""
-        return self._tokenizer.decode(self._ids, skip_special_tokens=True)
+        return str(self._tokenizer.decode(self._ids, skip_special_tokens=True))
 
     def choose(self) -> int:
         """The next token. The same one until it was taken in, so that a step that failed can be done again."""
@@ -211,8 +212,13 @@ def _merge(sessions: Sequence[ThinkerSession]) -> DynamicCache:
     longest = max(cache.get_seq_length() for cache in caches)
     return _cache_of(
         (_stack([layer.keys for layer in layers], longest), _stack([layer.values for layer in layers], longest))
-        for layers in zip(*(cache.layers for cache in caches), strict=True)
+        for layers in zip(*(_layers(cache) for cache in caches), strict=True)
     )
+
+
+def _layers(cache: DynamicCache) -> Any:
+    """Its layers, which are all dynamic: transformers declares any of its kinds."""
+    return cache.layers
 
 
 def _stack(rows: Sequence[Tensor], longest: int) -> Tensor:
@@ -221,7 +227,7 @@ def _stack(rows: Sequence[Tensor], longest: int) -> Tensor:
 
 def _part(cache: DynamicCache, row: int, length: int) -> DynamicCache:
     kept = slice(row, row + 1), slice(None), slice(cache.get_seq_length() - length, None)
-    return _cache_of((layer.keys[kept], layer.values[kept]) for layer in cache.layers)
+    return _cache_of((layer.keys[kept], layer.values[kept]) for layer in _layers(cache))
 
 
 def _cache_of(layers: Iterable[tuple[Tensor, Tensor]]) -> DynamicCache:
@@ -236,7 +242,7 @@ def _cache_of(layers: Iterable[tuple[Tensor, Tensor]]) -> DynamicCache:
 
 def _crop(cache: DynamicCache, length: int) -> None:
     """Take back what some of the layers have taken in already."""
-    for layer in cache.layers:
+    for layer in _layers(cache):
         layer.crop(min(0, length - layer.get_seq_length()))
 
 

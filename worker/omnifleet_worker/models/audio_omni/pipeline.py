@@ -19,12 +19,13 @@ from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalG
 
 from omnifleet_worker.models import folder as checkpoint_folder
 from omnifleet_worker.models.audio_omni.autoencoder import AudioOmniAutoencoder
+from omnifleet_worker.models.audio_omni.chat import Chat
 from omnifleet_worker.models.audio_omni.conditioners import AudioPromptEncoder, OmniProjection, SyncEncoder
 from omnifleet_worker.models.audio_omni.sampling import CLIP_SAMPLES, normalise_peak
 from omnifleet_worker.models.audio_omni.speech_encoder import SpeechEncoder
 from omnifleet_worker.models.audio_omni.speech_tokenizer import SpeechTokenizer
 from omnifleet_worker.models.audio_omni.synchformer import Synchformer
-from omnifleet_worker.models.audio_omni.thinker import Chat, Thinker
+from omnifleet_worker.models.audio_omni.thinker import Thinker
 from omnifleet_worker.models.audio_omni.transformer import AudioOmniTransformer, CrossAttentionCache
 from omnifleet_worker.models.audio_omni.video import synchformer_segments
 
@@ -202,12 +203,13 @@ class AudioOmniPipeline:
         """Latents [64, 236] of 44.1 kHz audio [2, samples], silence after its end: the mean that the VAE gives."""
         clip = torch.as_tensor(audio, dtype=torch.float32, device=self.vae.device)[:, :CLIP_SAMPLES]
         clip = torch.nn.functional.pad(clip, (0, CLIP_SAMPLES - clip.shape[1]))
-        return self.vae.encode(clip[None]).latent_dist.mode()[0]
+        mean, _ = self.vae.encoder(clip[None]).chunk(2, dim=1)
+        return mean[0]
 
     @torch.inference_mode()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Decode latents [B, 64, 236] to audio [B, 2, 483328] float32, each clip scaled to a peak of 1."""
-        return normalise_peak(self.vae.decode(latents.to(self.vae.device, torch.float32)).sample)
+        return normalise_peak(self.vae.decoder(latents.to(self.vae.device, torch.float32)))
 
     @property
     def _modules(self) -> list[Any]:

@@ -30,7 +30,7 @@ class Thinker:
     """
 
     def __init__(self, model: Qwen2_5OmniThinkerForConditionalGeneration, processor: Qwen2_5OmniProcessor) -> None:
-        self._model = model
+        self._model: Any = model  # its own types ask for less than it takes, or promise less than it has
         self._processor = processor
         self._encoder = _without_last_layer(model.model)
         self._marks = frozenset(processor.tokenizer.get_added_vocab())
@@ -114,7 +114,7 @@ class Thinker:
         return Prompt({name: value.to(self._model.device) for name, value in inputs.items()}, positions)
 
     def _process(self, chat: Chat, frames_per_second: float) -> dict[str, Tensor]:
-        media: dict[str, Any] = {}
+        media: dict[str, Any] = {"return_tensors": "pt"}
         if chat.audio:
             media["audio"] = list(chat.audio)
         if chat.video:
@@ -125,7 +125,7 @@ class Thinker:
                 "input_data_format": "channels_last",
             }
         with self._processing:
-            return dict(self._processor(text=[chat.text], return_tensors="pt", **media))
+            return dict(self._processor(text=[chat.text], **media))
 
     def _place(self, inputs: dict[str, Tensor]) -> Tensor:
         """Positions [3, 1, n], worked out here because `forward` would keep their offset on the model."""
@@ -160,7 +160,7 @@ class Thinker:
         raise MediaTooLong(f"the {field} is longer than the model can take in", field, "Send a shorter clip", details)
 
 
-def _without_last_layer(thinker: nn.Module) -> nn.Module:
+def _without_last_layer(thinker: Any) -> nn.Module:
     """The same modules and weights, with neither the last text layer nor the final norm: conditioning needs none."""
     text = thinker.language_model
     return _twin(thinker, language_model=_twin(text, layers=text.layers[:-1], norm=nn.Identity()))
@@ -169,7 +169,7 @@ def _without_last_layer(thinker: nn.Module) -> nn.Module:
 def _twin(module: nn.Module, **replaced: nn.Module) -> nn.Module:
     twin = copy.copy(module)
     # A shallow copy shares the dictionary of children: without its own, the original would lose its layer.
-    twin._modules = {**module._modules, **replaced}
+    vars(twin)["_modules"] = vars(module)["_modules"] | replaced
     return twin
 
 
