@@ -81,7 +81,7 @@ class Conversion:
         revision = self.files.revision(str(self.dtype), self.progress)
         if (finished := self._finished(revision)) is not None:
             return finished
-        with self._writing():
+        with self._typed_write_errors():
             self._discard_half_written()
             self._check_room(components, revision)
             (self.out / checkpoint_folder.INDEX).unlink(missing_ok=True)
@@ -145,7 +145,7 @@ class Conversion:
             raise InvalidSetting(problem, "OUT", "Make room, or name a folder on another disk")
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _typed_write_errors(self) -> Iterator[None]:
         try:
             self._unfinished.mkdir(parents=True, exist_ok=True)
             yield

@@ -12,12 +12,12 @@ from omnifleet_shared.storage.base import ByteStream
 from prometheus_client import Counter
 
 
-class WatchedStorage(Storage):
-    """Another storage, with its errors counted; what is the caller's fault, such as a wrong URI, is none of them.
+class MeteredStorage(Storage):
+    """Counts the errors of another storage; what is the caller's fault, such as a wrong URI, is not counted.
 
     Args:
-        storage: that does the work.
-        errors: labelled by operation and error.
+        storage: does the work.
+        errors: counter with the labels operation and error.
     """
 
     def __init__(self, storage: Storage, errors: Counter) -> None:

@@ -1,4 +1,4 @@
-"""Celery's consumer, hardened: whatever lies in the queue, the worker goes on and the sender is told."""
+"""Celery's consumer, hardened: a message that cannot be read is answered with an error, and the worker goes on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from omnifleet_shared.errors import BrokerUnavailable, InvalidMessage
 from omnifleet_shared.schema.base import JobId
 from pydantic import TypeAdapter, ValidationError
 
-from ..observability.log_context import job_context
+from ..observability.log_context import log_job
 
 if TYPE_CHECKING:
     from .worker import FleetWorker
@@ -37,7 +37,7 @@ class FleetConsumer(Consumer):
         handle = super().create_task_handler(*args, **kwargs)
 
         def handle_any(message: Message) -> None:
-            with job_context(_job_id(message)):
+            with log_job(_job_id(message)):
                 try:
                     _check_body(message)
                     handle(message)
