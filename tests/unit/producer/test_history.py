@@ -1,4 +1,4 @@
-"""What was said before: checked, carried, and rendered as the model reads it; and recordings heard in parts."""
+"""Conversation history: checked, sent, and rendered as the model reads it; and recordings heard in parts."""
 
 from __future__ import annotations
 
