@@ -68,13 +68,21 @@ def attend_padded(query: Tensor, cache: Tensor, packed: PackedSequences) -> Tens
     last = (packed.lengths[:, None] - counts + places).clamp(min=0)
     mask = columns <= last.minimum(packed.lengths[:, None] - 1)[..., None]
     keys, values = cache[packed.starts[:-1, None] + columns.minimum(packed.lengths[:, None] - 1)].unbind(2)
-    groups = query.shape[1] // keys.shape[2]
-    attended = functional.scaled_dot_product_attention(
-        query[rows].transpose(1, 2),
-        keys.repeat_interleave(groups, 2).transpose(1, 2),
-        values.repeat_interleave(groups, 2).transpose(1, 2),
-        attn_mask=mask[:, None],
-    ).transpose(1, 2)
+    attended = _attend_heads(query[rows], keys, values, mask[:, None])
     every = torch.arange(len(query), device=device, dtype=torch.int32)
     owners = torch.searchsorted(packed.offsets, every, right=True).clamp(max=len(packed.lengths)) - 1
     return attended[owners, (every - packed.offsets[owners]).clamp(max=packed.most_rows - 1)]
+
+
+def _attend_heads(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """Attention [n, rows, heads, head size] where several heads of queries share one of keys."""
+    groups = query.shape[2] // keys.shape[2]
+    if query.shape[1] == 1:  # those that share one are its rows, so that nothing is copied
+        query = query.view(len(query), keys.shape[2], groups, -1).transpose(1, 2)
+        return _attend(query, keys, values, mask).transpose(1, 2).flatten(1, 2)[:, None]
+    return _attend(query, keys.repeat_interleave(groups, 2), values.repeat_interleave(groups, 2), mask)
+
+
+def _attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    query, keys, values = (heads.transpose(1, 2) for heads in (query, keys, values))
+    return functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask).transpose(1, 2)
