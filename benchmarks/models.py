@@ -29,12 +29,19 @@ def random_pipeline(size: Size, device: torch.device) -> AudioOmniPipeline:
             with device:
                 parts["transformer"] = AudioOmniTransformer().to(torch.bfloat16)
                 parts["vae"] = AudioOmniAutoencoder()
-                thinker = Qwen2_5OmniThinkerForConditionalGeneration(published_thinker_config())
-                parts["thinker"] = thinker.to(torch.bfloat16)
+            parts["thinker"] = full_size_thinker(device)
     if device.type == "cpu":  # which is slow in bfloat16
         parts["thinker"] = parts["thinker"].float()
     data = {"prompts": tiny.prompts, "vocab": tiny.vocab, "card": tiny.card}
     return AudioOmniPipeline(**parts, **data).to(device)
+
+
+def full_size_thinker(device: torch.device) -> Qwen2_5OmniThinkerForConditionalGeneration:
+    """A thinker of the published size in bfloat16."""
+    with torch.random.fork_rng(devices=[]), device:
+        torch.manual_seed(0)
+        thinker = Qwen2_5OmniThinkerForConditionalGeneration(published_thinker_config())
+    return thinker.to(torch.bfloat16).eval().requires_grad_(False)
 
 
 def float32_twin(transformer: AudioOmniTransformer) -> AudioOmniTransformer:

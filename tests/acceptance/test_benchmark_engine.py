@@ -49,3 +49,13 @@ def test_a_mixed_load_is_measured_through_the_whole_fleet() -> None:
     burst = report["burst"]
     assert burst["clips_alone"] > 0 and burst["answers"] > 0 and burst["clips_mixed"] > 0
     assert burst["ratio"] == pytest.approx(max(burst["answers"], burst["clips_mixed"]) / burst["clips_alone"])
+
+
+@pytest.mark.timeout(600)
+def test_answers_are_measured_in_every_way_and_are_the_same_in_all_of_them() -> None:
+    report = run("answers.py", "--size", "tiny", "--answers", "1,3", "--tokens", "4")
+
+    assert set(report["same_tokens"].values()) == {True}
+    assert report["attention_error"] < 1e-5
+    for times in [*report["token"].values(), report["first_token"], report["encode_prompt"], report["mel_cpu"]]:
+        assert all(ms > 0 for ms in times.values())

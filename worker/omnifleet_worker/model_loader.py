@@ -76,6 +76,7 @@ def open_model(settings: WorkerSettings) -> tuple[AudioOmniRunner, EngineLimits]
     plan = plan_checkpoint(settings)  # while the device's memory is still free
     pipeline = load_pipeline(settings)
     limits = plan.limits(settings.max_batch, settings.max_chats, settings.encoding_cache)
+    pipeline.chatter.cache_tokens = plan.cache_tokens(settings.max_batch, settings.max_chats)
     runner = AudioOmniRunner(pipeline, cache_bytes=settings.encoding_cache, costs=plan.costs)
     compiled = _wanted(settings.compile, pipeline.device)
     if compiled:

@@ -33,6 +33,8 @@ _PREFILL_HIDDEN, _PREFILL_INNER = 8, 3
 """Vectors a token alive at once in a layer of the thinker, of the hidden and of the feed-forward's size."""
 _ROWS = 2
 """Of a clip in a batch: with the conditioning, and without."""
+USUAL_TOKENS = 2048
+"""Of an answer with what it answers to: a minute of sound, a page of text, and the answer."""
 MOST_DECODED = 4
 """Clips that are decoded at once; a GPU is busy with one, and more of them at once only share its kernels' starts."""
 
@@ -47,9 +49,11 @@ class MemoryPlan:
         weights: of each component.
         decode: activations of decoding a clip.
         prefill: activations of reading the longest prompt.
-        request: what each request that shares a step holds, at its longest.
+        request: what each clip that shares a step holds, at its longest.
         graphs: of the captured diffusion steps, which is theirs for good: a longest context, and activations.
         costs: what a request holds that is not at its longest.
+        context: tokens of the longest answer, with what it answers to.
+        chat_token: keys and values of one of them.
         free: of the device before loading; None for a CPU, where nothing is refused and nothing limited.
     """
 
@@ -61,11 +65,13 @@ class MemoryPlan:
     request: int
     graphs: int = 0
     costs: RequestCosts = field(default_factory=RequestCosts)
+    context: int = 0
+    chat_token: int = 0
     free: int | None
 
     @property
     def needed_bytes(self) -> int:
-        """For the weights and one request."""
+        """For the weights, the longest answer and one clip."""
         return self._fixed_bytes + self.request
 
     @property
@@ -77,6 +83,19 @@ class MemoryPlan:
     def working(self) -> int:
         """The larger of the two things that are done beside the steps; one of them can always be done."""
         return max(self.decode, self.prefill)
+
+    def cache_tokens(self, clips: int, chats: int) -> int:
+        """Tokens of answers that memory is set apart for: the longest, and more where many are to be of usual length.
+
+        Args:
+            clips: that may share a step, for which memory is left.
+            chats: that may share a token's step.
+        """
+        wanted = max(self.context, chats * USUAL_TOKENS)
+        if self.free is None:
+            return wanted
+        left = self.free - self._fixed_bytes - clips * self.request
+        return max(self.context, min(wanted, self.context + left // self.chat_token))
 
     def limits(self, clips: int, chats: int, cache_bytes: int) -> EngineLimits:
         """What the engine may do at once.
@@ -92,7 +111,8 @@ class MemoryPlan:
         if self.free is None:
             return EngineLimits(clips=clips, chats=chats, decoded=MOST_DECODED)
         beside = self.decode + 2 * self.prefill + self.graphs
-        left = self.free - sum(self.weights.values()) - RESERVE_BYTES - cache_bytes - beside
+        cache = self.cache_tokens(clips, chats) * self.chat_token
+        left = self.free - sum(self.weights.values()) - RESERVE_BYTES - cache_bytes - cache - beside
         decoded = 1 + max(0, min(MOST_DECODED - 1, (left - clips * self.request) // self.decode))
         memory = max(0, left - (decoded - 1) * self.decode)
         return EngineLimits(clips=clips, chats=chats, decoded=decoded, memory=memory)
@@ -104,8 +124,8 @@ class MemoryPlan:
         )
         needed = (
             f"the checkpoint needs {_gb(self.needed_bytes)} in {self.dtype}: {_gb(sum(self.weights.values()))} of "
-            f"weights ({parts}), {_gb(self.working)} to work in, {_gb(RESERVE_BYTES)} in reserve and "
-            f"{_gb(self.request)} a request"
+            f"weights ({parts}), {_gb(self._cache)} for answers, {_gb(self.working)} to work in, "
+            f"{_gb(RESERVE_BYTES)} in reserve and {_gb(self.request)} a request"
         )
         if self.free is None:
             return f"{needed}; on {self.device} nothing is refused for it"
@@ -120,7 +140,11 @@ class MemoryPlan:
 
     @property
     def _fixed_bytes(self) -> int:
-        return sum(self.weights.values()) + self.working + RESERVE_BYTES
+        return sum(self.weights.values()) + self.working + self._cache + RESERVE_BYTES
+
+    @property
+    def _cache(self) -> int:
+        return self.context * self.chat_token
 
 
 def plan_memory(folder: Path, device: torch.device, dtype: torch.dtype, free: int | None = None) -> MemoryPlan:
@@ -140,8 +164,8 @@ def plan_memory(folder: Path, device: torch.device, dtype: torch.dtype, free: in
         weights = {name: _weights(folder / name, dtype) for name in kinds if name != "processor"}
         sizes = _Sizes(folder, dtype.itemsize)
         needs = {"decode": sizes.decode(), "prefill": sizes.prefill(), "request": sizes.request()}
-        needs["graphs"] = sizes.graphs()
-        costs = RequestCosts(clip_activations=sizes.clip_activations(), chat_token=sizes.chat_token())
+        needs |= {"graphs": sizes.graphs(), "context": sizes.context(), "chat_token": sizes.chat_token()}
+        costs = RequestCosts(clip_activations=sizes.clip_activations())
     except (OSError, KeyError, SafetensorError) as error:
         problem = f"{folder} is no whole checkpoint: {type(error).__name__}: {error}"
         raise CheckpointInvalid(problem, remedy="Convert or download the checkpoint again") from error
@@ -169,11 +193,7 @@ class _Sizes:
     def prefill(self) -> int:
         text: dict[str, int] = self._config("thinker")["text_config"]
         vectors = _PREFILL_HIDDEN * text["hidden_size"] + _PREFILL_INNER * text["intermediate_size"]
-        return text["max_position_embeddings"] * vectors * self._itemsize
-
-    def request(self) -> int:
-        """A request is a clip or a chat; either may fill the batch."""
-        return max(self._clip(), self._chat())
+        return self.context() * vectors * self._itemsize
 
     def clip_activations(self) -> int:
         positions = self._global_tokens() + LATENT_FRAMES
@@ -185,19 +205,19 @@ class _Sizes:
         head = text["hidden_size"] // text["num_attention_heads"]
         return 2 * text["num_hidden_layers"] * text["num_key_value_heads"] * head * self._itemsize
 
+    def context(self) -> int:
+        return int(self._config("thinker")["text_config"]["max_position_embeddings"])
+
     def graphs(self) -> int:
         return self._context() + CAPTURED_CLIPS * self.clip_activations()
 
-    def _clip(self) -> int:
+    def request(self) -> int:
         return CONTEXT_COPIES * self._context() + self.clip_activations()
 
     def _context(self) -> int:
         dit: dict[str, int] = self._config("transformer")
         tokens = self._config("omni_projection")["max_tokens"] + self._config("speech_encoder")["tokens"]
         return (2 * dit["depth"] * tokens + self._global_tokens()) * dit["width"] * self._itemsize
-
-    def _chat(self) -> int:
-        return int(self._config("thinker")["text_config"]["max_position_embeddings"]) * self.chat_token()
 
     def _global_tokens(self) -> int:
         return int(self._config("sync_encoder")["tokens"] + self._config("audio_encoder")["tokens"])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..models.audio_omni.decoding import ThinkerSession
+    from ..models.audio_omni.thinker.decoding import DecodeState
     from .diffusion_batch import DiffusionState
 
 CONTEXT_COPIES = 2
@@ -14,9 +14,6 @@ CONTEXT_COPIES = 2
 CAPTURED_CLIPS = 4
 """Clips that a captured step is for at most. Measured on an H100: a step of 1 takes 12.6 ms as a graph and 23.9 ms
 else, of 2 25.4 and 29.7, of 4 49.9 and 53.8; from 8 on the host launches ahead of the device in any case."""
-CACHE_COPIES = 3
-"""Of an answer's keys and values: its own, as much again where it is padded to a longer one, and once more while the
-batch is put together anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,16 +22,14 @@ class RequestCosts:
 
     Attributes:
         clip_activations: of a clip's rows in a step.
-        chat_token: keys and values of one token of an answer.
     """
 
     clip_activations: int = 0
-    chat_token: int = 0
 
     def of_clip(self, state: DiffusionState) -> int:
         """Of a clip that is prepared."""
         return CONTEXT_COPIES * sum(tensor.nbytes for tensor in state.tensors) + self.clip_activations
 
-    def of_chat(self, session: ThinkerSession) -> int:
-        """Of an answer, at its longest."""
-        return CACHE_COPIES * session.most_tokens * self.chat_token
+    def of_chat(self, state: DecodeState) -> int:
+        """Of an answer whose prompt is still to be read; its keys and values have memory of their own."""
+        return sum(tensor.nbytes for tensor in state.tensors)

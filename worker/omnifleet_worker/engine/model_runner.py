@@ -10,9 +10,9 @@ import torch
 from omnifleet_shared.errors import OutOfMemory
 from torch import Tensor
 
-from ..models.audio_omni.decoding import ThinkerSession
 from ..models.audio_omni.pipeline import AudioOmniPipeline
 from ..models.audio_omni.sampling import FRAME_SAMPLES, LATENT_FRAMES, prepare_latents
+from ..models.audio_omni.thinker.decoding import DecodeState
 from ..models.content_cache import ContentCache
 from ..models.streams import LaunchedWork, SideStream, to_device, to_host
 from .costs import RequestCosts
@@ -38,7 +38,7 @@ class AudioOmniRunner:
         self.encodings: ContentCache[Tensor] = ContentCache(cache_bytes, lambda encoding: encoding.nbytes)
         self.costs = costs or RequestCosts()
         self._clips: dict[Request, DiffusionState] = {}
-        self._chats: dict[Request, ThinkerSession] = {}
+        self._chats: dict[Request, DecodeState] = {}
         self._batch = DiffusionBatch(pipeline)
         self._preparing = {kind: SideStream(pipeline.device, urgent=True) for kind in KINDS}
         self._answering = SideStream(pipeline.device, urgent=True)
@@ -47,7 +47,7 @@ class AudioOmniRunner:
             torch.cuda.synchronize(pipeline.device)  # the other streams read the weights without waiting for this one
 
     def prepare(self, request: Request) -> LaunchedWork:
-        """Condition a clip and draw its noise, or read the chat to answer; beside the steps of others."""
+        """Condition a clip and draw its noise, or encode the media of a chat; beside the steps of others."""
         inputs, stream = request.inputs, self._preparing[request.kind]
         with self._on_device(), stream.working() as work:
             if isinstance(inputs, DiffusionInputs):
@@ -56,10 +56,10 @@ class AudioOmniRunner:
                 request.cost = self.costs.of_clip(state)
                 self._clips[request] = state
             else:
-                session = self._prepare_chat(inputs)
-                stream.hand_over(session.tensors, self._answering)
-                request.cost = self.costs.of_chat(session)
-                self._chats[request] = session
+                answer = self._prepare_chat(inputs)
+                stream.hand_over(answer.tensors, self._answering)
+                request.cost = self.costs.of_chat(answer)
+                self._chats[request] = answer
         return work
 
     def advance(self, batch: Sequence[Request]) -> LaunchedWork:
@@ -105,6 +105,7 @@ class AudioOmniRunner:
             graphs = DiffusionGraphs(self.pipeline, most_clips)
             graphs.capture()
             self._batch.graphs = graphs
+            torch.cuda.synchronize(self.pipeline.device)  # other streams go on from here without waiting for this one
 
     def latents(self, request: Request) -> Tensor:
         """Of a clip as it stands, [64, 236]."""
@@ -114,9 +115,9 @@ class AudioOmniRunner:
         """Forget the request's tensors."""
         self._clips.pop(request, None)
         self._batch.remove(request)
-        session = self._chats.pop(request, None)
-        if session is not None:
-            self.pipeline.chatter.let_go(session)
+        state = self._chats.pop(request, None)
+        if state is not None:
+            self.pipeline.chatter.free(state)
 
     @contextmanager
     def _on_device(self) -> Iterator[None]:
@@ -148,7 +149,7 @@ class AudioOmniRunner:
         unknown = (frames + FRAME_SAMPLES > inpainting.start) & (frames < inpainting.end)
         return Known(self.pipeline.encode_latents(inpainting.source), noise, unknown)
 
-    def _prepare_chat(self, inputs: ChatInputs) -> ThinkerSession:
+    def _prepare_chat(self, inputs: ChatInputs) -> DecodeState:
         return self.pipeline.chatter.start(
             inputs.chat,
             max_new_tokens=inputs.max_new_tokens,
@@ -157,7 +158,7 @@ class AudioOmniRunner:
         )
 
     def _advance_chats(self, batch: Sequence[Request]) -> None:
-        sessions = [self._chats[request] for request in batch]
-        self.pipeline.chatter.step(sessions)
-        for request, session in zip(batch, sessions, strict=True):
-            request.step = session.tokens
+        states = [self._chats[request] for request in batch]
+        self.pipeline.chatter.step(states)
+        for request, state in zip(batch, states, strict=True):
+            request.step = state.tokens

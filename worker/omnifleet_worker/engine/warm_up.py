@@ -31,7 +31,7 @@ _VARIANTS = 8
 
 
 def compile_blocks(pipeline: AudioOmniPipeline, backend: str | Callable[..., Any] = "inductor") -> None:
-    """Compile the transformer's blocks, one compilation for all and for every batch size.
+    """Compile the transformer's blocks and the thinker's layers, for all of them and for every batch size at once.
 
     Nothing is compiled yet when it returns, but at the first steps: `warm_up` takes them, before `end_compilation`.
 
@@ -41,6 +41,7 @@ def compile_blocks(pipeline: AudioOmniPipeline, backend: str | Callable[..., Any
     """
     compiler.recompile_limit = max(compiler.recompile_limit, _VARIANTS)
     pipeline.transformer.compile_repeated_blocks(fullgraph=True, dynamic=True, backend=backend)
+    pipeline.chatter.compile(backend)
 
 
 def end_compilation() -> None:
@@ -54,6 +55,7 @@ def warm_up(runner: AudioOmniRunner, limits: EngineLimits) -> None:
     for size in _sizes(limits.clips):
         for guided in _guided(size):
             _sample(runner, size, guided, decode=size <= limits.decoded)
+    runner.pipeline.chatter.capture(limits.chats)
     runner.capture_steps(limits.clips)
     for size in _sizes(limits.chats):
         _answer(runner, size)
@@ -76,7 +78,7 @@ def measure_costs(runner: AudioOmniRunner, planned: RequestCosts, peak: Peak | N
     activations = max(0, peaks[1] - peaks[0] - held)
     extra = {"action": "costs_measured", "clip_activations": activations, "planned": planned.clip_activations}
     logger.info("a clip's rows take %.2f GB in a step", activations / 1e9, extra=extra)
-    return RequestCosts(clip_activations=activations, chat_token=planned.chat_token)
+    return RequestCosts(clip_activations=activations)
 
 
 def _sizes(most: int) -> Iterator[int]:

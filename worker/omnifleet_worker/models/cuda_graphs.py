@@ -17,8 +17,9 @@ class CudaGraph:
     """One call of a function, captured with tensors of fixed shapes. Made by `CudaGraphs`.
 
     Args:
-        function: of tensors, to a tensor or a tuple of them. It must not look at their values on the host, and what it
-            reads besides its arguments (weights, caches) is read at the same addresses at every replay.
+        function: of tensors, to a tensor or a tuple of them. It must not look at their values on the host; what it
+            reads and writes besides its arguments (weights, caches) has the same addresses at every replay. Capturing
+            calls it once for nothing, so that what it writes must be the same the second time.
         inputs: as they are to be in every call; copied into buffers of the graph's own.
         stream: captured on; no other graph that is captured on it may be replayed at the same time.
         pool: of memory, shared with graphs that are replayed one after another.

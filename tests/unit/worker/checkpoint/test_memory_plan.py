@@ -87,7 +87,7 @@ def test_the_published_model_fits_a_gpu_of_24_gb(full_size: Path) -> None:
 
     assert 15.5e9 < sum(plan.weights.values()) < 17.5e9
     assert 20e9 < plan.needed_bytes < 24e9
-    assert plan.requests_at_once == 2
+    assert plan.requests_at_once == 1
     plan.check()
 
 
@@ -111,7 +111,8 @@ def test_active_requests_share_what_is_left_beside_conditioning_and_decoding(ful
     assert (tight.clips, tight.chats, tight.decoded, tight.memory) == (8, 16, 1, 0)
     assert roomy.decoded == MOST_DECODED
     assert roomy.memory is not None and roomy.memory > 8 * large.request
-    used = sum(large.weights.values()) + large.graphs + 2 * large.prefill
+    answers = large.cache_tokens(clips=8, chats=16) * large.chat_token
+    used = sum(large.weights.values()) + large.graphs + answers + 2 * large.prefill
     used += roomy.decoded * large.decode + roomy.memory
     assert used + 10**6 + memory_plan.RESERVE_BYTES == 80 * 10**9
 
@@ -120,7 +121,15 @@ def test_a_clip_of_usual_length_costs_less_than_the_longest(full_size: Path) -> 
     plan = plan_memory(full_size, GPU, torch.bfloat16, free=0)
 
     assert 0 < plan.costs.clip_activations < plan.request / 2
-    assert plan.costs.chat_token == 2 * 36 * 2 * 128 * 2
+
+
+def test_answers_have_memory_of_their_own_for_the_longest_and_for_many_of_usual_length(full_size: Path) -> None:
+    small, large = (plan_memory(full_size, GPU, torch.bfloat16, free=free * 10**9) for free in (24, 80))
+
+    assert large.chat_token == 2 * 36 * 2 * 128 * 2
+    assert [large.cache_tokens(clips=8, chats=chats) for chats in (1, 16, 64)] == [32768, 32768, 64 * 2048]
+    assert small.cache_tokens(clips=8, chats=64) == 32768
+    assert plan_memory(full_size, CPU, torch.bfloat16).cache_tokens(clips=8, chats=64) == 64 * 2048
 
 
 def test_the_context_of_a_request_is_the_longest(full_size: Path) -> None:

@@ -136,7 +136,8 @@ def test_nothing_is_kept_of_requests_that_ended_however_they_did(runner: AudioOm
     assert runner._clips == {}
     assert runner._chats == {}
     assert runner._batch._collated is None
-    assert runner.pipeline.chatter._answers._groups == []
+    cache = runner.pipeline.chatter._device_side.cache
+    assert cache.free_tokens == cache.tokens
 
 
 def test_releasing_what_was_never_prepared_is_no_fault(runner: AudioOmniRunner) -> None:
@@ -218,7 +219,7 @@ def test_nothing_is_kept_where_the_cache_has_no_room(pipeline: AudioOmniPipeline
 
 
 def test_the_cost_of_a_clip_and_of_an_answer_is_known_once_they_are_prepared(pipeline: AudioOmniPipeline) -> None:
-    costs = RequestCosts(clip_activations=10**9, chat_token=10**6)
+    costs = RequestCosts(clip_activations=10**9)
     runner = AudioOmniRunner(pipeline, costs=costs)
     short, long, answer = (Request(inputs=inputs) for inputs in (CLIPS["t2a"], CLIPS["t2m"], CHAT))
 
@@ -226,7 +227,7 @@ def test_the_cost_of_a_clip_and_of_an_answer_is_known_once_they_are_prepared(pip
         runner.prepare(request)
 
     assert 10**9 < short.cost < long.cost < 1.1 * 10**9
-    assert answer.cost == 3 * (runner._chats[answer].length + 6) * 10**6
+    assert answer.cost == runner._chats[answer].unread * (2048 * 2 + 3 * 8)
 
 
 def test_clips_that_are_done_together_are_decoded_in_one_pass(

@@ -124,15 +124,15 @@ def test_a_clip_s_activations_are_what_a_second_one_adds_to_the_peak(pipeline: A
         work()
         return next(peaks)
 
-    costs = measure_costs(runner, RequestCosts(clip_activations=1, chat_token=7), peak)
+    costs = measure_costs(runner, RequestCosts(clip_activations=1), peak)
 
     width, depth, tokens = 128, 2, 2048 + 256
     held = CONTEXT_COPIES * 4 * (2 * depth * width * tokens + width * 364 + 64 * 236)
-    assert costs == RequestCosts(clip_activations=3 * 10**9 - held, chat_token=7)
+    assert costs == RequestCosts(clip_activations=3 * 10**9 - held)
 
 
 def test_without_a_gpu_costs_stay_as_planned(pipeline: AudioOmniPipeline) -> None:
-    planned = RequestCosts(clip_activations=1, chat_token=7)
+    planned = RequestCosts(clip_activations=1)
 
     assert measure_costs(AudioOmniRunner(pipeline), planned) == planned
 

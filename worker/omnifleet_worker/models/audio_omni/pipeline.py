@@ -19,12 +19,13 @@ from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalG
 
 from omnifleet_worker.models import folder as checkpoint_folder
 from omnifleet_worker.models.audio_omni.autoencoder import AudioOmniAutoencoder
+from omnifleet_worker.models.audio_omni.chat import Chat
 from omnifleet_worker.models.audio_omni.conditioners import AudioPromptEncoder, OmniProjection, SyncEncoder
 from omnifleet_worker.models.audio_omni.sampling import CLIP_SAMPLES, normalise_peak
 from omnifleet_worker.models.audio_omni.speech_encoder import SpeechEncoder
 from omnifleet_worker.models.audio_omni.speech_tokenizer import SpeechTokenizer
 from omnifleet_worker.models.audio_omni.synchformer import Synchformer
-from omnifleet_worker.models.audio_omni.thinker import Chat, Thinker
+from omnifleet_worker.models.audio_omni.thinker.thinker import Thinker
 from omnifleet_worker.models.audio_omni.transformer import AudioOmniTransformer, CrossAttentionCache
 from omnifleet_worker.models.audio_omni.video import synchformer_segments
 
