@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import soundfile
 from omnifleet import Client, FleetSettings
-from support import fleet, services
+from support import processes, services
 from support.data import media_files
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -141,7 +141,7 @@ class TestCallbackReceiver:
         (tmp_path / "storage").mkdir()
         with (
             redis.running(),
-            fleet.worker(environment, tmp_path / "worker.log"),
+            processes.worker(environment, tmp_path / "worker.log"),
             self.receiver(port) as receiving,
             Client(settings) as omni,
         ):

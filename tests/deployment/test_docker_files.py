@@ -19,7 +19,7 @@ from omnifleet_worker.settings import WorkerSettings
 from packaging.requirements import Requirement
 from packaging.version import Version
 from support import services
-from support.manifests import ROOT
+from support.deployment.manifests import ROOT
 
 COMPOSE = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())["services"]
 GPU_WORKERS = sorted(name for name in COMPOSE if name.startswith("worker-gpu"))

@@ -148,7 +148,7 @@ class CeleryTransport:
 
     def watch(self) -> BatchResultWaiter:
         """See `JobTransport`."""
-        return RedisResultWaiter(self._settings)
+        return RedisResultWaiter.connect(self._settings)
 
     def capacity(self) -> Capacity:
         """See `JobTransport`."""

@@ -16,7 +16,7 @@ from .base import ByteStream, Storage, StoredObject
 
 
 class FolderStorage(Storage):
-    """`file://` URIs below one folder, which is made on first use."""
+    """Stores objects as files below one folder, which is made on first use; its URIs are `file://`."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder).expanduser().resolve()
@@ -77,7 +77,7 @@ class FolderStorage(Storage):
 
 
 class _TypedFile:
-    """A file whose folder, mounted from elsewhere, can go away while it is read."""
+    """A file whose read errors are typed: its folder, mounted from elsewhere, can go away while it is read."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

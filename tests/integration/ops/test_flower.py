@@ -35,7 +35,7 @@ def port(scripted: ScriptedFleet, worker: ScriptedWorker) -> Iterator[int]:
     port = services.free_port()
     environment = scripted.environment | {"FLOWER_BASIC_AUTH": f"{USER}:{PASSWORD}"}
     command = [sys.executable, "-m", "omnifleet", "flower", "--host", "127.0.0.1", "--port", str(port)]
-    with services.process(*command, env=environment):
+    with services.process(command, environment=environment):
         services.wait_until(lambda: scripted_fleet.page(port, "/healthcheck")[0] == 200, WAIT, "Flower")
         services.wait_until(lambda: "scripted-0@" in read(port, "/workers?json=1"), WAIT, "Flower knows the worker")
         yield port

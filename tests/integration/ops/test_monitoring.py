@@ -21,7 +21,8 @@ from omnifleet_worker.observability.metrics import WorkerMetrics
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
-from support import promql, scripted_fleet, services
+from support import scripted_fleet, services
+from support.deployment import promql
 from support.scripted_fleet import WAIT, ScriptedFleet
 
 ROOT = Path(__file__).parents[3]
@@ -90,7 +91,7 @@ def shown(scripted: ScriptedFleet) -> Iterator[tuple[str, str]]:
         scripted.omni.understand(question="what?", audio=b"no audio").result(WAIT)
     services.wait_until(lambda: "MediaUnreadable" in worker.page("/metrics")[1], WAIT, "the failure is counted")
     command = [sys.executable, "-m", "omnifleet", "exporter", "--port", str(port)]
-    with services.process(*command, env=scripted.environment):
+    with services.process(command, environment=scripted.environment):
         services.wait_until(lambda: scripted_fleet.page(port, "/livez")[0] == 200, WAIT, "the exporter")
         yield worker.page("/metrics")[1], scripted_fleet.page(port, "/metrics")[1]
 

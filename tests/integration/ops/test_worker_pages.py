@@ -70,7 +70,7 @@ def test_a_worker_lives_on_while_redis_is_away(scripted: ScriptedFleet) -> None:
 
     services.wait_until(lambda: worker.status("/readyz") == 503, WAIT, "a worker that is not ready")
 
-    assert worker.page("/readyz")[1].startswith("deaf")
+    assert worker.page("/readyz")[1].startswith("poll stalled")
     assert worker.status("/livez") == 200
 
 

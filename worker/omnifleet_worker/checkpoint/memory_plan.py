@@ -216,7 +216,7 @@ class _Sizes:
 
     def _context(self) -> int:
         dit: dict[str, int] = self._config("transformer")
-        tokens = self._config("omni_projection")["max_tokens"] + self._config("speech_encoder")["tokens"]
+        tokens: int = self._config("omni_projection")["max_tokens"] + self._config("speech_encoder")["tokens"]
         return (2 * dit["depth"] * tokens + self._global_tokens()) * dit["width"] * self._itemsize
 
     def _global_tokens(self) -> int:
