@@ -205,11 +205,11 @@ class _Sizes:
         head = text["hidden_size"] // text["num_attention_heads"]
         return 2 * text["num_hidden_layers"] * text["num_key_value_heads"] * head * self._itemsize
 
-    def graphs(self) -> int:
-        return self._context() + CAPTURED_CLIPS * self.clip_activations()
-
     def context(self) -> int:
         return int(self._config("thinker")["text_config"]["max_position_embeddings"])
+
+    def graphs(self) -> int:
+        return self._context() + CAPTURED_CLIPS * self.clip_activations()
 
     def request(self) -> int:
         return CONTEXT_COPIES * self._context() + self.clip_activations()

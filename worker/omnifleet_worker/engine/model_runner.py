@@ -56,10 +56,10 @@ class AudioOmniRunner:
                 request.cost = self.costs.of_clip(state)
                 self._clips[request] = state
             else:
-                chat = self._prepare_chat(inputs)
-                stream.hand_over(chat.tensors, self._answering)
-                request.cost = self.costs.of_chat(chat)
-                self._chats[request] = chat
+                answer = self._prepare_chat(inputs)
+                stream.hand_over(answer.tensors, self._answering)
+                request.cost = self.costs.of_chat(answer)
+                self._chats[request] = answer
         return work
 
     def advance(self, batch: Sequence[Request]) -> LaunchedWork:
@@ -105,6 +105,7 @@ class AudioOmniRunner:
             graphs = DiffusionGraphs(self.pipeline, most_clips)
             graphs.capture()
             self._batch.graphs = graphs
+            torch.cuda.synchronize(self.pipeline.device)  # other streams go on from here without waiting for this one
 
     def latents(self, request: Request) -> Tensor:
         """Of a clip as it stands, [64, 236]."""
@@ -114,9 +115,9 @@ class AudioOmniRunner:
         """Forget the request's tensors."""
         self._clips.pop(request, None)
         self._batch.remove(request)
-        chat = self._chats.pop(request, None)
-        if chat is not None:
-            self.pipeline.chatter.free(chat)
+        state = self._chats.pop(request, None)
+        if state is not None:
+            self.pipeline.chatter.free(state)
 
     @contextmanager
     def _on_device(self) -> Iterator[None]:

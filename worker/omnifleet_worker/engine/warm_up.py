@@ -56,8 +56,8 @@ def warm_up(runner: AudioOmniRunner, limits: EngineLimits) -> None:
     for size in _sizes(limits.clips):
         for guided in _guided(size):
             _sample(runner, size, guided, decode=size <= limits.decoded)
-    runner.capture_steps(limits.clips)
     runner.pipeline.chatter.capture(limits.chats)
+    runner.capture_steps(limits.clips)
     for size in _sizes(limits.chats):
         _answer(runner, size)
     seconds = time.monotonic() - start

@@ -54,7 +54,7 @@ def _worker(record: WorkerRecord) -> Iterator[Metric]:
     yield GaugeMetricFamily("omnifleet_engine_places", help_text, value=record.engine_slots)
     help_text = "Share of time between two heartbeats in which the device worked for the model."
     yield GaugeMetricFamily("omnifleet_engine_busy_ratio", help_text, value=record.busy)
-    help_text = "Share of that time in which the engine's thread worked, not waiting for the device or for requests."
+    help_text = "Share of that time in which the engine's thread worked, without its waits for device and requests."
     yield GaugeMetricFamily("omnifleet_engine_host_ratio", help_text, value=record.host)
 
 
