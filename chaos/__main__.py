@@ -14,11 +14,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from .experiment import Trial
+from .experiment import Experiment
 from .report import show
 
 LIMIT = 180
-"""Seconds, beyond the run's own, after which it is given up."""
+"""Seconds beyond the run's own after which it is aborted."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -29,11 +29,11 @@ def main(
     seed: Annotated[int, typer.Option(help="Decides what is asked, and what goes wrong when.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Kill, stop and cut off a fleet at work, and see that no job is lost, wrong or done twice."""
+    """Kill, stop and cut off a fleet at work, and check that no job is lost, wrong or done twice."""
     _forget_environment()
-    _end_gently(round(seconds) + LIMIT)
+    _interrupt_after(round(seconds) + LIMIT)
     folder = Path(tempfile.mkdtemp(prefix="omnifleet-chaos-"))
-    report = Trial(seconds=seconds, workers=workers, seed=seed).run(folder)
+    report = Experiment(seconds=seconds, workers=workers, seed=seed).run(folder)
     if as_json:
         Console(soft_wrap=True).print_json(json.dumps(asdict(report)))
     else:
@@ -45,13 +45,13 @@ def main(
 
 
 def _forget_environment() -> None:
-    """The run neither sees nor touches the fleet and the storage of whoever runs it."""
+    """Drop settings from the environment: the run neither sees nor touches the fleet and storage of whoever runs it."""
     for name in [name for name in os.environ if name.startswith(("OMNIFLEET_", "AWS_"))]:
         del os.environ[name]
 
 
-def _end_gently(limit: int) -> None:
-    """End as on Ctrl-C, with all processes, when told to or after so many seconds."""
+def _interrupt_after(limit: int) -> None:
+    """End as on Ctrl-C, with all processes, at SIGTERM or after so many seconds."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""One run: customers and faults side by side, then quiet, then the reckoning."""
+"""One run: load and faults side by side, then a quiet time, then the report."""
 
 from __future__ import annotations
 
@@ -13,26 +13,25 @@ from pathlib import Path
 from omnifleet import Client
 from support.fork_server import ForkServer
 
-from .faults import PROCESS_FAULTS, SERVER_FAULTS, Faults, plan
-from .load_generator import Customer, Ledger
-from .recorder import Watcher
-from .report import Report, draw_up
+from .faults import PROCESS_FAULTS, SERVER_FAULTS, FaultInjector, plan
+from .load_generator import LoadGenerator, Outcomes
+from .recorder import Recorder
+from .report import Report, create_report
 from .servers import Servers
-from .workers import Crew
+from .workers import Workers
 
 QUIET = 0.2
 """Part of the time, at its end, in which nothing goes wrong any more."""
 GRACE = 60.0
 """Seconds that the last jobs have beyond the time."""
-CUSTOMERS = 6
-"""For each worker, which has places for eight jobs."""
-
-TEND = 0.25
-"""Seconds between two looks at the workers."""
+GENERATORS_PER_WORKER = 6
+"""Load generators for each worker, which has slots for eight jobs."""
+REPLACE_INTERVAL = 0.25
+"""Seconds between two looks for workers that have exited."""
 
 
 @dataclass(frozen=True)
-class Trial:
+class Experiment:
     """A run of so many seconds on so many workers; the seed decides what goes wrong when."""
 
     seconds: float
@@ -40,60 +39,60 @@ class Trial:
     seed: int
 
     def run(self, folder: Path) -> Report:
-        """The whole run, with files and logs in the folder. All processes are gone when it returns or raises."""
+        """Run it, with files and logs in the folder. All processes are gone when this returns or raises."""
         with ExitStack() as stack:
             servers = stack.enter_context(Servers(folder).running())
-            watcher = stack.enter_context(Watcher(servers.redis.client()))
+            recorder = stack.enter_context(Recorder(servers.redis.client()))
             fork_server = stack.enter_context(ForkServer())
-            crew = Crew(self.workers, servers.worker_settings, folder, fork_server)
+            workers = Workers(self.workers, servers.worker_settings, folder, fork_server)
             omni = stack.enter_context(Client(servers.client_settings))
-            crew.start()
-            return self._report(servers, crew, watcher, omni)
+            workers.start()
+            return self._run(servers, workers, recorder, omni)
 
-    def _report(self, servers: Servers, crew: Crew, watcher: Watcher, omni: Client) -> Report:
-        ledger, over = Ledger(), threading.Event()
-        faults = Faults(servers, crew, watcher, over)
+    def _run(self, servers: Servers, workers: Workers, recorder: Recorder, omni: Client) -> Report:
+        outcomes, over = Outcomes(), threading.Event()
+        injector = FaultInjector(servers, workers, recorder, over)
         start = time.monotonic()
-        with ThreadPoolExecutor(2 + CUSTOMERS * self.workers) as pool:
+        with ThreadPoolExecutor(2 + GENERATORS_PER_WORKER * self.workers) as pool:
             try:
-                troubles = self._start_faults(faults, pool, start)
-                served = self._start_customers(omni, ledger, pool, start, over)
-                self._wait([*troubles, *served], crew, start)
+                faults = self._start_faults(injector, pool, start)
+                load = self._start_load(omni, outcomes, pool, start, over)
+                self._wait([*faults, *load], workers, start)
             finally:
                 over.set()
-        return draw_up(
+        return create_report(
             seed=self.seed,
             seconds=time.monotonic() - start,
-            ledger=ledger,
-            accounts={job_id: watcher.account(job_id) for job_id in ledger.jobs},
-            faults=faults.done,
-            exits=crew.exits,
-            recoveries=watcher.recoveries,
+            outcomes=outcomes,
+            recorded={job_id: recorder.recorded(job_id) for job_id in outcomes.jobs},
+            faults=injector.done,
+            exits=workers.exits,
+            recoveries=recorder.recoveries,
         )
 
-    def _start_faults(self, faults: Faults, pool: Executor, start: float) -> list[Future[None]]:
+    def _start_faults(self, injector: FaultInjector, pool: Executor, start: float) -> list[Future[None]]:
         troubled = self.seconds * (1 - QUIET)
-        carried: list[Future[None]] = []
+        threads: list[Future[None]] = []
         for name, kinds in (("processes", PROCESS_FAULTS), ("servers", SERVER_FAULTS)):
-            luck = random.Random(f"{self.seed} {name}")
-            planned = plan(kinds, luck, troubled)
-            carried.append(pool.submit(faults.carry_out, planned, luck, start, start + troubled))
-        return carried
+            rng = random.Random(f"{self.seed} {name}")
+            planned = plan(kinds, rng, troubled)
+            threads.append(pool.submit(injector.run, planned, rng, start, start + troubled))
+        return threads
 
-    def _start_customers(
-        self, omni: Client, ledger: Ledger, pool: Executor, start: float, over: threading.Event
+    def _start_load(
+        self, omni: Client, outcomes: Outcomes, pool: Executor, start: float, over: threading.Event
     ) -> list[Future[None]]:
-        names = [f"customer {number}" for number in range(CUSTOMERS * self.workers)]
-        customers = [Customer(name, omni, ledger, random.Random(f"{self.seed} {name}"), over) for name in names]
-        closing = start + self.seconds * (1 - QUIET / 2)
-        return [pool.submit(customer.serve, closing) for customer in customers]
+        names = [f"customer {number}" for number in range(GENERATORS_PER_WORKER * self.workers)]
+        generators = [LoadGenerator(name, omni, outcomes, random.Random(f"{self.seed} {name}"), over) for name in names]
+        until = start + self.seconds * (1 - QUIET / 2)
+        return [pool.submit(generator.run, until) for generator in generators]
 
-    def _wait(self, threads: list[Future[None]], crew: Crew, start: float) -> None:
-        """Until all have come to their end, or the time is over. Raises what one of them raised."""
+    def _wait(self, threads: list[Future[None]], workers: Workers, start: float) -> None:
+        """Wait until all threads have ended, or the time is over. Raises what one of them raised."""
         until = start + self.seconds + GRACE
         while threads and time.monotonic() < until:
-            crew.tend()
-            done, _ = wait(threads, timeout=TEND, return_when=FIRST_EXCEPTION)
+            workers.replace_exited()
+            done, _ = wait(threads, timeout=REPLACE_INTERVAL, return_when=FIRST_EXCEPTION)
             for thread in done:
                 thread.result()
             threads = [thread for thread in threads if thread not in done]

@@ -1,4 +1,4 @@
-"""What goes wrong, and when: planned from the seed, then carried out."""
+"""Faults: what goes wrong, and when, planned from the seed, then injected."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Literal
 
 from support.services import Proxy
 
-from .recorder import Watcher
+from .recorder import Recorder
 from .servers import LEASE, Servers
-from .workers import Crew, Hand
+from .workers import WorkerProcess, Workers
 
 Kind = Literal["kills", "stops", "restarts", "cuts", "outages"]
 Range = tuple[float, float]
@@ -32,58 +32,58 @@ class Fault:
     """One planned fault."""
 
     at: float
-    """Seconds after the beginning."""
+    """Seconds after the start of the run."""
     kind: Kind
     seconds: float
 
 
-def plan(kinds: Mapping[Kind, Range], luck: random.Random, seconds: float) -> list[Fault]:
-    """Faults that are over after so many seconds: round after round of every kind once, in an order of its own."""
+def plan(kinds: Mapping[Kind, Range], rng: random.Random, seconds: float) -> list[Fault]:
+    """Plan faults that are over after so many seconds: every kind once in a random order, again and again."""
     faults: list[Fault] = []
     now = 0.0
     while True:
-        for kind in luck.sample(list(kinds), len(kinds)):
-            at, lasts = now + luck.uniform(*PAUSE), luck.uniform(*kinds[kind])
+        for kind in rng.sample(list(kinds), len(kinds)):
+            at, lasts = now + rng.uniform(*PAUSE), rng.uniform(*kinds[kind])
             now = at + lasts
             if now > seconds:
                 return faults
             faults.append(Fault(at, kind, lasts))
 
 
-class Faults:
-    """Carries plans out.
+class FaultInjector:
+    """Makes planned faults happen.
 
     Args:
-        servers, crew: what they happen to.
-        watcher: told which worker was killed.
-        over: ends every plan, and every fault, at once.
+        servers, workers: what they happen to.
+        recorder: notes which worker was killed.
+        over: ends all plans and faults at once.
     """
 
-    def __init__(self, servers: Servers, crew: Crew, watcher: Watcher, over: threading.Event) -> None:
+    def __init__(self, servers: Servers, workers: Workers, recorder: Recorder, over: threading.Event) -> None:
         self.done: Counter[Kind] = Counter()
-        """How many of each kind."""
+        """Faults that were injected, by kind."""
         self._servers = servers
-        self._crew = crew
-        self._watcher = watcher
+        self._workers = workers
+        self._recorder = recorder
         self._over = over
 
-    def carry_out(self, faults: list[Fault], luck: random.Random, start: float, end: float) -> None:
-        """Do them one after the other, each at its time after `start`; none begins after `end` (monotonic times)."""
+    def run(self, faults: list[Fault], rng: random.Random, start: float, end: float) -> None:
+        """Inject faults one by one, each at its time after `start`; none begins after `end` (both monotonic times)."""
         for fault in faults:
             if self._over.wait(max(0.0, start + fault.at - time.monotonic())):
                 return
-            if self._do(fault, luck, end):
+            if self._inject(fault, rng, end):
                 self.done[fault.kind] += 1
 
-    def _do(self, fault: Fault, luck: random.Random, end: float) -> bool:
+    def _inject(self, fault: Fault, rng: random.Random, end: float) -> bool:
         def pause() -> None:
             self._over.wait(fault.seconds)
 
         match fault.kind:
             case "kills":
-                return self._kill(luck, end)
+                return self._kill(rng, end)
             case "stops":
-                return self._stop(luck, pause, end)
+                return self._stop(rng, pause, end)
             case "restarts":
                 self._servers.restart_redis(pause)
             case "cuts":
@@ -92,25 +92,25 @@ class Faults:
                 _cut(self._servers.s3_proxy, pause)
         return True
 
-    def _kill(self, luck: random.Random, end: float) -> bool:
-        hand = self._choose(luck, end)
-        if hand is not None:
-            self._crew.kill(hand)
-            self._watcher.note_kill(hand.name)
-        return hand is not None
+    def _kill(self, rng: random.Random, end: float) -> bool:
+        worker = self._choose(rng, end)
+        if worker is not None:
+            self._workers.kill(worker)
+            self._recorder.note_kill(worker.name)
+        return worker is not None
 
-    def _stop(self, luck: random.Random, pause: Callable[[], None], end: float) -> bool:
-        hand = self._choose(luck, end)
-        if hand is not None:
-            self._crew.stop(hand, pause)
-        return hand is not None
+    def _stop(self, rng: random.Random, pause: Callable[[], None], end: float) -> bool:
+        worker = self._choose(rng, end)
+        if worker is not None:
+            self._workers.stop(worker, pause)
+        return worker is not None
 
-    def _choose(self, luck: random.Random, end: float) -> Hand | None:
-        """A worker that others can stand in for, once there is one; None where `end` comes first."""
-        while (hand := self._crew.choose(luck)) is None:
+    def _choose(self, rng: random.Random, end: float) -> WorkerProcess | None:
+        """Wait for a worker that is not the only one that takes jobs; gives None where `end` comes first."""
+        while (worker := self._workers.choose(rng)) is None:
             if time.monotonic() > end or self._over.wait(0.1):
                 return None
-        return hand
+        return worker
 
 
 def _cut(proxy: Proxy, pause: Callable[[], None]) -> None:

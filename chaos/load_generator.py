@@ -1,4 +1,4 @@
-"""Customers: each sends a job, waits for its outcome, judges it, and sends the next."""
+"""Load generators: each sends a job, waits for its outcome, checks it, and sends the next."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from typing import Any
 
 from omnifleet import BrokerUnavailable, Client, JobHandle, JobStatus, OmnifleetError, TransientError
 
-from .workload import Order, draw
+from .workload import WorkloadJob, random_job
 
-WAIT = 2.0
-"""Seconds after which a waiting customer looks whether the run is over."""
-AGAIN = 0.25
+RESULT_TIMEOUT = 2.0
+"""Seconds after which a waiting generator sees whether the run is over."""
+RETRY_INTERVAL = 0.25
 """Seconds before something that failed for the moment is tried again."""
 
 
 @dataclass
-class Ledger:
-    """What became of every job that was taken. One customer at a time writes of a job."""
+class Outcomes:
+    """What became of every job that was accepted. One generator at a time writes of a job."""
 
     open: set[str] = field(default_factory=set)
-    """No outcome yet; once the run is over, these are lost."""
+    """Jobs without an outcome; once the run is over, these are lost."""
     right: set[str] = field(default_factory=set)
     wrong: dict[str, str] = field(default_factory=dict)
-    """What is wrong, by job."""
+    """What is wrong, by job id."""
     refused: int = 0
     """Submissions that were refused."""
 
     @property
     def jobs(self) -> list[str]:
-        """All that were taken."""
+        """Ids of all jobs that were accepted."""
         return [*self.right, *self.wrong, *self.open]
 
-    def judge(self, job_id: str, fault: str | None) -> None:
-        """Note an outcome."""
+    def record(self, job_id: str, fault: str | None) -> None:
+        """Record an outcome and what is wrong with it; None where it is right."""
         if fault is None:
             self.right.add(job_id)
         else:
@@ -44,62 +44,62 @@ class Ledger:
         self.open.discard(job_id)
 
 
-class Customer:
-    """One of several; `serve` on a thread of its own.
+class LoadGenerator:
+    """Sends one job after another; each generator runs on a thread of its own.
 
     Args:
-        name: of this one.
-        omni: takes the jobs.
-        ledger: of all customers.
-        luck: what it asks for.
+        name: of this generator; part of its jobs' idempotency keys.
+        omni: the client that it submits with.
+        outcomes: shared by all generators.
+        rng: decides what it asks for.
         over: ends waiting.
     """
 
-    def __init__(self, name: str, omni: Client, ledger: Ledger, luck: random.Random, over: threading.Event) -> None:
+    def __init__(self, name: str, omni: Client, outcomes: Outcomes, rng: random.Random, over: threading.Event) -> None:
         self._name = name
         self._omni = omni
-        self._ledger = ledger
-        self._luck = luck
+        self._outcomes = outcomes
+        self._rng = rng
         self._over = over
 
-    def serve(self, closing: float) -> None:
-        """Send jobs until `closing` (monotonic time), and wait for the last one."""
+    def run(self, until: float) -> None:
+        """Send jobs until a monotonic time, and wait for the outcome of the last one."""
         number = 0
-        while time.monotonic() < closing and not self._over.is_set():
-            order = draw(f"{self._name} asks {number}", self._luck)
-            job = self._submit(order, closing)
+        while time.monotonic() < until and not self._over.is_set():
+            wanted = random_job(f"{self._name} asks {number}", self._rng)
+            job = self._submit(wanted, until)
             if job is not None:
-                self._await(order, job)
+                self._await(wanted, job)
             number += 1
 
-    def _submit(self, order: Order, closing: float) -> JobHandle[Any] | None:
-        """The job, taken at last; None where it was refused until closing time."""
-        while time.monotonic() < closing:
+    def _submit(self, wanted: WorkloadJob, until: float) -> JobHandle[Any] | None:
+        """Submit until it is accepted; gives None where it was refused until the end."""
+        while time.monotonic() < until:
             try:
-                job = order.submit(self._omni)
+                job = wanted.submit(self._omni)
             except BrokerUnavailable:
-                self._ledger.refused += 1
-                self._over.wait(AGAIN)
+                self._outcomes.refused += 1
+                self._over.wait(RETRY_INTERVAL)
                 continue
-            self._ledger.open.add(job.id)
+            self._outcomes.open.add(job.id)
             return job
         return None
 
-    def _await(self, order: Order, job: JobHandle[Any]) -> None:
+    def _await(self, wanted: WorkloadJob, job: JobHandle[Any]) -> None:
         while not self._over.is_set():
             try:
-                fault = order.fault(job.result(timeout=WAIT))
+                fault = wanted.fault(job.result(timeout=RESULT_TIMEOUT))
             except OmnifleetError as error:
                 if not self._is_outcome(job, error):
-                    self._over.wait(AGAIN)
+                    self._over.wait(RETRY_INTERVAL)
                     continue
                 fault = f"{type(error).__name__}: {error}"
-            self._ledger.judge(job.id, fault)
+            self._outcomes.record(job.id, fault)
             return
 
     @staticmethod
     def _is_outcome(job: JobHandle[Any], error: OmnifleetError) -> bool:
-        """Whether the job ended with the error; else it is of this moment, and of this side."""
+        """Tell whether the job ended with the error; otherwise this side could not reach Redis or storage for now."""
         try:
             return not isinstance(error, TransientError) or job.status() is JobStatus.FAILED
         except BrokerUnavailable:

@@ -1,4 +1,4 @@
-"""Hears of every start and every outcome as Redis publishes them."""
+"""Records every start and every outcome of jobs as Redis publishes them."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from omnifleet_shared.schema.results import JobStatus
 from redis import Redis, RedisError
 
 PATTERN = STATE_KEY.format(job_id="*")
-LISTEN = 0.5
-"""Seconds after which the listener looks whether it is to end."""
+LISTEN_SECONDS = 0.5
+"""Seconds after which the listener sees whether it is to end."""
 
 
 @dataclass(frozen=True)
-class Account:
-    """What Redis says of a job in the end."""
+class RecordedJob:
+    """What was published of a job, and what Redis holds of it in the end."""
 
     outcomes: int
-    """Different final records that it had; one is right."""
+    """Different final records that it had; exactly one is right."""
     starts: int
+    """Times that workers started it."""
 
 
-class Watcher:
-    """Listens on a thread of its own until the end of the block. What is published while Redis is away is missed.
+class Recorder:
+    """Listens on a thread of its own until the end of the block; misses what is published while Redis is away.
 
     Args:
-        redis: reached directly.
+        redis: a client that does not go through the proxies.
     """
 
     def __init__(self, redis: Redis) -> None:
@@ -43,7 +44,7 @@ class Watcher:
         self._orphans: dict[str, float] = {}
         self._lock = threading.Lock()
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="recorder", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -57,26 +58,26 @@ class Watcher:
         self._redis.close()
 
     def note_kill(self, worker: str) -> None:
-        """The worker of that name was killed just now: time the way back of the jobs that it had."""
+        """Note that the worker of that name was killed just now; the next start of each job that it ran is timed."""
         now = time.monotonic()
         with self._lock:
             running = list(self._running)
         try:
             names = self._workers(running)
         except RedisError:
-            return  # away as well: nobody can tell what the worker had
+            return  # away as well: what the worker ran cannot be known
         with self._lock:
             for job_id, name in zip(running, names, strict=True):
                 if name == worker.encode() and job_id in self._running:
                     self._orphans[job_id] = now
 
-    def account(self, job_id: str) -> Account:
-        """Look at the job's final record, and compare it with what was heard."""
+    def recorded(self, job_id: str) -> RecordedJob:
+        """Count the job's starts and its different outcomes: those published, and the one that is stored."""
         stored = cast(bytes | None, self._redis.get(STATE_KEY.format(job_id=job_id)))
         heard = self._outcomes.get(job_id, [])
         unheard = stored is not None and stored not in heard and _status(stored).is_final
         starts = cast(bytes | None, self._redis.hget(ATTEMPTS_KEY.format(job_id=job_id), "attempts"))
-        return Account(len(heard) + unheard, int(starts or 0))
+        return RecordedJob(len(heard) + unheard, int(starts or 0))
 
     def _workers(self, jobs: list[str]) -> list[bytes | None]:
         with self._redis.pipeline(transaction=False) as pipe:
@@ -92,11 +93,11 @@ class Watcher:
                 self._over.wait(0.1)
 
     def _listen(self) -> None:
-        news: Any = self._redis.pubsub(ignore_subscribe_messages=True)
-        with news:
-            news.psubscribe(PATTERN)
+        pubsub: Any = self._redis.pubsub(ignore_subscribe_messages=True)
+        with pubsub:
+            pubsub.psubscribe(PATTERN)
             while not self._over.is_set():
-                message = news.get_message(timeout=LISTEN)
+                message = pubsub.get_message(timeout=LISTEN_SECONDS)
                 if message is not None:
                     self._hear(message["channel"].decode().removeprefix(PATTERN[:-1]), message["data"])
 

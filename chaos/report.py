@@ -1,4 +1,4 @@
-"""The figures of a run."""
+"""The figures of a run, and how they are printed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from .faults import Kind
-from .load_generator import Ledger
-from .recorder import Account
+from .load_generator import Outcomes
+from .recorder import RecordedJob
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What happened, and what became of the jobs."""
+    """The faults of a run, and what became of its jobs."""
 
     seed: int
     seconds: float
@@ -30,7 +30,7 @@ class Report:
     cuts: int
     outages: int
     worker_exits: int
-    """Workers that ended without having been killed."""
+    """Workers that exited without having been killed."""
     redeliveries: int
     """Starts of jobs beyond the first."""
     duplicates: int
@@ -40,7 +40,7 @@ class Report:
     """Seconds from a worker's kill to the next start of a job that it had."""
     recovery_max: float | None
     faulty: dict[str, str]
-    """What is wrong, by job."""
+    """What is wrong, by job id."""
 
     @property
     def passed(self) -> bool:
@@ -48,42 +48,42 @@ class Report:
         return not self.faulty
 
 
-def draw_up(
+def create_report(
     *,
     seed: int,
     seconds: float,
-    ledger: Ledger,
-    accounts: Mapping[str, Account],
+    outcomes: Outcomes,
+    recorded: Mapping[str, RecordedJob],
     faults: Mapping[Kind, int],
     exits: int,
     recoveries: list[float],
 ) -> Report:
-    """The report of a run that is over."""
-    twice = {job: f"{one.outcomes} outcomes" for job, one in accounts.items() if one.outcomes > 1}
-    lost = dict.fromkeys(ledger.open, "lost: no outcome")
+    """Make the report of a run that is over."""
+    twice = {job: f"{one.outcomes} outcomes" for job, one in recorded.items() if one.outcomes > 1}
+    lost = dict.fromkeys(outcomes.open, "lost: no outcome")
     return Report(
         seed=seed,
         seconds=round(seconds, 1),
-        jobs=len(accounts),
-        refused=ledger.refused,
+        jobs=len(recorded),
+        refused=outcomes.refused,
         kills=faults.get("kills", 0),
         stops=faults.get("stops", 0),
         redis_restarts=faults.get("restarts", 0),
         cuts=faults.get("cuts", 0),
         outages=faults.get("outages", 0),
         worker_exits=exits,
-        redeliveries=sum(max(0, one.starts - 1) for one in accounts.values()),
+        redeliveries=sum(max(0, one.starts - 1) for one in recorded.values()),
         duplicates=len(twice),
         lost=len(lost),
-        wrong=len(ledger.wrong),
+        wrong=len(outcomes.wrong),
         recovery_p50=round(median(recoveries), 2) if recoveries else None,
         recovery_max=round(max(recoveries), 2) if recoveries else None,
-        faulty=lost | ledger.wrong | twice,
+        faulty=lost | outcomes.wrong | twice,
     )
 
 
 def show(report: Report, console: Console) -> None:
-    """Print the table, and below it what is wrong."""
+    """Print the figures as a table, and below it what is wrong."""
     table = Table(title=f"{report.seconds:.0f} s of chaos, seed {report.seed}")
     table.add_column("")
     table.add_column("", justify="right")

@@ -13,12 +13,13 @@ from support.services import Proxy, RedisServer, S3Server, free_port, s3_server
 
 BUCKET = "chaos"
 LEASE = 2.0
+"""Seconds of a lease: short, so that jobs of killed workers come back soon."""
 DURABLE = ("--appendfsync", "always")
 """What Redis acknowledged is on the disk, and outlives its own kill -9."""
 
 
 class Servers:
-    """What the fleet stands on. Use `running`.
+    """Redis and S3 of one run, with a proxy before each; use `running`.
 
     Args:
         folder: for their files.
@@ -35,7 +36,7 @@ class Servers:
 
     @contextmanager
     def running(self) -> Iterator[Servers]:
-        """All of them, until the end of the block."""
+        """Run all of them until the end of the block."""
         with ExitStack() as stack:
             stack.callback(self._redis_up.close)
             self._redis_up.enter_context(self.redis.running())
@@ -48,16 +49,16 @@ class Servers:
 
     @property
     def client_settings(self) -> FleetSettings:
-        """Past the proxies."""
+        """Settings of clients, which reach both servers directly."""
         return self._settings(self.redis.port, self._s3.endpoint)
 
     @property
     def worker_settings(self) -> FleetSettings:
-        """Through the proxies."""
+        """Settings of workers, which reach both servers through the proxies."""
         return self._settings(self.redis_proxy.port, f"http://127.0.0.1:{self.s3_proxy.port}")
 
     def restart_redis(self, pause: Callable[[], object]) -> None:
-        """Kill Redis, let it be away for the pause, and start it on what it had written."""
+        """Kill Redis, keep it away for the pause, and start it again on what it had written."""
         os.kill(int(self.redis.client().info("server")["process_id"]), signal.SIGKILL)
         self._redis_up.close()
         pause()

@@ -19,44 +19,44 @@ CLIP_SECONDS = 1
 
 
 @dataclass(frozen=True)
-class Order(ABC):
-    """A job that can be submitted again until it was taken, and its outcome judged."""
+class WorkloadJob(ABC):
+    """A job that can be submitted again until it is accepted, and whose result can be checked."""
 
     key: str
-    """Of idempotency; also what is asked."""
+    """Idempotency key, and the text of the question or prompt."""
     steps: int
     seed: int
     priority: Literal["interactive", "batch"]
 
     @abstractmethod
     def submit(self, omni: Client) -> JobHandle[Any]:
-        """Send it. Raises BrokerUnavailable where it was not taken."""
+        """Submit it. Raises BrokerUnavailable where it was not accepted."""
 
     @abstractmethod
     def fault(self, result: Any) -> str | None:
-        """What is wrong with the result; None where it is right."""
+        """Tell what is wrong with the result; None where it is right."""
 
 
-class Question(Order):
-    """The answer names the question."""
+class Question(WorkloadJob):
+    """A question whose right answer repeats it."""
 
     def submit(self, omni: Client) -> JobHandle[Any]:
-        """See `Order`."""
+        """See `WorkloadJob`."""
         return omni.understand(
             question=self.key, max_new_tokens=self.steps, idempotency_key=self.key, priority=self.priority
         )
 
     def fault(self, result: Any) -> str | None:
-        """See `Order`."""
+        """See `WorkloadJob`."""
         asked = str(result.text).rpartition(" by ")[0]
         return None if asked == self.key else f"it answers {result.text!r}"
 
 
-class Clip(Order):
-    """The sound is the seed's tone."""
+class Clip(WorkloadJob):
+    """A clip whose right sound is the tone of its seed."""
 
     def submit(self, omni: Client) -> JobHandle[Any]:
-        """See `Order`."""
+        """See `WorkloadJob`."""
         return omni.generate(
             "t2a",
             self.key,
@@ -68,7 +68,7 @@ class Clip(Order):
         )
 
     def fault(self, result: Any) -> str | None:
-        """See `Order`. Reading compares the file's SHA-256 with the record's."""
+        """See `WorkloadJob`. Reading compares the file's SHA-256 with the record's."""
         heard, rate = soundfile.read(io.BytesIO(result.audio.read()), dtype="int16")
         expected = (tone(self.seed, CLIP_SECONDS * SAMPLE_RATE).T * 32_767).astype(np.int16)
         if rate != SAMPLE_RATE or heard.shape != expected.shape:
@@ -78,8 +78,8 @@ class Clip(Order):
         return None if off <= 1 else f"the clip is not its seed's tone, off by {off}"
 
 
-def draw(key: str, luck: random.Random) -> Order:
-    """A random order: half are questions, half clips."""
-    kind = luck.choice((Question, Clip))
-    steps, seed = luck.randint(*STEPS), luck.randrange(SEEDS)
-    return kind(key=key, steps=steps, seed=seed, priority=luck.choice(("interactive", "batch")))
+def random_job(key: str, rng: random.Random) -> WorkloadJob:
+    """Draw a random job: half are questions, half clips."""
+    kind = rng.choice((Question, Clip))
+    steps, seed = rng.randint(*STEPS), rng.randrange(SEEDS)
+    return kind(key=key, steps=steps, seed=seed, priority=rng.choice(("interactive", "batch")))

@@ -10,7 +10,7 @@ def main(path: str = "call.mp3") -> None:
         # All three are sent before the first is waited for, so that a worker answers them together.
         transcript = omni.understand("transcribe", path)
         answer = omni.understand("What is the mood of the speaker?", path, max_new_tokens=100)
-        speakers = omni.understand("speakers", path)
+        speakers = omni.understand("speakers", path, max_new_tokens=200)
 
         print(f"transcript: {transcript.result().text}")
         print(f"answer: {answer.result().text}")

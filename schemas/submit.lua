@@ -18,8 +18,8 @@
 --  4  seconds that records live              OMNIFLEET_RESULT_LIFETIME, 604800 by default
 --  5  most jobs in the queue                 OMNIFLEET_MAX_QUEUED, 100000 by default
 --  6  most unfinished jobs of the producer   or an empty string
--- Gives {verdict, job id, count, jobs finished of late, in so many seconds}
---  sent        the job is in the queue; where the id is another one, that job stands for the idempotency key
+-- Returns {verdict, job id, count, jobs that ended lately, in so many seconds}
+--  sent        the job is in the queue; where the id is another one, that job has the same idempotency key
 --  queued      refused: so many jobs wait already
 --  unfinished  refused: so many jobs of the producer have no outcome yet
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from omnifleet import Client, FleetSettings
-from support import fleet, scripted_fleet, services
+from support import processes, scripted_fleet, services
 from support.fork_server import ForkServer
 
 # Set before anything reads it: tests neither see nor touch the settings and credentials of whoever runs them.
@@ -104,9 +104,11 @@ def fleet_environment(
 
 
 @pytest.fixture(scope="session")
-def fleet_worker(fleet_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[fleet.Worker]:
+def fleet_worker(
+    fleet_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[processes.Process]:
     """The worker process of that fleet, ready."""
-    with fleet.worker(fleet_environment, tmp_path_factory.mktemp("logs") / "worker.log") as worker:
+    with processes.worker(fleet_environment, tmp_path_factory.mktemp("logs") / "worker.log") as worker:
         worker.wait_until_ready()
         yield worker
 
@@ -122,7 +124,7 @@ def settings(fleet_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.fixture
-def omni(settings: FleetSettings, fleet_worker: fleet.Worker) -> Iterator[Client]:
+def omni(settings: FleetSettings, fleet_worker: processes.Process) -> Iterator[Client]:
     """A client of the running fleet."""
     with Client(settings) as client:
         yield client

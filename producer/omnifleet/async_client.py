@@ -13,15 +13,15 @@ from omnifleet_shared.storage import Storage
 from .async_handle import AsyncJobHandle
 from .batch.outcome import Outcome
 from .batch.sender import JobSender
-from .batch.stream import Stream
+from .batch.stream import OutcomeStream
 from .client import settings_and_storage
 from .request.calls import Calls
 from .request.maker import JobMaker
 from .request.request import Request
 from .results.results import AudioResult, JobResult, TextResult
-from .transport.async_celery import AsyncCeleryTransport, AsyncTransport
-from .transport.async_iterator import AsyncStream
-from .transport.executor import Aside
+from .transport.async_celery import AsyncCeleryTransport, AsyncJobTransport
+from .transport.async_iterator import ThreadedIterator
+from .transport.executor import BlockingExecutor
 
 
 class AsyncClient(
@@ -56,29 +56,29 @@ class AsyncClient(
         storage: str | Storage | None = None,
         s3_endpoint: str | None = None,
         queue: str | None = None,
-        transport: AsyncTransport | None = None,
+        transport: AsyncJobTransport | None = None,
     ) -> None:
         overrides = {"redis_url": redis_url, "s3_endpoint": s3_endpoint, "queue": queue}
         self._settings, self._storage = settings_and_storage(settings, storage, overrides)
         self._maker = JobMaker(self._settings, self._storage)
-        self._aside = Aside()
-        self._transport = transport or AsyncCeleryTransport(self._settings, self._aside)
+        self._executor = BlockingExecutor()
+        self._transport = transport or AsyncCeleryTransport(self._settings, self._executor)
         self._closes_transport = transport is None
         self._closed = False
 
     def batch(
         self, jobs: Iterable[Request | Mapping[str, Any]], *, in_flight: int | None = None, in_order: bool = False
     ) -> AsyncGenerator[Outcome]:
-        """Carry out many jobs; gives the outcome of each, as soon as it is there.
+        """Do many jobs, and iterate over their outcomes, each as soon as it is there.
 
         Jobs are pulled from the iterator as others end, never more than `in_flight` ahead of what was given out, and
         their media are uploaded alongside. A job that fails, or is none, is an outcome with an `error` and leaves the
-        others alone. Redis and storage that go away meanwhile are waited for.
+        others alone. Where Redis or the storage goes away meanwhile, the batch waits for it.
 
         Args:
             jobs: calls of `omnifleet.batch.understand`, `generate` and `edit`, which take the same arguments as the
                 methods here, or mappings such as `{"task": "edit.add", "audio": "street.wav", "desc": "rain"}`.
-            in_flight: jobs in the fleet at a time; by default twice what its workers hold, 16 at least.
+            in_flight: jobs in the fleet at a time; by default twice what its workers hold at once, 16 at least.
             in_order: give the outcomes in the order of the jobs.
 
         Raises:
@@ -86,16 +86,16 @@ class AsyncClient(
             BrokerUnavailable, StorageUnavailable, StorageRefused, InvalidSetting: while iterating, before the first
                 job was sent.
         """
-        self._aside.check_loop()
-        return AsyncStream(Stream(self.sender, jobs, in_flight, in_order)).outcomes()
+        self._executor.check_loop()
+        return ThreadedIterator(OutcomeStream(self.sender, jobs, in_flight, in_order)).items()
 
     def job(self, job_id: str) -> AsyncJobHandle[JobResult]:
-        """The handle of a job by its id, from whichever process it was sent. Not looked up before it is used."""
+        """Return the handle of a job by its id, whichever process sent it. It is not looked up before it is used."""
         return self._handle(job_id)
 
     @property
     def sender(self) -> JobSender:
-        """What sends this client's batches."""
+        """Sends the jobs of this client's batches."""
         return JobSender(self._settings, self._storage, self._transport.blocking)
 
     async def close(self) -> None:
@@ -105,7 +105,7 @@ class AsyncClient(
         self._closed = True
         if self._closes_transport:
             await self._transport.close()
-        await self._aside.close()
+        await self._executor.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -117,8 +117,8 @@ class AsyncClient(
 
     async def _submit(self, request: Request) -> AsyncJobHandle[Any]:
         with traces.span(request.title, "client"):
-            job, key = await self._aside.run(self._maker.make, request)
+            job, key = await self._executor.run(self._maker.make, request)
             return self._handle(await self._transport.submit(job, key))
 
     def _handle(self, job_id: str) -> AsyncJobHandle[Any]:
-        return AsyncJobHandle(job_id, self._transport, self._storage, self._settings.url_lifetime, self._aside)
+        return AsyncJobHandle(job_id, self._transport, self._storage, self._settings.url_lifetime, self._executor)

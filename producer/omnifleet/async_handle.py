@@ -1,4 +1,4 @@
-"""A submitted job in the hands of a coroutine that waits for it."""
+"""Handles of submitted jobs, for asyncio."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from omnifleet_shared.schema.results import JobStatus, Progress
 from omnifleet_shared.storage import Storage
 
 from .handle import R, result_of
-from .transport.async_celery import AsyncTransport
-from .transport.executor import Aside
+from .transport.async_celery import AsyncJobTransport
+from .transport.executor import BlockingExecutor
 
-LOOK_EVERY = 0.25
-"""Seconds between two looks at a job's progress; workers publish it as often."""
+POLL_INTERVAL = 0.25
+"""Seconds between reads of a job's progress; workers publish it as often."""
 
 
 class AsyncJobHandle(Generic[R]):
-    """A job by its id. Made by an `AsyncClient`; every method may raise UnknownJob and BrokerUnavailable.
+    """A handle of a submitted job. Made by an `AsyncClient`; every method may raise UnknownJob and BrokerUnavailable.
 
     As with `JobHandle`, several handles may be of one job. Results are those of `Client`: their `read` and `save`
     block, so let `save` of this handle do it, or give them to `asyncio.to_thread`.
     """
 
     def __init__(
-        self, job_id: str, transport: AsyncTransport, storage: Storage, url_lifetime: int, aside: Aside
+        self, job_id: str, transport: AsyncJobTransport, storage: Storage, url_lifetime: int, executor: BlockingExecutor
     ) -> None:
         self._id = job_id
         self._transport = transport
         self._storage = storage
         self._url_lifetime = url_lifetime
-        self._aside = aside
+        self._executor = executor
 
     @property
     def id(self) -> str:
@@ -58,24 +58,24 @@ class AsyncJobHandle(Generic[R]):
             state = await self._transport.wait(self._id, timeout)
         except asyncio.CancelledError:
             if cancel_job:
-                await self._aside.finish(self.cancel())
+                await self._executor.run_to_completion(self.cancel())
             raise
         return cast(R, result_of(self._id, state, self._storage, self._url_lifetime))
 
-    def progress(self) -> ProgressLooks:
-        """Steps done and in all, and the seconds left; all zeros before the first step.
+    def progress(self) -> ProgressUpdates:
+        """Read the steps done and in all, and the seconds left; all zeros before the first step.
 
-        `await job.progress()` looks once. `async for progress in job.progress()` gives each change until the job has an
+        `await job.progress()` reads once. `async for progress in job.progress()` gives each change until the job has an
         outcome, whatever it is; a connection that is lost meanwhile is made anew.
         """
-        return ProgressLooks(self._id, self._transport)
+        return ProgressUpdates(self._id, self._transport)
 
     async def status(self) -> JobStatus:
-        """Where the job is in its life."""
+        """Read the job's status, such as queued or running."""
         return (await self._transport.read(self._id)).status
 
     async def callback(self) -> CallbackDelivery | None:
-        """How the delivery of the job's callback stands; None before its outcome, or where none was asked for."""
+        """Read how far the delivery of the job's callback is; None before its outcome, or where it has none."""
         return await self._transport.callback(self._id)
 
     async def cancel(self) -> None:
@@ -90,16 +90,16 @@ class AsyncJobHandle(Generic[R]):
     ) -> Path:
         """Wait for the result and write its audio, or its text, to a file. Raises as `result` and `Audio.save`."""
         result = await self.result(timeout, cancel_job=cancel_job)
-        return await self._aside.run(result.save, path)
+        return await self._executor.run(result.save, path)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._id}>"
 
 
-class ProgressLooks:
-    """How far a job is: now, when awaited; until its outcome, in `async for`. See `AsyncJobHandle.progress`."""
+class ProgressUpdates:
+    """Progress of a job: now, when awaited; every change, in `async for`. See `AsyncJobHandle.progress`."""
 
-    def __init__(self, job_id: str, transport: AsyncTransport) -> None:
+    def __init__(self, job_id: str, transport: AsyncJobTransport) -> None:
         self._id = job_id
         self._transport = transport
 
@@ -111,17 +111,17 @@ class ProgressLooks:
 
     async def _changes(self) -> AsyncGenerator[Progress]:
         outcome = asyncio.ensure_future(self._transport.wait(self._id, None))
-        told: Progress | None = None
+        last: Progress | None = None
         try:
-            over = False
-            while not over:
-                await asyncio.wait({outcome}, timeout=0 if told is None else LOOK_EVERY)
-                # Before the last look, not after it: what comes in between would go untold.
-                over = outcome.done()
+            ended = False
+            while not ended:
+                await asyncio.wait({outcome}, timeout=0 if last is None else POLL_INTERVAL)
+                # Before the last read, not after it: what comes in between would be missed.
+                ended = outcome.done()
                 with suppress(BrokerUnavailable):
                     progress = await self._transport.progress(self._id)
-                    if progress != told:
-                        told = progress
+                    if progress != last:
+                        last = progress
                         yield progress
             outcome.result()
         finally:

@@ -12,13 +12,13 @@ from omnifleet_shared.storage import Storage, open_storage
 
 from .batch.outcome import Outcome
 from .batch.sender import JobSender
-from .batch.stream import Stream
+from .batch.stream import OutcomeStream
 from .handle import JobHandle
 from .request.calls import Calls
 from .request.maker import JobMaker
 from .request.request import Request
 from .results.results import AudioResult, JobResult, TextResult
-from .transport.celery import CeleryTransport, Transport
+from .transport.celery import CeleryTransport, JobTransport
 
 
 class Client(Calls[JobHandle[TextResult], JobHandle[AudioResult]]):
@@ -46,7 +46,7 @@ class Client(Calls[JobHandle[TextResult], JobHandle[AudioResult]]):
         storage: str | Storage | None = None,
         s3_endpoint: str | None = None,
         queue: str | None = None,
-        transport: Transport | None = None,
+        transport: JobTransport | None = None,
     ) -> None:
         overrides = {"redis_url": redis_url, "s3_endpoint": s3_endpoint, "queue": queue}
         self._settings, self._storage = settings_and_storage(settings, storage, overrides)
@@ -57,16 +57,16 @@ class Client(Calls[JobHandle[TextResult], JobHandle[AudioResult]]):
     def batch(
         self, jobs: Iterable[Request | Mapping[str, Any]], *, in_flight: int | None = None, in_order: bool = False
     ) -> Iterator[Outcome]:
-        """Carry out many jobs; gives the outcome of each, as soon as it is there.
+        """Do many jobs, and iterate over their outcomes, each as soon as it is there.
 
         Jobs are pulled from the iterator as others end, never more than `in_flight` ahead of what was given out, and
         their media are uploaded alongside. A job that fails, or is none, is an outcome with an `error` and leaves the
-        others alone. Redis and storage that go away meanwhile are waited for.
+        others alone. Where Redis or the storage goes away meanwhile, the batch waits for it.
 
         Args:
             jobs: calls of `omnifleet.batch.understand`, `generate` and `edit`, which take the same arguments as the
                 methods here, or mappings such as `{"task": "edit.add", "audio": "street.wav", "desc": "rain"}`.
-            in_flight: jobs in the fleet at a time; by default twice what its workers hold, 16 at least.
+            in_flight: jobs in the fleet at a time; by default twice what its workers hold at once, 16 at least.
             in_order: give the outcomes in the order of the jobs.
 
         Raises:
@@ -74,15 +74,15 @@ class Client(Calls[JobHandle[TextResult], JobHandle[AudioResult]]):
             BrokerUnavailable, StorageUnavailable, StorageRefused, InvalidSetting: while iterating, before the first
                 job was sent.
         """
-        return iter(Stream(self.sender, jobs, in_flight, in_order))
+        return iter(OutcomeStream(self.sender, jobs, in_flight, in_order))
 
     def job(self, job_id: str) -> JobHandle[JobResult]:
-        """The handle of a job by its id, from whichever process it was sent. Not looked up before it is used."""
+        """Return the handle of a job by its id, whichever process sent it. It is not looked up before it is used."""
         return self._handle(job_id)
 
     @property
     def sender(self) -> JobSender:
-        """What sends this client's batches."""
+        """Sends the jobs of this client's batches."""
         return JobSender(self._settings, self._storage, self._transport)
 
     def close(self) -> None:
@@ -110,14 +110,14 @@ class Client(Calls[JobHandle[TextResult], JobHandle[AudioResult]]):
 def settings_and_storage(
     settings: FleetSettings | None, storage: str | Storage | None, overrides: Mapping[str, str | None]
 ) -> tuple[FleetSettings, Storage]:
-    """What a client works with, from its arguments and the environment. Raises InvalidSetting."""
-    place = None if isinstance(storage, Storage) else storage
-    chosen = _settings(settings, {**overrides, "storage": place})
+    """Return the settings and storage of a client, from its arguments and the environment. Raises InvalidSetting."""
+    uri = None if isinstance(storage, Storage) else storage
+    chosen = _settings(settings, {**overrides, "storage": uri})
     return chosen, storage if isinstance(storage, Storage) else open_storage(chosen)
 
 
 def _settings(settings: FleetSettings | None, overrides: Mapping[str, str | None]) -> FleetSettings:
-    given = {name: value for name, value in overrides.items() if value is not None}
-    if settings is not None and not given:
+    changes = {name: value for name, value in overrides.items() if value is not None}
+    if settings is not None and not changes:
         return settings
-    return load_settings(FleetSettings, **((settings.model_dump() if settings else {}) | given))
+    return load_settings(FleetSettings, **((settings.model_dump() if settings else {}) | changes))

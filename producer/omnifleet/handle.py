@@ -1,4 +1,4 @@
-"""A submitted job in the hands of whoever waits for it."""
+"""Handles of submitted jobs."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from omnifleet_shared.storage import Storage
 from typing_extensions import TypeVar
 
 from .results.results import JobResult, open_result
-from .transport.celery import Transport
+from .transport.celery import JobTransport
 
 R = TypeVar("R", bound=JobResult, default=JobResult, covariant=True)
 
 
 class JobHandle(Generic[R]):
-    """A job by its id. Made by a `Client`; every method may raise UnknownJob and BrokerUnavailable.
+    """A handle of a submitted job. Made by a `Client`; every method may raise UnknownJob and BrokerUnavailable.
 
     Several handles may be of one job: a request with the `idempotency_key` of a job that waits, runs or has succeeded
     is answered with that job's handle, and `cancel` then stops it for all of them.
     """
 
-    def __init__(self, job_id: str, transport: Transport, storage: Storage, url_lifetime: int) -> None:
+    def __init__(self, job_id: str, transport: JobTransport, storage: Storage, url_lifetime: int) -> None:
         self._id = job_id
         self._transport = transport
         self._storage = storage
@@ -51,15 +51,15 @@ class JobHandle(Generic[R]):
         return cast(R, result_of(self._id, state, self._storage, self._url_lifetime))
 
     def progress(self) -> Progress:
-        """Steps done and in all, and the seconds left; all zeros before the first step."""
+        """Read the steps done and in all, and the seconds left; all zeros before the first step."""
         return self._transport.progress(self._id)
 
     def status(self) -> JobStatus:
-        """Where the job is in its life."""
+        """Read the job's status, such as queued or running."""
         return self._transport.read(self._id).status
 
     def callback(self) -> CallbackDelivery | None:
-        """How the delivery of the job's callback stands; None before its outcome, or where none was asked for."""
+        """Read how far the delivery of the job's callback is; None before its outcome, or where it has none."""
         return self._transport.callback(self._id)
 
     def cancel(self) -> None:
@@ -78,7 +78,7 @@ class JobHandle(Generic[R]):
 
 
 def result_of(job_id: str, state: JobState, storage: Storage, url_lifetime: int) -> JobResult:
-    """The result in a state; raises the job's own error, and ResultTimeout where there is no outcome yet."""
+    """Return the result in a state; raises the job's own error, and ResultTimeout where there is no outcome yet."""
     if not state.status.is_final:
         problem = f"job {job_id} is {state.status.value} and its result is not there yet"
         details = {"job_id": job_id, "status": state.status.value}

@@ -1,4 +1,4 @@
-"""The same calls on a model in this process: no fleet, no Redis, no storage server. Needs `omnifleet[worker]`."""
+"""A client with the model in this process: no fleet, no Redis, no storage server. Needs `omnifleet[worker]`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .client import Client
 
 
 class LocalModel(Client):
-    """A client whose jobs run here, on one checkpoint that is loaded once.
+    """A client whose jobs run in this process, on one checkpoint that is loaded once.
 
     Jobs run in the background and share the engine's steps, as in a worker: submit several, then ask for results.
 
@@ -43,16 +43,16 @@ class LocalModel(Client):
         from omnifleet_worker.settings import WorkerSettings
 
         self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="omnifleet-")
-        place = Path(folder or (self._temporary.name if self._temporary else ".")).resolve()
+        home = Path(folder or (self._temporary.name if self._temporary else ".")).resolve()
         settings = load_settings(
             WorkerSettings,
             checkpoint=Path(checkpoint),
             device=device,
             dtype=dtype,
             max_batch=max_batch,
-            storage=f"file://{place}",
+            storage=f"file://{home}",
         )
-        storage: Storage = FolderStorage(place)
+        storage: Storage = FolderStorage(home)
         try:
             self._local = LocalTransport(settings, storage)
         except BaseException:

@@ -1,1 +1,1 @@
-"""The contract between omnifleet's producers and workers: records, errors, names, settings, storage. No torch."""
+"""The contract between omnifleet's producers and workers: records, errors, Redis keys, settings, storage. No torch."""

@@ -10,8 +10,8 @@ OmnifleetError
 │   │   ├── LicenceRefused
 │   │   ├── CallbackRefused
 │   │   └── InvalidJobList          lines of a batch that are no jobs
-│   ├── BatchRunning                another process works on the batch
-│   ├── JournalMismatch             a batch's journal and what it is to go on with
+│   ├── BatchRunning                another process runs the batch
+│   ├── JournalMismatch             the journal of another batch
 │   ├── InvalidMessage              what came over the wire
 │   │   ├── SchemaTooNew
 │   │   └── SignatureInvalid
@@ -24,16 +24,16 @@ OmnifleetError
 │   ├── ForeignURI                  outside the configured storage
 │   ├── StorageRefused              wrong credentials, no such bucket
 │   ├── CheckpointInvalid           the model's own files
-│   ├── AnswerUnreadable            what the model said is not the record that the task promises
+│   ├── AnswerUnreadable            the model's answer is not the record that the task promises
 │   ├── JobFailed                   an unforeseen fault in a worker
-│   ├── JobQuarantined              it ended several workers, and was put aside
+│   ├── JobQuarantined              it killed several workers, and was dead-lettered
 │   ├── JobCancelled
 │   ├── DeadlineExceeded
 │   └── UnknownJob                  no such job id, or forgotten since
 └── TransientError                  the same job may well succeed: retried with backoff, up to a limit
     ├── StorageUnavailable
     ├── BrokerUnavailable
-    ├── QueueFull                   more waits than the fleet takes on
+    ├── QueueFull                   a limit on jobs is reached
     ├── OutOfMemory
     ├── EngineStopped
     └── ResultTimeout               the caller stopped waiting; the job goes on
@@ -48,7 +48,7 @@ from typing import Any, cast
 
 
 class OmnifleetError(Exception):
-    """Root of the tree.
+    """Root of all errors that omnifleet raises.
 
     Args:
         problem: what was wrong, in one sentence without its full stop.
@@ -80,11 +80,11 @@ class OmnifleetError(Exception):
 
 
 class PermanentError(OmnifleetError):
-    """The same job would fail again; it is not retried."""
+    """An error that the same job would meet again; it is not retried."""
 
 
 class TransientError(OmnifleetError):
-    """The same job may succeed later; it is retried with backoff, up to a limit."""
+    """An error that may pass; the job is retried with backoff, up to a limit."""
 
 
 class InvalidSetting(PermanentError):
@@ -120,11 +120,11 @@ class InvalidJobList(InvalidJob):
 
 
 class BatchRunning(PermanentError):
-    """Another process works on the batch's journal."""
+    """Another process holds the lock of the batch's journal."""
 
 
 class JournalMismatch(PermanentError):
-    """The journal is of another job list, or of no batch at all."""
+    """The journal belongs to another job list, or is no batch's journal."""
 
 
 class InvalidMessage(PermanentError):
@@ -136,7 +136,7 @@ class SchemaTooNew(InvalidMessage):
 
 
 class SignatureInvalid(InvalidMessage):
-    """What came as a callback was not signed with the secret, or too long ago."""
+    """A callback was not signed with the secret, or too long ago."""
 
 
 class MediaError(PermanentError):
@@ -168,7 +168,7 @@ class ForeignURI(PermanentError):
 
 
 class StorageRefused(PermanentError):
-    """The object storage answered that it will not: wrong credentials, missing rights, no such bucket."""
+    """The object storage refuses: wrong credentials, missing rights, no such bucket."""
 
 
 class CheckpointInvalid(PermanentError):
@@ -180,11 +180,11 @@ class AnswerUnreadable(PermanentError):
 
 
 class JobFailed(PermanentError):
-    """A fault in the worker that nobody foresaw; `details["type"]` names the exception."""
+    """An unforeseen exception in the worker; `details["type"]` names it."""
 
 
 class JobQuarantined(PermanentError):
-    """Workers were lost while they ran it, one after another; it is kept for `omnifleet dead`."""
+    """Several workers in a row were lost while running the job; it is dead-lettered (`omnifleet dead`)."""
 
 
 class JobCancelled(PermanentError):
@@ -200,7 +200,7 @@ class UnknownJob(PermanentError):
 
 
 class StorageUnavailable(TransientError):
-    """The object storage does not answer, or answers that it is busy."""
+    """The object storage does not answer, or is busy."""
 
 
 class BrokerUnavailable(TransientError):
@@ -208,15 +208,15 @@ class BrokerUnavailable(TransientError):
 
 
 class QueueFull(TransientError):
-    """More jobs wait than the fleet takes on; `details["retry_after"]` says in how many seconds to come back."""
+    """A limit on jobs is reached; `details["retry_after"]` gives the seconds after which to submit again."""
 
 
 class OutOfMemory(TransientError):
-    """The device had no memory left for this job at that moment."""
+    """The device had no memory left for the job."""
 
 
 class EngineStopped(TransientError):
-    """The engine failed or shut down while the job was in it."""
+    """The engine failed or shut down while it ran the job."""
 
 
 class ResultTimeout(TransientError, TimeoutError):
@@ -230,22 +230,22 @@ def _walk(cls: type[OmnifleetError]) -> Iterator[type[OmnifleetError]]:
 
 
 def error_classes() -> dict[str, type[OmnifleetError]]:
-    """Every class of the tree by its name on the wire."""
+    """Give every error class by its name on the wire."""
     return {cls.__name__: cls for cls in _walk(OmnifleetError) if cls.__module__ == __name__}
 
 
 def error_from_wire(name: str, args: object) -> OmnifleetError:
-    """The error that a worker raised, as the same class.
+    """Rebuild the error that a worker raised, as the same class.
 
     An exception that is not of this tree (a worker of a newer release, or Celery's own) comes back as
     `JobFailed` with its name in `details["type"]`. Arguments of another form become the problem's text.
     """
     cls = error_classes().get(name)
     values: list[Any] = list(cast(Sequence[Any], args)) if isinstance(args, list | tuple) else [args]
-    said = "; ".join(str(value) for value in values if value is not None) or "no message"
+    text = "; ".join(str(value) for value in values if value is not None) or "no message"
     if cls is None:
-        return JobFailed(f"the worker failed with {name}: {said}", details={"type": name})
-    return cls(*values) if _are_arguments(values) else cls(said)
+        return JobFailed(f"the worker failed with {name}: {text}", details={"type": name})
+    return cls(*values) if _are_arguments(values) else cls(text)
 
 
 def _are_arguments(values: list[Any]) -> bool:

@@ -1,4 +1,4 @@
-"""The contract for other languages, made from the records themselves: `python -m omnifleet_shared.json_schema`.
+"""The contract for other languages, generated from the records: `python -m omnifleet_shared.json_schema`.
 
 JSON Schemas (draft 2020-12) of everything that goes through Redis, and the script that submits a job in one step.
 """
@@ -43,15 +43,15 @@ SUBMIT_HEADER = """\
 --  4  seconds that records live              OMNIFLEET_RESULT_LIFETIME, 604800 by default
 --  5  most jobs in the queue                 OMNIFLEET_MAX_QUEUED, 100000 by default
 --  6  most unfinished jobs of the producer   or an empty string
--- Gives {verdict, job id, count, jobs finished of late, in so many seconds}
---  sent        the job is in the queue; where the id is another one, that job stands for the idempotency key
+-- Returns {verdict, job id, count, jobs that ended lately, in so many seconds}
+--  sent        the job is in the queue; where the id is another one, that job has the same idempotency key
 --  queued      refused: so many jobs wait already
 --  unfinished  refused: so many jobs of the producer have no outcome yet
 """
 
 
 def documents() -> dict[str, str]:
-    """Every file of the contract by its name."""
+    """Make every file of the contract; gives their texts by name."""
     schemas = {
         "job": _records(Annotated[Job, Field(discriminator="namespace")], "What a job asks for"),
         "result": _records(JobResult, "What a job made"),
@@ -66,7 +66,7 @@ def documents() -> dict[str, str]:
 
 
 def write(folder: Path) -> None:
-    """Write them all."""
+    """Write all files of the contract to a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in documents().items():
         (folder / name).write_text(text)

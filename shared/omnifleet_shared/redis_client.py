@@ -1,4 +1,4 @@
-"""One way to connect to Redis, and its errors as ours."""
+"""Connections to Redis, directly or through sentinels, and its errors as omnifleet's."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BACKOFF = ExponentialWithJitterBackoff(base=0.05, cap=0.5)
 
 
 def connect_redis(settings: FleetSettings) -> Redis:
-    """A thread-safe client of the fleet's Redis; the first operation connects.
+    """Create a thread-safe client of the fleet's Redis; the first operation connects.
 
     Raises:
         InvalidSetting: the URL is none of Redis.
@@ -34,7 +34,7 @@ def connect_redis(settings: FleetSettings) -> Redis:
 
 
 def connect_async_redis(settings: FleetSettings, *, retry: bool = True) -> AsyncRedis:
-    """The same for one event loop; without `retry` a lost connection is its user's to make anew."""
+    """Create a client for one event loop; without `retry` its user has to reconnect after a lost connection."""
     again = AsyncRetry(BACKOFF, 2 if retry else 0, (RedisConnectionError,) if retry else ())
     return cast(AsyncRedis, _connect(settings, AsyncRedis, AsyncSentinel, again))
 
@@ -59,7 +59,7 @@ def _connect(settings: FleetSettings, client: Any, sentinel: Any, retry: Any) ->
 
 
 def sentinel_addresses(settings: FleetSettings) -> list[tuple[str, int]]:
-    """Host and port of each sentinel. Raises InvalidSetting for what is none."""
+    """Parse host and port of each sentinel. Raises InvalidSetting for what is none."""
     addresses = [one.strip().rpartition(":") for one in (settings.redis_sentinels or "").split(",")]
     if not all(host and port.isdecimal() for host, _, port in addresses):
         remedy = "Use host:port,host:port"
@@ -68,7 +68,7 @@ def sentinel_addresses(settings: FleetSettings) -> list[tuple[str, int]]:
 
 
 def broker_url(settings: FleetSettings) -> str:
-    """The same Redis in kombu's words."""
+    """Make kombu's URL of the same Redis, or of its sentinels."""
     if settings.redis_sentinels is None:
         return settings.redis_url
     parts = urlsplit(settings.redis_url)
@@ -82,14 +82,14 @@ def _login(url: str) -> dict[str, Any]:
 
 
 def refuse_eviction(redis: Redis) -> None:
-    """Refuse a Redis that throws records away when its memory is full: jobs would vanish without a word.
+    """Refuse a Redis that evicts records when its memory is full: jobs would vanish without an error.
 
     Raises:
-        InvalidSetting: `maxmemory` is set, and its policy is another than `noeviction`.
+        InvalidSetting: `maxmemory` is set, and the policy is another than `noeviction`.
         BrokerUnavailable: it does not answer.
     """
     with typed_redis_errors():
-        memory = redis.info("memory")
+        memory = cast(dict[str, Any], redis.info("memory"))
     policy = str(memory.get("maxmemory_policy", "noeviction"))
     if int(memory.get("maxmemory", 0)) and policy != "noeviction":
         problem = f"this Redis throws records away when its memory is full (maxmemory-policy {policy})"
@@ -98,7 +98,7 @@ def refuse_eviction(redis: Redis) -> None:
 
 @contextmanager
 def typed_redis_errors() -> Iterator[None]:
-    """Raise what Redis does in the block as BrokerUnavailable, or InvalidSetting where it refuses the password."""
+    """Turn Redis errors of the block into BrokerUnavailable, or InvalidSetting where Redis refuses the password."""
     try:
         yield
     except AuthenticationError as error:

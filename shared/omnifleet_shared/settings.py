@@ -16,7 +16,7 @@ S = TypeVar("S", bound="FleetSettings")
 
 
 class FleetSettings(BaseSettings):
-    """Where the fleet's Redis and storage are. Credentials for S3 come from the standard `AWS_*` variables."""
+    """Settings that both sides share. Credentials for S3 come from the standard `AWS_*` variables."""
 
     model_config = SettingsConfigDict(
         env_prefix="OMNIFLEET_", frozen=True, extra="ignore", use_attribute_docstrings=True, env_ignore_empty=True
@@ -62,7 +62,7 @@ class FleetSettings(BaseSettings):
 
 
 def load_settings(cls: type[S], **values: object) -> S:
-    """The settings, from keyword arguments first and the environment second.
+    """Read settings, from keyword arguments first and the environment second.
 
     Raises:
         InvalidSetting: a setting that does not parse; names the variable.

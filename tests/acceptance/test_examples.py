@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from omnifleet import Client
-from support import fleet, services
+from support import processes, services
 from support.data import media_files
 from support.data.contract import check
 
@@ -46,7 +46,7 @@ def environment(fleet_environment: dict[str, str], port: int, tmp_path_factory: 
 
 @pytest.fixture(scope="module")
 def worker(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with fleet.worker(environment, tmp_path_factory.mktemp("logs") / "worker.log") as running:
+    with processes.worker(environment, tmp_path_factory.mktemp("logs") / "worker.log") as running:
         running.wait_until_ready()
         yield
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import soundfile
 from omnifleet import FleetSettings
-from support import fleet
+from support import processes
 from support.data import media_files
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +37,9 @@ def test_the_demo_runs_every_namespace_and_leaves_files_that_play(tmp_path: Path
         assert seconds is None or info.duration == seconds
 
 
-def test_the_command_line_edits_a_file(tmp_path: Path, settings: FleetSettings, fleet_worker: fleet.Worker) -> None:
+def test_the_command_line_edits_a_file(
+    tmp_path: Path, settings: FleetSettings, fleet_worker: processes.Process
+) -> None:
     (tmp_path / "street.wav").write_bytes(media_files.wav(1.0))
 
     done = run(
@@ -49,7 +51,7 @@ def test_the_command_line_edits_a_file(tmp_path: Path, settings: FleetSettings, 
 
 
 def test_the_command_line_says_what_is_wrong_in_one_line(
-    tmp_path: Path, settings: FleetSettings, fleet_worker: fleet.Worker
+    tmp_path: Path, settings: FleetSettings, fleet_worker: processes.Process
 ) -> None:
     (tmp_path / "empty.wav").write_bytes(b"")
 
@@ -61,7 +63,7 @@ def test_the_command_line_says_what_is_wrong_in_one_line(
 
 
 def test_the_command_line_is_readable_by_machines(
-    tmp_path: Path, settings: FleetSettings, fleet_worker: fleet.Worker
+    tmp_path: Path, settings: FleetSettings, fleet_worker: processes.Process
 ) -> None:
     sent = run("omnifleet", "generate", "t2a", "rain", "--steps", "1", "--no-wait", "--json", cwd=tmp_path)
     job_id = json.loads(sent.stdout)["job_id"]
@@ -76,7 +78,7 @@ def test_celery_starts_a_worker_as_its_users_expect(
 ) -> None:
     environment = fleet_environment | {"OMNIFLEET_QUEUE": "another-queue"}
     arguments = ("celery", "-A", "omnifleet_worker", "worker", "--loglevel", "INFO")
-    with fleet.worker(environment, tmp_path / "worker.log", *arguments) as worker:
+    with processes.worker(environment, tmp_path / "worker.log", *arguments) as worker:
         worker.wait_until_ready()
 
         done = run("omnifleet", "understand", "transcribe", "-", "--json", cwd=tmp_path, **environment)
@@ -91,7 +93,7 @@ def test_celery_starts_a_worker_as_its_users_expect(
 
 
 def test_a_worker_without_a_checkpoint_says_so_and_ends(tmp_path: Path, settings: FleetSettings) -> None:
-    with fleet.worker({"OMNIFLEET_CHECKPOINT": ""}, tmp_path / "worker.log") as worker:
+    with processes.worker({"OMNIFLEET_CHECKPOINT": ""}, tmp_path / "worker.log") as worker:
         assert worker.process.wait(timeout=WAIT) != 0
 
     assert "OMNIFLEET_CHECKPOINT" in worker.log.read_text()
@@ -99,7 +101,7 @@ def test_a_worker_without_a_checkpoint_says_so_and_ends(tmp_path: Path, settings
 
 def test_another_pool_is_refused(tmp_path: Path, fleet_environment: dict[str, str]) -> None:
     arguments = ("celery", "-A", "omnifleet_worker", "worker", "--pool", "solo")
-    with fleet.worker(fleet_environment, tmp_path / "worker.log", *arguments) as worker:
+    with processes.worker(fleet_environment, tmp_path / "worker.log", *arguments) as worker:
         assert worker.process.wait(timeout=WAIT) != 0
 
     assert "--pool threads" in worker.log.read_text()

@@ -7,8 +7,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from support import manifests
-from support.manifests import Overlay
+from support.deployment import manifests
+from support.deployment.manifests import Overlay
 
 Flow = tuple[str, str, int]
 """From whom, to whom, at which TCP port. What is outside the overlay is in brackets."""

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from omnifleet_shared.keys import BROKER_PRIORITY, MODEL
 from omnifleet_worker.settings import WorkerSettings
-from support import manifests
-from support.manifests import ROOT, Overlay, containers, pod
+from support.deployment import manifests
+from support.deployment.manifests import ROOT, Overlay, containers, pod
 
 STANDARD_VARIABLES = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "FLOWER_BASIC_AUTH", "HOME", "REDISCLI_AUTH"}
 OF_THE_SERVERS = {"REDIS_PASSWORD", "MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD", "MINIO_BROWSER", "MINIO_ENDPOINT"}

@@ -9,7 +9,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from support import manifests
+from support.deployment import manifests
 
 VERSIONS = ("1.32", "1.34", "1.36")
 CRD = Path(__file__).parent / "data/keda-scaledobject-crd.yaml"

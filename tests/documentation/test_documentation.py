@@ -12,6 +12,7 @@ import omnifleet
 import omnifleet.local
 import promql_parser
 import pytest
+import yaml
 from omnifleet import MediaTooLong, SignatureInvalid
 from omnifleet.cli import app
 from omnifleet.testing import FakeAsyncClient, FakeClient
@@ -236,3 +237,13 @@ def test_the_code_cites_sections_of_the_model_s_page_that_are_there() -> None:
 
     assert cited
     assert {name for name in cited if not any(heading.startswith(name) for heading in known)} == set()
+
+
+def test_pre_commit_runs_the_linters_of_ci() -> None:
+    recipe = re.search(r"^lint:.*\n((?:\t.+\n)+)", command_lines.MAKEFILE, re.MULTILINE)
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    assert recipe
+
+    linters = re.findall(r"\$\(BIN\)/([\w-]+(?: check| format)?)\b", recipe[1])
+
+    assert {re.findall(r"bin/([\w-]+(?: check| format)?)\b", hook["entry"])[0] for hook in hooks} == set(linters)

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import composed
-from support.composed import ROOT, Engine
+from support.deployment import composed
+from support.deployment.composed import ROOT, Engine
 
 BUILD_SECONDS = 3000
 TAG = "test"

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from omnifleet import Client
 from omnifleet_shared.keys import BROKER_PRIORITY, MODEL
 from support import services
-from support.composed import Fleet
+from support.deployment.composed import Fleet
 
 RUNNING = ["redis", "minio", "exporter", "flower", "worker"]
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.composed import ROOT, Engine
+from support.deployment.composed import ROOT, Engine
 
 TOOLS = ["cc", "gcc", "g++", "make", "ld", "git", "uv", "curl", "wget"]
 

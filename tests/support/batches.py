@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support import TESTS, services
+from support import PYTHONPATH, services
 from support.fork_server import ForkServer
 
 WAIT = 120.0
@@ -66,7 +66,7 @@ def batch_fleet(folder: Path, fork_server: ForkServer, **settings: str) -> Itera
         "OMNIFLEET_STORAGE": f"file://{folder}/storage",
         "OMNIFLEET_LEASE": "2",
         "OMNIFLEET_RETRY_BACKOFF": "0.2",
-        "PYTHONPATH": str(TESTS),
+        "PYTHONPATH": PYTHONPATH,
     }
     with redis.running():
         fleet = BatchFleet(redis, environment | settings, folder / "logs", fork_server, [])

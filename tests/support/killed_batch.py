@@ -16,8 +16,8 @@ from typing import Any
 from omnifleet.cli import main
 
 
-def die_at(place: str, call: int) -> None:
-    module, path, when = place.split(":")
+def die_at(point: str, call: int) -> None:
+    module, path, when = point.split(":")
     name, method = path.split(".")
     owner: Any = getattr(importlib.import_module(module), name)
     setattr(owner, method, _deadly(getattr(owner, method), when, call))

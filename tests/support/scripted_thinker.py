@@ -11,7 +11,7 @@ from omnifleet_shared.schema.model_card import ModelCard
 from omnifleet_shared.schema.results import JobResult
 from omnifleet_shared.storage.folder import FolderStorage
 from omnifleet_worker.engine.request import ChatInputs, Request
-from omnifleet_worker.jobs.job_context import JobRun
+from omnifleet_worker.jobs.job_context import JobContext
 from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.prompts import Prompts
 from omnifleet_worker.jobs.runner import JobRunner
@@ -50,7 +50,7 @@ class ScriptedThinker:
         model = ModelData(card=card, prompts=Prompts(SENTENCES), tokenizer=SpeechTokenizer(tiny_vocab()))
         engine: Any = self
         jobs = JobRunner(model, FolderStorage(folder), WorkerSettings())
-        return jobs.run(JobRun(read_job(payload), engine))
+        return jobs.run(JobContext(read_job(payload), engine))
 
 
 def stored(folder: Path, data: bytes) -> dict[str, Any]:

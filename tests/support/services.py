@@ -5,35 +5,22 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-import redis as redis_py
 from omnifleet_shared.errors import OmnifleetError
 from omnifleet_shared.job_state.store import JobStates
 from omnifleet_shared.redis_client import typed_redis_errors
 from omnifleet_shared.schema.job_state import STATE_KEY, failure_record, queued_record
 
+from support.processes import RedisServer, free_port, process, wait_until
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_until(ready: Callable[[], bool], seconds: float = 30, what: str = "the condition") -> None:
-    until = time.monotonic() + seconds
-    while not ready():
-        if time.monotonic() > until:
-            raise TimeoutError(f"{what} did not come true within {seconds} s")
-        time.sleep(0.05)
+__all__ = ["Proxy", "RedisServer", "S3Server", "free_port", "process", "wait_until"]
 
 
 def missing(what: str, remedy: str) -> NoReturn:
@@ -41,55 +28,6 @@ def missing(what: str, remedy: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(f"{what} is not installed: {remedy}")
     pytest.skip(f"{what} is not installed: {remedy}")
-
-
-@contextmanager
-def process(*command: str | Path, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is ended with the block, gently first."""
-    child = subprocess.Popen(
-        [str(part) for part in command],
-        env=os.environ | (env or {}),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield child
-    finally:
-        child.terminate()
-        try:
-            child.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-
-
-@dataclass
-class RedisServer:
-    port: int
-    folder: Path
-    options: tuple[str, ...] = ()
-    """Of the command line, besides those that every test needs."""
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
-
-    def client(self) -> redis_py.Redis:
-        return redis_py.Redis(port=self.port)
-
-    @contextmanager
-    def running(self) -> Iterator[RedisServer]:
-        binary = shutil.which("redis-server")
-        assert binary, "redis-server is not installed: apt-get install redis-server"
-        options = ["--port", str(self.port), "--dir", str(self.folder), "--save", "", "--appendonly", "yes"]
-        with process(binary, "--bind", "127.0.0.1", *options, *self.options):
-            wait_until(self._answers, what="redis-server")
-            yield self
-
-    def _answers(self) -> bool:
-        with suppress(redis_py.RedisError):
-            return bool(self.client().ping())
-        return False
 
 
 def mark_queued(states: JobStates, job_id: str) -> None:
@@ -156,7 +94,7 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
         assert moto, "neither minio nor moto_server is installed: make test installs moto"
         command = [moto, "--host", "127.0.0.1", "--port", port]
     env = {"MINIO_ROOT_USER": server.access_key, "MINIO_ROOT_PASSWORD": server.secret_key}
-    with process(*command, env=env):
+    with process(command, environment=env):
         wait_until(lambda: _lists_buckets(server), what=command[0])
         yield server
 

@@ -59,7 +59,7 @@ def create_worker_app(settings: WorkerSettings, fleet: FleetWorker | None = None
     app.conf.worker_concurrency = settings.concurrency
     app.conf.worker_consumer = "omnifleet_worker.service.consumer:FleetConsumer"
     app.fleet = fleet or FleetWorker(settings)
-    app.conf.broker_transport_options["lease_holder"] = app.fleet.keeper
+    app.conf.broker_transport_options["lease_holder"] = app.fleet.lease_renewer
     app.conf.broker_transport_options["batch_priority_slots"] = max(1, settings.concurrency - 1)
     app.steps["worker"].add(EngineStep)
     register_tasks(app, app.fleet)

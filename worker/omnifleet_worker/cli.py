@@ -109,8 +109,8 @@ def fetch_checkpoint(
     settings = load_settings(WorkerSettings, storage=source)
     console = Console(stderr=True)
     with byte_progress(console) as progress:
-        patience = settings.storage_patience
-        cache = CheckpointCache(source=open_storage(settings), folder=folder, progress=progress, patience=patience)
+        timeout = settings.storage_patience
+        cache = CheckpointCache(source=open_storage(settings), folder=folder, progress=progress, timeout=timeout)
         manifest = cache.fill(verify=verify)
     console.print(f"{folder} holds the checkpoint: {len(manifest)} files", highlight=False)
 

@@ -15,72 +15,72 @@ from omnifleet_shared.errors import BrokerUnavailable
 logger = logging.getLogger(__name__)
 EXIT_HUNG = 70
 """Exit code of a process whose engine hung (EX_SOFTWARE)."""
-EXIT_DEAF = 71
-"""Exit code of a process that has free places and stopped asking for messages."""
+EXIT_POLL_STALLED = 71
+"""Exit code of a process that has free slots and stopped polling for messages."""
 
 
 @dataclass
 class LeaseCounts:
-    """What became of leases since the process started."""
+    """Counts leases renewed, lost and recovered since the process started."""
 
     renewed: int = 0
     lost: int = 0
-    """Of this process, to another worker."""
+    """Leases of this process that went to another worker."""
     recovered: int = 0
-    """Of workers that are gone, found by this one."""
+    """Leases of lost workers that this one put back into the queue."""
 
 
-class LeaseKeeper:
-    """One thread a process. What it does not hold, or no longer renews, goes to another worker.
+class LeaseRenewer:
+    """Renews the leases of one process on a thread; a message whose lease it no longer renews goes to another worker.
 
     Args:
-        leases: of the queue.
-        places: messages that the process holds at once.
-        stalled: seconds since the engine last came to the end of a step; 0 while it has nothing to do.
-        engine_patience: seconds of stalling after which the process is ended.
-        poll_patience: seconds without asking for messages, with places free and Redis there, after which it is ended.
-        on_lost: told the tag of a lease that went to another worker.
+        leases: the queue's leases in Redis.
+        slots: messages that the process holds at once.
+        engine_stalled: returns the seconds since the engine finished a step; 0 while it is idle.
+        engine_timeout: seconds without a step after which the process is ended.
+        poll_timeout: seconds without polling, with slots free and Redis reachable, after which it is ended.
+        on_lost: called with the tag of a lease that went to another worker.
     """
 
     def __init__(
         self,
         leases: Leases,
         *,
-        places: int,
-        stalled: Callable[[], float],
-        engine_patience: float,
-        poll_patience: float,
+        slots: int,
+        engine_stalled: Callable[[], float],
+        engine_timeout: float,
+        poll_timeout: float,
         on_lost: Callable[[str], None],
     ) -> None:
         self.leases = leases
         self.counts = LeaseCounts()
         self.takes = True
         """Whether messages may be taken."""
-        self._places = places
-        self._poll_patience = poll_patience
+        self._slots = slots
+        self._poll_timeout = poll_timeout
         self._polled_at: float | None = None
-        self._excused_at = 0.0
-        self._answered_at = 0.0
+        self._poll_clock_from = 0.0
+        self._redis_answered_at = 0.0
         self._on_lost = on_lost
-        self._stalled = stalled
-        self._engine_patience = engine_patience
+        self._engine_stalled = engine_stalled
+        self._engine_timeout = engine_timeout
         self._held: dict[str, float] = {}
         self._running: set[str] = set()
         self._batch: set[str] = set()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="lease-keeper", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name="lease-renewer", daemon=True)
 
     def __json__(self) -> str:
-        """As `celery inspect` and Flower show it, among the options of the transport."""
-        return f"{len(self._held)} of {self._places} places held"
+        """Return what `celery inspect` and Flower show among the options of the transport."""
+        return f"{len(self._held)} of {self._slots} slots held"
 
     def start(self) -> None:
         """Renew and recover four times a lease, until `stop`."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; what is still held is handed back now, not after the lease."""
+        """End the thread, and hand what is still held back now instead of when its lease ends."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -88,71 +88,71 @@ class LeaseKeeper:
 
     @property
     def batch_jobs(self) -> int:
-        """Messages of the batch lane that are held."""
+        """Messages of batch priority that are held."""
         return len(self._batch.intersection(self._worth_renewing()))
 
     @property
     def held_jobs(self) -> int:
-        """Messages that are held."""
+        """Messages that are held, running or prefetched."""
         return len(self._held)
 
     @property
     def has_polled(self) -> bool:
-        """Whether messages are being asked for at all: not yet, or no longer, they are not."""
+        """Whether the consumer polls for messages: it has begun to, and was not asked to stop."""
         return self._polled_at is not None
 
     @property
-    def silent_seconds(self) -> float:
-        """How long no message has been asked for although places are free; 0 where none is expected to be."""
+    def seconds_since_poll(self) -> float:
+        """Seconds since the consumer last polled; 0 before the first poll and while all slots are taken."""
         polled_at = self._polled_at
-        return 0.0 if polled_at is None or self._is_full() else time.monotonic() - polled_at
+        return 0.0 if polled_at is None or self._all_slots_taken() else time.monotonic() - polled_at
 
     @property
-    def deaf_seconds(self) -> float:
-        """How long none had been when Redis last answered, the time not counted in which the consumer could not ask."""
+    def poll_stalled_seconds(self) -> float:
+        """Seconds without a poll up to Redis's last answer, less those in which the consumer could not poll."""
         polled_at = self._polled_at
-        if polled_at is None or self._is_full():
+        if polled_at is None or self._all_slots_taken():
             return 0.0
-        return max(0.0, self._answered_at - max(polled_at, self._excused_at))
+        return max(0.0, self._redis_answered_at - max(polled_at, self._poll_clock_from))
 
     def note_poll(self) -> None:
-        """The consumer asks for messages."""
+        """Note that the consumer polls for messages."""
         self._polled_at = time.monotonic()
 
-    def expect_no_polls(self) -> None:
-        """The consumer is being stopped; until it is, it must not take again what this process hands back."""
+    def stop_polling(self) -> None:
+        """Take no more messages: a consumer that is being stopped must not take again what this process hands back."""
         self.takes = False
         self._polled_at = None
 
     def track(self, tag: str, *, batch: bool = False) -> None:
-        """A message was taken: renew its lease for now, and for as long as it runs."""
+        """Renew the lease of a message that was taken, for a while at first and then as long as its job runs."""
         with self._lock:
             self._held[tag] = time.monotonic()
             if batch:
                 self._batch.add(tag)
 
-    def run(self, tag: str) -> None:
-        """The job of the message runs."""
+    def mark_running(self, tag: str) -> None:
+        """Note that the job of the message runs."""
         with self._lock:
             self._running.add(tag)
 
     def stop_renewing(self, tag: str) -> None:
-        """Renew the lease no more."""
+        """Stop renewing a lease, which then ends in its own time."""
         with self._lock:
             self._held.pop(tag, None)
             self._running.discard(tag)
             self._batch.discard(tag)
 
     def ack(self, tag: str) -> None:
-        """The job is done with. Where Redis cannot be told, the message comes again and finds the outcome."""
+        """End the lease of a finished job; with Redis away, the message is delivered again and finds the outcome."""
         self.stop_renewing(tag)
         try:
             self.leases.ack(tag)
         except BrokerUnavailable as error:
-            logger.warning("a done job is still on lease: %s", error, extra={"action": "release_failed"})
+            logger.warning("a done job is still on lease: %s", error, extra={"action": "ack_failed"})
 
     def hand_back(self) -> None:
-        """Give everything that is held back to the queue at once."""
+        """Put every held message back into the queue at once."""
         for tag in list(self._held):
             self.stop_renewing(tag)
             try:
@@ -161,8 +161,8 @@ class LeaseKeeper:
             except BrokerUnavailable as error:
                 logger.warning("a job waits for its lease to end: %s", error, extra={"action": "hand_back_failed"})
 
-    def look(self) -> None:
-        """Renew and recover once."""
+    def renew_and_recover(self) -> None:
+        """Renew this process's leases and recover those of lost workers, once."""
         tags = self._worth_renewing()
         lost = self.leases.renew(tags)
         self.counts.renewed += len(tags) - len(lost)
@@ -183,42 +183,42 @@ class LeaseKeeper:
         with self._lock:
             return [tag for tag, since in self._held.items() if tag in self._running or since > oldest]
 
-    def _keep(self) -> None:
+    def _loop(self) -> None:
         while not self._stopping.wait(self.leases.seconds / 4):
             self._check_engine()
             try:
-                self.look()
+                self.renew_and_recover()
                 self._check_consumer()
             except BrokerUnavailable as error:
                 logger.warning("leases are not renewed: %s", error, extra={"action": "leases_unreachable"})
-                self._excuse_consumer()
+                self._restart_poll_clock()
             except Exception:
-                logger.exception("the lease keeper failed, and goes on", extra={"action": "lease_keeper_failed"})
+                logger.exception("the lease renewer failed, and goes on", extra={"action": "lease_renewer_failed"})
 
     def _check_engine(self) -> None:
-        stalled = self._stalled()
-        if stalled > self._engine_patience:
-            extra = {"action": "engine_hung", "seconds": stalled}
-            logger.critical("the engine has not stepped for %.0f s: the process ends", stalled, extra=extra)
+        engine_stalled = self._engine_stalled()
+        if engine_stalled > self._engine_timeout:
+            extra = {"action": "engine_hung", "seconds": engine_stalled}
+            logger.critical("the engine has not stepped for %.0f s: the process ends", engine_stalled, extra=extra)
             _end_process(EXIT_HUNG)
 
     def _check_consumer(self) -> None:
-        """Only after Redis has answered: a consumer that waits for it is not deaf."""
-        self._answered_at = time.monotonic()
-        if self._is_full():
-            self._excuse_consumer()
-        silent = self.deaf_seconds
-        if silent > self._poll_patience:
-            extra = {"action": "consumer_deaf", "seconds": silent}
-            logger.critical("no message was asked for in %.0f s: the process ends", silent, extra=extra)
-            _end_process(EXIT_DEAF)
+        """End a process that stopped polling; judged after an answer of Redis, which a consumer may be waiting for."""
+        self._redis_answered_at = time.monotonic()
+        if self._all_slots_taken():
+            self._restart_poll_clock()
+        stalled = self.poll_stalled_seconds
+        if stalled > self._poll_timeout:
+            extra = {"action": "poll_stalled", "seconds": stalled}
+            logger.critical("no message was polled for %.0f s: the process ends", stalled, extra=extra)
+            _end_process(EXIT_POLL_STALLED)
 
-    def _is_full(self) -> bool:
-        return len(self._held) >= self._places
+    def _all_slots_taken(self) -> bool:
+        return len(self._held) >= self._slots
 
-    def _excuse_consumer(self) -> None:
-        """It could not ask until now, with Redis away or no place free."""
-        self._excused_at = time.monotonic()
+    def _restart_poll_clock(self) -> None:
+        """Count from now: the consumer could not poll so far, with Redis away or no slot free."""
+        self._poll_clock_from = time.monotonic()
 
 
 def _end_process(code: int) -> None:

@@ -1,4 +1,4 @@
-"""Jobs of this very process: a client's transport that runs them on its own engine."""
+"""A client's transport that runs jobs on an engine in this process."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from omnifleet_shared.schema.results import JobResult, JobStatus, Progress
 from omnifleet_shared.storage import Storage
 
 from .engine.engine import Engine
-from .jobs.job_context import JobRun
+from .jobs.job_context import JobContext
 from .jobs.runner import JobRunner
 from .model_loader import describe, open_model
 from .settings import WorkerSettings
 
 
 class LocalTransport:
-    """Runs jobs on threads of this process and one engine; see `omnifleet.transport.celery.Transport`.
+    """Runs jobs on threads of this process and one engine; see `omnifleet.transport.celery.JobTransport`.
 
     Args:
         settings: checkpoint, device and limits.
@@ -36,7 +36,7 @@ class LocalTransport:
         self._jobs = JobRunner(describe(runner.pipeline, settings.aligner), storage, settings)
         self._places = settings.concurrency
         self._threads = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="job")
-        self._runs: dict[str, tuple[JobRun, Future[JobResult]]] = {}
+        self._runs: dict[str, tuple[JobContext, Future[JobResult]]] = {}
         self._keys: dict[str, str] = {}
         self._lock = threading.Lock()
         self._engine.start()
@@ -49,18 +49,18 @@ class LocalTransport:
         """
         if job.callback is not None:
             raise CallbackRefused("a local model calls nobody back", "callback", "Wait for the result")
-        run = JobRun(job, self._engine)
+        context = JobContext(job, self._engine)
         with self._lock:
-            standing = self._keys.get(idempotency_key) if idempotency_key is not None else None
-            if standing is not None and _stands(self._runs[standing][1]):
-                return standing
+            known_id = self._keys.get(idempotency_key) if idempotency_key is not None else None
+            if known_id is not None and _is_live(self._runs[known_id][1]):
+                return known_id
             if idempotency_key is not None:
                 self._keys[idempotency_key] = job.job_id
-            self._runs[job.job_id] = (run, self._threads.submit(self._run, run))
+            self._runs[job.job_id] = (context, self._threads.submit(self._run, context))
         return job.job_id
 
     def read(self, job_id: str) -> JobState:
-        """The job's state now. Raises UnknownJob."""
+        """Return the job's state now. Raises UnknownJob."""
         _, outcome = self._find(job_id)
         if not outcome.done():
             return JobState(status=JobStatus.RUNNING if outcome.running() else JobStatus.QUEUED)
@@ -80,11 +80,11 @@ class LocalTransport:
         return self.read(job_id)
 
     def progress(self, job_id: str) -> Progress:
-        """How far the job is. Raises UnknownJob."""
+        """Return the job's progress. Raises UnknownJob."""
         return self._find(job_id)[0].progress()
 
     def callback(self, job_id: str) -> None:
-        """None: there are none here. Raises UnknownJob."""
+        """Return None: a local model makes no callbacks. Raises UnknownJob."""
         self._find(job_id)
 
     def cancel(self, job_id: str) -> None:
@@ -105,16 +105,16 @@ class LocalTransport:
         self._engine.stop()
         self._threads.shutdown(wait=True)
 
-    def _run(self, run: JobRun) -> JobResult:
+    def _run(self, context: JobContext) -> JobResult:
         try:
-            return self._jobs.run(run)
+            return self._jobs.run(context)
         except OmnifleetError:
             raise
         except Exception as error:
             name = type(error).__name__
             raise JobFailed(f"the model failed with {name}: {error}", details={"type": name}) from error
 
-    def _find(self, job_id: str) -> tuple[JobRun, Future[JobResult]]:
+    def _find(self, job_id: str) -> tuple[JobContext, Future[JobResult]]:
         with self._lock:
             found = self._runs.get(job_id)
         if found is None:
@@ -122,5 +122,5 @@ class LocalTransport:
         return found
 
 
-def _stands(outcome: Future[JobResult]) -> bool:
+def _is_live(outcome: Future[JobResult]) -> bool:
     return not outcome.done() or (not outcome.cancelled() and outcome.exception() is None)

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 def plan_checkpoint(settings: WorkerSettings) -> MemoryPlan:
-    """What the checkpoint needs of the device's memory; to be asked before loading, while it is still free.
+    """Plan the checkpoint's memory; to be called before loading, while the device's memory is still free.
 
     Raises: as `load_pipeline`, save that nothing is refused for want of memory.
     """
@@ -63,7 +63,7 @@ def load_pipeline(settings: WorkerSettings) -> AudioOmniPipeline:
 
 
 def open_model(settings: WorkerSettings) -> tuple[AudioOmniRunner, EngineLimits]:
-    """The checkpoint, loaded and made ready as the settings say, and what an engine may do with it at once.
+    """Load the checkpoint, compile and warm it up as the settings say, and return it with the engine's limits.
 
     Raises: as `load_pipeline`.
     """
@@ -84,7 +84,7 @@ def open_model(settings: WorkerSettings) -> tuple[AudioOmniRunner, EngineLimits]
 
 
 def describe(pipeline: AudioOmniPipeline, aligner: Path | None = None) -> ModelData:
-    """Card, prompts and tokeniser of a loaded checkpoint; the card without tasks that need a component it lacks.
+    """Describe a loaded checkpoint to jobs; the card leaves out tasks that need a component it lacks.
 
     Args:
         pipeline: the checkpoint.

@@ -1,4 +1,4 @@
-"""Waiting for what is away for a moment, without starting the job over."""
+"""Retries: of a call while a service is away, and the waits between a job's or a callback's attempts."""
 
 from __future__ import annotations
 
@@ -7,40 +7,65 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from omnifleet_shared.errors import TransientError
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_exponential,
+    wait_random_exponential,
+)
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
 
 
-def patiently(
-    work: Callable[[], R],
-    away: type[TransientError],
-    seconds: float,
+def retry_until(
+    call: Callable[[], R],
+    retry_on: type[TransientError],
+    timeout: float,
     *,
     job_id: str | None = None,
-    check: Callable[[], None] = lambda: None,
+    before_retry: Callable[[], None] = lambda: None,
 ) -> R:
-    """Do the work, and again while it raises `away`, for so many seconds.
+    """Call until it succeeds or the timeout is over, with exponential waits of at most 5 seconds in between.
 
     Args:
-        work: done once at least.
-        away: what is waited out.
-        seconds: after which the error is raised.
+        call: what is tried, at least once.
+        retry_on: the error that is retried; any other is raised at once.
+        timeout: seconds after which `retry_on` is raised too.
         job_id: for the log, where it is a job that waits.
-        check: called before each further try; what it raises ends the waiting.
+        before_retry: called before each further try; what it raises ends the retries.
+
+    Returns:
+        What the call returns.
     """
 
     def before_sleep(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         about = {"action": "job_waits", "job_id": job_id} if job_id else {"action": "worker_waits"}
         logger.warning("waiting: %s %s", job_id or "", error, extra=about)
-        check()
+        before_retry()
 
     return Retrying(
-        retry=retry_if_exception_type(away),
+        retry=retry_if_exception_type(retry_on),
         wait=wait_random_exponential(multiplier=0.2, max=5),
-        stop=stop_after_delay(seconds),
+        stop=stop_after_delay(timeout),
         before_sleep=before_sleep,
         reraise=True,
-    )(work)
+    )(call)
+
+
+def backoff_seconds(attempt: int, first: float, longest: float) -> float:
+    """Seconds to wait after an attempt: doubled each time, of which between half and all at random.
+
+    Args:
+        attempt: that failed, from 1.
+        first: the whole wait after the first attempt.
+        longest: the whole wait at most.
+    """
+    state = RetryCallState(Retrying(), None, (), {})
+    state.attempt_number = attempt
+    half, most = first / 2, longest / 2
+    wait = wait_exponential(multiplier=half, max=most) + wait_random_exponential(multiplier=half, max=most)
+    return wait(state)

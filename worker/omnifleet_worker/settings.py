@@ -41,7 +41,7 @@ class WorkerSettings(FleetSettings):
     retry_backoff: Annotated[float, Field(gt=0)] = 2.0
     """Seconds before the second attempt, doubled for each further one, with jitter, up to two minutes."""
     max_deliveries: Annotated[int, Field(ge=1, le=100)] = 3
-    """Workers that may be lost in a row while they run a job, before the job is put aside."""
+    """Workers that may be lost in a row while they run a job, before the job becomes a dead letter."""
     storage_patience: Annotated[float, Field(ge=0)] = 120.0
     """Seconds that a job waits for storage that does not answer before that counts as a failed attempt."""
     redis_patience: Annotated[float, Field(ge=0)] = 600.0
@@ -49,13 +49,13 @@ class WorkerSettings(FleetSettings):
     engine_patience: Annotated[float, Field(gt=0)] = 300.0
     """Seconds that one engine step may take before the process ends itself, and its jobs go to another worker."""
     poll_patience: Annotated[float, Field(gt=0)] = 60.0
-    """Seconds without asking Redis for jobs, with places free and Redis there, before the process ends itself."""
+    """Seconds without asking Redis for jobs, with slots free and Redis reachable, before the process ends itself."""
     grace: Annotated[float, Field(ge=0)] = 25.0
     """Seconds after SIGTERM in which running jobs may finish; the rest is handed back. Below the pod's own period."""
     decode_seconds: Annotated[float, Field(gt=0)] = 60.0
     """Wall time that decoding one file may take."""
     progress_interval: Annotated[float, Field(gt=0)] = 0.25
-    """Seconds between two looks at wishes to cancel, and between two reports of progress."""
+    """Seconds between two reports of progress, and between two checks for requests to cancel."""
     callback_secret: Annotated[SecretStr, Field(min_length=16)] | None = None
     """Shared with the receivers of callbacks, which are signed with it; 16 characters at least. Without one, jobs that
     ask for a callback are refused."""

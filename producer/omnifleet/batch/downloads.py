@@ -15,21 +15,32 @@ from omnifleet_shared.storage import Storage
 from ..results.results import open_result
 from .journal.journal import Entry, Journal
 
-AT_ONCE = 8
-"""Threads that download."""
-AHEAD = 4 * AT_ONCE
-"""Downloads that are asked for at a time."""
+THREADS = 8
+"""Downloads at a time."""
+MAX_PENDING = 4 * THREADS
+"""Downloads that are submitted at a time, running ones included."""
 
 
 @dataclass
-class Fetched:
-    """What came of it."""
+class DownloadReport:
+    """What came of a download of a batch's results."""
 
     saved: int = 0
-    there: int = 0
-    """Files that were there already."""
+    """Files that were written."""
+    existing: int = 0
+    """Results whose files were there already."""
     failed: list[tuple[int, OmnifleetError]] = field(default_factory=list[tuple[int, OmnifleetError]])
     """Lines whose results cannot be had, and why."""
+
+    def add(self, line: int, saving: Future[int]) -> None:
+        """Wait for a line's download, and count it."""
+        try:
+            written = saving.result()
+        except OmnifleetError as error:
+            self.failed.append((line, error))
+            return
+        self.saved += written
+        self.existing += written == 0
 
 
 class Downloads:
@@ -48,26 +59,26 @@ class Downloads:
         self._url_lifetime = url_lifetime
         self._folder = folder
 
-    def fetch(self) -> Fetched:
-        """Download what is not there yet; what fails is told, and leaves the rest alone. Raises OSError."""
-        fetched = Fetched()
-        waiting: deque[tuple[int, Future[int]]] = deque()
-        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="batch-fetch") as threads:
+    def fetch(self) -> DownloadReport:
+        """Download what is not there yet; what fails is reported, and leaves the rest alone. Raises OSError."""
+        report = DownloadReport()
+        pending: deque[tuple[int, Future[int]]] = deque()
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="batch-fetch") as threads:
             for entry in self._journal.entries("succeeded"):
-                waiting.append((entry.line, threads.submit(self._save, entry)))
-                if len(waiting) >= AHEAD:
-                    _note(fetched, *waiting.popleft())
-            while waiting:
-                _note(fetched, *waiting.popleft())
-        return fetched
+                pending.append((entry.line, threads.submit(self._save, entry)))
+                if len(pending) >= MAX_PENDING:
+                    report.add(*pending.popleft())
+            while pending:
+                report.add(*pending.popleft())
+        return report
 
     def _save(self, entry: Entry) -> int:
-        """How many files were written for a line; 0 where all were there."""
+        """Write the files of a line that are missing; returns how many those were."""
         record = entry.state().result
         if record is None:  # its record is of a newer release, say
             raise entry.state().error or InvalidJob("it has no result", "journal")
         result = open_result(record, self._storage, self._url_lifetime)
-        missing = [path for path, size in self._files(entry.line, record) if not _is_there(path, size)]
+        missing = [path for path, size in self._files(entry.line, record) if not _exists(path, size)]
         for path in missing:
             result.save(path)
         return len(missing)
@@ -82,16 +93,6 @@ class Downloads:
             yield self._folder / f"{name}.{record.video.format}", record.video.bytes
 
 
-def _is_there(path: Path, size: int) -> bool:
+def _exists(path: Path, size: int) -> bool:
     # Files appear whole or not at all, so that the size tells enough.
     return path.is_file() and path.stat().st_size == size
-
-
-def _note(fetched: Fetched, line: int, saving: Future[int]) -> None:
-    try:
-        written = saving.result()
-    except OmnifleetError as error:
-        fetched.failed.append((line, error))
-        return
-    fetched.saved += written
-    fetched.there += written == 0

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from omnifleet_shared.atomic_file import write_atomically
 from omnifleet_shared.errors import OmnifleetError, StorageRefused
 from omnifleet_shared.schema.results import JobResult
 from omnifleet_shared.storage import Storage
 
 from ..results.results import open_result
-from .job_list.job_list import JobList, Line
+from .job_list.job_list import JobLine, JobList
 from .journal.journal import Entry, Journal
 
 NAME = "manifest.jsonl"
@@ -26,6 +27,7 @@ class Manifest:
         jobs: the list.
         journal: of its batch.
         storage: where the results are; links to them are signed for `url_lifetime` seconds.
+        url_lifetime: seconds.
     """
 
     def __init__(self, jobs: JobList, journal: Journal, storage: Storage, url_lifetime: int) -> None:
@@ -35,46 +37,45 @@ class Manifest:
         self._url_lifetime = url_lifetime
 
     def write(self, out: str) -> str:
-        """Write it to a folder, or to a URI of the storage; gives its path or URI. It is there whole or not at all.
+        """Write it to a folder, or to a URI of the storage, whole or not at all; returns its path or URI.
 
         Raises:
             OSError: the folder cannot be written.
             ForeignURI, StorageUnavailable, StorageRefused: the storage.
         """
-        with tempfile.NamedTemporaryFile(dir=None if "://" in out else out, delete=False) as file:
-            try:
-                self._write_lines(cast(BinaryIO, file))
-                return self._keep(cast(BinaryIO, file), Path(file.name), out)
-            finally:
-                Path(file.name).unlink(missing_ok=True)
+        if "://" in out:
+            return self._upload(out)
+        path = Path(out) / NAME
+        with write_atomically(path) as file:
+            self._write_lines(file)
+        return str(path)
+
+    def _upload(self, uri: str) -> str:
+        with tempfile.TemporaryFile() as spool:
+            file = cast(BinaryIO, spool)
+            self._write_lines(file)
+            file.seek(0)
+            key = self._storage.key(f"{uri.rstrip('/')}/{NAME}")
+            return self._storage.put(key, file, content_type="application/jsonl").uri
 
     def _write_lines(self, file: BinaryIO) -> None:
         for line in self._jobs:
-            file.write(json.dumps(self._about(line), ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
-        file.flush()
+            file.write(json.dumps(self._record(line), ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
 
-    def _keep(self, file: BinaryIO, path: Path, out: str) -> str:
-        if "://" not in out:
-            path.chmod(0o644)  # temporary files are for their owner alone
-            return str(path.replace(Path(out) / NAME))
-        file.seek(0)
-        key = self._storage.key(f"{out.rstrip('/')}/{NAME}")
-        return self._storage.put(key, file, content_type="application/jsonl").uri
-
-    def _about(self, line: Line) -> dict[str, Any]:
+    def _record(self, line: JobLine) -> dict[str, Any]:
         entry = self._journal.entry(line.number)
-        about: dict[str, Any] = {"line": line.number, "status": "not sent", "job_id": None, "fields": line.fields}
+        record: dict[str, Any] = {"line": line.number, "status": "not sent", "job_id": None, "fields": line.fields}
         if entry is None:
-            return about
-        about |= {"status": entry.status, "job_id": entry.job_id}
-        return about | (dict(self._end(entry)) if entry.has_ended else {})
+            return record
+        record |= {"status": entry.status, "job_id": entry.job_id}
+        return record | (dict(self._outcome(entry)) if entry.has_ended else {})
 
-    def _end(self, entry: Entry) -> Iterator[tuple[str, Any]]:
+    def _outcome(self, entry: Entry) -> Iterator[tuple[str, Any]]:
         state = entry.state()
         if state.result is not None:
             yield from self._result(state.result)
         if state.error is not None:
-            yield "error", wire(state.error)
+            yield "error", error_to_json(state.error)
 
     def _result(self, record: JobResult) -> Iterator[tuple[str, Any]]:
         result = open_result(record, self._storage, self._url_lifetime)
@@ -90,13 +91,13 @@ class Manifest:
             yield "answer", record.answer.model_dump(mode="json")
 
 
-def wire(error: OmnifleetError) -> dict[str, Any]:
-    """An error as JSON values."""
+def error_to_json(error: OmnifleetError) -> dict[str, Any]:
+    """Return an error as JSON values."""
     facts = {"problem": error.problem, "field": error.field, "remedy": error.remedy, "details": error.details}
     return {"type": type(error).__name__, **facts}
 
 
-def check_out(out: str, storage: Storage) -> None:
+def prepare_output(out: str, storage: Storage) -> None:
     """Make the folder, or see that the URI is one of the storage.
 
     Raises:

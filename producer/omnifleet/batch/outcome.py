@@ -12,12 +12,12 @@ from ..results.results import AudioResult, TextResult
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """One job's end, good or bad."""
+    """What came of one job: a result, or an error."""
 
     index: int
-    """Place of the job among those that were given, from 0."""
+    """Position of the job among those that were passed, from 0."""
     request: Any
-    """The job as it was given."""
+    """The job as it was passed."""
     job_id: str
     error: OmnifleetError | None = None
     """Why there is no result; None where there is one."""

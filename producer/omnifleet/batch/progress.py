@@ -1,4 +1,4 @@
-"""How a batch gets on: counts, rate, time left, and what its GPUs make of an hour."""
+"""How far a batch is: counts, rate, time left, and what its GPUs make of an hour."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections import deque
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .concurrency import Window
-from .journal.journal import Tally
+from .concurrency import InFlightLimit
+from .journal.journal import Counts
 
-LATELY = 60.0
+RATE_WINDOW = 60.0
 """Seconds that the rate is taken over."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
-    """How a batch stands at a moment."""
+class BatchStatus:
+    """How far a batch is at a moment."""
 
     jobs: int
-    """In the list."""
+    """Jobs in the list."""
     succeeded: int
     failed: int
     cancelled: int
     in_flight: int
     reasons: dict[str, int]
-    """Failed and cancelled ones by the class of their error."""
+    """Failed and cancelled jobs by the class of their error."""
     per_second: float
-    """Jobs that ended, of late."""
+    """Jobs that ended a second, over the last minute."""
     seconds_left: float | None
     """At that rate; None while there is none."""
     clips_per_gpu_hour: float | None
@@ -41,54 +41,55 @@ class Standing:
         return self.succeeded + self.failed + self.cancelled
 
     def record(self) -> dict[str, Any]:
-        """The same as JSON values."""
+        """Return the same as JSON values."""
         return asdict(self)
 
 
-class Pace:
-    """Takes the time of one run.
+class RateMeter:
+    """Counts the jobs of one run as they end, and measures how fast they do.
 
     Args:
         jobs: in the list.
-        tally: as the journal has them; counted on by `add`.
-        window: that knows the fleet's capacity.
+        counts: as the journal has them; counted on by `add`.
+        limit: knows the fleet's GPU time.
     """
 
-    def __init__(self, jobs: int, tally: Tally, window: Window) -> None:
+    def __init__(self, jobs: int, counts: Counts, limit: InFlightLimit) -> None:
         self._jobs = jobs
-        self._tally = tally
-        self._window = window
-        self._before = tally.ended
-        self._lately: deque[tuple[float, int]] = deque([(time.monotonic(), tally.ended)])
+        self._counts = counts
+        self._limit = limit
+        self._ended_before = counts.ended
+        self._samples: deque[tuple[float, int]] = deque([(time.monotonic(), counts.ended)])
+        """Monotonic times, and the jobs that had ended by then."""
         self.in_flight = 0
         self.waits_for: str | None = None
 
     def add(self, status: str, reason: str | None) -> None:
         """Count a job that ended."""
-        self._tally.add(status, reason)
+        self._counts.add(status, reason)
 
-    def standing(self) -> Standing:
-        """How the batch stands now."""
-        tally, rate = self._tally, self._rate()
-        gpu_hours = self._window.gpu_seconds / 3600
-        return Standing(
+    def status(self) -> BatchStatus:
+        """Return how far the batch is now."""
+        counts, rate = self._counts, self._rate()
+        gpu_hours = self._limit.gpu_seconds / 3600
+        return BatchStatus(
             jobs=self._jobs,
-            succeeded=tally.succeeded,
-            failed=tally.failed,
-            cancelled=tally.cancelled,
+            succeeded=counts.succeeded,
+            failed=counts.failed,
+            cancelled=counts.cancelled,
             in_flight=self.in_flight,
-            reasons=dict(tally.reasons),
+            reasons=dict(counts.reasons),
             per_second=round(rate, 3),
-            seconds_left=round((self._jobs - tally.ended) / rate, 1) if rate else None,
-            clips_per_gpu_hour=round((tally.ended - self._before) / gpu_hours, 1) if gpu_hours else None,
+            seconds_left=round((self._jobs - counts.ended) / rate, 1) if rate else None,
+            clips_per_gpu_hour=round((counts.ended - self._ended_before) / gpu_hours, 1) if gpu_hours else None,
             waits_for=self.waits_for,
         )
 
     def _rate(self) -> float:
         now = time.monotonic()
-        if now - self._lately[-1][0] >= 1:
-            self._lately.append((now, self._tally.ended))
-        while len(self._lately) > 2 and self._lately[1][0] < now - LATELY:
-            self._lately.popleft()
-        since, ended = self._lately[0]
-        return (self._tally.ended - ended) / (now - since) if now > since else 0.0
+        if now - self._samples[-1][0] >= 1:
+            self._samples.append((now, self._counts.ended))
+        while len(self._samples) > 2 and self._samples[1][0] < now - RATE_WINDOW:
+            self._samples.popleft()
+        since, ended = self._samples[0]
+        return (self._counts.ended - ended) / (now - since) if now > since else 0.0

@@ -13,7 +13,7 @@ from omnifleet_shared.storage import Storage
 
 from ..request.maker import JobMaker
 from ..request.request import Request
-from ..transport.celery import Transport
+from ..transport.celery import JobTransport
 
 PRIORITY = "batch"
 """Of jobs that name none."""
@@ -28,7 +28,7 @@ class JobSender:
         transport: carries the jobs.
     """
 
-    def __init__(self, settings: FleetSettings, storage: Storage, transport: Transport) -> None:
+    def __init__(self, settings: FleetSettings, storage: Storage, transport: JobTransport) -> None:
         self.settings = settings
         self.storage = storage
         self.transport = transport

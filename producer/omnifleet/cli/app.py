@@ -38,7 +38,7 @@ QualityOption = Annotated[Quality | None, typer.Option(help="exact (default), or
 Guidance = Annotated[float | None, typer.Option(help="0 to 50; 7 by default to generate, 6 to edit; 1 is none.")]
 Format = Annotated[AudioFormat | None, typer.Option("--format", help="By default that of -o, else wav.")]
 PriorityOption = Annotated[Priority | None, typer.Option(help="Interactive jobs (default) are taken first.")]
-Deadline = Annotated[float | None, typer.Option(help="Seconds from now after which the job is given up.")]
+Deadline = Annotated[float | None, typer.Option(help="Seconds from now after which the job fails.")]
 Language = Annotated[str | None, typer.Option(help="ISO 639-1 code of what is said.")]
 IdempotencyKey = Annotated[
     str | None, typer.Option(help="Join the job of this key, if one waits, runs or succeeded; auto: by its content.")
@@ -193,7 +193,7 @@ def edit(
 def status(context: typer.Context, job_id: JobIdArgument, as_json: AsJson = False) -> None:
     """Say where a job is."""
     with open_session(context.obj, as_json) as session:
-        session.tell_status(session.client.job(job_id))
+        session.print_status(session.client.job(job_id))
 
 
 @app.command()
@@ -230,10 +230,10 @@ def _common(
     return {**options, "commercial": commercial, "idempotency_key": idempotency_key, "callback": callback}
 
 
-def _format(asked: AudioFormat | None, output: Path | None) -> AudioFormat | None:
+def _format(requested: AudioFormat | None, output: Path | None) -> AudioFormat | None:
     # The suffix is looked at in any case: a wrong one is better known before the job than after it.
     of_output = format_of(output) if output else None
-    return asked or of_output
+    return requested or of_output
 
 
 def main() -> None:

@@ -1,14 +1,14 @@
-"""Thousands of jobs from a file: checked, sent, waited for, and gone on with after whatever ended the process.
+"""Thousands of jobs from a file: validated, sent, waited for, and resumed after whatever ended the process.
 
 JOBS is JSON Lines (.jsonl) or CSV (.csv, .tsv, with a header). A line has a task, such as edit.add, and what that call
 takes: {"task": "edit.add", "audio": "street.wav", "desc": "rain"}. What lines have in common is given as options, with
 {columns} put in: --task edit.add --desc "{sound}". Local media are looked for from the folder of JOBS.
 
-The journal, JOBS.journal or --journal, has what became of every line. Run the same command again to go on: nothing is
-run twice and nothing is left out.
+The journal, JOBS.journal or --journal, has what became of every line. Run the same command again to resume: nothing
+is run twice and nothing is left out.
 
 Exit codes: 0 all done; 1 some failed; 2 the list, the journal or a setting will not do; 3 Redis or the storage does not
-answer or refuses; 5 the batch was cancelled; 130 interrupted, to be gone on with.
+answer or refuses; 5 the batch was cancelled; 130 interrupted, to be resumed.
 """
 
 from __future__ import annotations
@@ -24,16 +24,15 @@ from typing import Annotated, Any
 import typer
 from omnifleet_shared.errors import InvalidJob, OmnifleetError, UnknownJob
 
-from ..batch.concurrency import Window
+from ..batch.concurrency import InFlightLimit
 from ..batch.downloads import Downloads
 from ..batch.job_list.job_list import FIELDS, JobList
 from ..batch.job_list.template import Template
-from ..batch.job_list.validate import TOLD
-from ..batch.job_list.validate import check as check_list
-from ..batch.journal.journal import Journal, must_have_begun
-from ..batch.journal.lock import Guard
-from ..batch.journal.open_journal import is_running, journal_place, looking_at, working_on
-from ..batch.manifest import Manifest, check_out
+from ..batch.job_list.validate import MOST_SHOWN, validate_jobs
+from ..batch.journal.journal import Journal, require_batch
+from ..batch.journal.lock import BatchLock
+from ..batch.journal.open_journal import is_running, journal_location, locked_journal, open_journal
+from ..batch.manifest import Manifest, prepare_output
 from ..batch.run import BatchRun, prepare
 from ..batch.sender import JobSender
 from ..client import Client
@@ -54,7 +53,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print events as JSON, one 
 
 
 def _with_fields(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with one more option for each field that lines may have, in place of its `**fields`."""
+    """Give the command one more option for each field that lines may have, in place of its `**fields`."""
     parameters = inspect.signature(command, eval_str=True).parameters.values()
     own = [one for one in parameters if one.kind is not one.VAR_KEYWORD]
     fields = [
@@ -86,7 +85,7 @@ def run(
     as_json: AsJson = False,
     **fields: str | None,
 ) -> None:
-    """Carry out a job list, or go on: omnifleet batch run clips.csv --task edit.add --desc "{sound}" --out night"""
+    """Run a job list, or resume it: omnifleet batch run clips.csv --task edit.add --desc "{sound}" --out night"""
     with _session(context.obj, as_json) as session:
         template = Template({name: text for name, text in fields.items() if text is not None})
         listed = JobList(jobs, template, ignore or ())
@@ -94,10 +93,10 @@ def run(
             session.check(listed)
             return
         if out is None:
-            raise InvalidJob("the manifest needs a place", "out", "Give a folder with --out, or --check alone")
-        with session.working_on(journal_place(jobs, journal)) as (opened, guard):
-            prepare(listed, opened, session.fleet, _absolute(out), skip_invalid=skip_invalid)
-            session.carry_out(listed, opened, guard, in_flight)
+            raise InvalidJob("the manifest needs a folder", "out", "Give a folder with --out, or --check alone")
+        with session.locked_journal(journal_location(jobs, journal)) as (opened, lock):
+            prepare(listed, opened, session.sender, _absolute(out), skip_invalid=skip_invalid)
+            session.run(listed, opened, lock, in_flight)
 
 
 @batch.command("retry-failed")
@@ -108,33 +107,36 @@ def retry_failed(
     journal: JournalOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Do anew what failed or was cancelled, and go on with the rest."""
-    with _session(context.obj, as_json) as session, session.working_on(journal_place(jobs, journal)) as (opened, guard):
-        begun = must_have_begun(opened)
+    """Do anew what failed or was cancelled, and resume the rest."""
+    with (
+        _session(context.obj, as_json) as session,
+        session.locked_journal(journal_location(jobs, journal)) as (opened, lock),
+    ):
+        begun = require_batch(opened)
         listed = JobList(jobs, Template(begun.template), begun.ignored)
-        prepare(listed, opened, session.fleet, begun.out)
+        prepare(listed, opened, session.sender, begun.out)
         opened.retry_failed()
-        session.carry_out(listed, opened, guard, in_flight)
+        session.run(listed, opened, lock, in_flight)
 
 
 @batch.command()
 def status(context: typer.Context, jobs: Jobs, journal: JournalOption = None, as_json: AsJson = False) -> None:
     """Say how far a batch is, from its journal alone."""
-    place = journal_place(jobs, journal)
-    with _session(context.obj, as_json) as session, looking_at(place, session.fleet) as opened:
-        running = is_running(place, session.fleet)
-        session.printer.tell_tally(must_have_begun(opened), opened.tally(), running)
+    location = journal_location(jobs, journal)
+    with _session(context.obj, as_json) as session, open_journal(location, session.sender) as opened:
+        running = is_running(location, session.sender)
+        session.printer.print_counts(require_batch(opened), opened.counts(), running)
 
 
 @batch.command()
 def cancel(context: typer.Context, jobs: Jobs, journal: JournalOption = None, as_json: AsJson = False) -> None:
     """Stop a batch: nothing more is sent, and what is in the fleet ends at its next step."""
-    place = journal_place(jobs, journal)
-    with _session(context.obj, as_json) as session, looking_at(place, session.fleet) as opened:
-        must_have_begun(opened)
-        opened.want_stop(True)
-        sent = sum(_cancel(session.fleet, entry.job_id) for entry in opened.entries("sent"))
-        session.printer.tell(f"{sent} jobs will stop at their next step", {"event": "cancelled", "jobs": sent})
+    location = journal_location(jobs, journal)
+    with _session(context.obj, as_json) as session, open_journal(location, session.sender) as opened:
+        require_batch(opened)
+        opened.request_stop(True)
+        sent = sum(_cancel(session.sender, entry.job_id) for entry in opened.entries("sent"))
+        session.printer.print(f"{sent} jobs will stop at their next step", {"event": "cancelled", "jobs": sent})
 
 
 @batch.command()
@@ -146,9 +148,9 @@ def fetch(
     as_json: AsJson = False,
 ) -> None:
     """Download all results so far, named after their lines; what is there already is left as it is."""
-    place = journal_place(jobs, journal)
-    with _session(context.obj, as_json) as session, looking_at(place, session.fleet) as opened:
-        folder = str(out or must_have_begun(opened).out)
+    location = journal_location(jobs, journal)
+    with _session(context.obj, as_json) as session, open_journal(location, session.sender) as opened:
+        folder = str(out or require_batch(opened).out)
         if "://" in folder:
             raise InvalidJob("results are downloaded into a folder", "out", "Name one with --out")
         with session.interruptible():
@@ -156,54 +158,54 @@ def fetch(
 
 
 class _Session:
-    """What the commands have in common."""
+    """The sender and printer of one command, and what several commands do."""
 
-    def __init__(self, fleet: JobSender, printer: BatchPrinter) -> None:
-        self.fleet = fleet
+    def __init__(self, sender: JobSender, printer: BatchPrinter) -> None:
+        self.sender = sender
         self.printer = printer
 
     def check(self, listed: JobList) -> None:
-        """Check the list, and say so."""
-        findings = check_list(listed, self.fleet)
-        self.printer.tell_check(findings.jobs, findings.refusal() if findings.bad else None)
+        """Validate the list, and print the outcome."""
+        report = validate_jobs(listed, self.sender)
+        self.printer.print_check(report.jobs, report.refusal() if report.bad else None)
 
     @contextmanager
-    def working_on(self, place: str) -> Generator[tuple[Journal, Guard]]:
-        """The batch's journal under its guard; interrupting the block says how to go on."""
-        with self.interruptible(), working_on(place, self.fleet) as held:
+    def locked_journal(self, location: str) -> Generator[tuple[Journal, BatchLock]]:
+        """Open the batch's journal under its lock; an interruption of the block prints how to resume."""
+        with self.interruptible(), locked_journal(location, self.sender) as held:
             yield held
 
-    def carry_out(self, listed: JobList, journal: Journal, guard: Guard, in_flight: int | None) -> None:
-        """Carry the batch out, write its manifest, and end with its exit code."""
-        journal.want_stop(False)
-        window = Window(self.fleet.transport.capacity, in_flight)
+    def run(self, listed: JobList, journal: Journal, lock: BatchLock, in_flight: int | None) -> None:
+        """Run the batch, write its manifest, and end with its exit code."""
+        journal.request_stop(False)
+        limit = InFlightLimit(self.sender.transport.capacity, in_flight)
         with self.printer.progress():
-            standing = BatchRun(listed, journal, guard, self.fleet, window, self.printer).carry_out()
-        manifest = Manifest(listed, journal, self.fleet.storage, self.fleet.settings.url_lifetime)
-        written = manifest.write(must_have_begun(journal).out)
-        self.printer.tell_end(standing, _failures(journal), written)
-        if journal.stop_wanted:
+            status = BatchRun(listed, journal, lock, self.sender, limit, self.printer).run()
+        manifest = Manifest(listed, journal, self.sender.storage, self.sender.settings.url_lifetime)
+        written = manifest.write(require_batch(journal).out)
+        self.printer.print_end(status, _failures(journal), written)
+        if journal.stop_requested:
             raise typer.Exit(CANCELLED)
-        if standing.failed or standing.cancelled:
+        if status.failed or status.cancelled:
             raise typer.Exit(JOB_FAILED)
 
     def fetch(self, journal: Journal, folder: str) -> None:
         """Download the results, and end with the exit code."""
-        check_out(folder, self.fleet.storage)
-        downloads = Downloads(journal, self.fleet.storage, self.fleet.settings.url_lifetime, Path(folder))
-        fetched = downloads.fetch()
-        self.printer.tell_fetched(fetched, folder)
-        if fetched.failed:
+        prepare_output(folder, self.sender.storage)
+        downloads = Downloads(journal, self.sender.storage, self.sender.settings.url_lifetime, Path(folder))
+        report = downloads.fetch()
+        self.printer.print_fetched(report, folder)
+        if report.failed:
             raise typer.Exit(JOB_FAILED)
 
     @contextmanager
     def interruptible(self) -> Generator[None]:
-        """Ctrl-C, and the SIGTERM of a pod that is evicted, end the block where it can be gone on with."""
+        """End the block, so that it can be resumed, on Ctrl-C and on the SIGTERM that evicts a pod."""
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             yield
         except KeyboardInterrupt:
-            self.printer.tell_stopped()
+            self.printer.print_stopped()
             raise typer.Exit(INTERRUPTED) from None
         finally:
             signal.signal(signal.SIGTERM, before)
@@ -217,21 +219,21 @@ def _session(client: Client | None, as_json: bool) -> Generator[_Session]:
 
 
 def _absolute(out: str) -> str:
-    """The folder wherever the next command is run from; a URI is as it is."""
+    """Make a folder's path absolute, for commands that run elsewhere; a URI stays as it is."""
     return out if "://" in out else str(Path(out).resolve())
 
 
 def _failures(journal: Journal) -> Iterator[tuple[int, OmnifleetError]]:
-    """The first ones."""
+    """Iterate over the first failures: line and error."""
     failed = chain(journal.entries("failed"), journal.entries("cancelled"))
-    for entry in islice(failed, TOLD):
+    for entry in islice(failed, MOST_SHOWN):
         if (error := entry.state().error) is not None:
             yield entry.line, error
 
 
-def _cancel(fleet: JobSender, job_id: str) -> bool:
+def _cancel(sender: JobSender, job_id: str) -> bool:
     try:
-        fleet.transport.cancel(job_id)
+        sender.transport.cancel(job_id)
     except UnknownJob:  # it was never sent, and now never will be
         return False
     return True

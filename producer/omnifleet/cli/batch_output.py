@@ -11,28 +11,28 @@ from typing import Any
 from omnifleet_shared.errors import InvalidJobList, OmnifleetError
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
-from ..batch.downloads import Fetched
-from ..batch.journal.journal import Batch, Tally
-from ..batch.manifest import wire
-from ..batch.progress import Standing
+from ..batch.downloads import DownloadReport
+from ..batch.journal.journal import Batch, Counts
+from ..batch.manifest import error_to_json
+from ..batch.progress import BatchStatus
 from .output import Printer
 
-LINE_EVERY = 10.0
-"""Seconds between lines that say how the batch gets on; between events in JSON too."""
+LINE_INTERVAL = 10.0
+"""Seconds between lines about the batch's progress, and between such events in JSON."""
 
 
 class BatchPrinter(Printer):
-    """Prints for people, or events for programs. It is the `Display` of a run."""
+    """Prints for people, or events for programs. It is the `BatchDisplay` of a run."""
 
     def __init__(self, as_json: bool) -> None:
         super().__init__(as_json)
         self._bars: tuple[Progress, TaskID] | None = None
-        self._next_line = time.monotonic() + LINE_EVERY
+        self._next_line = time.monotonic() + LINE_INTERVAL
         self._waits_for: str | None = None
 
     @contextmanager
     def progress(self) -> Generator[None]:
-        """Room for a bar, on a terminal."""
+        """Show a progress bar for the block, on a terminal."""
         if self._as_json or not self._err.is_terminal:
             yield
             return
@@ -41,88 +41,95 @@ class BatchPrinter(Printer):
             self._bars = (bars, bars.add_task("", total=None))
             yield
 
-    def show(self, standing: Standing) -> None:
-        """See `Display`."""
+    def show(self, status: BatchStatus) -> None:
+        """See `BatchDisplay`."""
         if self._bars is not None:
             bars, task = self._bars
-            bars.update(task, total=standing.jobs, completed=standing.ended, description=in_words(standing))
-        elif time.monotonic() >= self._next_line or standing.waits_for != self._waits_for:
-            self._next_line, self._waits_for = time.monotonic() + LINE_EVERY, standing.waits_for
+            bars.update(task, total=status.jobs, completed=status.ended, description=in_words(status))
+        elif time.monotonic() >= self._next_line or status.waits_for != self._waits_for:
+            self._next_line, self._waits_for = time.monotonic() + LINE_INTERVAL, status.waits_for
             if self._as_json:
-                self.tell("", {"event": "progress", **standing.record()})
+                self.print("", {"event": "progress", **status.record()})
             else:
-                self._note(in_words(standing))
+                self._note(in_words(status))
 
-    def failed(self, line: int, error: OmnifleetError) -> None:
-        """See `Display`. People see how many of each kind, and the first ones at the end."""
+    def show_failure(self, line: int, error: OmnifleetError) -> None:
+        """See `BatchDisplay`. People see how many of each kind, and the first ones at the end."""
         if self._as_json:
-            self.tell("", {"event": "failed", "line": line, "error": wire(error)})
+            self.print("", {"event": "failed", "line": line, "error": error_to_json(error)})
 
-    def tell_check(self, jobs: int, refusal: InvalidJobList | None) -> None:
-        """What the check of a list found."""
+    def print_check(self, jobs: int, refusal: InvalidJobList | None) -> None:
+        """Print that all lines of a list are valid; raise the refusal where they are not."""
         if refusal is not None:
             raise refusal
-        self.tell(f"{_jobs(jobs)}, all of them sound", {"event": "checked", "jobs": jobs})
+        self.print(f"{_jobs(jobs)}, all of them valid", {"event": "checked", "jobs": jobs})
 
-    def tell_error(self, error: OmnifleetError) -> None:
-        """See `Printer`; the bad lines of a list first."""
+    def print_error(self, error: OmnifleetError) -> None:
+        """See `Printer`; the invalid lines of a list come first."""
         if isinstance(error, InvalidJobList) and not self._as_json:
             for line in error.details.get("lines", ()):
                 self._note(f"line {line['line']}: {line['type']}: {line['error']}")
-        super().tell_error(error)
+        super().print_error(error)
 
-    def tell_end(self, standing: Standing, failures: Iterable[tuple[int, OmnifleetError]], manifest: str) -> None:
-        """What became of the batch, the first failures, and where the manifest is."""
-        told = list(failures)
+    def print_end(self, status: BatchStatus, failures: Iterable[tuple[int, OmnifleetError]], manifest: str) -> None:
+        """Print what became of the batch, the first failures, and where the manifest is."""
+        shown = list(failures)
         if not self._as_json:
-            for line, error in told:
+            for line, error in shown:
                 self._note(_failure(line, error))
-        record = {"failures": [{"line": line, "error": wire(error)} for line, error in told], "manifest": manifest}
-        self.tell(f"{_counts(standing)}\n{manifest}", {"event": "end", **standing.record(), **record})
+        record = {
+            "failures": [{"line": line, "error": error_to_json(error)} for line, error in shown],
+            "manifest": manifest,
+        }
+        self.print(f"{_counts(status)}\n{manifest}", {"event": "end", **status.record(), **record})
 
-    def tell_tally(self, batch: Batch, tally: Tally, running: bool) -> None:
-        """Where a batch is."""
-        left = batch.count - tally.ended
+    def print_counts(self, batch: Batch, counts: Counts, running: bool) -> None:
+        """Print how far a batch is."""
+        left = batch.count - counts.ended
         state = "runs" if running else "is done" if not left else "does not run"
-        words = f"{batch.jobs} {state}: {_counts(tally)}, {tally.sent:,} in the fleet, {left - tally.sent:,} to be sent"
-        record = {"jobs": batch.count, "succeeded": tally.succeeded, "failed": tally.failed}
-        record |= {"cancelled": tally.cancelled, "sent": tally.sent}
-        facts: dict[str, Any] = {"running": running, "reasons": tally.reasons, "batch": batch.model_dump(mode="json")}
-        self.tell(words, {**record, **facts})
+        words = (
+            f"{batch.jobs} {state}: {_counts(counts)}, {counts.sent:,} in the fleet, {left - counts.sent:,} to be sent"
+        )
+        record = {"jobs": batch.count, "succeeded": counts.succeeded, "failed": counts.failed}
+        record |= {"cancelled": counts.cancelled, "sent": counts.sent}
+        facts: dict[str, Any] = {"running": running, "reasons": counts.reasons, "batch": batch.model_dump(mode="json")}
+        self.print(words, {**record, **facts})
 
-    def tell_fetched(self, fetched: Fetched, folder: str) -> None:
-        """What was downloaded."""
-        failures = [{"line": line, "error": wire(error)} for line, error in fetched.failed]
+    def print_fetched(self, report: DownloadReport, folder: str) -> None:
+        """Print what was downloaded."""
+        failures = [{"line": line, "error": error_to_json(error)} for line, error in report.failed]
         if not self._as_json:
-            for line, error in fetched.failed:
+            for line, error in report.failed:
                 self._note(_failure(line, error))
-        words = f"{fetched.saved:,} files saved in {folder}, {fetched.there:,} were there, {len(failures):,} failed"
-        self.tell(words, {"saved": fetched.saved, "there": fetched.there, "failures": failures, "folder": folder})
+        words = f"{report.saved:,} files saved in {folder}, {report.existing:,} were there, {len(failures):,} failed"
+        self.print(words, {"saved": report.saved, "there": report.existing, "failures": failures, "folder": folder})
 
-    def tell_stopped(self) -> None:
-        """That an interrupted batch can be gone on with."""
+    def print_stopped(self) -> None:
+        """Print that an interrupted batch can be resumed."""
         if self._as_json:
-            self.tell("", {"event": "interrupted", "resumable": True})
+            self.print("", {"event": "interrupted", "resumable": True})
             return
         self._note("Interrupted. What is in the fleet goes on there, and the journal has all that is known.")
         self._note("Run the same command again to go on: nothing is run twice, nothing is left out.")
 
 
-def in_words(standing: Standing) -> str:
-    """How a batch stands, in one line."""
-    parts = [_counts(standing), f"{standing.in_flight:,} in the fleet", f"{standing.per_second:.3g} jobs/s"]
-    if standing.seconds_left is not None:
-        parts.append(f"{timedelta(seconds=round(standing.seconds_left))} left")
-    if standing.clips_per_gpu_hour is not None:
-        parts.append(f"{standing.clips_per_gpu_hour:,.0f} clips per GPU-hour")
-    if standing.waits_for is not None:
-        parts.append(f"waits: {standing.waits_for}")
+def in_words(status: BatchStatus) -> str:
+    """Describe how far a batch is, in one line."""
+    parts = [_counts(status), f"{status.in_flight:,} in the fleet", f"{status.per_second:.3g} jobs/s"]
+    if status.seconds_left is not None:
+        parts.append(f"{timedelta(seconds=round(status.seconds_left))} left")
+    if status.clips_per_gpu_hour is not None:
+        parts.append(f"{status.clips_per_gpu_hour:,.0f} clips per GPU-hour")
+    if status.waits_for is not None:
+        parts.append(f"waits: {status.waits_for}")
     return ", ".join(parts)
 
 
-def _counts(counts: Standing | Tally) -> str:
+def _counts(counts: BatchStatus | Counts) -> str:
     reasons = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.reasons.items()))
-    ended = f"{counts.succeeded:,} of {_jobs(counts.jobs)}" if isinstance(counts, Standing) else f"{counts.succeeded:,}"
+    ended = (
+        f"{counts.succeeded:,} of {_jobs(counts.jobs)}" if isinstance(counts, BatchStatus) else f"{counts.succeeded:,}"
+    )
     not_done = counts.failed + counts.cancelled
     return f"{ended} done, {not_done:,} failed{f' ({reasons})' if reasons else ''}"
 

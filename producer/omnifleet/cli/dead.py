@@ -1,4 +1,4 @@
-"""Jobs that were put aside because workers were lost while they ran them: see them, send them again, forget them."""
+"""Dead letters, jobs whose workers were lost again and again: list them, send them again, drop them."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print records as JSON, err
 
 @dead.command("list")
 def list_letters(as_json: AsJson = False) -> None:
-    """A line for each job that was put aside, the oldest first: id, when, task, worker, reason."""
+    """List the dead letters, the oldest first: id, when, task, worker, reason."""
     with _opened(as_json) as (letters, printer):
         kept = letters.all()
         if kept or as_json:
-            printer.tell("\n".join(map(_line, kept)), [letter.model_dump(mode="json") for letter in kept])
+            printer.print("\n".join(map(_line, kept)), [letter.model_dump(mode="json") for letter in kept])
 
 
 @dead.command()
 def show(job_id: JobIdArgument, as_json: AsJson = False) -> None:
-    """All that is known of one job, its request included."""
+    """Show all that is known of one dead letter, its request included."""
     with _opened(as_json) as (letters, printer):
         letter = letters.read(job_id)
-        printer.tell(_page(letter), letter.model_dump(mode="json"))
+        printer.print(_page(letter), letter.model_dump(mode="json"))
 
 
 @dead.command()
@@ -45,15 +45,15 @@ def replay(job_id: JobIdArgument, as_json: AsJson = False) -> None:
         letter = letters.read(job_id)
         with closing(CeleryTransport(load_settings(FleetSettings))) as transport:
             transport.replay(letter)
-        printer.tell(f"{job_id} is in the queue again", {"job_id": job_id, "replayed": True})
+        printer.print(f"{job_id} is in the queue again", {"job_id": job_id, "replayed": True})
 
 
 @dead.command()
 def drop(job_id: JobIdArgument, as_json: AsJson = False) -> None:
-    """Forget that a job was put aside; it stays failed."""
+    """Drop a dead letter; its job stays failed."""
     with _opened(as_json) as (letters, printer):
         letters.drop(job_id)
-        printer.tell(f"{job_id} is dropped", {"job_id": job_id, "dropped": True})
+        printer.print(f"{job_id} is dropped", {"job_id": job_id, "dropped": True})
 
 
 @contextmanager
@@ -71,12 +71,12 @@ def _page(letter: DeadLetter) -> str:
     facts = {
         "job": letter.job.job_id,
         "task": _task(letter),
-        "put aside": _when(letter),
+        "dead-lettered": _when(letter),
         "attempts": letter.attempts,
         "worker": letter.worker,
         "reason": letter.reason,
     }
-    lines = [f"{name + ':':<11}{fact}" for name, fact in facts.items()]
+    lines = [f"{name + ':':<15}{fact}" for name, fact in facts.items()]
     traceback = [letter.traceback.rstrip()] if letter.traceback else []
     request = json.dumps(letter.job.model_dump(mode="json"), indent=2, ensure_ascii=False)
     return "\n".join([*lines, *traceback, request])

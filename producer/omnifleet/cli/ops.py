@@ -49,9 +49,9 @@ def doctor(
     with exit_codes(printer):
         findings = list(examine(load_settings(FleetSettings), with_job=with_job))
     lines = [
-        f"{MARKS[one.level]} {one.check}: {one.said}" + (f"\n    → {one.fix}" if one.fix else "") for one in findings
+        f"{MARKS[one.level]} {one.check}: {one.message}" + (f"\n    → {one.fix}" if one.fix else "") for one in findings
     ]
-    printer.tell("\n".join(lines), [one.to_json() for one in findings])
+    printer.print("\n".join(lines), [one.to_json() for one in findings])
     if any(one.level == "fault" for one in findings):
         raise typer.Exit(1)
 

@@ -18,10 +18,11 @@ from rich.progress import Progress as Bars
 from ..results.results import JobResult
 
 
-class Display(Protocol):
+class JobDisplay(Protocol):
     """Shows how far a job is while it is waited for."""
 
-    def show(self, status: str, progress: Progress) -> None: ...
+    def show(self, status: str, progress: Progress) -> None:
+        """Show the job's status and how far it is."""
 
 
 class Printer:
@@ -32,57 +33,57 @@ class Printer:
         self._out = Console()
         self._err = Console(stderr=True)
 
-    def tell_sent(self, job_id: str) -> None:
-        """The id of a job that nobody waits for here."""
-        self.tell(job_id, {"job_id": job_id})
+    def print_sent(self, job_id: str) -> None:
+        """Print the id of a job that nobody waits for here."""
+        self.print(job_id, {"job_id": job_id})
 
-    def tell_result(self, result: JobResult, saved: Path | None) -> None:
-        """The text, or where the audio is."""
+    def print_result(self, result: JobResult, saved: Path | None) -> None:
+        """Print the text, or where the audio is."""
         record = result.record.model_dump(mode="json")
         if result.audio is not None:
             record["artifact"]["url"] = result.audio.url
         if result.video is not None:
             record["video"]["url"] = result.video.url
         shown = result.text if result.audio is None else result.audio.url
-        self.tell(str(saved) if saved else str(shown), record | ({"saved": str(saved)} if saved else {}))
+        self.print(str(saved) if saved else str(shown), record | ({"saved": str(saved)} if saved else {}))
 
-    def tell_status(
+    def print_status(
         self, job_id: str, status: JobStatus, progress: Progress, callback: CallbackDelivery | None
     ) -> None:
-        """Where a job is."""
+        """Print a job's status and progress, and how far its callback is."""
         words = _in_words(status.value, progress)
         record = {"job_id": job_id, "status": status, "progress": progress.model_dump(mode="json")}
         if callback is not None:
             words += f", callback {callback.status}" + (f": {callback.error}" if callback.error else "")
             record["callback"] = callback.model_dump(mode="json")
-        self.tell(words, record)
+        self.print(words, record)
 
-    def tell_cancel(self, job_id: str, status: JobStatus) -> None:
-        """That a job will stop, or that it had ended before."""
+    def print_cancel(self, job_id: str, status: JobStatus) -> None:
+        """Print that a job will stop, or that it had ended before."""
         words = f"{job_id}: {status.value}" if status.is_final else f"{job_id} will stop at its next step"
-        self.tell(words, {"job_id": job_id, "status": status})
+        self.print(words, {"job_id": job_id, "status": status})
 
-    def tell_interrupted(self, job_id: str | None) -> None:
-        """How to come back to a job that goes on."""
+    def print_interrupted(self, job_id: str | None) -> None:
+        """Print how to come back to a job that goes on."""
         if self._as_json:
-            self.tell("", {"job_id": job_id, "interrupted": True})
+            self.print("", {"job_id": job_id, "interrupted": True})
         elif job_id is None:
             self._note("Interrupted before a job was sent.")
         else:
             self._note(f"Interrupted; the job goes on. Its result: omnifleet result {job_id}")
             self._note(f"To stop it: omnifleet cancel {job_id}")
 
-    def tell_error(self, error: OmnifleetError) -> None:
-        """What went wrong and what to do about it."""
+    def print_error(self, error: OmnifleetError) -> None:
+        """Print what went wrong and what to do about it."""
         wire = {"problem": error.problem, "field": error.field, "remedy": error.remedy, "details": error.details}
         if self._as_json:
-            self.tell("", {"error": {"type": type(error).__name__, **wire}})
+            self.print("", {"error": {"type": type(error).__name__, **wire}})
         else:
             self._note(f"{type(error).__name__}: {error}")
 
     @contextmanager
-    def display(self, job_id: str) -> Generator[Display]:
-        """A progress bar on a terminal; elsewhere a line for each change of status."""
+    def display(self, job_id: str) -> Generator[JobDisplay]:
+        """Show a progress bar on a terminal; elsewhere a line for each change of status."""
         if not self._err.is_terminal:
             yield _Lines(self._err, job_id)
             return
@@ -90,8 +91,8 @@ class Printer:
         with Bars(*columns, console=self._err, transient=True) as bars:
             yield _Bar(bars, bars.add_task("queued", total=None, words=job_id))
 
-    def tell(self, words: str, record: object) -> None:
-        """Words for people, or the record for programs, on stdout."""
+    def print(self, words: str, record: object) -> None:
+        """Print words for people, or the record for programs, on stdout."""
         # Not wrapped, not highlighted, no markup: other programs read this.
         self._out.out(json.dumps(record, ensure_ascii=False) if self._as_json else words, highlight=False)
 

@@ -29,7 +29,7 @@ from omnifleet_shared.schema.results import JobStatus, Progress
 from ..client import Client
 from ..handle import JobHandle
 from ..results.results import JobResult
-from .output import Display, Printer
+from .output import JobDisplay, Printer
 
 EXIT_CODES: dict[type[OmnifleetError], int] = {
     InvalidJob: 2,
@@ -50,12 +50,12 @@ JOB_FAILED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
 
-LOOK_EVERY = 0.5
-"""Seconds between looks at a job's progress."""
+POLL_INTERVAL = 0.5
+"""Seconds between reads of a job's progress."""
 
 
 class Session:
-    """What the commands have in common."""
+    """One command's client and printer, and the job that it is about."""
 
     def __init__(self, client: Client, printer: Printer) -> None:
         self.client = client
@@ -77,39 +77,39 @@ class Session:
         """Wait for the job and print its result, or print the job's id alone."""
         self._job_id = job.id
         if no_wait:
-            self._printer.tell_sent(job.id)
+            self._printer.print_sent(job.id)
             return
         result = self._wait(job, timeout)
-        self._printer.tell_result(result, result.save(output) if output else None)
+        self._printer.print_result(result, result.save(output) if output else None)
 
-    def tell_status(self, job: JobHandle[JobResult]) -> None:
-        """Print the job's status and progress, and how its callback stands."""
-        self._printer.tell_status(job.id, job.status(), job.progress(), job.callback())
+    def print_status(self, job: JobHandle[JobResult]) -> None:
+        """Print the job's status and progress, and how far its callback is."""
+        self._printer.print_status(job.id, job.status(), job.progress(), job.callback())
 
     def cancel(self, job: JobHandle[JobResult]) -> None:
         """Ask for the job to be stopped."""
         job.cancel()
-        self._printer.tell_cancel(job.id, job.status())
+        self._printer.print_cancel(job.id, job.status())
 
-    def tell_interrupted(self) -> None:
+    def print_interrupted(self) -> None:
         """Say how to come back to the job."""
-        self._printer.tell_interrupted(self._job_id)
+        self._printer.print_interrupted(self._job_id)
 
     def _wait(self, job: JobHandle[JobResult], timeout: float | None) -> JobResult:
-        until = None if timeout is None else time.monotonic() + timeout
-        # Once before patience begins: an unknown id, or a Redis that is not there at all, is said at once.
+        deadline = None if timeout is None else time.monotonic() + timeout
+        # Once before it waits: an unknown id, or a Redis that is not there at all, is reported at once.
         job.status()
         with self._printer.display(job.id) as display:
             while True:
-                left = LOOK_EVERY if until is None else min(LOOK_EVERY, max(until - time.monotonic(), 0))
+                left = POLL_INTERVAL if deadline is None else min(POLL_INTERVAL, max(deadline - time.monotonic(), 0))
                 try:
                     return job.result(left)
                 except (ResultTimeout, BrokerUnavailable):
-                    if (until is not None and time.monotonic() >= until) or _look(job, display).is_final:
+                    if (deadline is not None and time.monotonic() >= deadline) or _show(job, display).is_final:
                         raise
 
 
-def _look(job: JobHandle[JobResult], display: Display) -> JobStatus:
+def _show(job: JobHandle[JobResult], display: JobDisplay) -> JobStatus:
     try:
         status, progress = job.status(), job.progress()
     except BrokerUnavailable:
@@ -121,7 +121,7 @@ def _look(job: JobHandle[JobResult], display: Display) -> JobStatus:
 
 @contextmanager
 def open_session(client: Client | None, as_json: bool) -> Generator[Session]:
-    """A session whose errors are printed and end the process with their exit code.
+    """Open a session whose errors are printed and end the process with their exit code.
 
     Args:
         client: used instead of one from the environment; tests pass a fake as the command's `obj`.
@@ -133,7 +133,7 @@ def open_session(client: Client | None, as_json: bool) -> Generator[Session]:
         try:
             yield session
         except KeyboardInterrupt:
-            session.tell_interrupted()
+            session.print_interrupted()
             raise typer.Exit(INTERRUPTED) from None
 
 
@@ -143,10 +143,10 @@ def exit_codes(printer: Printer) -> Generator[None]:
     try:
         yield
     except OmnifleetError as error:
-        printer.tell_error(error)
+        printer.print_error(error)
         raise typer.Exit(_exit_code(error)) from error
     except OSError as error:
-        printer.tell_error(InvalidJob(f"the file cannot be written: {error}", "output", "Check its folder and rights"))
+        printer.print_error(InvalidJob(f"the file cannot be written: {error}", "output", "Check its folder and rights"))
         raise typer.Exit(BAD_INPUT) from error
 
 

@@ -1,4 +1,4 @@
-"""Looks for what is wrong with a fleet, and says of each finding what to do about it."""
+"""Checks of a fleet: what is wrong with it, and what to do about each finding."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from omnifleet_shared.broker.worker_registry import SeenWorker, WorkerRegistry
 from omnifleet_shared.errors import OmnifleetError, StorageRefused
@@ -24,9 +24,9 @@ from ..client import Client
 
 OLDEST_REDIS = Version("6.2")
 MOST_SKEW = 2.0
-"""Seconds by which clocks may differ: deadlines, waiting times and links are told by them."""
+"""Seconds by which clocks may differ: deadlines, waiting times and links depend on them."""
 FULL = 0.9
-"""Share of its memory from which on Redis is said to be nearly full."""
+"""Share of its memory from which on Redis is reported as nearly full."""
 PROBE = b"omnifleet doctor"
 JOB_SECONDS = 120.0
 """Time that the tiny job of `--job` may take."""
@@ -34,21 +34,21 @@ JOB_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """One thing that was checked."""
 
     check: str
     level: Literal["ok", "note", "fault"]
     """`note`: it works, and may not be meant so."""
-    said: str
+    message: str
     fix: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As a record."""
-        return asdict(self)
+        """Return the finding as JSON values."""
+        return {"check": self.check, "level": self.level, "said": self.message, "fix": self.fix}
 
 
 def examine(settings: FleetSettings, *, with_job: bool) -> Iterator[Finding]:
-    """Look at everything, one finding after another. What depends on a Redis that is not there is left out.
+    """Check everything, one finding after another. What depends on a Redis that is not there is left out.
 
     Args:
         settings: of the fleet.
@@ -85,9 +85,9 @@ def _fault(check: str, error: OmnifleetError) -> Finding:
 def _redis(redis: Redis) -> Iterator[Finding]:
     with typed_redis_errors():
         before = time.time()
-        seconds, micros = redis.time()
+        seconds, micros = cast(Any, redis).time()
         there = (before + time.time()) / 2
-        info = redis.info()
+        info = cast(Any, redis).info()
     yield Finding("redis", "ok", f"answers, version {info['redis_version']}")
     if Version(str(info["redis_version"])) < OLDEST_REDIS:
         yield Finding("redis version", "fault", f"{info['redis_version']} is too old", f"Run {OLDEST_REDIS} or later")
@@ -117,8 +117,8 @@ def _persistence(info: dict[str, Any]) -> Finding:
 def _memory(info: dict[str, Any]) -> Iterator[Finding]:
     used, most = int(info["used_memory"]), int(info.get("maxmemory", 0))
     if most and used > FULL * most:
-        said = f"{used / most:.0%} of {most / 2**20:.0f} MiB are used; when it is full no job is taken"
-        yield Finding("redis memory", "fault", said, "Raise maxmemory, or lower OMNIFLEET_RESULT_LIFETIME")
+        message = f"{used / most:.0%} of {most / 2**20:.0f} MiB are used; when it is full no job is taken"
+        yield Finding("redis memory", "fault", message, "Raise maxmemory, or lower OMNIFLEET_RESULT_LIFETIME")
 
 
 def _storage(storage: Storage) -> Iterator[Finding]:
@@ -151,11 +151,11 @@ def _workers(seen: Sequence[SeenWorker]) -> Iterator[Finding]:
         yield Finding("workers", "fault", "no worker lives", fix)
         return
     ready = [one for one in seen if one.record.state == "ready"]
-    said = f"{len(ready)} of {len(seen)} are ready"
+    message = f"{len(ready)} of {len(seen)} are ready"
     if ready:
-        yield Finding("workers", "ok", said)
+        yield Finding("workers", "ok", message)
     else:
-        yield Finding("workers", "fault", said, "Wait for the checkpoint, or look at the workers' logs")
+        yield Finding("workers", "fault", message, "Wait for the checkpoint, or look at the workers' logs")
     for one in seen:
         yield from _worker(one)
     yield from _revisions(ready)
@@ -176,11 +176,11 @@ def _worker(seen: SeenWorker) -> Iterator[Finding]:
         yield _skew(f"clock of worker {record.name}", seen.skew)
     mine = version("omnifleet")
     if _is_older(record.version, mine):
-        said = f"it is omnifleet {record.version}, older than {mine} here, and may not know what is sent"
-        yield Finding(f"worker {record.name}", "fault", said, "Upgrade the workers before the producers")
+        message = f"it is omnifleet {record.version}, older than {mine} here, and may not know what is sent"
+        yield Finding(f"worker {record.name}", "fault", message, "Upgrade the workers before the producers")
     elif record.version != mine:
-        said = f"it is omnifleet {record.version}, here is {mine}"
-        yield Finding(f"worker {record.name}", "note", said, "Upgrade this side when convenient")
+        message = f"it is omnifleet {record.version}, here is {mine}"
+        yield Finding(f"worker {record.name}", "note", message, "Upgrade this side when convenient")
 
 
 def _is_older(theirs: str, mine: str) -> bool:
@@ -193,8 +193,8 @@ def _is_older(theirs: str, mine: str) -> bool:
 def _skew(check: str, seconds: float) -> Finding:
     if abs(seconds) <= MOST_SKEW:
         return Finding(check, "ok", "as here")
-    said = f"{abs(seconds):.1f} s {'ahead of' if seconds > 0 else 'behind'} this one's"
-    return Finding(check, "fault", said, "Keep both with NTP: deadlines and links are told by them")
+    message = f"{abs(seconds):.1f} s {'ahead of' if seconds > 0 else 'behind'} this one's"
+    return Finding(check, "fault", message, "Keep both with NTP: deadlines and links depend on them")
 
 
 def _job(settings: FleetSettings) -> Iterator[Finding]:

@@ -26,7 +26,7 @@ UP = "omnifleet_redis_up"
 
 
 class FleetCollector(Collector):
-    """What the fleet's Redis tells of its queue, its workers and itself; `omnifleet_redis_up` 0 where it does not.
+    """Collects metrics of the queue, the workers and Redis; `omnifleet_redis_up` alone, 0, where Redis does not answer.
 
     Args:
         settings: Redis and queue.
@@ -43,15 +43,15 @@ class FleetCollector(Collector):
         self._redis.close()
 
     def describe(self) -> list[Metric]:
-        """Nothing, so that registering does not ask Redis."""
+        """Return nothing, so that registering does not read Redis."""
         return []
 
     def collect(self) -> Iterable[Metric]:
-        """See `Collector`."""
+        """Read Redis; see `Collector`."""
         try:
             found = [*_queue(self._queue.read()), *_workers(self._name, self._workers.all()), *_server(self._redis)]
         except OmnifleetError as error:
-            logger.warning("Redis tells nothing: %s", error, extra={"action": "exporter_unreachable"})
+            logger.warning("Redis does not answer: %s", error, extra={"action": "exporter_unreachable"})
             return [GaugeMetricFamily(UP, "1 where Redis answers.", value=0)]
         return [GaugeMetricFamily(UP, "1 where Redis answers.", value=1), *found]
 
@@ -76,7 +76,7 @@ def _queue(found: QueueStats) -> Iterator[Metric]:
         for level in found.priorities:
             family.add_metric([found.queue, level.priority], value(level))
         yield family
-    yield _gauge("dead_letters", "Jobs that were put aside.", found.queue, found.dead)
+    yield _gauge("dead_letters", "Jobs that were dead-lettered.", found.queue, found.dead)
     yield _gauge("last_minute_finished_jobs", "Jobs that ended in the last full minute.", found.queue, found.finished)
 
 
@@ -87,13 +87,13 @@ def _workers(queue: str, seen: Sequence[SeenWorker]) -> Iterator[Metric]:
         workers.add_metric([queue, state], states[cast(Any, state)])
     yield workers
     ready = [one.record for one in seen if one.record.state == "ready"]
-    said = "Requests that may share the steps of all workers that are ready."
-    yield _gauge("fleet_engine_places", said, queue, sum(one.engine_slots for one in ready))
+    meaning = "Requests that may share the steps of all workers that are ready."
+    yield _gauge("fleet_engine_places", meaning, queue, sum(one.engine_slots for one in ready))
 
 
 def _server(redis: Redis) -> Iterator[Metric]:
     with typed_redis_errors():
-        info = redis.info()
+        info = cast(Any, redis).info()
     used, most = info["used_memory"], info["maxmemory"]
     yield GaugeMetricFamily("omnifleet_redis_memory_used_bytes", "Memory that Redis takes.", value=used)
     yield GaugeMetricFamily("omnifleet_redis_memory_max_bytes", "Memory that Redis may take; 0: no limit.", value=most)

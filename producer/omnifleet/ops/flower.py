@@ -11,11 +11,11 @@ from omnifleet_shared.broker.celery_app import create_app
 from omnifleet_shared.errors import InvalidSetting
 from omnifleet_shared.settings import FleetSettings
 
-LEAST_PASSWORD = 8
-"""Characters."""
+MIN_PASSWORD = 8
+"""Characters of a password."""
 COLUMNS = "name,state,args,kwargs,result,runtime,worker,received,uuid"
-"""What does not fit a narrow screen comes last."""
-MOST_TASKS = 10_000
+"""Columns of the task list; what does not fit a narrow screen comes last."""
+MAX_TASKS = 10_000
 """Jobs that Flower remembers."""
 
 
@@ -35,7 +35,7 @@ def run_flower(settings: FleetSettings, host: str, port: int) -> None:
         "address": host,
         "port": port,
         "tasks_columns": COLUMNS,
-        "max_tasks": MOST_TASKS,
+        "max_tasks": MAX_TASKS,
         # Celery's revoking would take a job off the queue without an outcome: `omnifleet cancel` is there for that.
         "read_only": True,
         # Else it would run any flowerconfig.py of the working directory.
@@ -49,9 +49,9 @@ def check_login(environment: Mapping[str, str]) -> None:
     if environment.get("FLOWER_AUTH") and environment.get("FLOWER_AUTH_PROVIDER"):
         return
     logins = [login.partition(":") for login in environment.get("FLOWER_BASIC_AUTH", "").split(",")]
-    if not all(user and len(password) >= LEAST_PASSWORD for user, _, password in logins):
+    if not all(user and len(password) >= MIN_PASSWORD for user, _, password in logins):
         remedy = (
-            f"Set it to name:password, with {LEAST_PASSWORD} characters or more, or use FLOWER_AUTH with"
+            f"Set it to name:password, with {MIN_PASSWORD} characters or more, or use FLOWER_AUTH with"
             " FLOWER_AUTH_PROVIDER"
         )
         raise InvalidSetting("Flower would show everybody everything", "FLOWER_BASIC_AUTH", remedy)

@@ -20,19 +20,19 @@ from rich.text import Text
 
 STATE_STYLES = {"ready": "green", "loading": "yellow", "draining": "yellow", "unwell": "bold red"}
 BAR = 10
-"""Characters of a bar."""
+"""Characters of a usage bar."""
 
 
 @dataclass(frozen=True)
 class FleetView:
-    """What is shown in one frame."""
+    """The state of the fleet that one frame shows."""
 
     queue: QueueStats
     workers: Sequence[SeenWorker]
 
     @classmethod
     def read(cls, redis: Redis, queue: str) -> FleetView:
-        """The fleet now. Raises BrokerUnavailable."""
+        """Read the state of the fleet. Raises BrokerUnavailable."""
         return cls(QueueStatsReader(redis, queue).read(), WorkerRegistry(redis, queue).all())
 
 
@@ -51,7 +51,7 @@ def show(settings: FleetSettings, interval: float) -> None:
 
 
 def frame(view: FleetView) -> RenderableType:
-    """One frame."""
+    """Render one frame."""
     return Group(_headline(view), Text(), _queue_table(view.queue), Text(), _worker_table(view.workers))
 
 
@@ -70,7 +70,7 @@ def _headline(view: FleetView) -> Text:
         f"{view.queue.finished} jobs/min",
         f"{sum(record.failed for record in records)} failed",
         f"{sum(record.retried for record in records)} retried",
-        f"{view.queue.dead} put aside",
+        f"{view.queue.dead} dead-lettered",
     ]
     return Text("   ".join(parts), style="bold")
 

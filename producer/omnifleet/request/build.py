@@ -1,4 +1,4 @@
-"""From the arguments of a call to a job record, checked as far as is possible without a worker."""
+"""Job records from the arguments of a call, checked as far as is possible without a worker."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Deadline = float | timedelta | datetime
 """Seconds from now, or a time zone aware moment."""
 
 HistoryTurn = Turn | tuple[str, str]
-"""Who said something, `user` or `assistant`, and what."""
+"""A turn of a conversation: its role, `user` or `assistant`, and its text."""
 
 
 class JobOptions(TypedDict, total=False):
@@ -32,14 +32,14 @@ class JobOptions(TypedDict, total=False):
     language: str | None
     """ISO 639-1 code of what is said; not needed where it is plain from the text."""
     seed: int | None
-    """0 to 2**32 - 1; drawn by default and told in the result."""
+    """0 to 2**32 - 1; drawn by default, and in the result."""
     commercial: bool | None
     """True where the result will earn money: refused by models whose licence does not allow that. False by default."""
     idempotency_key: str | None
     """Up to 200 characters that name the request. Where a job of that key waits, runs or has succeeded, its handle is
-    returned, whatever it was asked, and nothing is sent. `auto` makes the key of the content: task, media, the options
-    that change the result (the seed only if it is given) and the model's revision; not priority, deadline and callback.
-    A callback is made for the job's own request alone, not for those that join it."""
+    returned, whatever its own request is, and nothing is sent. `auto` makes the key of the content: task, media, the
+    options that change the result (the seed only where there is one) and the model's revision; not priority, deadline
+    and callback. A callback is made for the job's own request alone, not for those that join it."""
     callback: str | None
     """Where the workers post the outcome, signed: `https://host/path` on a host that they allow. None by default."""
 
@@ -134,7 +134,7 @@ def task_fields(namespace: Namespace, arguments: Mapping[str, Any]) -> dict[str,
 
 
 def name_and_text(task: str | None, question: str | None, text: str | None) -> dict[str, str | None]:
-    """Name and text of an `understand` task: a named task if `task` is a single word, else a free question.
+    """Return name and text of an `understand` task: a named task if `task` is a single word, else a free question.
 
     Raises:
         UnknownTask: a single word that names no task.
@@ -152,7 +152,7 @@ def name_and_text(task: str | None, question: str | None, text: str | None) -> d
 
 
 def turns(history: Sequence[HistoryTurn] | None) -> list[Turn | dict[str, Any]] | None:
-    """The turns of a history, for the contract to check. Raises InvalidJob where one is no turn at all."""
+    """Return the turns of a history, for the contract to check. Raises InvalidJob where one is no turn at all."""
     return None if history is None else [_turn(turn, number) for number, turn in enumerate(history)]
 
 
@@ -161,9 +161,9 @@ def _turn(turn: object, number: int) -> Turn | dict[str, Any]:
     if isinstance(turn, Turn):
         return turn
     if isinstance(turn, tuple | list):
-        said = cast(Sequence[Any], turn)
-        if len(said) == 2:
-            return {"role": said[0], "text": said[1]}
+        pair = cast(Sequence[Any], turn)
+        if len(pair) == 2:
+            return {"role": pair[0], "text": pair[1]}
     raise InvalidJob(problem, f"history.{number}", 'Give pairs such as ("user", "What is heard?"), or Turn records')
 
 

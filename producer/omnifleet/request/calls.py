@@ -15,7 +15,7 @@ AudioJob = TypeVar("AudioJob")
 
 
 class Calls(ABC, Generic[TextJob, AudioJob]):
-    """The model's three namespaces. What a call gives is the client's own: a handle, or a coroutine of one."""
+    """The calls of the model's three namespaces. Clients decide what they return: handles, or coroutines of them."""
 
     def understand(
         self,
@@ -41,8 +41,8 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             question: a free question, where a single word is one.
             system: system prompt; the checkpoint's own by default.
             max_new_tokens: longest answer, 1 to 4096; 512 by default.
-            history: what was said before, as `("user", ...)` and `("assistant", ...)` in turns, an answer last. Audio
-                and video are taken as sent with the first turn.
+            history: earlier turns of the conversation, `("user", ...)` and `("assistant", ...)` alternately, an answer
+                last. Audio and video belong to the first turn.
             options: temperature, seed, language, priority, deadline, commercial, idempotency_key, callback; see
                 `UnderstandOptions`.
 
@@ -53,7 +53,6 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             StorageUnavailable, StorageRefused, BrokerUnavailable: the fleet.
             QueueFull: too much waits; `details["retry_after"]` says in how many seconds to come back.
         """
-
         media, question_fields = {"audio": audio, "video": video}, {"text": text, "question": question}
         limits = {"system": system, "max_new_tokens": max_new_tokens, "history": history}
         request = Request.of("understand", options, task=task, **media, **question_fields, **limits)
@@ -90,7 +89,6 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
         Raises:
             OmnifleetError: the errors of `understand`.
         """
-
         media = {"ref": ref, "audio": audio, "video": video}
         fields = {"text": text, "ref_text": ref_text, "seconds": seconds, "mux": mux}
         job: AudioJob = self._submit(Request.of("generate", options, task=task, **media, **fields))
@@ -120,7 +118,6 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
         Raises:
             OmnifleetError: the errors of `understand`.
         """
-
         fields = {"desc": desc, "source": source, "target": target}
         job: AudioJob = self._submit(Request.of("edit", options, task=task, audio=audio, **fields))
         return job
@@ -131,6 +128,8 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
 
 
 class _Recorder(Calls[Request, Request]):
+    """Makes requests alone: the calls of a batch, of which nothing is checked yet."""
+
     def _submit(self, request: Request) -> Request:
         return request
 

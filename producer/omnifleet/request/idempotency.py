@@ -14,26 +14,26 @@ from omnifleet_shared.schema.model_card import AUDIO_OMNI
 
 AUTO = "auto"
 LONGEST_KEY = 200
-"""Characters."""
+"""Characters of a key."""
 
 NOT_CONTENT = {"schema_version", "job_id", "submitted_at", "deadline", "priority", "callback"}
 """Fields of a job that do not change what it makes."""
 
 
 def idempotency_key(job: Job, options: Mapping[str, Any]) -> str | None:
-    """The key that the caller gave, or for `auto` one made of the job's content. Raises InvalidJob for what is none."""
+    """Return the caller's key, or for `auto` one made of the job's content. Raises InvalidJob for what is no key."""
     key = options.get("idempotency_key")
     if key is None:
         return None
     if not isinstance(key, str) or not 0 < len(key) <= LONGEST_KEY:
         remedy = f'Give 1 to {LONGEST_KEY} characters, or "{AUTO}"'
         raise InvalidJob(f"{str(key)[:80]!r} is no key", "idempotency_key", remedy)
-    return _content_key(job, seed_given=options.get("seed") is not None) if key == AUTO else key
+    return _content_key(job, has_seed=options.get("seed") is not None) if key == AUTO else key
 
 
-def _content_key(job: Job, *, seed_given: bool) -> str:
+def _content_key(job: Job, *, has_seed: bool) -> str:
     # A seed that was drawn says nothing about the request: any result will do.
-    left_out = NOT_CONTENT if seed_given else NOT_CONTENT | {"seed"}
+    left_out = NOT_CONTENT if has_seed else NOT_CONTENT | {"seed"}
     content = job.model_dump(mode="json", exclude=left_out) | {"revision": AUDIO_OMNI.revision}
     # As it was when every job was of one version: keys outlive an upgrade.
     content |= {"schema_version": SCHEMA_VERSION}

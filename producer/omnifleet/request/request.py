@@ -29,8 +29,8 @@ class Request:
     @classmethod
     def of(cls, namespace: Namespace, options: Mapping[str, Any], **arguments: Any) -> Request:
         """Make the request of a call; arguments that are None are left out."""
-        given = {name: value for name, value in arguments.items() if value is not None}
-        return cls(namespace, {**given, **options})
+        named = {name: value for name, value in arguments.items() if value is not None}
+        return cls(namespace, {**named, **options})
 
     @property
     def title(self) -> str:

@@ -25,7 +25,7 @@ UNREAD_KEY = "inputs/unread"
 
 
 class Uploads:
-    """The media of one request. Use as a context manager: leaving it closes the files that it opened.
+    """Describes and uploads the media of one request. Leaving its context closes the files that it opened.
 
     Args:
         storage: where the media go.
@@ -48,7 +48,7 @@ class Uploads:
         self._opened.close()
 
     def describe(self, source: MediaSource, field: str) -> Media:
-        """The media record of what was passed as the argument `field`. Nothing is uploaded yet.
+        """Return the media record of what was passed as the argument `field`. Nothing is uploaded yet.
 
         Raises:
             MediaNotFound: no such file or object.
@@ -64,7 +64,7 @@ class Uploads:
         return self._described[id(source)]
 
     def describe_all(self, sources: MediaSource | Sequence[MediaSource], field: str) -> tuple[Media, ...]:
-        """The same for one source or a list of them; `field` is numbered in errors about a list."""
+        """Return the records of one source or a list of them; `field` is numbered in errors about a list."""
         if isinstance(sources, list | tuple):
             many = cast(Sequence[MediaSource], sources)
             return tuple(self.describe(source, f"{field}.{number}") for number, source in enumerate(many))

@@ -1,9 +1,8 @@
-"""Media files on the caller's disk: which format a name asks for, conversion, and writing whole or not at all."""
+"""Media files on the caller's disk: which format a name asks for, and conversion."""
 
 from __future__ import annotations
 
 import io
-import uuid
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,7 +17,7 @@ BLOCK = 65_536
 
 
 def format_of(path: Path) -> AudioFormat | None:
-    """The format that a file name asks for; None where it has no suffix.
+    """Return the format that a file name asks for; None where it has no suffix.
 
     Raises:
         InvalidJob: another suffix, or a folder.
@@ -40,7 +39,7 @@ def is_video(path: Path) -> bool:
 
 
 def convert(data: bytes, wanted: AudioFormat) -> bytes:
-    """The same audio as a file of another format.
+    """Convert an audio file to another format.
 
     Raises:
         MediaUnreadable: libsndfile cannot read it, or cannot write it so.
@@ -59,13 +58,3 @@ def convert(data: bytes, wanted: AudioFormat) -> bytes:
     except soundfile.LibsndfileError as error:
         raise MediaUnreadable(f"the audio cannot be converted to {wanted}: {error}", "path") from error
     return converted.getvalue()
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that appears whole or not at all. Raises OSError."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -9,11 +9,11 @@ from omnifleet_shared.errors import MediaTooLarge, OmnifleetError, StorageRefuse
 from omnifleet_shared.storage.base import read_at_most
 
 TIMEOUT = 30
-"""Seconds without a byte after which a download is given up."""
+"""Seconds without a byte after which a download fails."""
 
 
 def download(url: str, max_bytes: int) -> bytes:
-    """What the link leads to.
+    """Download what a link leads to.
 
     Raises:
         StorageRefused: not a web link, expired, or nothing there any more.

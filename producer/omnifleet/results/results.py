@@ -6,6 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 
+from omnifleet_shared.atomic_file import write_atomically
 from omnifleet_shared.errors import InvalidJob
 from omnifleet_shared.schema import results as records
 from omnifleet_shared.schema.answers import Answer
@@ -14,7 +15,7 @@ from omnifleet_shared.schema.results import Artifact, EditedSpan, ModelInfo, Tim
 from omnifleet_shared.schema.tasks import Namespace
 from omnifleet_shared.storage import Storage
 
-from .audio_files import convert, format_of, is_video, write_whole
+from .audio_files import convert, format_of, is_video
 from .stored_file import StoredFile
 
 
@@ -29,17 +30,17 @@ class Audio(StoredFile):
 
     @property
     def format(self) -> AudioFormat:
-        """`wav`, `flac`, `mp3` or `ogg`."""
+        """File format: `wav`, `flac`, `mp3` or `ogg`."""
         return self._artifact.format
 
     @property
     def sample_rate(self) -> int:
-        """Hertz."""
+        """Samples a second, in hertz."""
         return self._artifact.sample_rate
 
     @property
     def channels(self) -> int:
-        """1 is mono, 2 stereo."""
+        """Number of channels: 1 is mono, 2 stereo."""
         return self._artifact.channels
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -58,7 +59,8 @@ class Audio(StoredFile):
         if not target.suffix:
             target = target.with_name(f"{target.name}.{self.format}")
         data = self.read()
-        write_whole(target, data if wanted == self.format else convert(data, wanted))
+        with write_atomically(target) as file:
+            file.write(data if wanted == self.format else convert(data, wanted))
         return target
 
 
@@ -73,7 +75,7 @@ class Video(StoredFile):
 
     @property
     def format(self) -> VideoFormat:
-        """`mp4`, `mov` or `webm`; it follows from the video that was sent."""
+        """File format: `mp4`, `mov` or `webm`; it follows from the video that was sent."""
         return self._artifact.format
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -92,12 +94,14 @@ class Video(StoredFile):
         if target.suffix.lower() != f".{self.format}":
             problem = f"the video is {self.format}, and is not converted to {target.suffix!r}"
             raise InvalidJob(problem, "path", f"Use .{self.format}, or no suffix")
-        write_whole(target, self.read())
+        data = self.read()
+        with write_atomically(target) as file:
+            file.write(data)
         return target
 
 
 class JobResult(ABC):
-    """What a job made: a text or audio."""
+    """A job's result: a text or audio."""
 
     def __init__(self, record: records.JobResult) -> None:
         self.record = record
@@ -124,17 +128,17 @@ class JobResult(ABC):
 
     @property
     def video(self) -> Video | None:
-        """The job's video with the new sound; None unless `generate` was asked to `mux`."""
+        """The job's video with the new sound; None unless `generate` was called with `mux`."""
         return None
 
     @property
     def job_id(self) -> str:
-        """The job that made it."""
+        """Id of the job that made it."""
         return self.record.job_id
 
     @property
     def namespace(self) -> Namespace:
-        """`understand`, `generate` or `edit`."""
+        """Namespace of the job: `understand`, `generate` or `edit`."""
         return self.record.namespace
 
     @property
@@ -149,12 +153,12 @@ class JobResult(ABC):
 
     @property
     def seed(self) -> int:
-        """Gives the same result again with the same request."""
+        """The seed that gives the same result again with the same request."""
         return self.record.seed
 
     @property
     def attempts(self) -> int:
-        """Times that a worker started the job."""
+        """How often workers started the job."""
         return self.record.attempts
 
     @property
@@ -168,7 +172,7 @@ class JobResult(ABC):
 
 
 class TextResult(JobResult):
-    """What `understand` answers."""
+    """The result of `understand`."""
 
     def __init__(self, record: records.JobResult, text: str) -> None:
         super().__init__(record)
@@ -181,17 +185,18 @@ class TextResult(JobResult):
 
     @property
     def audio(self) -> None:
-        """None."""
+        """None: the job made the other kind."""
         return None
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """See `JobResult`."""
-        write_whole(Path(path), self._text.encode())
+        with write_atomically(Path(path)) as file:
+            file.write(self._text.encode())
         return Path(path)
 
 
 class AudioResult(JobResult):
-    """What `generate` and `edit` make."""
+    """The result of `generate` and `edit`."""
 
     def __init__(self, record: records.JobResult, audio: Audio, video: Video | None = None) -> None:
         super().__init__(record)
@@ -200,7 +205,7 @@ class AudioResult(JobResult):
 
     @property
     def text(self) -> None:
-        """None."""
+        """None: the job made the other kind."""
         return None
 
     @property
@@ -220,12 +225,12 @@ class AudioResult(JobResult):
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """See `JobResult`; a video's suffix writes the video, where there is one."""
-        made = self._video if self._video is not None and is_video(Path(path)) else self._audio
-        return made.save(path)
+        media = self._video if self._video is not None and is_video(Path(path)) else self._audio
+        return media.save(path)
 
 
 def open_result(record: records.JobResult, storage: Storage, url_lifetime: int) -> TextResult | AudioResult:
-    """The result of a record. Links are signed with `storage` for `url_lifetime` seconds."""
+    """Make the result of a record. Links are signed with `storage` for `url_lifetime` seconds."""
     if record.artifact is not None:
         video = None if record.video is None else Video(record.video, storage, url_lifetime)
         return AudioResult(record, Audio(record.artifact, storage, url_lifetime), video)

@@ -17,7 +17,7 @@ from .download import download
 
 
 class StoredFile(ABC):
-    """What audio and video have in common. Nothing is downloaded before `read` or `save`."""
+    """A file that a job made: what audio and video have in common. Nothing is downloaded before `read` or `save`."""
 
     _field: ClassVar[str]
 
@@ -28,7 +28,7 @@ class StoredFile(ABC):
 
     @property
     def uri(self) -> str:
-        """Where it lies in the storage."""
+        """URI of the file in the storage."""
         return self._stored.uri
 
     @property
@@ -50,16 +50,16 @@ class StoredFile(ABC):
 
     @property
     def bytes(self) -> int:
-        """Size of the file."""
+        """Size of the file in bytes."""
         return self._stored.bytes
 
     @property
     def seconds(self) -> float:
-        """Length."""
+        """Length in seconds."""
         return self._stored.seconds
 
     def read(self) -> builtins.bytes:
-        """The file's bytes, from the storage, or by the worker's link where this process has no access to it.
+        """Return the file's bytes, from the storage, or by the worker's link where this process has no access to it.
 
         Raises:
             StorageUnavailable: the storage does not answer.

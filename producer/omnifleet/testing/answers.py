@@ -1,4 +1,4 @@
-"""What the fake fleet says: texts, and for the structured tasks the records that they say."""
+"""Answers of the fake fleet: texts, and for the structured tasks records too."""
 
 from __future__ import annotations
 
@@ -38,31 +38,31 @@ SAMPLES: dict[str, Answer] = {
 """The usual answer of each structured task."""
 
 
-def said(job: UnderstandJob, script: str | bytes | Answer | None) -> dict[str, Any]:
-    """Text and record of a result, from what a test's script gave for the job.
+def make_answer(job: UnderstandJob, answer: str | bytes | Answer | None) -> dict[str, Any]:
+    """Return text and record of a result, from the answer that a test gave for the job.
 
     Raises:
         AnswerUnreadable: a text for a structured task that is not the JSON of its record.
         TypeError: bytes, or the record of another task.
     """
     task = job.task.name
-    if isinstance(script, bytes):
+    if isinstance(answer, bytes):
         raise TypeError(f"the fake's answer to understand.{task} is bytes; it makes text: use str")
     if task in ANSWERS:
-        answer = SAMPLES[task] if script is None else _read(task, script)
-        return {"text": script if isinstance(script, str) else answer.model_dump_json(), "answer": answer}
-    if script is not None and not isinstance(script, str):
+        record = SAMPLES[task] if answer is None else _read(task, answer)
+        return {"text": answer if isinstance(answer, str) else record.model_dump_json(), "answer": record}
+    if answer is not None and not isinstance(answer, str):
         raise TypeError(f"the fake's answer to understand.{task} is a record; it makes text alone: use str")
-    return {"text": f"A fake answer to {task}." if script is None else script}
+    return {"text": f"A fake answer to {task}." if answer is None else answer}
 
 
-def _read(task: str, script: str | Answer) -> Answer:
-    if not isinstance(script, str):
-        if script.kind != task:
-            raise TypeError(f"the fake's answer to understand.{task} is the record of {script.kind}")
-        return script
+def _read(task: str, answer: str | Answer) -> Answer:
+    if not isinstance(answer, str):
+        if answer.kind != task:
+            raise TypeError(f"the fake's answer to understand.{task} is the record of {answer.kind}")
+        return answer
     try:
-        return ANSWERS[task].model_validate_json(script)
+        return ANSWERS[task].model_validate_json(answer)
     except ValidationError as error:
         problem = f"the model's answer is not what {task} promises"
-        raise AnswerUnreadable(problem, "task", "Let the fake answer with a record", {"text": script}) from error
+        raise AnswerUnreadable(problem, "task", "Let the fake answer with a record", {"text": answer}) from error

@@ -1,4 +1,4 @@
-"""What the fake fleet makes: tones."""
+"""Audio of the fake fleet: tones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PERIOD = array("h", (round(3000 * math.sin(2 * math.pi * sample / 100)) for samp
 
 
 def make_tone(job: GenerateJob | EditJob) -> bytes:
-    """The usual audio of a job: a tone as long as was asked for, 1 s where no length was, in the job's format."""
+    """Make the usual audio of a job: a tone of the job's seconds, 1 s where it names none, in its format."""
     seconds = job.task.seconds if isinstance(job.task, TextToSound) else 1.0
     frames = max(round(seconds * SAMPLE_RATE), 1)
     samples = PERIOD * math.ceil(frames / len(PERIOD))

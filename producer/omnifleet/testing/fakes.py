@@ -44,24 +44,24 @@ from omnifleet_shared.storage import Storage
 from ..async_client import AsyncClient
 from ..client import Client
 from ..results.audio_files import FORMATS
-from .answers import said
+from .answers import make_answer
 from .audio import make_tone
 from .storage import MemoryStorage
 
 Made = str | answers.Answer | bytes
 Answer = Callable[[Job], Made | OmnifleetError | None]
-"""What comes of a job: a text, the record of a structured task (or its JSON as a text), the bytes of an audio file, an
-error that it fails with, or None for the usual."""
-MAX_FILM_BYTES = 2**40
+"""Makes the answer to a job: a text, the record of a structured task (or its JSON as a text), the bytes of an audio
+file, an error that it fails with, or None for the usual."""
+MAX_VIDEO_BYTES = 2**40
 
 
 class FakeFleet:
-    """Does jobs as soon as they are submitted, or when told to. It is a `Transport`.
+    """Does jobs as soon as they are submitted, or when `release` is called. It is a `JobTransport`.
 
     Args:
-        answer: what comes of each job. Where there is none, or it returns None, a text task answers "A fake answer to
-            <task>." or with a sample record, and an audio task makes a tone of the seconds that were asked for (1
-            where none were), in the format that was asked for. `mux` gives the film back as it was sent.
+        answer: makes the answer to each job. Where there is none, or it returns None, a text task answers "A fake
+            answer to <task>." or with a sample record, and an audio task makes a tone of the job's seconds (1 where it
+            names none), in the job's format. `mux` returns the video as it was sent.
         storage: where media go; in memory by default.
     """
 
@@ -87,7 +87,7 @@ class FakeFleet:
             if not self.read(job_id).status.is_final:
                 self._states[job_id] = JobState(status=JobStatus.RUNNING)
                 self._progress[job_id] = Progress(step=step, steps=steps, eta=eta)
-            self._tell(job_id)
+            self._notify(job_id)
 
     def release(self, job_id: str | None = None) -> None:
         """Do one held job; without an id do all of them, and hold no more. Raises UnknownJob."""
@@ -100,12 +100,12 @@ class FakeFleet:
             self.read(job_id)
 
     def submit(self, job: Job, idempotency_key: str | None = None) -> str:
-        """See `Transport`. Nothing is ever full."""
+        """See `JobTransport`. Nothing is ever full."""
         # Through the wire's form and back, so that a test sees what a worker would.
         received = read_job(job.model_dump(mode="json"))
         with self._changed:
-            if (standing := self._standing(idempotency_key)) is not None:
-                return standing
+            if (existing := self._existing(idempotency_key)) is not None:
+                return existing
             self.jobs.append(received)
             self._states[job.job_id] = JobState(status=JobStatus.QUEUED)
             if idempotency_key is not None:
@@ -115,7 +115,7 @@ class FakeFleet:
         return job.job_id
 
     def read(self, job_id: str) -> JobState:
-        """See `Transport`."""
+        """See `JobTransport`."""
         with self._changed:
             if job_id not in self._states:
                 raise UnknownJob(f"no job {job_id[:80]!r} is known here", "job_id", "Submit it to this fake first")
@@ -126,54 +126,54 @@ class FakeFleet:
         return JobState(status=state.status, error=error_from_wire(type(state.error).__name__, state.error.args))
 
     def wait(self, job_id: str, timeout: float | None) -> JobState:
-        """See `Transport`."""
+        """See `JobTransport`."""
         with self._changed:
             self._changed.wait_for(lambda: self.read(job_id).status.is_final, timeout)
             return self.read(job_id)
 
     def progress(self, job_id: str) -> Progress:
-        """See `Transport`."""
+        """See `JobTransport`."""
         self.read(job_id)
         return self._progress.get(job_id, Progress())
 
     def callback(self, job_id: str) -> CallbackDelivery | None:
-        """See `Transport`. Nothing is posted: a callback counts as delivered as soon as the job has its outcome."""
+        """See `JobTransport`. Nothing is posted: a callback counts as delivered as soon as the job has its outcome."""
         final = self.read(job_id).status.is_final
-        asked = any(job.job_id == job_id and job.callback is not None for job in self.jobs)
-        return CallbackDelivery(status="delivered", delivery_id=job_id, attempts=1) if asked and final else None
+        has_callback = any(job.job_id == job_id and job.callback is not None for job in self.jobs)
+        return CallbackDelivery(status="delivered", delivery_id=job_id, attempts=1) if has_callback and final else None
 
     def cancel(self, job_id: str) -> None:
-        """See `Transport`. A held job is cancelled at once."""
+        """See `JobTransport`. A held job is cancelled at once."""
         self._settle(job_id, JobState(status=JobStatus.CANCELLED, error=JobCancelled("the job was cancelled")))
 
     @contextmanager
-    def listening(self, job_id: str, told: Callable[[], object]) -> Iterator[None]:
-        """Have something called, on whichever thread, at every change of the job within the block."""
+    def listening(self, job_id: str, callback: Callable[[], object]) -> Iterator[None]:
+        """Call `callback`, on whichever thread, at every change of the job within the block."""
         with self._changed:
-            self._listeners.setdefault(job_id, []).append(told)
+            self._listeners.setdefault(job_id, []).append(callback)
         try:
             yield
         finally:
             with self._changed:
-                self._listeners[job_id].remove(told)
+                self._listeners[job_id].remove(callback)
 
     def watch(self) -> BatchResultWaiter:
-        """See `Transport`."""
+        """See `JobTransport`."""
         return PollingResultWaiter(self.read)
 
     def capacity(self) -> Capacity:
-        """See `Transport`. One worker of 16 places."""
+        """See `JobTransport`. One worker of 16 slots."""
         return Capacity(workers=1, slots=16)
 
     def close(self) -> None:
-        """See `Transport`."""
+        """See `JobTransport`."""
 
-    def _tell(self, job_id: str) -> None:
+    def _notify(self, job_id: str) -> None:
         self._changed.notify_all()
-        for told in self._listeners.get(job_id, ()):
-            told()
+        for callback in self._listeners.get(job_id, ()):
+            callback()
 
-    def _standing(self, idempotency_key: str | None) -> str | None:
+    def _existing(self, idempotency_key: str | None) -> str | None:
         other = self._keys.get(idempotency_key) if idempotency_key is not None else None
         failed = (JobStatus.FAILED, JobStatus.CANCELLED)
         return None if other is None or self._states[other].status in failed else other
@@ -186,7 +186,7 @@ class FakeFleet:
         with self._changed:
             if not self.read(job_id).status.is_final:
                 self._states[job_id] = outcome
-            self._tell(job_id)
+            self._notify(job_id)
 
     def _outcome(self, job: Job) -> JobState:
         if job.deadline is not None and job.deadline <= datetime.now(UTC):
@@ -203,7 +203,7 @@ class FakeFleet:
     def _result(self, job: Job, answer: Made | None) -> records.JobResult:
         made: dict[str, Any]
         if isinstance(job, UnderstandJob):
-            made = said(job, answer)
+            made = make_answer(job, answer)
         else:
             made = {"artifact": self._artifact(job, answer), "video": self._video(job)}
         return records.JobResult(
@@ -242,7 +242,7 @@ class FakeFleet:
     def _video(self, job: GenerateJob | EditJob) -> VideoArtifact | None:
         if not isinstance(job.task, VideoToSound) or not job.task.mux:
             return None
-        data = self.storage.get(job.task.video.uri, max_bytes=MAX_FILM_BYTES)
+        data = self.storage.get(job.task.video.uri, max_bytes=MAX_VIDEO_BYTES)
         key = RESULT_KEY.format(attempt=1, job_id=job.job_id, format="mp4")
         media = self.storage.describe_input(io.BytesIO(data))
         stored = self.storage.put(key, io.BytesIO(data), content_type="video/mp4")
@@ -260,7 +260,7 @@ class FakeClient(Client):
     """A `Client` of a `FakeFleet`.
 
     Args:
-        answer: what comes of each job; see `FakeFleet`.
+        answer: makes the answer to each job; see `FakeFleet`.
         fleet: one to share with other clients; `answer` is then the fleet's own.
         settings: from the environment by default; only the limits matter here.
     """
@@ -279,14 +279,14 @@ class FakeClient(Client):
 
 
 class FakeAsyncTransport:
-    """A `FakeFleet` for asyncio; see `AsyncTransport`."""
+    """A `FakeFleet` for asyncio; see `AsyncJobTransport`."""
 
     def __init__(self, fleet: FakeFleet) -> None:
         self._fleet = fleet
 
     @property
     def blocking(self) -> FakeFleet:
-        """See `AsyncTransport`."""
+        """See `AsyncJobTransport`."""
         return self._fleet
 
     async def submit(self, job: Job, idempotency_key: str | None = None) -> str:
@@ -298,10 +298,10 @@ class FakeAsyncTransport:
         return self._fleet.read(job_id)
 
     async def wait(self, job_id: str, timeout: float | None) -> JobState:
-        """See `Transport`. The fleet may be told to go on by any thread."""
+        """See `JobTransport`. The fleet may be released by any thread."""
         changed = asyncio.Event()
-        told = partial(asyncio.get_running_loop().call_soon_threadsafe, changed.set)
-        with self._fleet.listening(job_id, told), suppress(TimeoutError):
+        notify = partial(asyncio.get_running_loop().call_soon_threadsafe, changed.set)
+        with self._fleet.listening(job_id, notify), suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while not self._fleet.read(job_id).status.is_final:
                     await changed.wait()
@@ -328,7 +328,7 @@ class FakeAsyncClient(AsyncClient):
     """An `AsyncClient` of a `FakeFleet`.
 
     Args:
-        answer: what comes of each job; see `FakeFleet`.
+        answer: makes the answer to each job; see `FakeFleet`.
         fleet: one to share with other clients, `FakeClient`s among them; `answer` is then the fleet's own.
         settings: from the environment by default; only the limits matter here.
     """

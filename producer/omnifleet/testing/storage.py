@@ -1,4 +1,4 @@
-"""Object storage in memory, for tests and for whatever runs in one process."""
+"""Object storage in memory, for tests and other single processes."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""How jobs get to the fleet and outcomes back: through Celery, waiting in threads or in asyncio."""
+"""Transports of jobs to the fleet and of outcomes back: through Celery, for threads and for asyncio."""

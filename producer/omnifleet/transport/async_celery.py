@@ -1,4 +1,4 @@
-"""How an asyncio client's jobs are carried: sent as by `Client`, on a few threads; states read in the event loop."""
+"""Jobs of an asyncio client: sent as by `Client`, on a few threads; states are read in the event loop."""
 
 from __future__ import annotations
 
@@ -11,86 +11,86 @@ from omnifleet_shared.schema.jobs import Job
 from omnifleet_shared.schema.results import Progress
 from omnifleet_shared.settings import FleetSettings
 
-from .celery import CeleryTransport, Transport
-from .executor import Aside
+from .celery import CeleryTransport, JobTransport
+from .executor import BlockingExecutor
 
 SENDERS = 2
 """Jobs that are sent at once. More would not be faster: it is this process's own time that sending takes."""
 
 
-class AsyncTransport(Protocol):
-    """`Transport` for asyncio: the same methods, which raise the same, but for those of batches, which block."""
+class AsyncJobTransport(Protocol):
+    """Carries the jobs of an `AsyncClient`: `JobTransport` awaited, save the methods of batches, which block."""
 
     @property
-    def blocking(self) -> Transport:
-        """What carries batches, on threads of their own."""
+    def blocking(self) -> JobTransport:
+        """The transport of batches, which block threads of their own."""
         ...
 
     async def submit(self, job: Job, idempotency_key: str | None = None) -> str:
-        """See `Transport`."""
+        """See `JobTransport`."""
         ...
 
     async def read(self, job_id: str) -> JobState:
-        """See `Transport`."""
+        """See `JobTransport`."""
         ...
 
     async def wait(self, job_id: str, timeout: float | None) -> JobState:
-        """See `Transport`."""
+        """See `JobTransport`."""
         ...
 
     async def progress(self, job_id: str) -> Progress:
-        """See `Transport`."""
+        """See `JobTransport`."""
         ...
 
     async def callback(self, job_id: str) -> CallbackDelivery | None:
-        """See `Transport`."""
+        """See `JobTransport`."""
         ...
 
     async def cancel(self, job_id: str) -> None:
-        """See `Transport`."""
+        """See `JobTransport`."""
 
     async def close(self) -> None:
-        """See `Transport`."""
+        """See `JobTransport`."""
 
 
 class AsyncCeleryTransport:
-    """Sends with `CeleryTransport`; all who wait for outcomes share one subscription. The first operation connects.
+    """Sends with `CeleryTransport`; all waiters share one subscription. The first operation connects.
 
     Args:
         settings: of the fleet.
-        aside: of the client.
+        executor: runs what blocks; the client's.
 
     Raises:
         As `CeleryTransport`.
     """
 
-    def __init__(self, settings: FleetSettings, aside: Aside) -> None:
-        self._aside = aside
+    def __init__(self, settings: FleetSettings, executor: BlockingExecutor) -> None:
+        self._executor = executor
         self._sender = CeleryTransport(settings, SENDERS)
         self._states = AsyncJobStates.connect(settings)
 
     @property
-    def blocking(self) -> Transport:
-        """See `AsyncTransport`."""
+    def blocking(self) -> JobTransport:
+        """See `AsyncJobTransport`."""
         return self._sender
 
     async def submit(self, job: Job, idempotency_key: str | None = None) -> str:
-        """See `Transport`."""
-        return await self._aside.run(self._sender.submit, job, idempotency_key)
+        """See `JobTransport`."""
+        return await self._executor.run(self._sender.submit, job, idempotency_key)
 
     async def read(self, job_id: str) -> JobState:
-        """See `Transport`."""
-        self._aside.check_loop()
+        """See `JobTransport`."""
+        self._executor.check_loop()
         return await self._states.read(job_id)
 
     async def wait(self, job_id: str, timeout: float | None) -> JobState:
-        """See `Transport`. A connection lost meanwhile is made anew."""
-        self._aside.check_loop()
+        """See `JobTransport`. A connection lost meanwhile is made anew."""
+        self._executor.check_loop()
         return await self._states.wait(job_id, timeout)
 
     async def progress(self, job_id: str) -> Progress:
-        """See `Transport`."""
-        self._aside.check_loop()
+        """See `JobTransport`."""
+        self._executor.check_loop()
         progress = await self._states.read_progress(job_id)
         if progress == Progress():
             # No progress yet and no such job look the same.
@@ -98,20 +98,20 @@ class AsyncCeleryTransport:
         return progress
 
     async def callback(self, job_id: str) -> CallbackDelivery | None:
-        """See `Transport`."""
-        self._aside.check_loop()
+        """See `JobTransport`."""
+        self._executor.check_loop()
         delivery = await self._states.read_callback(job_id)
         if delivery is None:
             await self._states.read(job_id)
         return delivery
 
     async def cancel(self, job_id: str) -> None:
-        """See `Transport`."""
-        self._aside.check_loop()
+        """See `JobTransport`."""
+        self._executor.check_loop()
         if not (await self._states.read(job_id)).status.is_final:
             await self._states.request_cancel(job_id)
 
     async def close(self) -> None:
-        """See `Transport`."""
+        """See `JobTransport`."""
         await self._states.close()
-        await self._aside.run(self._sender.close)
+        await self._executor.run(self._sender.close)

@@ -24,16 +24,16 @@ from omnifleet_shared.settings import FleetSettings
 from redis.exceptions import AuthenticationError, RedisError
 
 SENDERS = 10
-"""Threads that send at once, by default; further ones wait for one of them."""
+"""Threads that send at once by default; further ones wait for one of them."""
 SHOWN_TEXT = 60
 """Characters of a job's text that operators see in Flower."""
 
 
-class Transport(Protocol):
-    """What a client needs of whatever carries its jobs. Safe to use from several threads."""
+class JobTransport(Protocol):
+    """Carries a client's jobs to whatever runs them, and their states back. Safe to use from several threads."""
 
     def submit(self, job: Job, idempotency_key: str | None = None) -> str:
-        """Hand the job over; it is known by its id from then on.
+        """Send the job; it is known by its id from then on.
 
         Returns:
             The job's id, or that of a job with the same key that is waiting, running or done; nothing is sent then.
@@ -45,38 +45,38 @@ class Transport(Protocol):
         ...
 
     def read(self, job_id: str) -> JobState:
-        """The job's state now. Raises UnknownJob."""
+        """Read the job's state. Raises UnknownJob."""
         ...
 
     def wait(self, job_id: str, timeout: float | None) -> JobState:
-        """The state once it is final, or as it is after `timeout` seconds (None: no limit). Raises UnknownJob."""
+        """Return the final state, or the one after `timeout` seconds (None: no limit). Raises UnknownJob."""
         ...
 
     def progress(self, job_id: str) -> Progress:
-        """How far the job is; all zeros before its first step. Raises UnknownJob."""
+        """Read how far the job is; all zeros before its first step. Raises UnknownJob."""
         ...
 
     def callback(self, job_id: str) -> CallbackDelivery | None:
-        """How the job's callback stands; None before its outcome, or where none was asked for. Raises UnknownJob."""
+        """Read the state of the job's callback; None before its outcome, or where it has none. Raises UnknownJob."""
         ...
 
     def cancel(self, job_id: str) -> None:
         """Ask for the job to be stopped; without effect once it is final. Raises UnknownJob."""
 
     def watch(self) -> BatchResultWaiter:
-        """Waits for many jobs at once; it is the caller's to close."""
+        """Make a waiter for many jobs at once; it is the caller's to close."""
         ...
 
     def capacity(self) -> Capacity:
-        """What the live workers hold at once. Raises BrokerUnavailable."""
+        """Read how many jobs the live workers hold at once. Raises BrokerUnavailable."""
         ...
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
 
 
 class CeleryTransport:
-    """Jobs through Celery on Redis; states read from Redis. The first operation connects.
+    """Sends jobs through Celery on Redis, and reads their states from Redis. The first operation connects.
 
     Args:
         settings: of the fleet.
@@ -101,7 +101,7 @@ class CeleryTransport:
         self._producers: Any = kombu.ProducerPool(self._connections, limit=senders)
 
     def submit(self, job: Job, idempotency_key: str | None = None) -> str:
-        """See `Transport`."""
+        """See `JobTransport`."""
         try:
             self._send(job, self._submissions.new(job.job_id, idempotency_key))
         except AlreadySubmitted as other:
@@ -109,25 +109,25 @@ class CeleryTransport:
         return job.job_id
 
     def replay(self, letter: DeadLetter) -> None:
-        """Send a job that was put aside once more, under its own id.
+        """Send a dead-lettered job once more, under its own id.
 
         Raises:
             BrokerUnavailable: nothing was sent.
-            UnknownJob: it is not put aside any more.
+            UnknownJob: it is no dead letter any more.
             InvalidJob: it has succeeded since.
         """
         self._send(letter.job, Replay(letter.job.job_id, self._settings))
 
     def read(self, job_id: str) -> JobState:
-        """See `Transport`."""
+        """See `JobTransport`."""
         return self._states.read(job_id)
 
     def wait(self, job_id: str, timeout: float | None) -> JobState:
-        """See `Transport`. A connection lost meanwhile is made anew."""
+        """See `JobTransport`. A connection lost meanwhile is made anew."""
         return self._states.wait(job_id, timeout)
 
     def progress(self, job_id: str) -> Progress:
-        """See `Transport`."""
+        """See `JobTransport`."""
         progress = self._states.read_progress(job_id)
         if progress == Progress():
             # No progress yet and no such job look the same.
@@ -135,27 +135,27 @@ class CeleryTransport:
         return progress
 
     def callback(self, job_id: str) -> CallbackDelivery | None:
-        """See `Transport`."""
+        """See `JobTransport`."""
         delivery = self._states.read_callback(job_id)
         if delivery is None:
             self._states.read(job_id)
         return delivery
 
     def cancel(self, job_id: str) -> None:
-        """See `Transport`."""
+        """See `JobTransport`."""
         if not self._states.read(job_id).status.is_final:
             self._states.request_cancel(job_id)
 
     def watch(self) -> BatchResultWaiter:
-        """See `Transport`."""
-        return RedisResultWaiter(self._settings)
+        """See `JobTransport`."""
+        return RedisResultWaiter.connect(self._settings)
 
     def capacity(self) -> Capacity:
-        """See `Transport`."""
+        """See `JobTransport`."""
         return self._workers.capacity()
 
     def close(self) -> None:
-        """See `Transport`."""
+        """See `JobTransport`."""
         self._workers.close()
         self._producers.force_close_all()
         self._connections.force_close_all()
@@ -183,16 +183,16 @@ class CeleryTransport:
                 # A backend may submit from inside a Celery task of its own, whose child this is not.
                 add_to_parent=False,
                 argsrepr=f"{job.namespace}.{job.task.name}",
-                kwargsrepr=_shown(job),
+                kwargsrepr=_describe(job),
                 headers=traces.headers(),
                 **{SUBMISSION: submission},
             )
 
 
-def _shown(job: Job) -> str:
-    """What the job is about, for people: no URIs, which may hold secrets."""
-    said = {field: getattr(job.task, field, None) for field in ("text", "desc", "source", "target")}
-    shown = [f"{field}={text[:SHOWN_TEXT]!r}" for field, text in said.items() if text]
+def _describe(job: Job) -> str:
+    """Describe the job for people, without URIs, which may hold secrets."""
+    texts = {field: getattr(job.task, field, None) for field in ("text", "desc", "source", "target")}
+    shown = [f"{field}={text[:SHOWN_TEXT]!r}" for field, text in texts.items() if text]
     return ", ".join([f"{job.namespace}.{job.task.name}", *shown, f"priority={job.priority}"])
 
 

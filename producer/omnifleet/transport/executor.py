@@ -1,4 +1,4 @@
-"""What an asyncio client does beside its event loop: a few threads for what blocks, and tasks that outlive a caller."""
+"""Threads for what blocks in an asyncio client, and tasks that outlive their caller."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from omnifleet_shared.errors import OmnifleetError
 P = ParamSpec("P")
 R = TypeVar("R")
 THREADS = 4
-"""Requests that upload and send at once; further ones wait for a thread."""
+"""Requests that are uploaded and sent at once; further ones wait for a thread."""
 
 
-class Aside:
-    """Of one client. It belongs to the event loop that first uses it."""
+class BlockingExecutor:
+    """Runs an asyncio client's blocking calls on a few threads. It belongs to the event loop that first uses it."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="omnifleet")
@@ -33,20 +33,20 @@ class Aside:
         if self._loop is not loop:
             raise RuntimeError("this client belongs to another event loop: make one AsyncClient for each loop")
 
-    async def run(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Do blocking work on a thread. A caller that is cancelled no longer waits for it; it goes on if it began."""
+    async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a blocking function on a thread. It goes on, once begun, where its caller is cancelled."""
         self.check_loop()
-        context = copy_context()  # of a trace, say
+        context = copy_context()  # the current trace span, say
         return await asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: context.run(work, *args, **kwargs)
+            self._threads, lambda: context.run(function, *args, **kwargs)
         )
 
-    async def finish(self, work: Coroutine[Any, Any, None]) -> None:
-        """See some work through, even where the caller is cancelled meanwhile. What fails in it is let go."""
+    async def run_to_completion(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Await a coroutine to its end, even where the caller is cancelled. Its OmnifleetErrors are dropped."""
 
         async def quietly() -> None:
             with suppress(OmnifleetError):
-                await work
+                await coroutine
 
         task = asyncio.create_task(quietly())
         self._tasks.add(task)
@@ -54,7 +54,7 @@ class Aside:
         await asyncio.shield(task)
 
     async def close(self) -> None:
-        """Wait for whatever is on its way."""
+        """Wait for all calls and coroutines, and end the threads."""
         await asyncio.gather(*self._tasks)
         # It waits for threads that may be uploading.
         await asyncio.to_thread(self._threads.shutdown)

@@ -1,1 +1,1 @@
-"""The fleet's queue in Redis: messages under leases, what is submitted, counted and set aside."""
+"""The fleet's queue in Redis: leased messages, submissions, attempts, dead letters, statistics and workers."""

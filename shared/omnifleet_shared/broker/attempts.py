@@ -1,7 +1,7 @@
-"""Attempts at jobs as workers record them. Every write holds only while the attempt's lease does.
+"""Attempts at jobs as workers record them. A write counts only while the worker holds the lease of the job's message.
 
-A worker that was stopped, or cut off, long enough to lose its lease may come back and finish: it then finds that it can
-neither begin, nor answer, nor overwrite what the next worker answered.
+A worker that was stopped, or cut off, for longer than its lease may come back and finish: it then can neither start the
+job, nor record an outcome, nor overwrite what the next worker recorded.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from ..schema.results import JobResult
 from ..settings import FleetSettings
 from ..webhooks.outbox import ENQUEUE_CALLBACK
 
-TOLD = 10_000
-"""Most characters of a traceback that are kept: its end, where the error is."""
+MAX_TRACEBACK = 10_000
+"""Most characters of a traceback that are kept, from its end, where the error is."""
 
 # KEYS: state, leased messages, attempts, cancel request, throughput counter; and those of `outbox.ENQUEUE_CALLBACK`.
 # ARGV: tag, record, lifetime in seconds, worker, job, traceback; and those of `outbox.ENQUEUE_CALLBACK`.
@@ -84,27 +84,27 @@ Verdict = Literal["begun", "written", "lost", "ended", "cancelled"]
 
 @dataclass(frozen=True)
 class AttemptStart:
-    """Whether an attempt may begin, and which one it is."""
+    """The answer to `Attempts.begin`: whether the attempt may start, and which one it is."""
 
     verdict: Verdict
     attempt: int
     """Starts of the job so far, this one included."""
     unacked_starts: int
-    """Starts in a row that came to no end, this one included: what kills workers has many."""
+    """Starts in a row without an outcome or a retry, this one included: a job that kills workers has many."""
     previous_worker: str
-    """Who started it before; empty where nobody did."""
+    """Name of the worker that started it before; empty at the first attempt."""
     traceback: str = ""
-    """Of the last error after which it was tried again; empty where there was none."""
+    """Of the last error after which it was retried; empty where there was none."""
 
 
 class Attempts:
-    """The attempts of one worker process. Every method may raise BrokerUnavailable.
+    """Records the attempts of one worker process. Every method may raise BrokerUnavailable.
 
     Args:
-        redis: of the fleet.
-        queue: that the jobs were taken from.
+        redis: client of the fleet's Redis.
+        queue: name of the queue that the jobs come from.
         lifetime: seconds that records are kept.
-        worker: the worker's name.
+        worker: name of the worker, `host:pid`.
     """
 
     def __init__(self, redis: Redis, queue: str, lifetime: int, worker: str) -> None:
@@ -120,7 +120,7 @@ class Attempts:
 
     @classmethod
     def connect(cls, settings: FleetSettings, worker: str) -> Attempts:
-        """Attempts in the Redis of these settings."""
+        """Record attempts in the Redis of these settings."""
         return cls(connect_redis(settings), settings.queue, settings.result_lifetime, worker)
 
     def close(self) -> None:
@@ -128,38 +128,38 @@ class Attempts:
         self._redis.close()
 
     def begin(self, job_id: str, tag: str) -> AttemptStart:
-        """Count and record that this worker starts the job of the message under lease `tag`."""
+        """Count and record that this worker starts the job whose message is leased under `tag`."""
         return self._run(self._begin, job_id, tag, started_record(job_id))
 
     def succeed(self, result: JobResult, tag: str, callback: str | None = None) -> Verdict:
-        """Record the result, and the wish to post it to `callback`: `written`, or why it does not count."""
-        wish = _wish(callback, lambda delivery_id: succeeded(result, delivery_id))
-        return self._run(self._finish, result.job_id, tag, success_record(result), wish=wish).verdict
+        """Record the result, and that it is to be posted to `callback`; gives `written`, or why it does not count."""
+        intent = _callback_intent(callback, lambda delivery_id: succeeded(result, delivery_id))
+        return self._run(self._finish, result.job_id, tag, success_record(result), callback=intent).verdict
 
     def fail(self, job_id: str, error: OmnifleetError, tag: str, callback: str | None = None) -> Verdict:
-        """Record a failure for good, and the wish to post it to `callback`."""
-        wish = _wish(callback, lambda delivery_id: failed(job_id, error, delivery_id))
-        return self._run(self._finish, job_id, tag, failure_record(job_id, error), wish=wish).verdict
+        """Record a final failure, and that it is to be posted to `callback`."""
+        intent = _callback_intent(callback, lambda delivery_id: failed(job_id, error, delivery_id))
+        return self._run(self._finish, job_id, tag, failure_record(job_id, error), callback=intent).verdict
 
     def retry(self, job_id: str, error: OmnifleetError, tag: str) -> Verdict:
-        """Record a failure after which the job is tried again."""
-        told = "".join(traceback.format_exception(error))[-TOLD:]
-        return self._run(self._retry, job_id, tag, retry_record(job_id, error), told).verdict
+        """Record a failure after which the job is retried."""
+        text = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]
+        return self._run(self._retry, job_id, tag, retry_record(job_id, error), text).verdict
 
     def _run(
-        self, script: Any, job_id: str, tag: str, record: str, told: str = "", wish: Sequence[str] = ()
+        self, script: Any, job_id: str, tag: str, record: str, text: str = "", callback: Sequence[str] = ()
     ) -> AttemptStart:
         keys = [STATE_KEY, self._leased, ATTEMPTS_KEY, CANCEL_KEY, self._finished, CALLBACK_KEY, self._callbacks]
         names = [key.format(job_id=job_id) for key in keys]
         with typed_redis_errors():
-            verdict, attempt, unfinished, previous, last = script(
-                keys=names, args=[tag, record, self._lifetime, self._worker, job_id, told, *wish]
+            verdict, attempt, unacked, previous, last = script(
+                keys=names, args=[tag, record, self._lifetime, self._worker, job_id, text, *callback]
             )
-        return AttemptStart(cast(Verdict, verdict.decode()), attempt, unfinished, previous.decode(), last.decode())
+        return AttemptStart(cast(Verdict, verdict.decode()), attempt, unacked, previous.decode(), last.decode())
 
 
-def _wish(url: str | None, outcome: Callable[[str], CallbackOutcome]) -> tuple[str, str, str]:
-    """What `callbacks.ENQUEUE_CALLBACK` takes: URL, delivery id and body, all empty where nobody is to be told."""
+def _callback_intent(url: str | None, outcome: Callable[[str], CallbackOutcome]) -> tuple[str, str, str]:
+    """Make the arguments of `outbox.ENQUEUE_CALLBACK`: URL, delivery id and body, all empty without a callback."""
     if url is None:
         return "", "", ""
     delivery_id = uuid.uuid4().hex

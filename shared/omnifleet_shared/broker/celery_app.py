@@ -1,4 +1,4 @@
-"""The Celery app of both sides. One place says what is serialised, acknowledged and prefetched, and why."""
+"""The Celery configuration of both sides: what is serialised, acknowledged and prefetched, and why."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ NO_BACKEND = "disabled://"
 
 
 def create_app(settings: FleetSettings) -> Celery:
-    """A producer's app: it sends; states and results are read with `JobStates`."""
+    """Create the app that a producer sends with; states and results are read with `JobStates`."""
     app = Celery("omnifleet", set_as_current=False)
     configure(app, settings)
     return app
 
 
 def configure(app: Any, settings: FleetSettings) -> None:
-    """Give an app of either side its configuration.
+    """Configure an app of either side.
 
     Celery's own result backend is off on both sides: producers would subscribe once for every job they send, and
     workers would write results of jobs that they have lost. `JobStates` writes the same records instead.

@@ -1,4 +1,4 @@
-"""Jobs that were put aside because workers were lost while they ran them."""
+"""Dead letters: jobs that are kept apart because worker after worker was lost while running them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ..schema.jobs import Job
 from ..settings import FleetSettings
 from .submit import HELPERS
 
-# Sent again after a lost connection, it finds no letter and a job that is on its way.
+# Run again after a lost connection, it finds no dead letter and a job that is queued or running already.
 REPLAY = f"""{HELPERS}
 local state, runs, wake, place, dead, cancel = unpack(KEYS)
 local job_id, message, record, lifetime = unpack(ARGV)
 local status = status_of(state)
 if redis.call('HEXISTS', dead, job_id) == 0 then
-  local on_its_way = status and status ~= 'FAILURE' and status ~= 'REVOKED'
-  return on_its_way and 'sent' or 'unknown'
+  local is_queued = status and status ~= 'FAILURE' and status ~= 'REVOKED'
+  return is_queued and 'sent' or 'unknown'
 end
 if status == 'SUCCESS' then return 'succeeded' end
 local unfinished = redis.call('HGET', runs, 'unfinished') or ''
@@ -38,7 +38,7 @@ return 'sent'
 
 
 class DeadLetter(Record):
-    """A job that was put aside, and why."""
+    """A job that was dead-lettered, and why."""
 
     model_config = ConfigDict(alias_generator=wire_names(dead_lettered_at="put_aside_at"))
 
@@ -46,16 +46,16 @@ class DeadLetter(Record):
     job: Annotated[Job, Field(discriminator="namespace")]
     reason: str
     worker: str
-    """Who started it last."""
+    """Name of the worker that started it last."""
     attempts: int
-    """How often it was started."""
+    """Times that it was started."""
     traceback: str | None = None
-    """Of the last attempt that ended with an error; none where every worker was lost without a word."""
+    """Of the last attempt that ended with an error; None where every worker was lost without one."""
     dead_lettered_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
 
 
 class DeadLetters:
-    """What was put aside of one queue. Every method may raise BrokerUnavailable."""
+    """The dead letters of one queue. Every method may raise BrokerUnavailable."""
 
     def __init__(self, redis: Redis, queue: str) -> None:
         self._redis = redis
@@ -63,7 +63,7 @@ class DeadLetters:
 
     @classmethod
     def connect(cls, settings: FleetSettings) -> DeadLetters:
-        """Dead letters in the Redis of these settings."""
+        """Open the dead letters in the Redis of these settings."""
         return cls(connect_redis(settings), settings.queue)
 
     def close(self) -> None:
@@ -76,7 +76,7 @@ class DeadLetters:
             self._redis.hset(self._key, letter.job.job_id, letter.model_dump_json())
 
     def read(self, job_id: str) -> DeadLetter:
-        """One job. Raises UnknownJob where it was not put aside."""
+        """Read one dead letter. Raises UnknownJob where the job has none."""
         with typed_redis_errors():
             stored = cast(bytes | None, self._redis.hget(self._key, job_id))
         if stored is None:
@@ -84,13 +84,13 @@ class DeadLetters:
         return _letter(stored)
 
     def all(self) -> list[DeadLetter]:
-        """Every job that was put aside, oldest first."""
+        """Read all dead letters, oldest first."""
         with typed_redis_errors():
             stored = cast(list[bytes], self._redis.hvals(self._key))
         return sorted((_letter(one) for one in stored), key=lambda letter: letter.dead_lettered_at)
 
     def drop(self, job_id: str) -> None:
-        """Forget a job. Raises UnknownJob where it was not put aside."""
+        """Delete a dead letter. Raises UnknownJob where the job has none."""
         with typed_redis_errors():
             dropped = self._redis.hdel(self._key, job_id)
         if not dropped:
@@ -99,39 +99,39 @@ class DeadLetters:
 
 @dataclass(frozen=True)
 class Replay:
-    """The `Submission` of a job that was put aside: as new, under its own id, and no longer a dead letter."""
+    """A `Submission` that queues a dead-lettered job as new, under its own id, and deletes the dead letter."""
 
     job_id: str
     settings: FleetSettings
 
-    def push(self, redis: Redis, place: str, message: str) -> None:
+    def push(self, redis: Redis, list_key: str, message: str) -> None:
         """See `Submission`.
 
         Raises:
-            UnknownJob: it is not put aside any more.
-            InvalidJob: it has succeeded since.
+            UnknownJob: the job has no dead letter any more.
+            InvalidJob: the job has succeeded since.
         """
         args = [self.job_id, message, queued_record(self.job_id), self.settings.result_lifetime]
-        verdict = cast(Any, redis.register_script(REPLAY))(keys=self._keys(place), args=args)
+        verdict = cast(Any, redis.register_script(REPLAY))(keys=self._keys(list_key), args=args)
         if verdict == b"unknown":
             raise _not_here(self.job_id)
         if verdict == b"succeeded":
-            raise InvalidJob("it has succeeded since it was put aside", "job_id", "Drop it instead")
+            raise InvalidJob("it has succeeded since it was dead-lettered", "job_id", "Drop it instead")
 
-    def _keys(self, place: str) -> list[str]:
+    def _keys(self, list_key: str) -> list[str]:
         job_id, queue = self.job_id, self.settings.queue
         return [
             STATE_KEY.format(job_id=job_id),
             ATTEMPTS_KEY.format(job_id=job_id),
             WAKE_KEY.format(queue=queue),
-            place,
+            list_key,
             DEAD_KEY.format(queue=queue),
             CANCEL_KEY.format(job_id=job_id),
         ]
 
 
 def _not_here(job_id: str) -> UnknownJob:
-    return UnknownJob(f"no job {job_id[:80]!r} was put aside", "job_id", "`omnifleet dead list` shows them")
+    return UnknownJob(f"there is no dead letter of job {job_id[:80]!r}", "job_id", "`omnifleet dead list` shows them")
 
 
 def _letter(stored: bytes) -> DeadLetter:

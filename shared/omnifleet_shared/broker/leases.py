@@ -1,9 +1,9 @@
-"""Leases: a message that a worker took is the worker's for some seconds, and everybody's again after them.
+"""Leases: a message that a worker takes is its own for some seconds, and goes back to the queue unless it is renewed.
 
-Kombu pops a message and writes down that it is unacknowledged in two steps; what a worker was sent and had not yet
-written down is lost when it is killed, stopped or cut off in between. Here one script does both. A lease ends by
-Redis's own clock, so that no worker's clock matters, and every taking has a tag of its own: whoever lost a lease can
-neither renew nor release the next one's.
+Kombu pops a message and writes down that it is unacknowledged in two steps: a message is lost when its worker is
+killed, stopped or cut off in between. Here one script does both. A lease ends by Redis's own clock, so that no worker's
+clock matters, and each time a message is taken it gets a new tag: a worker that lost a lease can neither renew nor
+acknowledge the lease of the next worker.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..redis_client import connect_redis, typed_redis_errors
 from ..settings import FleetSettings
 
 FAIR_TURN = 8
-"""Every so many messages that are taken, the last list comes first, so that the first one cannot starve it."""
+"""One in so many messages is taken from the last list first, so that the first list cannot starve it."""
 
 # RPOP comes first: Redis refuses the first write of a script when memory is full, and none after it.
 TAKE = """
@@ -82,7 +82,7 @@ class LeasedMessage:
 
     tag: str
     origin: str
-    """The list that it was in."""
+    """Key of the list that it was taken from."""
     message: bytes
 
 
@@ -90,9 +90,9 @@ class Leases:
     """The leases of one queue. Every method may raise BrokerUnavailable.
 
     Args:
-        redis: of the fleet.
-        queue: whose messages they are.
-        seconds: how long a lease lasts unless it is renewed.
+        redis: client of the fleet's Redis.
+        queue: name of the queue whose messages are leased.
+        seconds: length of a lease unless it is renewed.
     """
 
     def __init__(self, redis: Redis, queue: str, seconds: float) -> None:
@@ -110,7 +110,7 @@ class Leases:
 
     @classmethod
     def connect(cls, settings: FleetSettings) -> Leases:
-        """Leases in the Redis of these settings."""
+        """Open the leases in the Redis of these settings."""
         return cls(connect_redis(settings), settings.queue, settings.lease)
 
     def close(self) -> None:
@@ -118,7 +118,7 @@ class Leases:
         self._redis.close()
 
     def take(self, lists: Sequence[str]) -> LeasedMessage | None:
-        """Move the next message of the first list that has one under a lease of its own; see `FAIR_TURN`."""
+        """Lease the next message of the first list that has one; None where all are empty. See `FAIR_TURN`."""
         tag = uuid.uuid4().hex
         fair = self._taken % FAIR_TURN == FAIR_TURN - 1
         with typed_redis_errors():
@@ -130,7 +130,7 @@ class Leases:
         return LeasedMessage(tag, taken[0].decode(), taken[1])
 
     def renew(self, tags: Sequence[str]) -> set[str]:
-        """Let the leases last their full time from now on; gives those that are no longer there."""
+        """Renew leases for their full time from now; gives the tags of those that were lost."""
         if not tags:
             return set()
         with typed_redis_errors():
@@ -138,21 +138,21 @@ class Leases:
         return {one.decode() for one in lost}
 
     def ack(self, tag: str) -> bool:
-        """Forget a message that is done with; False where the lease had been lost."""
+        """Acknowledge a message: it is done with. Gives False where the lease had been lost."""
         with typed_redis_errors():
             return bool(self._release(keys=[self._leases, self._leased], args=[tag]))
 
     def postpone(self, tag: str, seconds: float) -> None:
-        """Let the lease end in so many seconds: the message goes back to the queue then, and no worker waits for it."""
+        """End the lease in so many seconds: the message goes back to the queue then, and no worker waits for it."""
         with typed_redis_errors():
             self._postpone(keys=[self._leases, self._postponed], args=[seconds, tag])
 
     def recover(self) -> int:
-        """Put messages whose lease is over back to the front of their queue, up to 100 of them; gives how many."""
+        """Put up to 100 messages whose leases are over back to the front of their queue; gives how many."""
         with typed_redis_errors():
             return int(self._recover(keys=[self._leases, self._leased, self._wake], args=[]))
 
     def count(self) -> int:
-        """Messages under lease."""
+        """Count the messages under lease."""
         with typed_redis_errors():
-            return self._redis.zcard(self._leases)
+            return cast(int, self._redis.zcard(self._leases))

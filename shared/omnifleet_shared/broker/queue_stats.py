@@ -1,6 +1,6 @@
-"""How full a queue is, by priority: what waits, what is under lease, and for how long it has waited.
+"""Statistics of a queue by priority: jobs that wait, jobs under lease, and the age of the oldest.
 
-One script reads it all at one moment. It costs as much as there is under lease, never as much as waits.
+One script reads it all at one moment. Its cost grows with the jobs under lease, never with the jobs that wait.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from ..redis_client import connect_redis, typed_redis_errors
 from ..settings import FleetSettings
 from .submit import queue_lists
 
-LOOKED_AT = 16
-"""Messages at the end of a list, where the next ones are taken, among which the oldest is looked for: what came back
-after a lease stands before what waited all along."""
+OLDEST_AMONG = 16
+"""Messages at the end of a list, where the next one is taken, among which the oldest is searched: a message that came
+back after a lease stands before older ones."""
 
-LEVELS = f"""
+READ_STATS = f"""
 local leased, postponed, dead, finished = unpack(KEYS, 1, 4)
 local now = redis.call('TIME')
 local function count(messages)
@@ -43,7 +43,7 @@ later = count(later)
 local levels = {{}}
 for place = 5, #KEYS do
   local list = KEYS[place]
-  local next_ones = redis.call('LRANGE', list, -{LOOKED_AT}, -1)
+  local next_ones = redis.call('LRANGE', list, -{OLDEST_AMONG}, -1)
   levels[#levels + 1] = {{redis.call('LLEN', list), held[list] or 0, later[list] or 0, next_ones}}
 end
 local minute = redis.call('GET', finished .. (math.floor(now[1] / 60) - 1))
@@ -53,48 +53,48 @@ return {{now, redis.call('HLEN', dead), tonumber(minute or 0), levels}}
 
 @dataclass(frozen=True)
 class PriorityStats:
-    """Jobs of one priority."""
+    """Statistics of the jobs of one priority."""
 
     priority: str
     waiting: int
     leased: int
-    """With workers, and retries that wait for their backoff."""
+    """Jobs that workers hold, and retries that wait for their backoff."""
     postponed: int
-    """Those retries alone."""
+    """Retries alone that wait for their backoff."""
     oldest_age: float
-    """Seconds since the submission of the oldest that waits, as far as is cheap to tell; 0 where none does."""
+    """Seconds since the submission of the oldest job that waits, found among the next ones; 0 where none waits."""
 
 
 @dataclass(frozen=True)
 class QueueStats:
-    """A queue at one moment."""
+    """Statistics of a queue at one moment."""
 
     queue: str
     priorities: tuple[PriorityStats, ...]
-    """The most urgent one first."""
+    """Most urgent priority first."""
     dead: int
-    """Jobs that were put aside."""
+    """Jobs that are dead-lettered."""
     finished: int
-    """Jobs that came to an outcome in the last full minute."""
+    """Jobs that ended in the last full minute."""
 
 
 class QueueStatsReader:
-    """Reads the levels of one queue."""
+    """Reads the statistics of one queue."""
 
     def __init__(self, redis: Redis, queue: str) -> None:
         self._queue = queue
         self._priorities = sorted(BROKER_PRIORITY, key=lambda name: BROKER_PRIORITY[name])
         keys = (LEASED_KEY, POSTPONED_KEY, DEAD_KEY, THROUGHPUT_KEY)
         self._keys = [*(key.format(queue=queue) for key in keys), *queue_lists(queue)]
-        self._read = cast(Any, redis.register_script(LEVELS))
+        self._read = cast(Any, redis.register_script(READ_STATS))
 
     @classmethod
     def connect(cls, settings: FleetSettings) -> QueueStatsReader:
-        """The queue in the Redis of these settings."""
+        """Read the queue in the Redis of these settings."""
         return cls(connect_redis(settings), settings.queue)
 
     def read(self) -> QueueStats:
-        """The levels now. Raises BrokerUnavailable."""
+        """Read the statistics of this moment. Raises BrokerUnavailable."""
         with typed_redis_errors():
             time, dead, finished, priorities = self._read(keys=self._keys, args=[])
         now = int(time[0]) + int(time[1]) / 1e6
@@ -116,7 +116,7 @@ def _oldest_age(messages: Sequence[bytes], now: float) -> float:
 
 
 def submitted_at(message: bytes) -> float | None:
-    """Unix time at which the job of a message was submitted; None for what is no message of a job."""
+    """Give the Unix time at which a message's job was submitted; None for what is no message of a job."""
     try:
         _, kwargs, _ = json.loads(base64.b64decode(json.loads(message)["body"]))
         return datetime.fromisoformat(kwargs["job"]["submitted_at"]).timestamp()

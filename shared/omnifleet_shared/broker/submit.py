@@ -1,7 +1,7 @@
-"""Submissions: a message enters the queue together with all that is remembered of its job, in one step or not at all.
+"""Submissions: a message enters the queue together with the records of its job, in one step or not at all.
 
-The channel (`broker.Channel`) pushes what carries a submission with the submission's script. Sending again after a lost
-connection is harmless: the script finds what its first run did.
+The channel (`transport.LeasingChannel`) pushes a message that carries a submission with the submission's script.
+Sending again after a lost connection is harmless: the script finds what its first run did.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from ..schema.job_state import STATE_KEY, queued_record
 from ..settings import FleetSettings
 
 SUBMISSION = "submission"
-"""Property of a message on its way to the channel; the queue never sees it."""
+"""Property that carries the submission to the channel; it is removed before the message is queued."""
 
-LEAST_WAIT, USUAL_WAIT, MOST_WAIT = 1, 30, 600
-"""Seconds to come back in: the bounds of the estimate, and what is told where no job has finished lately."""
+MIN_RETRY_AFTER, DEFAULT_RETRY_AFTER, MAX_RETRY_AFTER = 1, 30, 600
+"""Bounds of `retry_after` in seconds, and its value where no job has ended lately."""
 
 ROOM = 0.01
-"""Part of a limit that is to be free again when a refused producer comes back."""
+"""Share of a limit that is to be free again when a refused producer comes back."""
 
 # The message comes first: Redis refuses the first write of a script when memory is full, and none after it.
 HELPERS = f"""
@@ -95,14 +95,14 @@ return {{'sent', job_id, 0, 0, 0}}
 
 
 class Submission(Protocol):
-    """What a message brings along to the channel that puts it."""
+    """What a message carries to the channel, which calls it to queue the message."""
 
-    def push(self, redis: Redis, place: str, message: str) -> None:
-        """Put the message into the list `place`, with all that goes with it. May raise OmnifleetError."""
+    def push(self, redis: Redis, list_key: str, message: str) -> None:
+        """Push the message to the list `list_key` and write the job's records. May raise OmnifleetError."""
 
 
 class AlreadySubmitted(Exception):
-    """Nothing was sent: another job stands for the request."""
+    """Raised where nothing was queued: an earlier job has the same idempotency key."""
 
     def __init__(self, job_id: str) -> None:
         super().__init__(job_id)
@@ -110,13 +110,13 @@ class AlreadySubmitted(Exception):
 
 
 class Submissions:
-    """Makes the submissions of one producer.
+    """Creates the submissions of one producer.
 
     Args:
         settings: queue, limits and lifetimes.
 
     Raises:
-        InvalidSetting: a limit on unfinished jobs, and no name to count them under.
+        InvalidSetting: there is a limit on unfinished jobs, and no producer name to count them under.
     """
 
     def __init__(self, settings: FleetSettings) -> None:
@@ -127,13 +127,13 @@ class Submissions:
         self.unfinished = unfinished_key(settings.producer)
 
     def new(self, job_id: str, idempotency_key: str | None = None) -> Submission:
-        """The submission of a new job."""
+        """Create the submission of a new job."""
         return _NewJob(self, job_id, idempotency_key)
 
     def refusal(self, verdict: Literal["queued", "unfinished"], count: int, finished: int, seconds: int) -> QueueFull:
-        """The error for a limit that is reached, when so many jobs of the fleet were finished in so many seconds."""
+        """Make the error for a limit that is reached, when the fleet finished so many jobs in so many seconds."""
         limit = getattr(self.settings, f"max_{verdict}")
-        wait = _come_back(limit, finished, seconds)
+        wait = _retry_after(limit, finished, seconds)
         problem = {
             "queued": f"{count} jobs wait in the queue already",
             "unfinished": f"{count} jobs of {self.settings.producer} have no outcome yet",
@@ -148,23 +148,23 @@ class _NewJob:
     job_id: str
     idempotency_key: str | None
 
-    def push(self, redis: Redis, place: str, message: str) -> None:
+    def push(self, redis: Redis, list_key: str, message: str) -> None:
         settings = self.of.settings
         limits = [settings.result_lifetime, settings.max_queued, settings.max_unfinished or ""]
         args = [self.job_id, message, queued_record(self.job_id), *limits]
-        verdict, job_id, *counts = cast(Any, redis.register_script(SUBMIT))(keys=self._keys(place), args=args)
+        verdict, job_id, *counts = cast(Any, redis.register_script(SUBMIT))(keys=self._keys(list_key), args=args)
         if verdict != b"sent":
             raise self.of.refusal(verdict.decode(), *counts)
         if job_id.decode() != self.job_id:
             raise AlreadySubmitted(job_id.decode())
 
-    def _keys(self, place: str) -> list[str]:
+    def _keys(self, list_key: str) -> list[str]:
         queue, key = self.of.settings.queue, self.idempotency_key
         return [
             STATE_KEY.format(job_id=self.job_id),
             ATTEMPTS_KEY.format(job_id=self.job_id),
             WAKE_KEY.format(queue=queue),
-            place,
+            list_key,
             THROUGHPUT_KEY.format(queue=queue),
             IDEMPOTENCY_KEY.format(queue=queue, key=key) if key else "",
             self.of.unfinished,
@@ -173,19 +173,19 @@ class _NewJob:
 
 
 def queue_lists(queue: str) -> list[str]:
-    """The lists of a queue, the most urgent one first; named as kombu's Redis transport does."""
+    """Name the Redis lists of a queue as kombu's transport does, most urgent first."""
     steps = sorted(BROKER_PRIORITY.values())
     return [f"{queue}\x06\x16{step}" if step else queue for step in steps]
 
 
 def unfinished_key(producer: str | None) -> str:
-    """Where the producer's unfinished jobs are counted; empty where they are not."""
+    """Name the key that counts the producer's unfinished jobs; empty where they are not counted."""
     return UNFINISHED_KEY.format(producer=producer) if producer else ""
 
 
-def _come_back(limit: int, finished: int, seconds: int) -> int:
-    """Seconds in which the fleet, at its pace of late, makes room for a hundredth of the limit."""
+def _retry_after(limit: int, finished: int, seconds: int) -> int:
+    """Estimate the seconds in which the fleet, at its recent rate, frees a hundredth of the limit."""
     if not finished:
-        return USUAL_WAIT
+        return DEFAULT_RETRY_AFTER
     wait = math.ceil(limit * ROOM) * seconds / finished
-    return min(max(math.ceil(wait), LEAST_WAIT), MOST_WAIT)
+    return min(max(math.ceil(wait), MIN_RETRY_AFTER), MAX_RETRY_AFTER)

@@ -1,7 +1,7 @@
-"""Kombu's Redis transport, with leases in place of its unacknowledged messages. Used by producers and workers alike.
+"""Kombu's Redis transport with leases in place of its unacknowledged messages. Producers and workers use it alike.
 
-Idle workers block on a list of wake-up calls that producers push beside each message, not on the queue: a call that is
-lost with its connection costs a second, a message would be lost for good.
+Idle workers do not block on the queue but on a list of wake-up tokens that producers push beside each message: a token
+that is lost with its connection costs a second, a message would be lost for good.
 """
 
 from __future__ import annotations
@@ -23,48 +23,48 @@ from .submit import SUBMISSION, Submission
 
 logger = logging.getLogger(__name__)
 OPTIONS = ("lease_holder", "fleet_queue", "batch_priority_slots")
-"""Transport options that channels take beside kombu's."""
+"""Transport options of these channels, beside kombu's."""
 
 
 class LeaseHolder(Protocol):
-    """Keeps the leases of this process's messages alive."""
+    """What a channel needs of the worker's lease renewer."""
 
     leases: Leases
     takes: bool
-    """Whether messages may be taken."""
+    """Whether the worker accepts messages."""
 
     @property
     def batch_jobs(self) -> int:
-        """How many of them are of the batch lane."""
+        """Messages of batch priority that the worker holds."""
         ...
 
     def note_poll(self) -> None:
-        """Messages are asked for."""
+        """Note that the consumer polls for messages."""
 
     def track(self, tag: str, *, batch: bool = False) -> None:
-        """Renew the lease from now on."""
+        """Renew the lease from now on; `batch` marks a message of batch priority."""
 
     def stop_renewing(self, tag: str) -> None:
-        """Renew it no more."""
+        """Stop renewing the lease; the message goes back to the queue when it ends."""
 
     def ack(self, tag: str) -> None:
-        """The message is done with."""
+        """End the lease: the message is done with."""
 
 
 class LeasedQoS(redis.QoS):
-    """Acknowledging ends a lease. Messages of other queues than the fleet's are kombu's."""
+    """Unacknowledged messages: leases for those of the fleet's queue, kombu's own way for other queues."""
 
     channel: LeasingChannel
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Note a message that was received; its lease is in Redis already."""
+        """Note that a message was received; its lease is in Redis already."""
         if not self._is_leased(delivery_tag):
             super().append(message, delivery_tag)
             return
         virtual.QoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        """The message is done with."""
+        """Acknowledge the message: end its lease."""
         if not self._is_leased(delivery_tag):
             super().ack(delivery_tag)
             return
@@ -73,7 +73,7 @@ class LeasedQoS(redis.QoS):
         virtual.QoS.ack(self, delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Leave the message to its lease: it is back in the queue when that is over."""
+        """Stop renewing the message's lease: it is back in the queue when that ends."""
         if not self._is_leased(delivery_tag):
             super().reject(delivery_tag, requeue=requeue)
             return
@@ -82,21 +82,21 @@ class LeasedQoS(redis.QoS):
         virtual.QoS.ack(self, delivery_tag)
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
-        """Nothing: a channel also closes when a connection breaks, and its jobs still run."""
+        """Do nothing: a channel also closes when its connection breaks, and its jobs still run."""
 
     def _is_leased(self, tag: str) -> bool:
         return tag in self.channel.leased
 
 
 class LeasingChannel(redis.Channel):
-    """A channel that takes the fleet's messages under lease and pushes wake-up calls beside new ones."""
+    """A channel that leases the fleet's messages, and pushes a wake-up token beside each new one."""
 
     QoS = LeasedQoS
     lease_holder: LeaseHolder
-    """Of a worker process; producers have none, and take nothing."""
+    """The worker's lease renewer; producers have none, and receive nothing."""
     fleet_queue: str = ""
     batch_priority_slots: int = 1
-    """Batch jobs that a worker process holds at once; the rest of its places wait for interactive ones."""
+    """Most batch jobs that a worker process holds at once; its other slots stay free for interactive ones."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.leased: set[str] = set()
@@ -110,19 +110,19 @@ class LeasingChannel(redis.Channel):
             return
         super()._put(queue, message, **kwargs)
         if queue == self.fleet_queue:
-            call = WAKE_KEY.format(queue=queue)
+            wake_key = WAKE_KEY.format(queue=queue)
             with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
-                pipe.lpush(call, "1")
-                pipe.ltrim(call, 0, WAKE_CALLS - 1)
+                pipe.lpush(wake_key, "1")
+                pipe.ltrim(wake_key, 0, WAKE_CALLS - 1)
                 pipe.execute()
 
     def _submit(self, queue: str, message: Any, submission: Submission) -> None:
         channel: Any = self
         # Left in the message itself, which kombu prepares once and puts again after a lost connection.
         properties = {name: value for name, value in message["properties"].items() if name != SUBMISSION}
-        place = channel._q_for_pri(queue, channel._get_message_priority(message, reverse=False))
+        list_key = channel._q_for_pri(queue, channel._get_message_priority(message, reverse=False))
         with channel.conn_or_acquire() as client:
-            submission.push(client, place, json.dumps(message | {"properties": properties}))
+            submission.push(client, list_key, json.dumps(message | {"properties": properties}))
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         if self.fleet_queue not in self.active_queues:
@@ -132,9 +132,9 @@ class LeasingChannel(redis.Channel):
         self.lease_holder.note_poll()
         # Kombu's check for half-open connections counts from here.
         self._brpop_sent_at = monotonic()
-        call = WAKE_KEY.format(queue=self.fleet_queue)
-        # After a message there may be another: RPOP looks for a call without waiting for one.
-        command = ("RPOP", call) if self._more_expected else ("BRPOP", call, timeout or self.brpop_timeout or 1)
+        wake_key = WAKE_KEY.format(queue=self.fleet_queue)
+        # After a message there may be another: RPOP takes a token without waiting for one.
+        command = ("RPOP", wake_key) if self._more_expected else ("BRPOP", wake_key, timeout or self.brpop_timeout or 1)
         self.client.connection.send_command(*command)
 
     def _brpop_read(self, **options: Any) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -147,11 +147,11 @@ class LeasingChannel(redis.Channel):
             raise
         finally:
             self._in_poll = None
-        taken = self._take()
-        self._more_expected = taken is not None
-        if taken is None:
+        leased = self._take()
+        self._more_expected = leased is not None
+        if leased is None:
             raise Empty
-        return self._deliver(taken)
+        return self._deliver(leased)
 
     def _take(self) -> LeasedMessage | None:
         if not self.lease_holder.takes:
@@ -181,24 +181,24 @@ class LeasingChannel(redis.Channel):
 
 
 class Channel(LeasingChannel):
-    """Of one Redis."""
+    """A leasing channel of one Redis."""
 
     from_transport_options = (*redis.Channel.from_transport_options, *OPTIONS)
 
 
 class SentinelChannel(LeasingChannel, redis.SentinelChannel):  # pyright: ignore[reportIncompatibleMethodOverride]
-    """Of whichever Redis the sentinels call master."""
+    """A leasing channel of the Redis that the sentinels name as master."""
 
     from_transport_options = (*redis.SentinelChannel.from_transport_options, *OPTIONS)
 
 
 class Transport(redis.Transport):
-    """Kombu's Redis transport with that channel."""
+    """Kombu's Redis transport with leasing channels."""
 
     Channel = Channel
 
 
 class SentinelTransport(redis.SentinelTransport):
-    """Kombu's Sentinel transport with that channel."""
+    """Kombu's Sentinel transport with leasing channels."""
 
     Channel = SentinelChannel

@@ -1,6 +1,6 @@
-"""What workers tell of themselves every few seconds, and who reads it: `omnifleet top`, `doctor`, the exporter.
+"""The registry of live workers: each reports its state every few seconds; `omnifleet top`, `doctor` and others read it.
 
-Whether a worker lives is judged by Redis's own clock: it notes when it was told, and what is older counts no more.
+Redis notes by its own clock when each report came; a worker whose report is older than 15 s counts as gone.
 """
 
 from __future__ import annotations
@@ -49,21 +49,21 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class GpuRecord(Record):
-    """The device of a worker as it found it."""
+    """The GPU of a worker, as its driver reports it."""
 
     model_config = ConfigDict(extra="ignore")
 
     name: str
     memory_used: Count
-    """Bytes, by all processes."""
+    """Bytes used by all processes."""
     memory_total: Count
-    """Bytes."""
+    """Bytes in all."""
     busy: Share | None = None
-    """Part of the driver's last sampling period in which a kernel ran, where it tells."""
+    """Share of the driver's last sampling period in which a kernel ran; None where the driver does not report it."""
 
 
 class WorkerRecord(Record):
-    """One worker process. Fields of later releases are passed over, and their absence in older ones is no fault."""
+    """The report of one worker process. Unknown fields, of a later release, are ignored."""
 
     model_config = ConfigDict(
         extra="ignore",
@@ -73,61 +73,61 @@ class WorkerRecord(Record):
     name: str
     """`host:pid`, as in logs and dead letters."""
     version: str
-    """Of omnifleet."""
+    """Version of omnifleet."""
     state: WorkerState
     reason: str | None = None
     """Why it is not ready."""
     started_at: AwareDatetime
     reported_at: AwareDatetime
-    """By the worker's own clock."""
+    """When it reported, by the worker's own clock."""
     checkpoint: str | None = None
     """Name of the model; None until it is loaded."""
     revision: str | None = None
-    """Of the checkpoint."""
+    """Revision of the checkpoint."""
     device: str = "cpu"
     gpu: GpuRecord | None = None
     slots: Count
-    """Jobs that it holds at once."""
+    """Most jobs that it holds at once."""
     engine_slots: Count = 0
-    """Requests that share an engine step; 0 until the checkpoint is loaded."""
+    """Most requests that share an engine step; 0 until the checkpoint is loaded."""
     held: Count = 0
     """Jobs that it holds now."""
     batch: Annotated[float, Field(ge=0)] = 0.0
-    """Requests that shared a step, on average since it last told."""
+    """Average of the requests that shared a step since its last report."""
     busy: Share = 0.0
-    """Part of the time since it last told in which its engine worked."""
+    """Share of the time since its last report in which its engine was busy."""
     succeeded: Count = 0
-    """Jobs since it started."""
+    """Jobs that succeeded since it started."""
     failed: Count = 0
-    """Jobs since it started that ended with an error."""
+    """Jobs that failed since it started."""
     retried: Count = 0
-    """Deliveries since it started after which the job was tried again."""
+    """Deliveries since it started that ended with a retry."""
 
 
 @dataclass(frozen=True)
 class SeenWorker:
-    """A worker that lives."""
+    """A live worker's report, and its age."""
 
     record: WorkerRecord
     age: float
-    """Seconds since it told."""
+    """Seconds since the report, by Redis's clock."""
     skew: float
-    """Seconds that its clock is ahead of Redis's, less what the telling took on its way."""
+    """Seconds that its clock is ahead of Redis's, less the report's time on the way."""
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """What the workers that are ready can do at once."""
+    """What the ready workers can do at once."""
 
     workers: int = 0
     slots: int = 0
-    """Jobs that they hold."""
+    """Most jobs that they hold."""
     engine_slots: int = 0
-    """Requests that share their engines' steps."""
+    """Most requests that share their engines' steps."""
 
 
 class WorkerRegistry:
-    """The workers of one queue. Every method may raise BrokerUnavailable."""
+    """The live workers of one queue. Every method may raise BrokerUnavailable."""
 
     def __init__(self, redis: Redis, queue: str) -> None:
         self._redis = redis
@@ -136,7 +136,7 @@ class WorkerRegistry:
 
     @classmethod
     def connect(cls, settings: FleetSettings) -> WorkerRegistry:
-        """Workers in the Redis of these settings."""
+        """Open the registry in the Redis of these settings."""
         return cls(connect_redis(settings), settings.queue)
 
     def close(self) -> None:
@@ -144,34 +144,34 @@ class WorkerRegistry:
         self._redis.close()
 
     def report(self, record: WorkerRecord) -> None:
-        """Tell that a worker lives, and how it is."""
+        """Store a worker's report, and drop those of workers that are gone."""
         with typed_redis_errors():
             self._report(keys=self._keys, args=[record.name, record.model_dump_json()])
 
     def remove(self, name: str) -> None:
-        """Forget a worker that ends."""
+        """Remove a worker that ends."""
         with typed_redis_errors(), self._redis.pipeline() as pipe:
             pipe.hdel(self._keys[0], name)
             pipe.zrem(self._keys[1], name)
             pipe.execute()
 
     def all(self) -> list[SeenWorker]:
-        """Those that live, by their names. A record that cannot be read is logged and left out."""
+        """Read the live workers, sorted by name. A report that cannot be read is logged and left out."""
         with typed_redis_errors():
             found = self._read(keys=self._keys, args=[])
-        seen = [one for stored, told, age in found if (one := _seen(stored, float(told), float(age))) is not None]
+        seen = [one for stored, seen_at, age in found if (one := _seen(stored, float(seen_at), float(age))) is not None]
         return sorted(seen, key=lambda one: one.record.name)
 
     def capacity(self) -> Capacity:
-        """What the fleet can do at once."""
+        """Sum up what the ready workers can do at once."""
         ready = [one.record for one in self.all() if one.record.state == "ready"]
         return Capacity(len(ready), sum(one.slots for one in ready), sum(one.engine_slots for one in ready))
 
 
-def _seen(stored: bytes, told: float, age: float) -> SeenWorker | None:
+def _seen(stored: bytes, seen_at: float, age: float) -> SeenWorker | None:
     try:
         record = WorkerRecord.model_validate_json(stored)
     except ValidationError as error:
         logger.warning("a worker's record cannot be read: %s", error, extra={"action": "worker_unreadable"})
         return None
-    return SeenWorker(record, age, record.reported_at.timestamp() - told)
+    return SeenWorker(record, age, record.reported_at.timestamp() - seen_at)

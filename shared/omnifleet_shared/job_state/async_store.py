@@ -1,4 +1,4 @@
-"""`JobStates` for asyncio: the same questions, asked on a handful of connections however many ask."""
+"""`JobStates` for asyncio: the same reads, on a handful of connections however many coroutines read."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from .queries import Query, add_cancel_request, callback_query, progress_query, 
 
 T = TypeVar("T")
 CONNECTIONS = 2
-"""Questions asked at once, each on a connection; one more hears of outcomes."""
+"""Commands sent at once, each on its own connection; one more connection is subscribed to outcomes."""
 
 
 class AsyncJobStates:
-    """The states of all jobs of a fleet, for one event loop. Every method may raise BrokerUnavailable."""
+    """Reads the states of a fleet's jobs in one event loop. Every method may raise BrokerUnavailable."""
 
-    def __init__(self, redis: Redis, news: Redis, lifetime: int) -> None:
+    def __init__(self, redis: Redis, subscriber: Redis, lifetime: int) -> None:
         self._redis = redis
-        self._news = news
+        self._subscriber = subscriber
         self._lifetime = lifetime
-        self._places = asyncio.Semaphore(CONNECTIONS)
-        self._watch = AsyncResultWaiter(news, self._records)
+        self._slots = asyncio.Semaphore(CONNECTIONS)
+        self._waiter = AsyncResultWaiter(subscriber, self._records)
 
     @classmethod
     def connect(cls, settings: FleetSettings) -> AsyncJobStates:
-        """States in the Redis of these settings. Raises InvalidSetting for a URL that is none of Redis."""
+        """Read states in the Redis of these settings. Raises InvalidSetting for a URL that is none of Redis."""
         # Two tasks use the subscription's connection: neither may make it anew behind the other's back.
-        news = connect_async_redis(settings, retry=False)
-        return cls(connect_async_redis(settings), news, settings.result_lifetime)
+        subscriber = connect_async_redis(settings, retry=False)
+        return cls(connect_async_redis(settings), subscriber, settings.result_lifetime)
 
     async def close(self) -> None:
         """Close the connections to Redis."""
-        await self._watch.close()
-        for redis in (self._redis, self._news):
+        await self._waiter.close()
+        for redis in (self._redis, self._subscriber):
             await cast(Any, redis).aclose()
 
     async def read(self, job_id: str) -> JobState:
@@ -49,10 +49,10 @@ class AsyncJobStates:
         return await self._ask(state_query(job_id, self._lifetime))
 
     async def wait(self, job_id: str, timeout: float | None) -> JobState:
-        """See `JobStates.wait`. All who wait share one subscription."""
+        """See `JobStates.wait`. All waiters share one subscription."""
         try:
             async with asyncio.timeout(timeout):
-                record = await self._watch.outcome(job_id)
+                record = await self._waiter.outcome(job_id)
         except TimeoutError:
             return await self.read(job_id)
         return state_query(job_id, self._lifetime).read(record)
@@ -67,18 +67,18 @@ class AsyncJobStates:
 
     async def request_cancel(self, job_id: str) -> None:
         """See `JobStates.request_cancel`."""
-        async with self._places, cast(Any, self._redis).pipeline() as pipe:
+        async with self._slots, cast(Any, self._redis).pipeline() as pipe:
             with typed_redis_errors():
                 add_cancel_request(pipe, job_id)
                 await pipe.execute()
 
     async def _ask(self, query: Query[T]) -> T:
-        async with self._places:
+        async with self._slots:
             with typed_redis_errors():
                 reply = await cast(Any, self._redis).execute_command(*query.command)
         return query.read(reply)
 
     async def _records(self, keys: Sequence[str]) -> list[bytes | None]:
-        async with self._places:
+        async with self._slots:
             with typed_redis_errors():
                 return cast(list[bytes | None], await cast(Any, self._redis).mget(keys))

@@ -1,8 +1,6 @@
-"""Waiting for the outcomes of any number of jobs on one subscription, in an event loop.
+"""Waiting for the outcomes of any number of jobs in an event loop, all on one subscription.
 
-One connection hears of every job that is waited for, whoever waits and however often. What happened before Redis had
-subscribed, or while a connection was lost, went unheard: so a state is read each time that its subscription is
-confirmed, and besides some of them every second.
+One connection hears of every job that is waited for, whoever waits and however often.
 """
 
 from __future__ import annotations
@@ -10,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -18,42 +16,37 @@ from redis.asyncio import Redis
 
 from ..errors import BrokerUnavailable, InvalidMessage, PermanentError
 from ..redis_client import typed_redis_errors
-from ..schema.job_state import STATE_KEY, read_state
+from ..schema.job_state import read_state
+from .watched_jobs import READ_AT_ONCE, WatchedJobs, channel_of
 
 logger = logging.getLogger(__name__)
-POLL_INTERVAL = 1.0
-"""Seconds after which states are read without having been told: a message may be lost with its connection."""
-AT_ONCE = 500
-"""Jobs in one command."""
+LISTEN_SECONDS = 1.0
+"""Longest wait for one message of the subscription."""
 RECONNECT = 0.2
 """Seconds between two tries to reach a Redis that is away."""
-PREFIX = STATE_KEY.format(job_id="")
 
 ReadRecords = Callable[[Sequence[str]], Awaitable[list[bytes | None]]]
 
 
 class AsyncResultWaiter:
-    """Everybody who waits for an outcome in one event loop.
+    """Serves everybody who waits for an outcome in one event loop.
 
     Args:
-        redis: subscribes with one connection; it tries nothing again by itself.
-        read: the records of some keys.
+        redis: subscribes with one connection; it retries nothing by itself.
+        read: gives the records of some keys.
     """
 
     def __init__(self, redis: Redis, read: ReadRecords) -> None:
         self._redis = redis
         self._read = read
         self._waiters: dict[str, set[asyncio.Future[bytes | None]]] = {}
-        self._joined: set[str] = set()
-        self._left: set[str] = set()
-        self._unread: set[str] = set()
-        self._round: list[str] = []
-        self._looked_at = 0.0
+        # A poll reads some of the jobs only: thousands of records at once would hold up the event loop.
+        self._jobs = WatchedJobs(poll_limit=READ_AT_ONCE)
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def outcome(self, job_id: str) -> bytes | None:
-        """The job's record once it is final; None where there is no such job. Waits for a Redis that is away.
+        """Wait for the job's final record; gives None where there is no such job. Waits for a Redis that is away.
 
         Raises:
             InvalidSetting: Redis refuses the password.
@@ -68,33 +61,21 @@ class AsyncResultWaiter:
             self._leave(job_id, waiter)
 
     async def close(self) -> None:
-        """Give up the subscription; nobody may wait any more."""
+        """Close the subscription; nobody may wait any more."""
         if self._task is not None:
             await _end(self._task)
 
     def _join(self, job_id: str, waiter: asyncio.Future[bytes | None]) -> None:
-        if job_id not in self._waiters:
-            self._waiters[job_id] = set()
-            if job_id in self._left:
-                self._left.discard(job_id)
-            else:
-                self._joined.add(job_id)
-        # Whoever comes later may have missed what the others were told.
-        self._unread.add(job_id)
-        self._waiters[job_id].add(waiter)
+        self._waiters.setdefault(job_id, set()).add(waiter)
+        self._jobs.add([job_id])
         self._changed.set()
 
     def _leave(self, job_id: str, waiter: asyncio.Future[bytes | None]) -> None:
         self._waiters[job_id].discard(waiter)
-        if self._waiters[job_id]:
-            return
-        del self._waiters[job_id]
-        self._unread.discard(job_id)
-        if job_id in self._joined:
-            self._joined.discard(job_id)
-        else:
-            self._left.add(job_id)
-        self._changed.set()
+        if not self._waiters[job_id]:
+            del self._waiters[job_id]
+            self._jobs.discard([job_id])
+            self._changed.set()
 
     async def _run(self) -> None:
         while True:
@@ -112,68 +93,55 @@ class AsyncResultWaiter:
             await asyncio.sleep(RECONNECT)
 
     async def _follow(self) -> None:
-        self._joined, self._left = set(self._waiters), set()
-        async with cast(Any, self._redis).pubsub() as news:
+        self._jobs.resubscribe()
+        async with cast(Any, self._redis).pubsub() as pubsub:
             with typed_redis_errors():
-                await news.connect()
-            listening = asyncio.create_task(self._listen(news), name="omnifleet-news")
+                await pubsub.connect()
+            listening = asyncio.create_task(self._listen(pubsub), name="omnifleet-outcomes")
             try:
                 while not listening.done():
-                    await self._subscribe(news)
-                    await self._look()
+                    await self._subscribe(pubsub)
+                    await self._read_unread()
                     await self._pause()
                 await listening
             finally:
                 await _end(listening)
 
-    async def _subscribe(self, news: Any) -> None:
+    async def _subscribe(self, pubsub: Any) -> None:
         self._changed.clear()
-        joined, self._joined = self._joined, set()
-        left, self._left = self._left, set()
+        joined, left = self._jobs.take_subscriptions()
         with typed_redis_errors():
-            for some in _chunks(joined):
-                await news.subscribe(*map(_key, some))
-            for some in _chunks(left):
-                await news.unsubscribe(*map(_key, some))
+            for channels in _chunks(joined):
+                await pubsub.subscribe(*channels)
+            for channels in _chunks(left):
+                await pubsub.unsubscribe(*channels)
 
-    async def _listen(self, news: Any) -> None:
+    async def _listen(self, pubsub: Any) -> None:
         try:
             while True:
                 with typed_redis_errors():
-                    message = await news.get_message(timeout=POLL_INTERVAL)
-                if message is not None:
-                    self._hear(message["type"], message["channel"].decode().removeprefix(PREFIX), message["data"])
+                    message = await pubsub.get_message(timeout=LISTEN_SECONDS)
+                if message is not None and (published := self._jobs.hear(message)):
+                    self._settle(*published)
+                if self._jobs.has_unread:
+                    self._changed.set()
                 # What has arrived already is read without a pause: others have their turn too.
                 await asyncio.sleep(0)
         finally:
             self._changed.set()
 
-    def _hear(self, kind: str, job_id: str, record: bytes) -> None:
-        if kind == "message":
-            self._settle(job_id, record)
-        elif kind == "subscribe" and job_id in self._waiters:
-            self._unread.add(job_id)
-            self._changed.set()
-
-    async def _look(self) -> None:
-        while self._unread:
-            some = [self._unread.pop() for _ in range(min(AT_ONCE, len(self._unread)))]
-            for job_id, record in zip(some, await self._read([*map(_key, some)]), strict=True):
+    async def _read_unread(self) -> None:
+        while job_ids := self._jobs.take_unread():
+            for job_id, record in zip(job_ids, await self._read([*map(channel_of, job_ids)]), strict=True):
                 self._settle(job_id, record)
 
     async def _pause(self) -> None:
-        """Until something changed. Each second, busy or not, some more are to be read, all in their turn."""
-        loop = asyncio.get_running_loop()
+        """Wait until something has changed, or the next poll is due."""
+        now = asyncio.get_running_loop().time
         with suppress(TimeoutError):
-            async with asyncio.timeout(POLL_INTERVAL):
+            async with asyncio.timeout(self._jobs.seconds_to_poll(now())):
                 await self._changed.wait()
-        if loop.time() < self._looked_at + POLL_INTERVAL:
-            return
-        self._looked_at = loop.time()
-        if not self._round:
-            self._round = list(self._waiters)
-        some, self._round = self._round[:AT_ONCE], self._round[AT_ONCE:]
-        self._unread.update(job_id for job_id in some if job_id in self._waiters)
+        self._jobs.poll(now())
 
     def _settle(self, job_id: str, record: bytes | None) -> None:
         if record is not None and not _is_final(record):
@@ -200,13 +168,8 @@ def _is_final(record: bytes) -> bool:
     try:
         return read_state(record).status.is_final
     except InvalidMessage:
-        return True  # nothing better will come; whoever waits reads it and is told
+        return True  # nothing better will come; whoever waits reads it and gets the error
 
 
-def _key(job_id: str) -> str:
-    return STATE_KEY.format(job_id=job_id)
-
-
-def _chunks(job_ids: Iterable[str]) -> Iterable[list[str]]:
-    every = list(job_ids)
-    return (every[start : start + AT_ONCE] for start in range(0, len(every), AT_ONCE))
+def _chunks(channels: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (channels[start : start + READ_AT_ONCE] for start in range(0, len(channels), READ_AT_ONCE))

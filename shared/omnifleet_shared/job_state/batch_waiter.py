@@ -1,4 +1,4 @@
-"""Waiting for many jobs at once: one connection and one subscription for all of them, however many there are."""
+"""Waiters for the outcomes of many jobs in one thread: one connection and one subscription for all of them."""
 
 from __future__ import annotations
 
@@ -6,37 +6,38 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, cast
 
+from redis import Redis
+
 from ..errors import InvalidMessage, UnknownJob
 from ..redis_client import connect_redis, typed_redis_errors
-from ..schema.job_state import STATE_KEY, JobState, read_state
+from ..schema.job_state import JobState, read_state
 from ..schema.results import JobStatus
 from ..settings import FleetSettings
+from .watched_jobs import WatchedJobs, channel_of
 
-POLL_INTERVAL = 1.0
-"""Seconds after which all states are read without having been told: a message may be lost with its connection."""
-LOOKED_AT_ONCE = 500
-"""Records that one command reads."""
-POLL = 0.01
-"""Seconds between looks where nobody tells."""
+POLL_PAUSE = 0.01
+"""Seconds between two reads where nothing is published."""
 
-Final = list[tuple[str, JobState]]
-"""Jobs that came to an end, with their last states."""
+Outcomes = list[tuple[str, JobState]]
+"""Ids of jobs that came to an end, with their final states."""
+ReadState = Callable[[bytes], JobState]
+"""Parses a state record."""
 
 
 class BatchResultWaiter(Protocol):
-    """Waits for any of many jobs. For one thread."""
+    """Waits for any of many jobs. For use by one thread."""
 
     unknown: set[str]
-    """Those of the jobs that had no record when they were last looked at: not submitted yet, or forgotten since."""
+    """Jobs that had no record when they were last read: not submitted yet, or expired since."""
 
     def add(self, job_ids: Iterable[str]) -> None:
         """Wait for these jobs too."""
 
     def discard(self, job_ids: Iterable[str]) -> None:
-        """Wait for these no more."""
+        """Stop waiting for these jobs."""
 
-    def wait(self, seconds: float) -> Final:
-        """Those that have come to an end, each of them once; nothing where none does within so many seconds.
+    def wait(self, seconds: float) -> Outcomes:
+        """Give the jobs that have come to an end, each of them once; empty where none does within so many seconds.
 
         Raises:
             BrokerUnavailable: Redis does not answer; nothing is forgotten, and the next call goes on.
@@ -44,93 +45,111 @@ class BatchResultWaiter(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections to Redis."""
+
+
+def state_or_failure(stored: bytes) -> JobState:
+    """Parse a state record; one that cannot be read is a failure with InvalidMessage as its error."""
+    try:
+        return read_state(stored)
+    except InvalidMessage as error:
+        return JobState(status=JobStatus.FAILED, error=error)
 
 
 class RedisResultWaiter:
-    """Hears what workers publish, and looks for itself from time to time."""
+    """Waits for what workers publish in Redis; see `BatchResultWaiter`.
 
-    def __init__(self, settings: FleetSettings) -> None:
-        self._redis = cast(Any, connect_redis(settings))
-        self._news: Any = self._redis.pubsub(ignore_subscribe_messages=True)
-        self._watched: set[str] = set()
-        self._new: set[str] = set()
-        self._done: set[str] = set()
-        """Not watched any more, and still subscribed to."""
-        self._look_at = 0.0
+    Args:
+        redis: takes one connection for the subscription and one for each read.
+        read: parses the records; what it raises, `wait` raises.
+    """
+
+    def __init__(self, redis: Redis, read: ReadState = state_or_failure) -> None:
+        self._redis = cast(Any, redis)
+        self._pubsub: Any = self._redis.pubsub()
+        self._read_state = read
+        self._jobs = WatchedJobs()
         self.unknown: set[str] = set()
+
+    @classmethod
+    def connect(cls, settings: FleetSettings) -> RedisResultWaiter:
+        """Wait for jobs in the Redis of these settings. Raises InvalidSetting for a URL that is none of Redis."""
+        return cls(connect_redis(settings))
 
     def add(self, job_ids: Iterable[str]) -> None:
         """See `BatchResultWaiter`."""
-        self._new.update(job_ids)
+        self._jobs.add(job_ids)
 
     def discard(self, job_ids: Iterable[str]) -> None:
         """See `BatchResultWaiter`."""
         gone = set(job_ids)
-        self._new -= gone
+        self._jobs.discard(gone)
         self.unknown -= gone
-        self._done |= gone & self._watched
-        self._watched -= gone
 
-    def wait(self, seconds: float) -> Final:
+    def wait(self, seconds: float) -> Outcomes:
         """See `BatchResultWaiter`."""
         until = time.monotonic() + seconds
-        with typed_redis_errors():
-            while not (ended := self._look() or self._hear(max(0.0, until - time.monotonic()))):
-                if time.monotonic() >= until:
-                    return []
+        try:
+            with typed_redis_errors():
+                while not (ended := self._read() or self._listen(until - time.monotonic())):
+                    if time.monotonic() >= until:
+                        return []
+        except BaseException:
+            self._disconnect()
+            raise
         self.discard(job_id for job_id, _ in ended)
         return ended
 
     def close(self) -> None:
         """See `BatchResultWaiter`."""
-        self._news.close()
+        self._pubsub.close()
         self._redis.close()
 
-    def _look(self) -> Final:
-        """Read the states of new jobs, and from time to time of all."""
-        if self._done:
-            self._news.unsubscribe(*map(_channel, self._done))
-            self._done.clear()
-        look_at = set(self._new)
-        if look_at:
-            # Before they are read: what happens in between would otherwise go unseen.
-            self._news.subscribe(*map(_channel, look_at))
-            self._watched |= look_at
-            self._new.clear()
-        if time.monotonic() >= self._look_at:
-            look_at, self._look_at = self._watched, time.monotonic() + POLL_INTERVAL
-        return list(self._read(sorted(look_at)))
+    def _disconnect(self) -> None:
+        """Give up a subscription of which nobody knows what was sent and what was read."""
+        self._pubsub.close()
+        self._jobs.resubscribe()
 
-    def _read(self, job_ids: list[str]) -> Iterator[tuple[str, JobState]]:
-        for start in range(0, len(job_ids), LOOKED_AT_ONCE):
-            some = job_ids[start : start + LOOKED_AT_ONCE]
-            for job_id, stored in zip(some, self._redis.mget(map(_channel, some)), strict=True):
+    def _read(self) -> Outcomes:
+        self._subscribe()
+        self._jobs.poll(time.monotonic())
+        ended: Outcomes = []
+        while job_ids := self._jobs.take_unread():
+            for job_id, stored in zip(job_ids, self._redis.mget(map(channel_of, job_ids)), strict=True):
                 if stored is None:
                     self.unknown.add(job_id)
                 else:
-                    yield from self._told(job_id, stored)
+                    ended += self._outcome(job_id, stored)
+        return ended
 
-    def _hear(self, seconds: float) -> Final:
-        """What is published within so many seconds: after the first message only what is there already."""
+    def _subscribe(self) -> None:
+        joined, left = self._jobs.take_subscriptions()
+        if joined:
+            self._pubsub.subscribe(*joined)
+        if left:
+            self._pubsub.unsubscribe(*left)
+
+    def _listen(self, seconds: float) -> Outcomes:
+        """Wait for one message, and take those that are there with it; up to so many seconds, or to the next poll."""
         ended: dict[str, JobState] = {}
-        message = self._news.get_message(timeout=min(seconds, POLL_INTERVAL))
+        left = min(seconds, self._jobs.seconds_to_poll(time.monotonic()))
+        message = self._pubsub.get_message(timeout=max(0.0, left))
         while message is not None:
-            job_id = cast(bytes, message["channel"]).decode().removeprefix(_channel(""))
-            if job_id in self._watched:
-                ended.update(self._told(job_id, message["data"]))
-            message = self._news.get_message(timeout=0)
+            published = self._jobs.hear(message)
+            if published is not None:
+                ended.update(self._outcome(*published))
+            message = self._pubsub.get_message(timeout=0)
         return list(ended.items())
 
-    def _told(self, job_id: str, stored: bytes) -> Iterator[tuple[str, JobState]]:
+    def _outcome(self, job_id: str, stored: bytes) -> Iterator[tuple[str, JobState]]:
         self.unknown.discard(job_id)
-        state = _state(stored)
+        state = self._read_state(stored)
         if state.status.is_final:
             yield job_id, state
 
 
 class PollingResultWaiter:
-    """Reads states one by one: for transports whose jobs are in this very process.
+    """Reads states one by one, for transports whose jobs are in this very process; see `BatchResultWaiter`.
 
     Args:
         read: gives a job's state, or raises UnknownJob.
@@ -151,18 +170,18 @@ class PollingResultWaiter:
             self._watched.pop(job_id, None)
             self.unknown.discard(job_id)
 
-    def wait(self, seconds: float) -> Final:
+    def wait(self, seconds: float) -> Outcomes:
         """See `BatchResultWaiter`."""
         until = time.monotonic() + seconds
-        while not (ended := list(self._look())) and time.monotonic() < until:
-            time.sleep(min(POLL, seconds))
+        while not (ended := list(self._read_all())) and time.monotonic() < until:
+            time.sleep(min(POLL_PAUSE, seconds))
         self.discard(job_id for job_id, _ in ended)
         return ended
 
     def close(self) -> None:
         """See `BatchResultWaiter`."""
 
-    def _look(self) -> Iterator[tuple[str, JobState]]:
+    def _read_all(self) -> Iterator[tuple[str, JobState]]:
         self.unknown.clear()
         for job_id in self._watched:
             try:
@@ -172,15 +191,3 @@ class PollingResultWaiter:
                 continue
             if state.status.is_final:
                 yield job_id, state
-
-
-def _channel(job_id: str) -> str:
-    """A state is published on a channel of its key's name."""
-    return STATE_KEY.format(job_id=job_id)
-
-
-def _state(stored: bytes) -> JobState:
-    try:
-        return read_state(stored)
-    except InvalidMessage as error:
-        return JobState(status=JobStatus.FAILED, error=error)

@@ -1,4 +1,4 @@
-"""Questions about one job: the Redis command that asks, and how its reply is read. Blocking and asyncio share them."""
+"""Reads of one job: the Redis command, and how its reply is parsed. The blocking and the asyncio store share them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Query(Generic[T]):
-    """One question."""
+    """A Redis command, and the parser of its reply."""
 
     command: tuple[str, ...]
     read: Callable[[Any], T]
-    """From the reply to what it says. May raise InvalidMessage, and what the question says of itself."""
+    """Parses the reply. May raise InvalidMessage, and what the function that makes the query names."""
 
 
 def state_query(job_id: str, lifetime: int) -> Query[JobState]:
-    """The job's state. Reading raises UnknownJob where there is no record; records live for `lifetime` seconds."""
+    """Query a job's state. `read` raises UnknownJob where there is no record; records live for `lifetime` seconds."""
 
     def read(stored: bytes | None) -> JobState:
         if stored is None:
@@ -40,7 +40,7 @@ def state_query(job_id: str, lifetime: int) -> Query[JobState]:
 
 
 def progress_query(job_id: str) -> Query[Progress]:
-    """The job's newest progress; all zeros before the first step, and where there is no such job."""
+    """Query a job's newest progress; all zeros before the first step, and where there is no such job."""
 
     def read(stored: bytes | None) -> Progress:
         try:
@@ -52,7 +52,7 @@ def progress_query(job_id: str) -> Query[Progress]:
 
 
 def callback_query(job_id: str) -> Query[CallbackDelivery | None]:
-    """How the job's callback stands; None before its outcome, or where none was asked for."""
+    """Query the delivery of a job's callback; None before its outcome, or where none was requested."""
     # Not HGETALL, which would bring the body along.
     fields = ("status", "id", "attempts", "error", "at")
 
@@ -63,6 +63,6 @@ def callback_query(job_id: str) -> Query[CallbackDelivery | None]:
 
 
 def add_cancel_request(pipe: Any, job_id: str) -> None:
-    """Add to a transaction, of either client, what asks the worker that has the job, or will have it, to stop."""
+    """Add to a pipeline, of either client, the request that whichever worker runs the job stops."""
     pipe.set(CANCEL_KEY.format(job_id=job_id), b"1", ex=CANCEL_LIFETIME)
     pipe.publish(CANCEL_CHANNEL, job_id)

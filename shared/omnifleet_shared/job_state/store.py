@@ -1,4 +1,4 @@
-"""States of jobs as producers see them: read and waited for, with progress and wishes to cancel.
+"""States of jobs as producers see them: states, progress and callbacks to read, outcomes to wait for, cancellation.
 
 Records are read with redis-py and not with Celery's AsyncResult, so that waiting survives lost connections and needs no
 Celery state in the caller's threads.
@@ -6,6 +6,7 @@ Celery state in the caller's threads.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -13,49 +14,53 @@ from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from redis import Redis
+from tenacity import Retrying, retry_if_exception_type, wait_fixed
 
 from ..errors import BrokerUnavailable
 from ..keys import CANCEL_CHANNEL, CANCEL_KEY, PROGRESS_KEY, PROGRESS_LIFETIME
 from ..redis_client import connect_redis, refuse_eviction, typed_redis_errors
 from ..schema.callback import CallbackDelivery
-from ..schema.job_state import STATE_KEY, JobState, read_state
-from ..schema.results import JobStatus, Progress
+from ..schema.job_state import JobState, read_state
+from ..schema.results import Progress
 from ..settings import FleetSettings
+from .batch_waiter import RedisResultWaiter
 from .queries import Query, add_cancel_request, callback_query, progress_query, state_query
 
-POLL_INTERVAL = 1.0
-"""Seconds after which a waiter reads the state without having been told: a message may be lost with its connection."""
+LISTEN_SECONDS = 1.0
+"""Seconds after which a waiter sees that a job's record has vanished."""
+RECONNECT = 0.2
+"""Seconds between two tries to reach a Redis that is away."""
 T = TypeVar("T")
 
 
 class JobStates:
-    """The states of all jobs of a fleet. Every method may raise BrokerUnavailable."""
+    """Reads the states of a fleet's jobs. Every method may raise BrokerUnavailable."""
 
     def __init__(self, redis: Redis, lifetime: int) -> None:
         self._redis = redis
         self._lifetime = lifetime
-        self._subscriptions: deque[Any] = deque()
-        self._cancel_news: Any = None
+        self._waiters: deque[RedisResultWaiter] = deque()
+        self._cancel_pubsub: Any = None
 
     @classmethod
     def connect(cls, settings: FleetSettings) -> JobStates:
-        """States in the Redis of these settings. Raises InvalidSetting for a URL that is none of Redis."""
+        """Read states in the Redis of these settings. Raises InvalidSetting for a URL that is none of Redis."""
         return cls(connect_redis(settings), settings.result_lifetime)
 
     def close(self) -> None:
         """Close the connections to Redis."""
-        while self._subscriptions:
-            self._subscriptions.pop().close()
-        if self._cancel_news is not None:
-            self._cancel_news.close()
+        while self._waiters:
+            self._waiters.pop().close()
+        if self._cancel_pubsub is not None:
+            self._cancel_pubsub.close()
         self._redis.close()
 
     def check_redis(self) -> None:
-        """Raise BrokerUnavailable unless Redis answers, and InvalidSetting where it may throw jobs away."""
+        """Raise BrokerUnavailable unless Redis answers, and InvalidSetting where it may evict records."""
         refuse_eviction(self._redis)
 
     def read(self, job_id: str) -> JobState:
-        """The job's state now.
+        """Read the job's state.
 
         Raises:
             UnknownJob: no record of that id.
@@ -64,18 +69,18 @@ class JobStates:
         return self._ask(state_query(job_id, self._lifetime))
 
     def wait(self, job_id: str, timeout: float | None) -> JobState:
-        """The job's state once it is final, or as it is when `timeout` seconds are over (None waits for ever).
+        """Wait for the job's final state; gives the state as it is after `timeout` seconds (None waits for ever).
 
-        A lost connection is not an answer: waiting goes on until the time is over, and only then raises.
+        Waiting goes on while Redis is away; BrokerUnavailable is raised only once the time is over.
         """
-        until = None if timeout is None else time.monotonic() + timeout
-        while True:
-            try:
-                return self._watch(job_id, until)
-            except BrokerUnavailable:
-                if until is not None and time.monotonic() >= until:
-                    raise
-                time.sleep(0.2)
+        until = math.inf if timeout is None else time.monotonic() + timeout
+        tries = Retrying(
+            retry=retry_if_exception_type(BrokerUnavailable),
+            wait=wait_fixed(RECONNECT),
+            stop=lambda _: time.monotonic() >= until,
+            reraise=True,
+        )
+        return tries(self._wait, job_id, until)
 
     def write_progress(self, progress: dict[str, Progress]) -> None:
         """Publish the progress of several jobs in one round trip."""
@@ -85,82 +90,63 @@ class JobStates:
             pipe.execute()
 
     def read_progress(self, job_id: str) -> Progress:
-        """The newest progress; all zeros before the first step."""
+        """Read the newest progress; all zeros before the first step."""
         return self._ask(progress_query(job_id))
 
     def read_callback(self, job_id: str) -> CallbackDelivery | None:
-        """How the job's callback stands; None before its outcome, or where none was asked for."""
+        """Read the delivery of the job's callback; None before its outcome, or where none was requested."""
         return self._ask(callback_query(job_id))
 
     def request_cancel(self, job_id: str) -> None:
-        """Ask the worker that has the job, or will have it, to stop."""
+        """Ask whichever worker runs the job, now or later, to stop."""
         with typed_redis_errors(), self._redis.pipeline() as pipe:
             add_cancel_request(pipe, job_id)
             pipe.execute()
 
     def wait_for_cancel(self, seconds: float) -> str | None:
-        """The id of a job that someone asks to cancel within so many seconds. For one thread.
+        """Wait up to so many seconds for a cancel request; gives the job's id, or None. For use by one thread.
 
-        What is asked while a connection is lost goes unheard: look at `cancelled` too.
+        Requests made while a connection is lost go unheard: check `cancelled` too.
         """
         with typed_redis_errors():
-            if self._cancel_news is None:
-                self._cancel_news = cast(Any, self._redis).pubsub(ignore_subscribe_messages=True)
-                self._cancel_news.subscribe(CANCEL_CHANNEL)
-            message = self._cancel_news.get_message(timeout=seconds)
+            if self._cancel_pubsub is None:
+                self._cancel_pubsub = cast(Any, self._redis).pubsub(ignore_subscribe_messages=True)
+                self._cancel_pubsub.subscribe(CANCEL_CHANNEL)
+            message = self._cancel_pubsub.get_message(timeout=seconds)
         return message["data"].decode() if message else None
 
     def cancelled(self, job_ids: Sequence[str]) -> set[str]:
-        """Those of the jobs that someone asked to cancel."""
+        """Give those of the jobs whose cancellation was requested."""
         if not job_ids:
             return set()
         with typed_redis_errors():
-            wishes = cast(list[bytes | None], self._redis.mget([CANCEL_KEY.format(job_id=one) for one in job_ids]))
-        return {job_id for job_id, wish in zip(job_ids, wishes, strict=True) if wish is not None}
+            requests = cast(list[bytes | None], self._redis.mget([CANCEL_KEY.format(job_id=one) for one in job_ids]))
+        return {job_id for job_id, request in zip(job_ids, requests, strict=True) if request is not None}
 
     def _ask(self, query: Query[T]) -> T:
         with typed_redis_errors():
             reply = cast(Any, self._redis).execute_command(*query.command)
         return query.read(reply)
 
-    def _watch(self, job_id: str, until: float | None) -> JobState:
+    def _wait(self, job_id: str, until: float) -> JobState:
         state = self.read(job_id)
         if state.status.is_final:
             return state
-        key = STATE_KEY.format(job_id=job_id)
-        with typed_redis_errors(), self._subscribed(key) as news:
-            # Read again only after subscribing: what happened in between would otherwise go unseen.
-            state = self.read(job_id)
-            while not state.status.is_final:
-                left = POLL_INTERVAL if until is None else min(POLL_INTERVAL, until - time.monotonic())
-                if left <= 0:
-                    break
-                state = self._next_state(news, key, left) or self.read(job_id)
-        return state
+        with self._waiter(job_id) as waiter:
+            while (left := until - time.monotonic()) > 0:
+                if ended := waiter.wait(min(left, LISTEN_SECONDS)):
+                    return ended[0][1]
+                if waiter.unknown:
+                    self.read(job_id)  # raises UnknownJob, unless a record is there again
+        return self.read(job_id)
 
     @contextmanager
-    def _subscribed(self, channel: str) -> Iterator[Any]:
-        """A subscription whose connection is kept for the next waiter: making one costs more than a short wait."""
-        news: Any = self._subscriptions.pop() if self._subscriptions else cast(Any, self._redis).pubsub()
+    def _waiter(self, job_id: str) -> Iterator[RedisResultWaiter]:
+        """Lend a waiter, whose connection is kept for the next one: making one costs more than a short wait."""
+        waiter = self._waiters.pop() if self._waiters else RedisResultWaiter(self._redis, read_state)
+        waiter.add([job_id])
         try:
-            news.subscribe(channel)
-            yield news
-            news.unsubscribe(channel)
-        except BaseException:
-            news.close()
-            raise
-        self._subscriptions.append(news)
-
-    @staticmethod
-    def _next_state(news: Any, key: str, seconds: float) -> JobState | None:
-        """The final state that is published within so many seconds; None where there is none, or it must be read."""
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            message = news.get_message(timeout=left)
-            # A channel that was watched before may have messages left, and subscribing has its own.
-            if message is None or message["type"] != "message" or message["channel"] != key.encode():
-                continue
-            state = read_state(message["data"])
-            if state.status not in (JobStatus.RUNNING, JobStatus.RETRYING):
-                return state if state.status.is_final else None
-        return None
+            yield waiter
+        finally:
+            waiter.discard([job_id])
+            self._waiters.append(waiter)

@@ -1,4 +1,4 @@
-"""The few HTTP pages that a process shows of itself: health to Kubernetes, metrics to Prometheus."""
+"""A small HTTP server for a process's own pages: health for Kubernetes, metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from prometheus_client.exposition import ThreadingWSGIServer
 from ..errors import InvalidSetting
 
 Check = Callable[[], str | None]
-"""Gives the reason why something is not as it should be, or None."""
-PATIENCE = 10
-"""Seconds that a client may take over its request."""
+"""Gives the reason why something is unhealthy, or None."""
+REQUEST_TIMEOUT = 10
+"""Seconds after which a client that sends no request is disconnected."""
 
 
 class PageServer:
@@ -24,10 +24,10 @@ class PageServer:
 
     Args:
         host: address to listen on.
-        port: of TCP; 0 takes any that is free.
-        registry: whose metrics are shown.
-        checks: by path. A page is `ok` with status 200, or the check's reason with status 503.
-        field: what the error names, where it cannot listen.
+        port: TCP port; 0 takes any that is free.
+        registry: metrics to show.
+        checks: health checks by path. A page is `ok` with status 200, or the check's reason with status 503.
+        field: setting that the error names where it cannot listen.
 
     Raises:
         InvalidSetting: it cannot listen there.
@@ -47,15 +47,15 @@ class PageServer:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The TCP port that it listens on."""
         return int(self._server.server_port)
 
     def start(self) -> None:
-        """Answer until `stop`."""
+        """Start to answer requests, until `stop`."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Answer no more."""
+        """Stop answering, and close the port."""
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join()
@@ -74,10 +74,10 @@ class PageServer:
 
 
 class _QuietHandler(WSGIRequestHandler):
-    timeout = PATIENCE
+    timeout = REQUEST_TIMEOUT
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: probes come every few seconds."""
+        """Log nothing: probes come every few seconds."""
 
 
 def _listen(host: str, port: int, application: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Traces, where OpenTelemetry is installed (`omnifleet[otel]`); elsewhere nothing here does anything.
+"""Traces, where OpenTelemetry is installed (`omnifleet[otel]`); otherwise all of this does nothing.
 
 The context of a trace travels in the headers of a job's message, as W3C `traceparent`. Baggage does not: it may hold
-what is not for a queue.
+secrets.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def span(
     parent: Mapping[str, str] | None = None,
     attributes: Mapping[str, Any] | None = None,
 ) -> AbstractContextManager[Any]:
-    """A span for the length of the block, below the present one, or below the one that a message's headers name.
+    """Open a span for the length of the block, as a child of the current span or of the one in a message's headers.
 
     Gives the span, or None without OpenTelemetry.
     """
@@ -50,7 +50,7 @@ def span(
 
 
 def record_wait(name: str, since: float, parent: Mapping[str, str]) -> None:
-    """Record a span that ends now, below the one that the headers name; `since` is Unix time."""
+    """Record a span from `since` (Unix time) until now, as a child of the one in a message's headers."""
     if trace is None:
         return
     now = time.time_ns()
@@ -60,13 +60,13 @@ def record_wait(name: str, since: float, parent: Mapping[str, str]) -> None:
 
 
 def add_event(span: Any, event: str, seconds_ago: float = 0.0, **attributes: int) -> None:
-    """Note an event in a span that `span` gave."""
+    """Add an event to a span that `span` gave, so many seconds before now."""
     if span is not None:
         span.add_event(event, attributes, time.time_ns() - int(seconds_ago * 1e9))
 
 
 def headers() -> dict[str, str]:
-    """The present span for a message to carry; empty where there is none."""
+    """Make the headers that carry the current span in a message; empty where there is none."""
     carried: dict[str, str] = {}
     if trace is not None:
         propagator.inject(carried)
@@ -74,13 +74,13 @@ def headers() -> dict[str, str]:
 
 
 def export_traces(service: str, instance: str | None = None) -> None:
-    """Send this process's spans to where OTEL_EXPORTER_OTLP_ENDPOINT says; OTEL_* say the rest.
+    """Export this process's spans to OTEL_EXPORTER_OTLP_ENDPOINT; the other OTEL_* variables count as usual.
 
-    Nothing is done where it says nothing, or where the process has set its traces up already.
+    Does nothing where that is not set, or where the process has set up a tracer provider already.
 
     Args:
-        service: its name, unless OTEL_SERVICE_NAME gives another.
-        instance: of the service.
+        service: name of the service, unless OTEL_SERVICE_NAME gives another.
+        instance: id of this instance of the service.
     """
     if not any(os.environ.get(name) for name in ENDPOINTS):
         return

@@ -1,4 +1,4 @@
-"""What the structured tasks of `understand` answer: one record a task, told apart by `kind`, which is its name."""
+"""Answers of the structured tasks of `understand`: one record per task, discriminated by `kind`, the task's name."""
 
 from __future__ import annotations
 
@@ -18,53 +18,53 @@ def _lower(value: Any) -> Any:
     return value.strip().lower() if isinstance(value, str) else value
 
 
-Words = Annotated[
+AnswerText = Annotated[
     str, BeforeValidator(_one_text), StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)
 ]
-"""A model gives a list where it has several things to say; it becomes one text."""
+"""Text from a model; a list, which models give where there are several things to say, is joined to one text."""
 
 Moment = Annotated[float, Field(ge=0)]
-"""Seconds from the beginning of the recording."""
+"""Seconds from the start of the recording."""
 
 
-class _Said(Record):
-    # A model writes this, and a newer release may: what is not known is left out, not refused.
+class _ModelAnswer(Record):
+    # A model writes this, or a newer release: unknown fields are left out, not refused.
     model_config = ConfigDict(extra="ignore")
 
 
-class Label(_Said):
-    """A sound event."""
+class Label(_ModelAnswer):
+    """A sound event that was recognised."""
 
-    name: Words
-    category: Words
+    name: AnswerText
+    category: AnswerText
     confidence: Annotated[float, Field(ge=0, le=1)] | None = None
-    """The model's own estimate, as it is written; not calibrated."""
+    """The model's own estimate, as it writes it; not calibrated."""
 
 
-class Classification(_Said):
-    """classify: the sound events of a clip."""
+class Classification(_ModelAnswer):
+    """Answer of `classify`: the sound events of a clip."""
 
     kind: Literal["classify"] = "classify"
     labels: tuple[Label, ...]
 
 
-class Source(_Said):
-    """What makes a sound, and when, where that is told."""
+class Source(_ModelAnswer):
+    """A source of sound, and when it is heard, where the model says so."""
 
-    name: Words
+    name: AnswerText
     start: Moment | None = None
     end: Moment | None = None
 
 
-class Sources(_Said):
-    """sources: everything that is heard."""
+class Sources(_ModelAnswer):
+    """Answer of `sources`: everything that is heard."""
 
     kind: Literal["sources"] = "sources"
     sources: tuple[Source, ...]
 
 
-class SpeakerTurn(_Said):
-    """A stretch of time in which somebody speaks."""
+class SpeakerTurn(_ModelAnswer):
+    """An interval in which somebody speaks."""
 
     start: Moment
     end: Moment
@@ -76,23 +76,23 @@ class SpeakerTurn(_Said):
         return self
 
 
-class Speaker(_Said):
-    """A voice."""
+class Speaker(_ModelAnswer):
+    """A speaker and what the voice is like."""
 
-    name: Words
-    """What the voice is called by: a name that falls, or `Speaker 1`."""
-    description: Words
+    name: AnswerText
+    """A name that is mentioned, or `Speaker 1`."""
+    description: AnswerText
     turns: tuple[SpeakerTurn, ...] = ()
-    """When it speaks, where that is told."""
+    """When this speaker speaks, where the model says so."""
 
 
-class Speakers(_Said):
-    """speakers: how many people speak, and who they are."""
+class Speakers(_ModelAnswer):
+    """Answer of `speakers`: how many people speak, and who they are."""
 
     kind: Literal["speakers"] = "speakers"
     count: Annotated[int, Field(ge=0)]
     speakers: tuple[Speaker, ...]
-    """Those that are described; in a crowd not all are."""
+    """The speakers that are described; in a crowd not all are."""
 
     @model_validator(mode="after")
     def _counts_whom_it_describes(self) -> Self:
@@ -101,54 +101,54 @@ class Speakers(_Said):
         return self
 
 
-class VoiceGender(_Said):
+class VoiceGender(_ModelAnswer):
     """How one speaker's voice sounds."""
 
-    name: Words
+    name: AnswerText
     gender: Annotated[Literal["male", "female", "unclear"], BeforeValidator(_lower)]
 
 
-class Gender(_Said):
-    """gender: how each speaker's voice sounds."""
+class Gender(_ModelAnswer):
+    """Answer of `gender`: how each speaker's voice sounds."""
 
     kind: Literal["gender"] = "gender"
     speakers: tuple[VoiceGender, ...]
 
 
-class Sarcasm(_Said):
-    """sarcasm: whether it is meant as it is said."""
+class Sarcasm(_ModelAnswer):
+    """Answer of `sarcasm`: whether something is meant sarcastically."""
 
     kind: Literal["sarcasm"] = "sarcasm"
     sarcastic: bool
-    evidence: Words
+    evidence: AnswerText
 
 
-class Scene(_Said):
-    """scene: where a clip was recorded."""
+class Scene(_ModelAnswer):
+    """Answer of `scene`: where a clip was recorded."""
 
     kind: Literal["scene"] = "scene"
-    place: Words
-    evidence: Words
+    place: AnswerText
+    evidence: AnswerText
 
 
-class WordFeedback(_Said):
-    """A word that is said otherwise than a native speaker says it."""
+class WordFeedback(_ModelAnswer):
+    """A word that is pronounced otherwise than a native speaker would."""
 
-    word: Words
-    said: Words
-    """Phonemes, in IPA."""
-    expected: Words
-    """Phonemes, in IPA."""
-    advice: Words
+    word: AnswerText
+    said: AnswerText
+    """Phonemes in IPA."""
+    expected: AnswerText
+    """Phonemes in IPA."""
+    advice: AnswerText
 
 
-class Feedback(_Said):
-    """feedback: a learner's pronunciation."""
+class Feedback(_ModelAnswer):
+    """Answer of `feedback`: how good a learner's pronunciation is."""
 
     kind: Literal["feedback"] = "feedback"
     words: tuple[WordFeedback, ...]
-    """Empty where nothing is off."""
-    overall: Words
+    """Words to work on; empty where all are right."""
+    overall: AnswerText
 
 
 Answer = Annotated[
@@ -164,4 +164,4 @@ ANSWERS: dict[str, type[Classification | Sources | Speakers | Gender | Sarcasm |
     "scene": Scene,
     "feedback": Feedback,
 }
-"""The record of each task that answers with one; the others answer with text alone."""
+"""The record class of each task that answers with one; the others answer with text alone."""

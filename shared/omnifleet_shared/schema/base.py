@@ -1,4 +1,4 @@
-"""The base of every record on the wire."""
+"""The base class of all records on the wire, and types that they share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ JobId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,6
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=10_000)]
-"""1 to 10,000 characters, without the white space around them."""
+"""1 to 10,000 characters; white space around them is stripped."""
 
 
 def wire_names(**names: str) -> Callable[[str], str]:
@@ -22,7 +22,7 @@ def wire_names(**names: str) -> Callable[[str], str]:
 
 
 class Record(BaseModel):
-    """Frozen, JSON both ways, unknown fields and non-finite numbers refused."""
+    """Base of all records: frozen, refuses unknown fields and numbers that are not finite."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -41,6 +41,6 @@ class Media(Record):
     uri: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
     """`s3://bucket/key` or `file:///path`, inside the configured storage."""
     sha256: Sha256 | None = None
-    """Checked by the worker after fetching, where known."""
+    """SHA-256 of the bytes, which the worker checks after fetching; None where not known."""
     bytes: Annotated[int, Field(ge=0)] | None = None
-    """Size, where known."""
+    """Size in bytes; None where not known."""

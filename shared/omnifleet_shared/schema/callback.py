@@ -1,4 +1,4 @@
-"""What callbacks tell, and how their delivery stands."""
+"""The body of callbacks, and the state of their delivery."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FinalStatus = Literal[JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED
 
 
 class CallbackError(Record):
-    """Why a job has no result."""
+    """The error of a job that has no result."""
 
     type: str
     """Class of the error, as drawn in `omnifleet_shared/errors.py`."""
@@ -27,11 +27,11 @@ class CallbackError(Record):
 
 
 class CallbackOutcome(Record):
-    """The body of a callback: what became of a job."""
+    """The body of a callback: the outcome of a job."""
 
     schema_version: Annotated[int, Field(ge=1, le=SCHEMA_VERSION)] = SCHEMA_VERSION
     delivery_id: str
-    """Of this outcome, the same each time that it is posted."""
+    """Id of this outcome, the same each time that it is posted."""
     job_id: JobId
     status: FinalStatus
     result: JobResult | None = None
@@ -45,42 +45,42 @@ class CallbackOutcome(Record):
 
     @property
     def exception(self) -> OmnifleetError | None:
-        """The error as the class that `JobHandle.result` raises; None where there is a result."""
-        told = self.error
-        if told is None:
+        """The error as the exception that `JobHandle.result` raises; None where there is a result."""
+        error = self.error
+        if error is None:
             return None
-        return error_from_wire(told.type, [told.problem, told.field, told.remedy, told.details])
+        return error_from_wire(error.type, [error.problem, error.field, error.remedy, error.details])
 
 
 class CallbackDelivery(Record):
-    """How the callback of a job that has its outcome stands."""
+    """The state of the delivery of a job's callback."""
 
     status: Literal["pending", "delivered", "failed"]
-    """`pending` until a receiver has answered with 2xx, or too often with something else."""
+    """`pending` until the receiver has answered with 2xx, or with something else too often."""
     delivery_id: str
     attempts: Annotated[int, Field(ge=0)]
     """Times that it was posted."""
     error: str | None = None
-    """Why the last time was in vain."""
+    """Why the last attempt failed."""
     at: AwareDatetime | None = None
-    """When that was decided last."""
+    """When the status was set."""
 
 
 def succeeded(result: JobResult, delivery_id: str) -> CallbackOutcome:
-    """The outcome of a job that was done."""
+    """Make the outcome of a job that succeeded."""
     return CallbackOutcome(delivery_id=delivery_id, job_id=result.job_id, status=JobStatus.SUCCEEDED, result=result)
 
 
 def failed(job_id: str, error: OmnifleetError, delivery_id: str) -> CallbackOutcome:
-    """The outcome of a job that failed, was put aside, or was cancelled."""
+    """Make the outcome of a job that failed, was dead-lettered, or was cancelled."""
     status: FinalStatus = JobStatus.CANCELLED if isinstance(error, JobCancelled) else JobStatus.FAILED
     about: dict[str, Any] = {"problem": error.problem, "field": error.field, "remedy": error.remedy}
-    told = CallbackError(type=type(error).__name__, details=error.details, **about)
-    return CallbackOutcome(delivery_id=delivery_id, job_id=job_id, status=status, error=told)
+    wire = CallbackError(type=type(error).__name__, details=error.details, **about)
+    return CallbackOutcome(delivery_id=delivery_id, job_id=job_id, status=status, error=wire)
 
 
 def read_outcome(payload: object) -> CallbackOutcome:
-    """The outcome in a decoded JSON body.
+    """Parse the outcome in a decoded JSON body.
 
     Raises:
         InvalidMessage: not an outcome.

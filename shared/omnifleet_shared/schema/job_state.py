@@ -1,6 +1,6 @@
 """The record of a job's state in Redis, in Celery's own form (docs.celeryq.dev, "Redis backend").
 
-One JSON object a job under `celery-task-meta-<id>`; each new version is published on a channel of that name.
+One JSON object for each job under `celery-task-meta-<id>`; each new version is published on a channel of that name.
 """
 
 from __future__ import annotations
@@ -30,46 +30,46 @@ STATUS_OF = {
 
 @dataclass(frozen=True, kw_only=True)
 class JobState:
-    """One reading of a job's record."""
+    """The state of a job at one moment."""
 
     status: JobStatus
     result: JobResult | None = None
     error: OmnifleetError | None = None
-    """Why it failed, or why it is being retried."""
+    """Why it failed, was cancelled, or is being retried."""
 
 
 def queued_record(job_id: str) -> str:
-    """Submitted, and no worker has it yet."""
+    """Make the record of a job that was submitted and that no worker has started."""
     return _record(job_id, QUEUED)
 
 
 def started_record(job_id: str) -> str:
-    """A worker has it."""
+    """Make the record of a job that a worker has started."""
     return _record(job_id, "STARTED")
 
 
 def success_record(result: JobResult) -> str:
-    """Done."""
+    """Make the record of a job that succeeded."""
     return _record(result.job_id, "SUCCESS", result.model_dump(mode="json"))
 
 
 def failure_record(job_id: str, error: OmnifleetError) -> str:
-    """Failed for good."""
+    """Make the record of a job that failed for good, or was cancelled."""
     return _record(job_id, "FAILURE", _wire(error))
 
 
 def retry_record(job_id: str, error: OmnifleetError) -> str:
-    """Failed, and will be tried again."""
+    """Make the record of a job that failed and will be retried."""
     return _record(job_id, "RETRY", _wire(error))
 
 
 def read_state(stored: bytes) -> JobState:
-    """The state in a record. Raises InvalidMessage for what is none."""
+    """Parse the state in a record. Raises InvalidMessage for what is no record."""
     return _state(parse_record(stored))
 
 
 def parse_record(stored: bytes) -> dict[str, Any]:
-    """The JSON object. Raises InvalidMessage for what is none."""
+    """Parse a record's JSON object. Raises InvalidMessage for what is none."""
     try:
         record: object = json.loads(stored)
     except ValueError as error:
@@ -80,7 +80,7 @@ def parse_record(stored: bytes) -> dict[str, Any]:
 
 
 def unreadable(what: str, stored: bytes) -> InvalidMessage:
-    """The error for something in Redis that this release cannot read."""
+    """Make the error for something in Redis that this release cannot read."""
     details = {"payload": stored[:500].decode("utf-8", "replace")}
     return InvalidMessage(f"the {what} in Redis is no record", what, "Upgrade whichever side is older", details)
 

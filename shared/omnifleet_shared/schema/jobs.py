@@ -1,4 +1,4 @@
-"""The job records, one a namespace, and how they are read from the wire."""
+"""The job records, one for each namespace, and their parsing from the wire."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ AudioFormat = Literal["wav", "flac", "mp3", "ogg"]
 Priority = Literal["interactive", "batch"]
 Quality = Literal["exact", "fast"]
 FAST_STEPS = 25
-"""Steps of a `fast` clip that names none."""
+"""Default of `steps` where `quality` is `fast`."""
 MAX_SEED = 2**32 - 1
 
 Language = Annotated[str, AfterValidator(lambda code: code.lower().replace("_", "-").split("-")[0].strip())]
-"""ISO 639-1 code; `en-US` is taken as `en`."""
+"""ISO 639-1 code; `en-US` is shortened to `en`."""
 
 
 CallbackUrl = Annotated[str, StringConstraints(max_length=2048, pattern=r"^https?://[!-~]+$")]
-"""`https://host/path`, or `http://` where the workers allow that."""
+"""`https://host/path`, or `http://` where the workers allow it."""
 
 
 class _Job(Record):
@@ -46,18 +46,18 @@ class _Job(Record):
     model: Literal["audio-omni"] = MODEL
     submitted_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
     priority: Priority = "interactive"
-    """Interactive jobs are taken first."""
+    """Workers take interactive jobs first."""
     deadline: AwareDatetime | None = None
-    """After this moment the result is of no use and the job fails with DeadlineExceeded. No deadline by default."""
+    """Time after which the job fails with DeadlineExceeded. No deadline by default."""
     language: Language | None = None
-    """Language of what is said, where the task speaks or listens; not needed where it is plain from the text."""
+    """Language of the speech, where the task makes or hears speech; not needed where the text makes it plain."""
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = Field(default_factory=lambda: secrets.randbelow(MAX_SEED + 1))
-    """Same seed, same request, same result. Drawn when absent, so that a retry makes the same thing again."""
+    """Seed of all random numbers: the same request with the same seed gives the same result. Drawn when absent."""
     commercial: bool = False
-    """The result will earn money: a model whose licence does not allow that refuses the job."""
+    """Whether the result is for commercial use: a model whose licence does not allow that refuses the job."""
     # Left out where there is none: workers of schema version 1 refuse the field.
     callback: Annotated[CallbackUrl | None, Field(exclude_if=lambda url: url is None)] = None
-    """Where the outcome is posted, signed; on a host that the workers allow. Since schema version 2."""
+    """URL that the signed outcome is posted to, on a host that the workers allow. Since schema version 2."""
 
     @model_validator(mode="after")
     def _newer_fields_have_their_version(self) -> Self:
@@ -74,29 +74,29 @@ class _Job(Record):
 
 
 class UnderstandJob(_Job):
-    """Text out of text, audio and video."""
+    """A job that answers with text about text, audio and video."""
 
     namespace: Literal["understand"] = "understand"
     task: Understanding
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
-    """0 takes the likeliest token; above, tokens are drawn with the job's seed."""
+    """Sampling temperature: 0 takes the likeliest token; above 0, tokens are drawn with the job's seed."""
 
 
 class _DiffusionJob(_Job):
     steps: Annotated[int, Field(ge=1, le=1000)] = 100
-    """Calls of the model; as many as the published model makes by default, 25 where `quality` is `fast`."""
+    """Diffusion steps; by default 100, as the published model makes, or 25 where `quality` is `fast`."""
     # Left out where it is exact: workers of schema version 1 refuse the field.
     quality: Annotated[Quality, Field(exclude_if=lambda quality: quality == "exact")] = "exact"
-    """`exact` takes Euler's steps, as the published model does; `fast` takes second-order ones, of which a quarter end
-    as near to the exact solution. Since schema version 2."""
+    """`exact` uses Euler steps, as the published model does; `fast` uses second-order ones, a quarter of which come as
+    near to the exact solution. Since schema version 2."""
     format: AudioFormat = "wav"
 
     @model_validator(mode="before")
     @classmethod
     def _fast_takes_fewer_steps(cls, fields: Any) -> Any:
         if isinstance(fields, Mapping) and "steps" not in fields:
-            given = cast(Mapping[str, Any], fields)
-            return {**given, "steps": FAST_STEPS} if given.get("quality") == "fast" else given
+            values = cast(Mapping[str, Any], fields)
+            return {**values, "steps": FAST_STEPS} if values.get("quality") == "fast" else values
         return cast(Any, fields)
 
     @property
@@ -106,7 +106,7 @@ class _DiffusionJob(_Job):
 
 
 class GenerateJob(_DiffusionJob):
-    """Audio out of text, video or a voice."""
+    """A job that generates audio from text, video or a voice."""
 
     namespace: Literal["generate"] = "generate"
     task: Generation
@@ -115,7 +115,7 @@ class GenerateJob(_DiffusionJob):
 
 
 class EditJob(_DiffusionJob):
-    """Audio out of audio and an instruction."""
+    """A job that edits audio by an instruction."""
 
     namespace: Literal["edit"] = "edit"
     task: Edit
@@ -128,7 +128,7 @@ _JOB: TypeAdapter[Job] = TypeAdapter(Annotated[Job, Field(discriminator="namespa
 
 
 def read_job(payload: object) -> Job:
-    """The job in a decoded JSON message.
+    """Parse the job in a decoded JSON message.
 
     Raises:
         InvalidMessage: not a job record at all.
@@ -148,7 +148,7 @@ def read_job(payload: object) -> Job:
 
 
 def check_record(payload: object, what: str, newest: int = SCHEMA_VERSION) -> dict[str, Any]:
-    """The payload as a dict of a schema version that this release reads, `newest` at most.
+    """Give the payload as a dict, of a schema version that this release reads, `newest` at most.
 
     Raises:
         InvalidMessage: not an object, or without a version.
@@ -179,7 +179,7 @@ def _with_task_name(namespace: Namespace, record: dict[str, Any]) -> dict[str, A
 
 
 def invalid_job(error: ValidationError) -> InvalidJob:
-    """Pydantic's first complaint in the words of the API."""
+    """Make the error for pydantic's first complaint, in the terms of the API."""
     first = error.errors(include_url=False, include_context=False)[0]
     path = [str(part) for part in first["loc"]]
     if len(path) > 1 and path[0] in TASK_NAMES:
@@ -193,14 +193,14 @@ def invalid_job(error: ValidationError) -> InvalidJob:
     if first["type"] == "extra_forbidden":
         return InvalidJob(f"{owner} takes no {field}", field, "Leave it out")
     if first["type"] == "value_error":
-        named, _, said = first["msg"].removeprefix("Value error, ").partition(": ")
-        problem, _, remedy = said.partition(". ")
+        named, _, text = first["msg"].removeprefix("Value error, ").partition(": ")
+        problem, _, remedy = text.partition(". ")
         return InvalidJob(problem, named, remedy)
     return InvalidJob(f"{_short(first.get('input'))} will not do", field or owner, first["msg"])
 
 
 def payload_sample(payload: object) -> dict[str, str]:
-    """The beginning of a payload, as the details of the error that refuses it."""
+    """Cut a payload to its first 500 characters, as the details of the error that refuses it."""
     try:
         return {"payload": json.dumps(payload, default=repr)[:500]}
     except (RecursionError, TypeError, ValueError):  # nested too deeply, or not from JSON at all
@@ -208,7 +208,7 @@ def payload_sample(payload: object) -> dict[str, str]:
 
 
 def _short(value: object) -> str:
-    """A value for a message: it may be long, and nested more deeply than `repr` can follow."""
+    """Shorten a value for a message: it may be long, and nested more deeply than `repr` can follow."""
     short = reprlib.Repr()
     short.maxlevel, short.maxstring, short.maxother = 2, 80, 80
     return short.repr(value)[:200]

@@ -1,4 +1,4 @@
-"""What a model can do and may be used for; the producer refuses early by it, the worker by its own checkpoint's."""
+"""Model cards: what a model can do and may be used for. Producers and workers refuse jobs by them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SCRIPTS = {
     "zh": {"CJK", "BOPOMOFO"},
     "ja": {"HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "CJK"},
 }
-"""First word of a letter's Unicode name, by language."""
+"""Scripts of each language, as the first words of its letters' Unicode names."""
 
 NEEDS_SYNCHFORMER = frozenset({"generate.v2a", "generate.v2m"})
-"""What a checkpoint without the video-sync encoder cannot do."""
+"""Tasks that a checkpoint without the video-sync encoder cannot do."""
 
 SUPPORTED_TASKS = tuple(f"{namespace}.{name}" for namespace, names in TASK_NAMES.items() for name in names)
 
@@ -32,7 +32,7 @@ COMMERCIAL_MODELS = {
     "generate.tts": ("Kokoro-82M (Apache-2.0)", "Chatterbox (MIT)"),
     "generate.vc": ("Chatterbox (MIT)", "OpenVoice V2 (MIT)"),
 }
-"""Models whose licences allow commercial use, by task or by namespace; for the others none is known to us."""
+"""Models whose licences allow commercial use, by task or namespace, to name in errors."""
 
 
 class ModelCard(Record):
@@ -42,15 +42,15 @@ class ModelCard(Record):
     revision: str
     licence: str
     commercial_use: bool = False
-    """Whether the licence of the weights allows it; a card that does not say so is taken to forbid it."""
+    """Whether the licence of the weights allows commercial use; forbidden by default."""
     languages: tuple[str, ...]
     """ISO 639-1 codes."""
     tasks: tuple[str, ...] = SUPPORTED_TASKS
-    """`namespace.task`"""
+    """Tasks that it can do, as `namespace.task`."""
     max_generate_seconds: float = 300.0
     """Longest sound or music that is generated."""
     max_sync_seconds: float = 10.0
-    """Longest sound that keeps time with a video (`v2a`): what the model sees of it at once."""
+    """Longest sound that is in sync with a video (`v2a`): the length that the sync encoder sees at once."""
     max_edit_seconds: float = 600.0
     """Longest source that is edited: 67 windows, and 1.3 GB of the worker's memory where it is 48 kHz stereo."""
     max_listen_seconds: float = 300.0
@@ -62,12 +62,12 @@ class ModelCard(Record):
     """Longest video that is understood."""
 
     def validate_job(self, job: Job) -> None:
-        """Refuse what this model cannot do.
+        """Refuse a job that this model cannot do.
 
         Raises:
             LicenceRefused: a commercial job, and weights that are not for that.
             TaskNotSupported: a task that it does not have.
-            LanguageNotSupported: a language that it does not speak, named or plain from the script of the text.
+            LanguageNotSupported: a language that it does not know, named or evident from the script of the text.
             InvalidJob: more seconds than it can make.
         """
         self._check_licence(job)
@@ -76,11 +76,11 @@ class ModelCard(Record):
         self._check_seconds(job)
 
     def max_seconds(self, task: TextToSound | VideoToSound) -> float:
-        """The most seconds that may be asked of a task."""
+        """Give the most seconds that may be asked of a task."""
         return self.max_sync_seconds if task.name == "v2a" else self.max_generate_seconds
 
     def without_tasks(self, tasks: Collection[str]) -> ModelCard:
-        """The same card with fewer tasks."""
+        """Copy the card without these tasks."""
         return self.model_copy(update={"tasks": tuple(task for task in self.tasks if task not in tasks)})
 
     def _check_licence(self, job: Job) -> None:

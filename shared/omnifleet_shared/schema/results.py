@@ -1,4 +1,4 @@
-"""What comes back: result, progress and status records."""
+"""The records that come back: results, progress and statuses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VideoFormat = Literal["mp4", "mov", "webm"]
 
 class _StoredFile(Record):
     uri: str
-    """Where it lies, for whoever has access to the storage."""
+    """Its URI in storage, for whoever has access to that."""
     url: str
     """A link that works without credentials until it expires (`file://` for folder storage)."""
     sha256: Sha256
@@ -31,7 +31,7 @@ class _StoredFile(Record):
 
 
 class Artifact(_StoredFile):
-    """The audio that a job made."""
+    """An audio file that a job made."""
 
     format: AudioFormat
     sample_rate: Annotated[int, Field(ge=1)]
@@ -39,29 +39,29 @@ class Artifact(_StoredFile):
 
 
 class VideoArtifact(_StoredFile):
-    """The pictures of a job's video with the sound that the job made; as long as the longer of the two."""
+    """A video file: the pictures of a job's video with the sound that was made, as long as the longer of the two."""
 
     format: VideoFormat
 
 
 class EditedSpan(Record):
-    """A stretch of an edited recording that is new, crossfades included; all samples outside are the source's own."""
+    """An interval of an edited recording that is new, crossfades included; all samples outside are the source's own."""
 
     start: Seconds
-    """Where it begins in the result."""
+    """Its start in the result."""
     end: Seconds
-    """Where it ends in the result; its crossfade alone lies there where words were deleted."""
+    """Its end in the result; where words were deleted, only the crossfade lies between start and end."""
     source_start: Seconds
-    """Where what it took the place of begins in the source."""
+    """The start of what it replaced in the source."""
     source_end: Seconds
     old: str
-    """The words that were said there; empty for an insertion."""
+    """The words that were spoken there; empty for an insertion."""
     new: str
-    """The words that are said there now; empty for a deletion."""
+    """The words that are spoken there now; empty for a deletion."""
 
 
 class ModelInfo(Record):
-    """Which model made the result, and under which licence it may be used."""
+    """The model that made the result, and the licence under which it may be used."""
 
     name: str
     revision: str
@@ -69,22 +69,22 @@ class ModelInfo(Record):
 
 
 class Timings(Record):
-    """Seconds spent in each stage of the attempt that succeeded; a stage that the task does not have is 0."""
+    """Seconds of each stage of the attempt that succeeded; 0 for a stage that the task does not have."""
 
     queued: Seconds = 0.0
-    """From submission to a worker's first look, earlier attempts included."""
+    """From submission to the start of this attempt, earlier attempts included."""
     fetched: Seconds = 0.0
     decoded: Seconds = 0.0
     conditioned: Seconds = 0.0
-    """From entering the engine to the first step: waiting for a place, prefill, prompts, voice."""
+    """From entering the engine to the first step: waiting for a slot, prefill, prompts, voice."""
     sampled: Seconds = 0.0
-    """Diffusion steps and VAE, or the tokens of an answer."""
+    """Diffusion steps and VAE, or decoding the tokens of an answer."""
     encoded: Seconds = 0.0
     stored: Seconds = 0.0
 
 
 class JobResult(Record):
-    """What a job made: an artifact or a text."""
+    """The result of a job: an artifact or a text."""
 
     schema_version: Annotated[int, Field(ge=1, le=SCHEMA_VERSION)] = SCHEMA_VERSION
     job_id: JobId
@@ -92,16 +92,16 @@ class JobResult(Record):
     task: str
     artifact: Artifact | None = None
     video: VideoArtifact | None = None
-    """Beside the artifact, where the job asked for `mux`."""
+    """The muxed video, where the job asked for `mux`."""
     edits: tuple[EditedSpan, ...] | None = None
-    """What is new in the artifact, in order, where words of a recording were edited (`speech`)."""
+    """The new intervals of the artifact, in order, where words of a recording were edited (`speech`)."""
     text: str | None = None
     answer: Answer | None = None
-    """What the text says, as a record; of the tasks in `answers.ANSWERS` alone."""
+    """The text as a record; only for the tasks in `answers.ANSWERS`."""
     model: ModelInfo
     seed: int
     attempts: Annotated[int, Field(ge=1)]
-    """Times that a worker started the job, this one included."""
+    """Times that workers started the job, this attempt included."""
     timings: Timings
 
     @model_validator(mode="after")
@@ -118,18 +118,18 @@ class JobResult(Record):
 
 
 class Progress(Record):
-    """How far a running job is."""
+    """The progress of a running job."""
 
     step: Annotated[int, Field(ge=0)] = 0
-    """Diffusion steps done, or tokens written."""
+    """Diffusion steps done, or tokens decoded."""
     steps: Annotated[int, Field(ge=0)] = 0
-    """Steps in all, or the most tokens that will be written; 0 while not yet known."""
+    """Steps in all, or the most tokens that will be decoded; 0 while not yet known."""
     eta: Seconds | None = None
-    """Seconds to the last step, once there is a pace to tell from."""
+    """Estimated seconds to the last step, once there are steps to estimate from."""
 
 
 class JobStatus(StrEnum):
-    """Where a job is in its life."""
+    """The status of a job."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -145,7 +145,7 @@ class JobStatus(StrEnum):
 
 
 def read_result(payload: object) -> JobResult:
-    """The result in a decoded JSON record.
+    """Parse the result in a decoded JSON record.
 
     Raises:
         InvalidMessage: not a result record.

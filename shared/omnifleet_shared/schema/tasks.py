@@ -1,4 +1,4 @@
-"""What each namespace can be asked to do: one record a kind of task, told apart by `name`."""
+"""The tasks of each namespace: one record for each kind of task, discriminated by `name`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ NamedQuestion = Literal[
     "transcribe", "caption", "qa", "classify", "sources", "scene", "speakers", "gender", "sarcasm", "feedback"
 ]
 HEARING_ONLY = frozenset({"transcribe", "speakers", "gender", "sarcasm", "feedback"})
-"""Named questions about sound, which a video's frames alone cannot answer."""
+"""Named questions about sound, which the frames of a video cannot answer."""
 
 
 class Turn(Record):
-    """One thing said in a conversation before the job's own question."""
+    """One turn of a conversation before the job's own question."""
 
     role: Literal["user", "assistant"]
     text: Text
@@ -29,11 +29,11 @@ class Turn(Record):
 
 class _Conversation(Record):
     history: Annotated[tuple[Turn, ...], Field(max_length=32)] = ()
-    """What was said before, the user first, then in turns, an answer last. The job's audio and video were sent with
-    the first turn."""
+    """Earlier turns: user and assistant alternate, the user first, the assistant last. The job's audio and video belong
+    to the first turn."""
 
     @model_validator(mode="after")
-    def _is_said_in_turns(self) -> Self:
+    def _alternates(self) -> Self:
         roles = [turn.role for turn in self.history]
         if roles != ["user", "assistant"] * (len(roles) // 2):
             remedy = "Give pairs of a user's turn and the assistant's answer; the next question is the job's own"
@@ -42,25 +42,25 @@ class _Conversation(Record):
 
 
 class Question(_Conversation):
-    """understand: a free question, about media or about text alone."""
+    """A free question (`understand`), about media or about text alone."""
 
     name: Literal["question"] = "question"
     text: Text
     """The question."""
     audio: Annotated[tuple[Media, ...], Field(max_length=8)] = ()
     video: Annotated[tuple[Media, ...], Field(max_length=4)] = ()
-    """Only the frames are seen; to have its sound heard, give the same file as `audio` too."""
+    """Only the frames are used; for its sound, give the same file as `audio` too."""
     system: Text | None = None
     """System prompt; the checkpoint's own when absent."""
     max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 512
 
 
 class NamedUnderstanding(_Conversation):
-    """understand: a question that the worker knows how to put."""
+    """A named question (`understand`), for which the worker has the prompt."""
 
     name: NamedQuestion
     text: Text | None = None
-    """`qa`: the question. `feedback`: what the learner meant to say. Others: anything worth knowing beforehand."""
+    """`qa`: the question. `feedback`: what the learner meant to say. Others: context."""
     audio: Annotated[tuple[Media, ...], Field(max_length=8)] = ()
     video: Annotated[tuple[Media, ...], Field(max_length=4)] = ()
     system: Text | None = None
@@ -78,7 +78,7 @@ class NamedUnderstanding(_Conversation):
 
 
 class TextToSound(Record):
-    """generate: sound (`t2a`) or music (`t2m`) from a description."""
+    """Sound (`t2a`) or music (`t2m`) from a description (`generate`)."""
 
     name: Literal["t2a", "t2m"]
     text: Text
@@ -86,26 +86,26 @@ class TextToSound(Record):
 
 
 class VideoToSound(Record):
-    """generate: sound (`v2a`) or music (`v2m`) for a video."""
+    """Sound (`v2a`) or music (`v2m`) for a video (`generate`)."""
 
     name: Literal["v2a", "v2m"]
     video: Media
     text: Annotated[str, StringConstraints(strip_whitespace=True, max_length=10_000)] = ""
     seconds: Annotated[float, Field(ge=0.1)] | None = None
-    """As long as the video when absent; needed where the video is longer than the model's clips."""
+    """Length of the sound; that of the video when absent. Needed where the video is longer than the model's clips."""
     mux: bool = False
-    """Put the new sound under the video's pictures as a second file; sound that the video has is left out."""
+    """Whether to make a second file: the video's pictures with the new sound in place of its own."""
 
 
 class Speech(Record):
-    """generate: `tts`, speech from text, in the reference's voice where one is given."""
+    """Speech from text (`generate`, `tts`), in the reference's voice where one is given."""
 
     name: Literal["tts"] = "tts"
     text: Text
     ref: Media | None = None
     """A recording of the voice to speak with; its last 6 seconds are used."""
     ref_text: Text | None = None
-    """What is said in `ref`; transcribed by the model when absent."""
+    """Transcript of `ref`; the model transcribes it when absent."""
 
     @model_validator(mode="after")
     def _transcript_has_its_voice(self) -> Self:
@@ -115,14 +115,14 @@ class Speech(Record):
 
 
 class VoiceConversion(Record):
-    """generate: `vc`, what `audio` says (or `text`) in the voice of `ref`."""
+    """Voice conversion (`generate`, `vc`): the words of `audio` (or `text`) in the voice of `ref`."""
 
     name: Literal["vc"] = "vc"
     ref: Media
     ref_text: Text | None = None
     audio: Media | None = None
     text: Text | None = None
-    """What `audio` says, where it is known; transcribed by the model when absent."""
+    """Transcript of `audio`; the model transcribes it when absent."""
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
@@ -132,7 +132,7 @@ class VoiceConversion(Record):
 
 
 class DescribedEdit(Record):
-    """edit: `add`, `remove` or `extract` the sound that `desc` names."""
+    """An edit that adds, removes or extracts the sound that `desc` names."""
 
     name: Literal["add", "remove", "extract"]
     audio: Media
@@ -140,7 +140,7 @@ class DescribedEdit(Record):
 
 
 class StyleTransfer(Record):
-    """edit: `style`, make the sound of `source` that of `target`."""
+    """An edit (`style`) that turns the sound `source` into `target`."""
 
     name: Literal["style"] = "style"
     audio: Media
@@ -149,12 +149,12 @@ class StyleTransfer(Record):
 
 
 class SpeechEdit(Record):
-    """edit: `speech`, change the words that are said."""
+    """An edit (`speech`) of spoken words."""
 
     name: Literal["speech"] = "speech"
     audio: Media
     desc: Text
-    """`replace 'hello' with 'goodbye'`"""
+    """The instruction, such as `replace 'hello' with 'goodbye'`."""
 
 
 Understanding = Annotated[Question | NamedUnderstanding, Field(discriminator="name")]
@@ -183,7 +183,7 @@ OTHER_SPELLINGS = {
 
 
 def task_name(namespace: Namespace, spelling: str) -> str:
-    """The contract's name of a task: any case, `-` and `_` for spaces, the published spellings too.
+    """Normalise the name of a task: any case, `-` and `_` for spaces, and the published spellings are accepted.
 
     Raises:
         UnknownTask: no such task in the namespace; names the nearest one, or the namespace that has it.

@@ -1,4 +1,4 @@
-"""Object storage: one small interface, two homes (any S3 API, or a local folder)."""
+"""Object storage behind one small interface: any S3 API, or a folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["FolderStorage", "S3Storage", "Storage", "StoredObject", "open_storag
 
 
 def open_storage(settings: FleetSettings) -> Storage:
-    """The storage that `settings.storage` names.
+    """Open the storage that `settings.storage` names.
 
     Raises:
         InvalidSetting: neither an `s3://` nor a `file://` URI.

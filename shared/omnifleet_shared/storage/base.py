@@ -1,4 +1,4 @@
-"""The interface of object storage, and what holds for every home of it."""
+"""The interface of object storage, and what all its implementations share."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ..schema.base import Media
 
 @dataclass(frozen=True, kw_only=True)
 class StoredObject:
-    """An object that is there."""
+    """An object in storage."""
 
     uri: str
     bytes: int
 
 
 class ByteStream(Protocol):
-    """What is needed of an opened object."""
+    """An opened object: a context manager to read bytes from."""
 
     def read(self, size: int, /) -> bytes: ...
     def __enter__(self) -> Self: ...
@@ -32,15 +32,15 @@ class ByteStream(Protocol):
 
 
 class Storage(ABC):
-    """Media by URI. Every method may raise StorageUnavailable (transient) and StorageRefused (permanent)."""
+    """Stores media by URI. Every method may raise StorageUnavailable (transient) and StorageRefused (permanent)."""
 
     @abstractmethod
     def uri(self, key: str) -> str:
-        """The URI of a key in this storage."""
+        """Make the URI of a key in this storage."""
 
     @abstractmethod
     def key(self, uri: str) -> str:
-        """The key of a URI.
+        """Give the key of a URI.
 
         Raises:
             ForeignURI: the URI lies outside the configured bucket and prefix, or folder.
@@ -48,35 +48,35 @@ class Storage(ABC):
 
     @abstractmethod
     def stat(self, uri: str) -> StoredObject | None:
-        """The object at the URI, or None where there is none. Raises ForeignURI."""
+        """Look up the object at the URI; gives None where there is none. Raises ForeignURI."""
 
     @abstractmethod
     def put(self, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
-        """Write the rest of `source` to the key; visible whole or not at all."""
+        """Write the rest of `source` to the key, atomically: readers see the whole object or none."""
 
     @abstractmethod
     def open(self, uri: str, *, start: int = 0) -> ByteStream:
-        """A stream of the object's bytes from `start` on, which lies inside it. Raises ForeignURI, MediaNotFound."""
+        """Open the object's bytes from offset `start`, which lies inside it. Raises ForeignURI, MediaNotFound."""
 
     @abstractmethod
     def delete(self, uri: str) -> None:
-        """Remove the object, if it is there. Raises ForeignURI."""
+        """Delete the object, if it is there. Raises ForeignURI."""
 
     def clock(self) -> float | None:
-        """The Unix time that the storage's own clock shows, to the second; None where it has none."""
+        """Read the storage's own clock as Unix time, to the second; None where it has none."""
         return None
 
     @abstractmethod
     def url(self, uri: str, lifetime: int) -> str:
-        """A link to the object that needs no credentials for `lifetime` seconds. Raises ForeignURI."""
+        """Make a link to the object that needs no credentials for `lifetime` seconds. Raises ForeignURI."""
 
     def get(self, uri: str, *, max_bytes: int) -> bytes:
-        """The object's bytes.
+        """Read the object's bytes.
 
         Raises:
             ForeignURI: outside the configured storage.
             MediaNotFound: nothing there.
-            MediaTooLarge: more than `max_bytes`, found out without reading further.
+            MediaTooLarge: more than `max_bytes`; no more than that is read.
         """
         with self.open(uri) as stream:
             data = read_at_most(stream, max_bytes)
@@ -85,14 +85,14 @@ class Storage(ABC):
         return data
 
     def put_input(self, media: Media, source: BinaryIO) -> Media:
-        """Upload media under its own hash, unless the same bytes are already there."""
+        """Upload media under its own hash, unless the same bytes are stored already."""
         stored = self.stat(media.uri)
         if stored is None or stored.bytes != media.bytes:
             self.put(self.key(media.uri), source, content_type="application/octet-stream")
         return media
 
     def describe_input(self, source: BinaryIO) -> Media:
-        """The media record of a seekable stream: its hash, size and the URI that it will have. Nothing is uploaded."""
+        """Make the media record of a seekable stream: hash, size and the URI that it will have. Uploads nothing."""
         # Not hashlib.file_digest: it leaves files in memory at their start, and nothing tells their size then.
         digest, size = hashlib.sha256(), 0
         source.seek(0)
@@ -105,7 +105,7 @@ class Storage(ABC):
 
 
 def read_at_most(stream: ByteStream, limit: int) -> bytes:
-    """Up to `limit + 1` bytes, so that the caller sees whether there were more than `limit`."""
+    """Read up to `limit + 1` bytes, so that the caller sees whether there were more than `limit`."""
     chunks: list[bytes] = []
     left = limit + 1
     while left > 0 and (chunk := stream.read(min(left, 2**20))):
@@ -115,7 +115,7 @@ def read_at_most(stream: ByteStream, limit: int) -> bytes:
 
 
 def verify_sha256(media: Media, data: bytes, field: str) -> None:
-    """Compare fetched bytes with what the job says they are.
+    """Compare fetched bytes with the hash in the job, where it has one.
 
     Raises:
         MediaError: other bytes than those that were uploaded.

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Self
 from urllib.parse import quote, unquote, urlsplit
 
+from ..atomic_file import write_atomically
 from ..errors import ForeignURI, MediaNotFound, StorageRefused, StorageUnavailable
 from .base import ByteStream, Storage, StoredObject
 
 
 class FolderStorage(Storage):
-    """`file://` URIs below one folder, which is made on first use."""
+    """Stores objects as files below one folder, which is made on first use; its URIs are `file://`."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder).expanduser().resolve()
@@ -48,17 +47,8 @@ class FolderStorage(Storage):
         path = self._path(self.uri(key))
         with _typed_errors():
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as part:
-                try:
-                    shutil.copyfileobj(source, part)
-                    part.flush()
-                    os.fsync(part.fileno())
-                    # Before it is visible, so that nobody finds it and may not read it.
-                    os.fchmod(part.fileno(), 0o644)
-                    Path(part.name).replace(path)
-                except BaseException:
-                    Path(part.name).unlink()
-                    raise
+            with write_atomically(path, mode=0o644) as file:
+                shutil.copyfileobj(source, file)
             return StoredObject(uri=self.uri(key), bytes=path.stat().st_size)
 
     def open(self, uri: str, *, start: int = 0) -> ByteStream:
@@ -87,7 +77,7 @@ class FolderStorage(Storage):
 
 
 class _TypedFile:
-    """A file whose folder, mounted from elsewhere, can go away while it is read."""
+    """A file whose read errors are typed: its folder, mounted from elsewhere, can go away while it is read."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

@@ -30,7 +30,7 @@ BUSY = {"SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "Throttling", "Thr
 
 
 class S3Storage(Storage):
-    """`s3://bucket/prefix`; one thread-safe client. Credentials as boto3 finds them (`AWS_*`, profile, role)."""
+    """Stores objects as `s3://bucket/prefix/key`; thread-safe. boto3 finds credentials (`AWS_*`, profile, role)."""
 
     def __init__(self, settings: FleetSettings) -> None:
         place = urlsplit(settings.storage)
@@ -91,8 +91,8 @@ class S3Storage(Storage):
                 answer = self._client.head_bucket(Bucket=self.bucket)
             except ClientError as error:  # a refusal shows the time as well
                 answer = error.response
-        said = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
-        return None if said is None else parsedate_to_datetime(said).timestamp()
+        date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+        return None if date is None else parsedate_to_datetime(date).timestamp()
 
     def url(self, uri: str, lifetime: int) -> str:
         params = {"Bucket": self.bucket, "Key": self.prefix + self.key(uri)}
@@ -119,7 +119,7 @@ def _client(settings: FleetSettings) -> Any:
 
 
 class _Unclosed:
-    """boto3 closes what it uploads; the caller's file is the caller's."""
+    """A file without its `close`: boto3 closes what it uploads, and the file is the caller's."""
 
     def __init__(self, source: BinaryIO) -> None:
         self.read = source.read
@@ -128,11 +128,11 @@ class _Unclosed:
         self.seekable = source.seekable
 
     def close(self) -> None:
-        """Left to the caller."""
+        """Do nothing: the caller closes the file."""
 
 
 class _TypedStream:
-    """A body whose connection can break while it is read."""
+    """A body whose read errors are typed: its connection can break while it is read."""
 
     def __init__(self, body: Any) -> None:
         self._body = body

@@ -1,1 +1,1 @@
-"""Callbacks: where they may go, how they are signed, and the outbox that keeps them."""
+"""Callbacks: the hosts that they may go to, their signatures, and the outbox that keeps them."""

@@ -1,7 +1,7 @@
-"""Where callbacks may go: which hosts, over what, and to which addresses.
+"""The allow list of callbacks: schemes, hosts and addresses that workers may post to.
 
-Whoever sends jobs chooses where the workers post, and workers see networks that senders do not. So a host must be on
-the list to the letter, and what its name leads to is looked up once, checked, and connected to as it was checked.
+Producers choose the URLs, and workers see networks that producers do not. So a host must be on the list exactly, and
+its name is resolved once: the address that was checked is the one that is connected to.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ Scheme = Literal["http", "https"]
 
 PORTS: dict[str, int] = {"http": 80, "https": 443}
 TUNNELS = tuple(ipaddress.ip_network(one) for one in ("64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16"))
-"""IPv6 addresses that stand for IPv4 ones, private ones among them, and count as global."""
+"""IPv6 networks that count as global although they embed IPv4 addresses, private ones among them."""
 
 
 @dataclass(frozen=True)
 class CallbackHost:
-    """One entry of the list."""
+    """An entry of the allow list."""
 
     scheme: Scheme
     name: str
     port: int
     network: Network | None = None
-    """Where its address may be private."""
+    """Network in which its address may be private; None allows public addresses alone."""
 
     def addresses(self) -> list[str]:
-        """The addresses that its name leads to now and that may be connected to.
+        """Resolve its name to the addresses that may be connected to.
 
         Raises:
-            CallbackRefused: there are only others.
-            OSError: the name leads nowhere.
+            CallbackRefused: it resolves to no address that is allowed.
+            OSError: the name cannot be resolved.
         """
         found = socket.getaddrinfo(self.name, self.port, type=socket.SOCK_STREAM)
         all_of_them = dict.fromkeys(cast(str, entry[4][0]) for entry in found)
@@ -51,7 +51,7 @@ class CallbackHost:
         raise CallbackRefused(problem, "callback", remedy)
 
     def admits(self, text: str) -> bool:
-        """Whether callbacks may go to that address: a public one, or one of the entry's own network."""
+        """Tell whether callbacks may go to that address: a public one, or one of the entry's own network."""
         address: Address = ipaddress.ip_address(text.partition("%")[0])
         address = getattr(address, "ipv4_mapped", None) or address
         if self.network is not None and address in self.network:
@@ -60,13 +60,13 @@ class CallbackHost:
 
 
 class CallbackHosts:
-    """The allow list.
+    """The hosts that callbacks may go to.
 
     Args:
-        setting: `FleetSettings.callback_hosts`.
+        setting: the value of `FleetSettings.callback_hosts`.
 
     Raises:
-        InvalidSetting: an entry that is none.
+        InvalidSetting: an entry that cannot be parsed.
     """
 
     def __init__(self, setting: str | None) -> None:
@@ -77,7 +77,7 @@ class CallbackHosts:
         return bool(self._hosts)
 
     def find(self, url: str) -> CallbackHost:
-        """The entry that allows the URL. Raises CallbackRefused where none does; the URL's path is not repeated."""
+        """Find the entry that allows the URL. Raises CallbackRefused where none does; its message omits the path."""
         try:
             parts = urlsplit(url)
             key = _key(parts)
@@ -113,7 +113,7 @@ def _entry(text: str) -> CallbackHost:
 
 
 def _literal(name: str) -> Network | None:
-    """An address that stands in the list itself is meant, private or not."""
+    """Allow an address that is listed as such, private or not."""
     try:
         return ipaddress.ip_network(name)
     except ValueError:

@@ -1,7 +1,7 @@
-"""Callbacks that are to be posted, kept in Redis until a receiver has them.
+"""The outbox of callbacks in Redis: each is kept until its receiver has it.
 
-The wish is written by the script that records the outcome (`attempts.FINISH`), so that neither is there without the
-other. Whichever worker claims it posts it under a lease; that of a worker that was killed is claimed again.
+The script that records an outcome (`attempts.FINISH`) also enqueues its callback, so that neither exists without the
+other. A worker claims a callback for some seconds and posts it; where that worker is killed, another claims it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from ..schema.callback import CallbackDelivery
 from ..schema.job_state import unreadable
 from ..settings import FleetSettings
 
-# Of FINISH. KEYS 6, 7: callback, callbacks to post. ARGV 7, 8, 9: URL (empty: no callback), delivery id, body.
+# Part of `attempts.FINISH`.
+# KEYS 6, 7: callback, callbacks to post. ARGV 7, 8, 9: URL (empty: no callback), delivery id, body.
 ENQUEUE_CALLBACK = """
 if ARGV[7] ~= '' then
   local now = redis.call('TIME')
@@ -31,7 +32,7 @@ if ARGV[7] ~= '' then
   redis.call('ZADD', KEYS[7], now[1] + now[2] / 1e6, ARGV[5])
 end
 """
-# Names of callbacks are made from the job ids in the set. An entry whose callback has expired is dropped.
+# Keys of callbacks are made from the job ids in the set. An entry whose callback has expired is removed.
 CLAIM = f"""
 local now = redis.call('TIME')
 now = now[1] + now[2] / 1e6
@@ -66,7 +67,7 @@ return 1
 
 @dataclass(frozen=True)
 class ClaimedCallback:
-    """A callback that this process is to post."""
+    """A callback that this process has claimed, to post it."""
 
     claim: str
     job_id: str
@@ -74,11 +75,11 @@ class ClaimedCallback:
     delivery_id: str
     body: bytes
     attempts: int
-    """Times that it was claimed to be posted, this one included."""
+    """Times that it was claimed, this one included."""
 
 
 class Callbacks:
-    """The callbacks of one queue. Every method may raise BrokerUnavailable."""
+    """The callbacks of one queue's jobs. Every method may raise BrokerUnavailable."""
 
     def __init__(self, redis: Redis, queue: str) -> None:
         self._redis = redis
@@ -87,7 +88,7 @@ class Callbacks:
 
     @classmethod
     def connect(cls, settings: FleetSettings) -> Callbacks:
-        """Callbacks in the Redis of these settings."""
+        """Open the outbox in the Redis of these settings."""
         return cls(connect_redis(settings), settings.queue)
 
     def close(self) -> None:
@@ -95,7 +96,7 @@ class Callbacks:
         self._redis.close()
 
     def claim(self, seconds: float) -> ClaimedCallback | None:
-        """The next callback that is due, for so many seconds this process's alone; None where none is."""
+        """Claim the next callback that is due, for so many seconds; None where none is due."""
         claim = uuid.uuid4().hex
         with typed_redis_errors():
             claimed = self._claim(keys=[self._waiting], args=[claim, seconds])
@@ -105,19 +106,19 @@ class Callbacks:
         return ClaimedCallback(claim, job_id.decode(), url.decode(), delivery_id.decode(), body, attempts)
 
     def delivered(self, claimed: ClaimedCallback) -> bool:
-        """The receiver has it; False where the claim went to another process meanwhile."""
+        """Record that the receiver has it; gives False where the claim has gone to another process."""
         return self._settled(claimed, "delivered")
 
     def failed(self, claimed: ClaimedCallback, error: str) -> bool:
-        """It is given up."""
+        """Record that no more attempts are made; gives False where the claim has gone to another process."""
         return self._settled(claimed, "failed", error)
 
     def retry(self, claimed: ClaimedCallback, error: str, seconds: float) -> bool:
-        """It may be claimed again in so many seconds."""
+        """Record a failed attempt; it may be claimed again in so many seconds."""
         return self._settled(claimed, "pending", error, seconds)
 
     def release_claim(self, claimed: ClaimedCallback, seconds: float) -> bool:
-        """It was not posted at all, and may be claimed again in so many seconds."""
+        """Give back a claim that was not used; it may be claimed again in so many seconds."""
         return self._settled(claimed, "pending", "", seconds, -1)
 
     def _settled(
@@ -136,7 +137,7 @@ class Callbacks:
 
 
 def read_delivery(stored: Mapping[str, str]) -> CallbackDelivery | None:
-    """How a callback stands, from the fields of its hash; None where there are none. Raises InvalidMessage."""
+    """Parse the delivery state from the fields of a callback's hash; None where it is empty. Raises InvalidMessage."""
     if not stored:
         return None
     try:

@@ -20,11 +20,11 @@ DELIVERY = "Omnifleet-Delivery"
 TIMESTAMP = "Omnifleet-Timestamp"
 SIGNATURE = "Omnifleet-Signature"
 MAX_AGE = 300
-"""Seconds for which a signature is good: whoever recorded a callback can post it again for no longer."""
+"""Seconds for which a signature is valid, so that a recorded callback cannot be replayed later."""
 
 
 def sign_callback(body: bytes, delivery_id: str, secret: str, now: float | None = None) -> dict[str, str]:
-    """The headers that a callback is posted with at Unix time `now`, by default this moment."""
+    """Make the headers that sign a callback posted at Unix time `now`, by default this moment."""
     timestamp = str(int(time.time() if now is None else now))
     return {DELIVERY: delivery_id, TIMESTAMP: timestamp, SIGNATURE: _signature(body, timestamp, secret)}
 
@@ -32,7 +32,7 @@ def sign_callback(body: bytes, delivery_id: str, secret: str, now: float | None 
 def verify_callback(
     body: bytes, headers: Mapping[str, str], secret: str, *, max_age: float = MAX_AGE, now: float | None = None
 ) -> CallbackOutcome:
-    """What a callback tells, once it is known to come from the fleet.
+    """Verify that a callback comes from the fleet, and parse its outcome.
 
     A callback may come more than once: its `delivery_id` is the same each time.
 
@@ -44,16 +44,16 @@ def verify_callback(
         now: Unix time; this moment by default.
 
     Raises:
-        SignatureInvalid: not signed with the secret, or not within `max_age`. Answer 401, and read nothing of it.
-        InvalidMessage: signed, and still no outcome that this release reads.
+        SignatureInvalid: not signed with the secret, or not within `max_age`. Answer 401, and use nothing of it.
+        InvalidMessage: signed, but no outcome that this release reads.
     """
-    given = {name.lower(): value for name, value in headers.items()}
-    timestamp, signature = given.get(TIMESTAMP.lower(), ""), given.get(SIGNATURE.lower(), "")
+    lowered = {name.lower(): value for name, value in headers.items()}
+    timestamp, signature = lowered.get(TIMESTAMP.lower(), ""), lowered.get(SIGNATURE.lower(), "")
     expected = _signature(body, timestamp, secret)
     if not hmac.compare_digest(expected.encode(), signature.encode("utf-8", "surrogatepass")):
         problem, remedy = "the callback is not signed with this secret", "Compare it with that of the workers"
         raise SignatureInvalid(problem, SIGNATURE, remedy)
-    # Signed, and so a number.
+    # It is signed, and so it is a number.
     if abs((time.time() if now is None else now) - int(timestamp)) > max_age:
         problem = f"the callback was signed more than {max_age:g} s away from now"
         raise SignatureInvalid(problem, TIMESTAMP, "Compare the clocks; if they agree, it is a replay")
@@ -61,6 +61,6 @@ def verify_callback(
 
 
 def _signature(body: bytes, timestamp: str, secret: str) -> str:
-    # Any text can be encoded so; what is no number was not signed by us.
+    # surrogatepass encodes any text; what is no number was not signed by the fleet.
     signed = timestamp.encode("utf-8", "surrogatepass") + b"." + body
     return f"v1={hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()}"

@@ -14,7 +14,7 @@ import pytest
 from omnifleet import BatchRunning, Client, FleetSettings
 from omnifleet.batch import Outcome, understand
 from omnifleet.batch.journal.journal import Journal
-from omnifleet.batch.journal.lock import FleetGuard
+from omnifleet.batch.journal.lock import RedisBatchLock
 from omnifleet_shared.schema.job_state import STATE_KEY
 from support import batches, services
 from support.batches import BatchFleet, read_manifest, run_batch, start_batch, write_questions
@@ -47,7 +47,7 @@ def ended(jobs: Path) -> int:
     if not path.exists():
         return 0
     with Journal(path) as journal:
-        return journal.tally().ended
+        return journal.counts().ended
 
 
 def test_a_worker_that_is_killed_costs_no_line(fleet: BatchFleet, tmp_path: Path, out: Path) -> None:
@@ -56,9 +56,9 @@ def test_a_worker_that_is_killed_costs_no_line(fleet: BatchFleet, tmp_path: Path
     with start_batch(fleet, "run", jobs, "--out", out) as batch:
         services.wait_until(lambda: ended(jobs) > 3, batches.WAIT, "the first outcomes")
         fleet.kill(first)
-        _, said = batch.communicate(timeout=batches.WAIT)
+        _, stderr = batch.communicate(timeout=batches.WAIT)
 
-    assert batch.returncode == 0, said
+    assert batch.returncode == 0, stderr
     assert [line["status"] for line in read_manifest(out)] == ["succeeded"] * COUNT
 
 
@@ -72,10 +72,10 @@ def test_a_redis_that_is_away_for_a_while_is_waited_for(fleet: BatchFleet, tmp_p
         proxy.cut()
         time.sleep(3)
         proxy.heal()
-        _, said = batch.communicate(timeout=batches.WAIT)
+        _, stderr = batch.communicate(timeout=batches.WAIT)
 
-    assert batch.returncode == 0, said
-    assert "waits: redis_url: " in said
+    assert batch.returncode == 0, stderr
+    assert "waits: redis_url: " in stderr
     assert [line["status"] for line in read_manifest(out)] == ["succeeded"] * COUNT
     assert set(fleet.runs().values()) == {1}
 
@@ -165,8 +165,8 @@ class TestJournalInStorage:
     POINTS = (
         ("omnifleet.batch.sender:JobSender.send:after", 9),
         ("omnifleet.batch.journal.journal:Journal.ended:after", 11),
-        ("omnifleet.batch.journal.s3_journal:StoredJournal.checkpoint:after", 1),
-        ("omnifleet.batch.journal.s3_journal:StoredJournal._put:after", 2),
+        ("omnifleet.batch.journal.storage_journal:StorageJournal.checkpoint:after", 1),
+        ("omnifleet.batch.journal.storage_journal:StorageJournal._put:after", 2),
     )
 
     @pytest.mark.parametrize(("point", "call"), POINTS, ids=lambda value: str(value).rpartition(".batch.")[2])
@@ -180,11 +180,11 @@ class TestJournalInStorage:
         killed = run_batch(fleet, *command, KILLED_AT=point, KILLED_CALL=str(call))
         fleet.redis.client().delete(*fleet.redis.client().keys("omnifleet:batch:*"))  # as after a minute
         done = run_batch(fleet, *command)
-        told = run_batch(fleet, "status", jobs, "--journal", f"{home}/journal", "--json")
+        status = run_batch(fleet, "status", jobs, "--journal", f"{home}/journal", "--json")
 
         assert killed.returncode == batches.KILLED, killed.stderr
         assert done.returncode == 0, done.stderr
-        assert json.loads(told.stdout)["succeeded"] == COUNT
+        assert json.loads(status.stdout)["succeeded"] == COUNT
         assert not Path(f"{jobs}.journal").exists()
         assert set(fleet.runs().values()) == {1}
         assert len(fleet.runs()) == COUNT
@@ -193,7 +193,7 @@ class TestJournalInStorage:
         jobs = write_questions(tmp_path / "jobs.jsonl", 3)
         home = f"s3://{bucket}/omni/night"
         settings = FleetSettings(redis_url=fleet.environment["OMNIFLEET_REDIS_URL"])
-        other = FleetGuard(f"{home}/journal", settings)
+        other = RedisBatchLock(f"{home}/journal", settings)
         other.acquire()
 
         refused = run_batch(fleet, "run", jobs, "--out", home, "--journal", f"{home}/journal")
@@ -207,10 +207,10 @@ class TestJournalInStorage:
 
 def test_a_guard_that_ran_out_and_was_taken_is_lost(redis_url: str) -> None:
     settings = FleetSettings(redis_url=redis_url)
-    with ExitStack() as guards:
-        first, second = FleetGuard("s3://b/journal", settings), FleetGuard("s3://b/journal", settings)
-        for guard in (first, second):
-            guards.callback(guard.release)
+    with ExitStack() as held:
+        first, second = RedisBatchLock("s3://b/journal", settings), RedisBatchLock("s3://b/journal", settings)
+        for lock in (first, second):
+            held.callback(lock.release)
         first.acquire()
         first.check()
         first._redis.flushall()
@@ -229,17 +229,17 @@ def test_a_client_s_batch_survives_a_killed_worker_and_uses_few_connections(flee
     settings = FleetSettings(
         redis_url=f"redis://127.0.0.1:{proxy.port}/0", storage=fleet.environment["OMNIFLEET_STORAGE"], lease=2
     )
-    told: list[Outcome] = []
+    outcomes: list[Outcome] = []
     most = 0
     with proxy.running(), Client(settings) as omni:
         jobs = (understand(question=f"What is {number}?", max_new_tokens=2) for number in range(100))
         for outcome in omni.batch(jobs, in_flight=50):
-            told.append(outcome)
+            outcomes.append(outcome)
             most = max(most, len(proxy._open) // 2)
-            if len(told) == 10:
+            if len(outcomes) == 10:
                 fleet.kill(first)
 
-    assert sorted(outcome.index for outcome in told) == list(range(100))
-    assert all(str(outcome.result.text).startswith(f"What is {outcome.index}?") for outcome in told)
+    assert sorted(outcome.index for outcome in outcomes) == list(range(100))
+    assert all(str(outcome.result.text).startswith(f"What is {outcome.index}?") for outcome in outcomes)
     # Two for each of eight senders, and three that hear, look, and ask for the fleet's capacity.
     assert 0 < most <= 19

@@ -1,4 +1,4 @@
-"""`omnifleet batch` as a real process on a real fleet: killed, interrupted, refused, and gone on with."""
+"""`omnifleet batch` as a real process on a real fleet: killed, interrupted, refused, and resumed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def ended(jobs: Path) -> int:
     if not path.exists():
         return 0
     with Journal(path) as journal:
-        return journal.tally().ended
+        return journal.counts().ended
 
 
 def assert_each_job_ran_once(fleet: BatchFleet, out: Path, count: int = COUNT) -> None:
@@ -134,12 +134,12 @@ def test_an_interrupted_batch_says_how_to_go_on_and_does(
     with start_batch(fleet, "run", jobs, "--out", out, "--in-flight", "4") as first:
         services.wait_until(lambda: ended(jobs) > 3, batches.WAIT, "the first outcomes")
         first.send_signal(sign)
-        _, said = first.communicate(timeout=batches.WAIT)
+        _, stderr = first.communicate(timeout=batches.WAIT)
 
     done = run_batch(fleet, "run", jobs, "--out", out)
 
     assert first.returncode == 130
-    assert "Run the same command again" in said
+    assert "Run the same command again" in stderr
     assert done.returncode == 0, done.stderr
     assert_each_job_ran_once(fleet, out)
 

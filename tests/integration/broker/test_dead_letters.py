@@ -1,4 +1,4 @@
-"""Jobs that were put aside, through the command line and a real Redis."""
+"""Dead letters, through the command line and a real Redis."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def take(redis: Redis) -> str:
 
 @pytest.fixture
 def put_aside(settings: FleetSettings, redis: Redis, letters: DeadLetters, attempts: Attempts) -> DeadLetter:
-    """A job that was submitted, lost three workers, was cancelled too late, and was put aside."""
+    """A job that was submitted, lost three workers, was cancelled too late, and was dead-lettered."""
     dead = letter()
     with closing(CeleryTransport(settings)) as transport:
         transport.submit(dead.job)

@@ -13,7 +13,7 @@ from omnifleet_shared.broker.celery_app import configure
 from omnifleet_shared.broker.leases import FAIR_TURN, Leases
 from omnifleet_shared.broker.submit import queue_lists
 from omnifleet_shared.settings import FleetSettings
-from omnifleet_worker.lease_renewer import LeaseKeeper
+from omnifleet_worker.lease_renewer import LeaseRenewer
 from redis import Redis
 
 QUEUE = "audio-omni"
@@ -27,23 +27,23 @@ def redis(redis_url: str) -> Iterator[Redis]:
 
 
 @pytest.fixture
-def keeper(redis: Redis) -> LeaseKeeper:
-    return LeaseKeeper(
+def lease_renewer(redis: Redis) -> LeaseRenewer:
+    return LeaseRenewer(
         Leases(redis, QUEUE, seconds=60),
-        places=8,
-        stalled=lambda: 0.0,
-        engine_patience=60,
-        poll_patience=60,
+        slots=8,
+        engine_stalled=lambda: 0.0,
+        engine_timeout=60,
+        poll_timeout=60,
         on_lost=lambda tag: None,
     )
 
 
 @pytest.fixture
-def channel(redis_url: str, keeper: LeaseKeeper) -> Iterator[Any]:
+def channel(redis_url: str, lease_renewer: LeaseRenewer) -> Iterator[Any]:
     """A worker's channel with room for two batch jobs."""
     app = Celery("lanes", set_as_current=False)
     configure(app, FleetSettings(redis_url=redis_url))
-    app.conf.broker_transport_options |= {"lease_holder": keeper, "batch_priority_slots": 2}
+    app.conf.broker_transport_options |= {"lease_holder": lease_renewer, "batch_priority_slots": 2}
     with app.connection_for_read() as connection, closing(connection.channel()) as channel:
         yield channel
     app.close()
@@ -58,20 +58,20 @@ def test_the_lists_are_named_as_the_channel_names_them(channel: Any) -> None:
     assert [channel._q_for_pri(QUEUE, step) for step in channel.priority_steps] == [INTERACTIVE, BATCH]
 
 
-def test_every_eighth_message_is_of_the_batch_lane_while_both_wait(redis: Redis, keeper: LeaseKeeper) -> None:
+def test_every_eighth_message_is_of_the_batch_lane_while_both_wait(redis: Redis, lease_renewer: LeaseRenewer) -> None:
     send(redis, INTERACTIVE, 3 * FAIR_TURN)
     send(redis, BATCH, 3 * FAIR_TURN)
 
-    taken = [keeper.leases.take([INTERACTIVE, BATCH]) for _ in range(2 * FAIR_TURN)]
+    taken = [lease_renewer.leases.take([INTERACTIVE, BATCH]) for _ in range(2 * FAIR_TURN)]
 
     lane = [one.origin for one in taken if one is not None]
     assert lane == ([INTERACTIVE] * (FAIR_TURN - 1) + [BATCH]) * 2
 
 
-def test_an_empty_lane_gives_its_turn_away(redis: Redis, keeper: LeaseKeeper) -> None:
+def test_an_empty_lane_gives_its_turn_away(redis: Redis, lease_renewer: LeaseRenewer) -> None:
     send(redis, INTERACTIVE, FAIR_TURN)
 
-    taken = [keeper.leases.take([INTERACTIVE, BATCH]) for _ in range(FAIR_TURN)]
+    taken = [lease_renewer.leases.take([INTERACTIVE, BATCH]) for _ in range(FAIR_TURN)]
 
     assert all(taken)
 
@@ -84,14 +84,14 @@ def hold_next(channel: Any) -> str | None:
     return str(taken.tag)
 
 
-def test_a_worker_leaves_a_place_to_interactive_jobs(redis: Redis, channel: Any, keeper: LeaseKeeper) -> None:
+def test_a_worker_leaves_a_place_to_interactive_jobs(redis: Redis, channel: Any, lease_renewer: LeaseRenewer) -> None:
     send(redis, BATCH, 3)
     first, second = hold_next(channel), hold_next(channel)
 
-    assert (hold_next(channel), keeper.batch_jobs) == (None, 2)
+    assert (hold_next(channel), lease_renewer.batch_jobs) == (None, 2)
     send(redis, INTERACTIVE, 1)
     assert hold_next(channel) is not None
-    assert keeper.batch_jobs == 2
-    keeper.ack(str(first))
+    assert lease_renewer.batch_jobs == 2
+    lease_renewer.ack(str(first))
     assert hold_next(channel) is not None
     assert second is not None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from omnifleet import BrokerUnavailable, Client, FleetSettings, InvalidSetting
 from redis import RedisError
-from support import TESTS, fleet, services
+from support import PYTHONPATH, processes, services
 
 WAIT = 60.0
 
@@ -31,7 +31,7 @@ def nodes(tmp_path: Path) -> Iterator[tuple[ExitStack, services.RedisServer, int
         master.enter_context(servers[0].running())
         rest.enter_context(servers[1].running())
         servers[1].client().replicaof("127.0.0.1", servers[0].port)
-        rest.enter_context(services.process(shutil.which("redis-server") or "redis-server", config, "--sentinel"))
+        rest.enter_context(services.process([shutil.which("redis-server") or "redis-server", config, "--sentinel"]))
         sentinel = services.RedisServer(port, tmp_path)
         services.wait_until(lambda: _knows_replica(sentinel), WAIT, "the sentinel knows the replica")
         yield master, servers[1], port
@@ -52,11 +52,11 @@ def test_a_failover_loses_neither_client_nor_worker(
         "OMNIFLEET_REDIS_SENTINELS": sentinels,
         "OMNIFLEET_STORAGE": f"file://{folder}",
         "OMNIFLEET_LEASE": "2",
-        "PYTHONPATH": str(TESTS),
+        "PYTHONPATH": PYTHONPATH,
     }
     settings = FleetSettings(redis_sentinels=sentinels, storage=f"file://{folder}")
     with (
-        fleet.worker(environment, tmp_path / "worker.log", "support.scripted_worker") as worker,
+        processes.worker(environment, tmp_path / "worker.log", "support.scripted_worker") as worker,
         Client(settings) as omni,
     ):
         worker.wait_until_ready()

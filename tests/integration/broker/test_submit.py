@@ -13,7 +13,7 @@ from omnifleet import Client, InvalidSetting, JobStatus, QueueFull
 from omnifleet.transport.celery import CeleryTransport
 from omnifleet_shared.broker.attempts import Attempts
 from omnifleet_shared.broker.leases import Leases
-from omnifleet_shared.broker.submit import MOST_WAIT, USUAL_WAIT, Submissions, queue_lists
+from omnifleet_shared.broker.submit import DEFAULT_RETRY_AFTER, MAX_RETRY_AFTER, Submissions, queue_lists
 from omnifleet_shared.errors import JobFailed, OmnifleetError, StorageUnavailable
 from omnifleet_shared.job_state.store import JobStates
 from omnifleet_shared.keys import ATTEMPTS_KEY, UNFINISHED_KEY, WAKE_KEY
@@ -204,9 +204,9 @@ class TestQueueLength:
         with pytest.raises(QueueFull) as refused:
             client.generate("t2a", "rain", idempotency_key="order-7")
 
-        assert refused.value.details == {"queued": 2, "limit": 2, "retry_after": USUAL_WAIT}
+        assert refused.value.details == {"queued": 2, "limit": 2, "retry_after": DEFAULT_RETRY_AFTER}
         assert refused.value.field == "OMNIFLEET_MAX_QUEUED"
-        assert f"in {USUAL_WAIT} s" in str(refused.value)
+        assert f"in {DEFAULT_RETRY_AFTER} s" in str(refused.value)
         assert sorted(redis.keys("*")) == before  # type: ignore[type-var, arg-type]
         assert waiting(redis) == 2
 
@@ -242,7 +242,7 @@ class TestUnfinishedJobs:
         with pytest.raises(QueueFull, match="2 jobs of web have no outcome yet") as refused:
             client.generate("t2a", "rain")
 
-        assert refused.value.details == {"unfinished": 2, "limit": 2, "retry_after": USUAL_WAIT}
+        assert refused.value.details == {"unfinished": 2, "limit": 2, "retry_after": DEFAULT_RETRY_AFTER}
         assert {one.decode() for one in redis.zrange(UNFINISHED, 0, -1)} == jobs  # type: ignore[union-attr]
 
     def test_others_are_not_concerned(self, connect: Connect) -> None:
@@ -336,4 +336,4 @@ def test_an_estimate_stays_within_its_bounds() -> None:
         for finished, seconds in [(0, 90), (1, 90), (3000, 90), (10**6, 90)]
     ]
 
-    assert waits == [USUAL_WAIT, MOST_WAIT, 30, 1]
+    assert waits == [DEFAULT_RETRY_AFTER, MAX_RETRY_AFTER, 30, 1]

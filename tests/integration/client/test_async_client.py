@@ -223,7 +223,7 @@ class TestOutcomes:
     def test_an_outcome_is_told_at_once_and_not_found_by_looking(
         self, settings: FleetSettings, worker: Worker, redis: Redis, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("omnifleet_shared.job_state.async_waiter.POLL_INTERVAL", 3600)
+        monkeypatch.setattr("omnifleet_shared.job_state.watched_jobs.POLL_INTERVAL", 3600)
 
         async def scenario(omni: AsyncClient) -> None:
             job = await ask(omni)
@@ -388,7 +388,7 @@ class TestCancellation:
             await asyncio.sleep(0)
             waiting.cancel()
             await asyncio.wait({waiting})
-            return job.id  # closing the client sees the wish through
+            return job.id  # closing the client waits for the cancel request
 
         job_id = run(settings, scenario)
 

@@ -223,7 +223,7 @@ class TestWaiting:
         start = time.monotonic()
 
         assert job.result(timeout=10).text == "A dog barks."
-        # Well below JobStates.POLL_INTERVAL: it was told, and did not only look.
+        # Well below JobStates.POLL_INTERVAL: it was notified, and did not only poll.
         assert time.monotonic() - start < 0.9
         writer.join()
 

@@ -13,14 +13,14 @@ from omnifleet import Client, JobHandle, JobQuarantined, JobStatus, TextResult
 from omnifleet_shared.broker.dead_letters import DeadLetters
 from omnifleet_shared.broker.leases import Leases
 from omnifleet_shared.settings import FleetSettings
-from support import TESTS, fleet, services
+from support import PYTHONPATH, processes, services
 
 LEASE = 2.0
 WAIT = 60.0
 LONG = 400
 """Steps that outlast everything a test does to the worker; 20 s of them."""
 
-StartWorker = Callable[..., fleet.Worker]
+StartWorker = Callable[..., processes.Process]
 
 
 @pytest.fixture
@@ -51,16 +51,16 @@ def start_worker(settings: FleetSettings, tmp_path: Path) -> Iterator[StartWorke
         "OMNIFLEET_STORAGE": settings.storage,
         "OMNIFLEET_LEASE": str(LEASE),
         "OMNIFLEET_RETRY_BACKOFF": "0.2",
-        "PYTHONPATH": str(TESTS),
+        "PYTHONPATH": PYTHONPATH,
     }
     with ExitStack() as workers:
 
-        def start(ready: bool = True, **more: str) -> fleet.Worker:
+        def start(ready: bool = True, **more: str) -> processes.Process:
             number = len(list(tmp_path.glob("worker-*.log")))
             log = tmp_path / f"worker-{number}.log"
             name = f"--hostname=scripted-{number}@%h"
-            process: AbstractContextManager[fleet.Worker]
-            process = fleet.worker(environment | more, log, "support.scripted_worker", name)
+            process: AbstractContextManager[processes.Process]
+            process = processes.worker(environment | more, log, "support.scripted_worker", name)
             worker = workers.enter_context(process)
             if ready:
                 worker.wait_until_ready()

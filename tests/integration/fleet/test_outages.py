@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from omnifleet import BrokerUnavailable, Client, FleetSettings, JobStatus, StorageRefused
-from support import TESTS, fleet, services
+from support import PYTHONPATH, processes, services
 from support.data import media_files
 
 WAIT = 60.0
@@ -28,7 +28,7 @@ def environment(redis_url: str, bucket: str, proxy: services.Proxy, s3_server: s
         "OMNIFLEET_REDIS_URL": redis_url,
         "OMNIFLEET_STORAGE": f"s3://{bucket}/omni",
         "OMNIFLEET_S3_ENDPOINT": f"http://127.0.0.1:{proxy.port}",
-        "PYTHONPATH": str(TESTS),
+        "PYTHONPATH": PYTHONPATH,
         **s3_server.environment,
     }
 
@@ -44,7 +44,7 @@ def omni(redis_url: str, bucket: str, s3_server: services.S3Server) -> Iterator[
 def test_storage_that_is_away_is_waited_for_and_nothing_is_computed_twice(
     environment: dict[str, str], omni: Client, proxy: services.Proxy, tmp_path: Path
 ) -> None:
-    with fleet.worker(environment, tmp_path / "worker.log", "support.scripted_worker") as worker:
+    with processes.worker(environment, tmp_path / "worker.log", "support.scripted_worker") as worker:
         worker.wait_until_ready()
         proxy.cut()
         fetching = omni.edit("add", media_files.wav(1.0), desc="rain", steps=1)
@@ -64,7 +64,7 @@ def test_a_retry_waits_outside_the_worker_and_is_counted(
     environment: dict[str, str], omni: Client, proxy: services.Proxy, tmp_path: Path
 ) -> None:
     hurried = {"OMNIFLEET_STORAGE_PATIENCE": "0", "OMNIFLEET_CONCURRENCY": "1", "OMNIFLEET_RETRY_BACKOFF": "6"}
-    with fleet.worker(environment | hurried, tmp_path / "worker.log", "support.scripted_worker") as worker:
+    with processes.worker(environment | hurried, tmp_path / "worker.log", "support.scripted_worker") as worker:
         worker.wait_until_ready()
         proxy.cut()
         storing = omni.generate("t2a", "a bell", seconds=1, steps=1)
@@ -82,7 +82,7 @@ def test_wrong_credentials_are_a_clear_and_permanent_error(
     if services.s3_server_name() == "moto":
         pytest.skip("moto checks no credentials")
     wrong = environment | {"AWS_SECRET_ACCESS_KEY": "wrong"}
-    with fleet.worker(wrong, tmp_path / "worker.log", "support.scripted_worker") as worker:
+    with processes.worker(wrong, tmp_path / "worker.log", "support.scripted_worker") as worker:
         worker.wait_until_ready()
 
         job = omni.understand("caption", media_files.wav(1.0))
@@ -109,12 +109,12 @@ def test_a_redis_that_forgets_is_refused_by_the_worker(tmp_path: Path, folder: P
     environment = {
         "OMNIFLEET_REDIS_URL": server.url,
         "OMNIFLEET_STORAGE": f"file://{folder}",
-        "PYTHONPATH": str(TESTS),
+        "PYTHONPATH": PYTHONPATH,
     }
     with server.running():
         server.client().config_set("maxmemory", "100mb")
         server.client().config_set("maxmemory-policy", "allkeys-lru")
-        with fleet.worker(environment, tmp_path / "worker.log", "support.scripted_worker") as worker:
+        with processes.worker(environment, tmp_path / "worker.log", "support.scripted_worker") as worker:
             assert worker.process.wait(timeout=WAIT) != 0
 
     assert "noeviction" in worker.log.read_text()
@@ -125,9 +125,9 @@ def test_a_worker_waits_for_a_redis_that_starts_later(tmp_path: Path, folder: Pa
     environment = {
         "OMNIFLEET_REDIS_URL": server.url,
         "OMNIFLEET_STORAGE": f"file://{folder}",
-        "PYTHONPATH": str(TESTS),
+        "PYTHONPATH": PYTHONPATH,
     }
-    with fleet.worker(environment, tmp_path / "worker.log", "support.scripted_worker") as worker:
+    with processes.worker(environment, tmp_path / "worker.log", "support.scripted_worker") as worker:
         services.wait_until(lambda: "worker_waits" in worker.log.read_text(), WAIT, "the worker waits")
 
         with server.running():

@@ -32,7 +32,7 @@ from omnifleet import (
 from omnifleet_shared.job_state.store import JobStates
 from omnifleet_shared.keys import LEASED_KEY
 from redis import Redis
-from support import fleet
+from support import processes, services
 from support.data import media_files
 
 WAIT = 60.0
@@ -40,7 +40,7 @@ SOUND = media_files.wav(1.0, 16_000)
 
 
 @pytest.fixture(autouse=True)
-def _worker_goes_on(omni: Client, fleet_worker: fleet.Worker) -> Iterator[None]:
+def _worker_goes_on(omni: Client, fleet_worker: processes.Process) -> Iterator[None]:
     """After every test: the same process does a good job."""
     yield
     assert omni.generate("t2a", "a bell", seconds=1, steps=1).result(WAIT).audio.seconds == 1
@@ -136,7 +136,7 @@ def sent_again(omni: Client, job_id: str) -> dict[str, Any]:
 def send_raw(omni: Client, settings: FleetSettings, body: object, job_id: str, **changes: str) -> Any:
     """Push a message to the queue as a producer without our client would, and give the handle of its job."""
     states = JobStates.connect(settings)
-    fleet.services.mark_queued(states, job_id)
+    services.mark_queued(states, job_id)
     states.close()
     with Redis.from_url(settings.redis_url) as redis:
         push(redis, settings, body, job_id, **changes)
@@ -173,7 +173,7 @@ def push(
 
 def wait_until_taken_off(redis: Redis, settings: FleetSettings) -> None:
     leased = LEASED_KEY.format(queue=settings.queue)
-    fleet.services.wait_until(
+    services.wait_until(
         lambda: redis.llen(settings.queue) == 0 and redis.hlen(leased) == 0, what="the message is off the queue"
     )
 
@@ -256,7 +256,7 @@ def test_what_is_no_message_at_all_is_dropped(omni: Client, settings: FleetSetti
 
 def test_a_running_job_can_be_cancelled(omni: Client) -> None:
     job = omni.generate("t2a", "rain", steps=1000)
-    fleet.services.wait_until(lambda: job.progress().step > 0, what="progress")
+    services.wait_until(lambda: job.progress().step > 0, what="progress")
 
     job.cancel()
 

@@ -13,7 +13,7 @@ from omnifleet_shared.broker.submit import Submissions, queue_lists
 from omnifleet_shared.keys import BROKER_PRIORITY
 from omnifleet_shared.schema.tasks import TASK_NAMES
 from redis import Redis
-from support import fleet, services
+from support import processes, services
 from support.data import media_files, released_records
 
 WAIT = 120.0
@@ -48,7 +48,7 @@ def omni(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
     with pytest.MonkeyPatch.context() as set_to:
         for name, value in environment.items():
             set_to.setenv(name, value)
-        with fleet.worker(environment, tmp_path_factory.mktemp("logs") / "worker.log") as worker:
+        with processes.worker(environment, tmp_path_factory.mktemp("logs") / "worker.log") as worker:
             worker.wait_until_ready()
             with Client() as client:
                 yield client

@@ -29,7 +29,7 @@ def states(settings: FleetSettings) -> Iterator[JobStates]:
 
 @pytest.fixture
 def watch(settings: FleetSettings) -> Iterator[RedisResultWaiter]:
-    watch = RedisResultWaiter(settings)
+    watch = RedisResultWaiter.connect(settings)
     yield watch
     watch.close()
 
@@ -115,7 +115,7 @@ def test_a_record_that_cannot_be_read_is_a_failure(watch: RedisResultWaiter, red
 def test_a_redis_that_goes_away_is_said_and_nothing_is_forgotten(redis_url: str) -> None:
     proxy = services.Proxy(int(redis_url.rpartition(":")[2].partition("/")[0]))
     through = FleetSettings(redis_url=f"redis://127.0.0.1:{proxy.port}/0")
-    states, watch = JobStates.connect(FleetSettings(redis_url=redis_url)), RedisResultWaiter(through)
+    states, watch = JobStates.connect(FleetSettings(redis_url=redis_url)), RedisResultWaiter.connect(through)
     with proxy.running():
         services.mark_queued(states, "job-0")
         watch.add(["job-0"])

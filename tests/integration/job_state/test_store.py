@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,9 +26,10 @@ from omnifleet_shared.errors import (
     StorageUnavailable,
     UnknownJob,
 )
-from omnifleet_shared.job_state import store as job_states
-from omnifleet_shared.job_state.store import STATE_KEY, JobState, JobStates
+from omnifleet_shared.job_state import watched_jobs
+from omnifleet_shared.job_state.store import JobState, JobStates
 from omnifleet_shared.keys import CANCEL_KEY, CANCEL_LIFETIME, PROGRESS_KEY, PROGRESS_LIFETIME
+from omnifleet_shared.schema.job_state import STATE_KEY
 from omnifleet_shared.schema.results import JobStatus, Progress, read_result
 from omnifleet_shared.settings import FleetSettings
 from support import services
@@ -84,18 +84,14 @@ def celery(redis_url: str) -> Iterator[RedisBackend]:
         yield writer
 
 
-@pytest.fixture
-def waiting(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Set as soon as a waiter has subscribed, looked once more, and listens."""
-    listening = threading.Event()
-    listen = JobStates._next_state
+def wait_for_a_subscriber(redis: redis_py.Redis) -> None:
+    """Return as soon as a waiter has subscribed to the job's states."""
 
-    def told(news: Any, key: str, seconds: float) -> JobState | None:
-        listening.set()
-        return listen(news, key, seconds)
+    def is_subscribed() -> bool:
+        ((_, subscribers),) = redis.pubsub_numsub(STATE_KEY.format(job_id=JOB))  # type: ignore[misc]
+        return bool(subscribers)
 
-    monkeypatch.setattr(JobStates, "_next_state", staticmethod(told))
-    return listening
+    services.wait_until(is_subscribed, LONG_ENOUGH, "a waiter that listens")
 
 
 @pytest.fixture
@@ -264,12 +260,12 @@ class TestCelerysRecords:
 class TestWait:
     @pytest.fixture(autouse=True)
     def _never_looks_by_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(job_states, "POLL_INTERVAL", LONG_ENOUGH)
+        monkeypatch.setattr(watched_jobs, "POLL_INTERVAL", LONG_ENOUGH)
 
-    def start(self, aside: ThreadPoolExecutor, states: JobStates, waiting: threading.Event) -> Future[JobState]:
+    def start(self, aside: ThreadPoolExecutor, states: JobStates, redis: redis_py.Redis) -> Future[JobState]:
         services.mark_queued(states, JOB)
         outcome = aside.submit(states.wait, JOB, LONG_ENOUGH)
-        assert waiting.wait(LONG_ENOUGH)
+        wait_for_a_subscriber(redis)
         return outcome
 
     def test_a_final_state_is_returned_at_once(self, states: JobStates, celery: RedisBackend) -> None:
@@ -279,9 +275,9 @@ class TestWait:
 
     @pytest.mark.timeout(30)
     def test_a_success_wakes(
-        self, states: JobStates, celery: RedisBackend, aside: ThreadPoolExecutor, waiting: threading.Event
+        self, states: JobStates, celery: RedisBackend, aside: ThreadPoolExecutor, redis: redis_py.Redis
     ) -> None:
-        outcome = self.start(aside, states, waiting)
+        outcome = self.start(aside, states, redis)
 
         celery.store_result(JOB, RESULT, "SUCCESS")
 
@@ -289,19 +285,17 @@ class TestWait:
 
     @pytest.mark.timeout(30)
     def test_a_failure_wakes(
-        self, states: JobStates, celery: RedisBackend, aside: ThreadPoolExecutor, waiting: threading.Event
+        self, states: JobStates, celery: RedisBackend, aside: ThreadPoolExecutor, redis: redis_py.Redis
     ) -> None:
-        outcome = self.start(aside, states, waiting)
+        outcome = self.start(aside, states, redis)
 
         celery.store_result(JOB, TOO_LONG, "FAILURE")
 
         assert str(outcome.result(LONG_ENOUGH).error) == str(TOO_LONG)
 
     @pytest.mark.timeout(30)
-    def test_our_own_failure_wakes(
-        self, states: JobStates, aside: ThreadPoolExecutor, waiting: threading.Event
-    ) -> None:
-        outcome = self.start(aside, states, waiting)
+    def test_our_own_failure_wakes(self, states: JobStates, aside: ThreadPoolExecutor, redis: redis_py.Redis) -> None:
+        outcome = self.start(aside, states, redis)
 
         services.mark_failed(states, JOB, TOO_LONG)
 
@@ -309,9 +303,9 @@ class TestWait:
 
     @pytest.mark.timeout(30)
     def test_states_on_the_way_do_not_end_it(
-        self, states: JobStates, celery: RedisBackend, aside: ThreadPoolExecutor, waiting: threading.Event
+        self, states: JobStates, celery: RedisBackend, aside: ThreadPoolExecutor, redis: redis_py.Redis
     ) -> None:
-        outcome = self.start(aside, states, waiting)
+        outcome = self.start(aside, states, redis)
 
         celery.store_result(JOB, {"pid": 1, "hostname": "h"}, "STARTED")
         celery.store_result(JOB, StorageUnavailable("busy"), "RETRY")
@@ -323,15 +317,14 @@ class TestWait:
     def test_a_record_that_vanishes_ends_it(
         self,
         states: JobStates,
-        celery: RedisBackend,
         aside: ThreadPoolExecutor,
-        waiting: threading.Event,
         redis: redis_py.Redis,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        outcome = self.start(aside, states, waiting)
+        monkeypatch.setattr(watched_jobs, "POLL_INTERVAL", 0.05)
+        outcome = self.start(aside, states, redis)
 
         redis.delete(STATE_KEY.format(job_id=JOB))
-        redis.publish(STATE_KEY.format(job_id=JOB), "{}")
 
         with pytest.raises(UnknownJob):
             outcome.result(LONG_ENOUGH)
@@ -347,11 +340,10 @@ class TestWait:
         states: JobStates,
         redis: redis_py.Redis,
         aside: ThreadPoolExecutor,
-        waiting: threading.Event,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(job_states, "POLL_INTERVAL", 0.05)
-        outcome = self.start(aside, states, waiting)
+        monkeypatch.setattr(watched_jobs, "POLL_INTERVAL", 0.05)
+        outcome = self.start(aside, states, redis)
 
         redis.set(STATE_KEY.format(job_id=JOB), json.dumps({"status": "SUCCESS", "result": RESULT}))
 
@@ -360,19 +352,16 @@ class TestWait:
 
 class TestRestart:
     @pytest.mark.timeout(60)
-    def test_waiting_goes_on_through_a_restart(
-        self, tmp_path: Path, aside: ThreadPoolExecutor, waiting: threading.Event
-    ) -> None:
+    def test_waiting_goes_on_through_a_restart(self, tmp_path: Path, aside: ThreadPoolExecutor) -> None:
         server = services.RedisServer(services.free_port(), tmp_path)
         states = JobStates.connect(FleetSettings(redis_url=server.url))
         with server.running():
             services.mark_queued(states, JOB)
             outcome = aside.submit(states.wait, JOB, LONG_ENOUGH)
-            assert waiting.wait(LONG_ENOUGH)
+            wait_for_a_subscriber(server.client())
 
-        waiting.clear()
         with server.running(), celery_backend(server.url) as celery:
-            assert waiting.wait(LONG_ENOUGH), "the waiter does not listen again"
+            wait_for_a_subscriber(server.client())
             celery.store_result(JOB, RESULT, "SUCCESS")
 
             assert outcome.result(LONG_ENOUGH).status is JobStatus.SUCCEEDED

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 
 def diagnose(environment: dict[str, str], *options: str) -> tuple[int, dict[str, dict[str, Any]]]:
-    """Exit code, and findings by what was looked at."""
+    """Exit code, and findings by check."""
     done = CliRunner().invoke(app, ["doctor", "--json", *options], env=environment)
     return done.exit_code, {one["check"]: one for one in json.loads(done.stdout)}
 

@@ -13,7 +13,7 @@ from omnifleet.ops.exporter import FleetCollector
 from omnifleet.transport.celery import CeleryTransport
 from omnifleet_shared.broker.dead_letters import DeadLetter, DeadLetters
 from omnifleet_shared.broker.leases import Leases
-from omnifleet_shared.broker.queue_stats import LOOKED_AT, submitted_at
+from omnifleet_shared.broker.queue_stats import OLDEST_AMONG, submitted_at
 from omnifleet_shared.broker.submit import queue_lists
 from omnifleet_shared.broker.worker_registry import WorkerRecord, WorkerRegistry
 from omnifleet_shared.keys import THROUGHPUT_KEY
@@ -49,7 +49,7 @@ def port(settings: FleetSettings) -> Iterator[int]:
     """Of a running exporter."""
     port = services.free_port()
     command = [sys.executable, "-m", "omnifleet", "exporter", "--port", str(port)]
-    with services.process(*command, env={"OMNIFLEET_REDIS_URL": settings.redis_url}):
+    with services.process(command, environment={"OMNIFLEET_REDIS_URL": settings.redis_url}):
         services.wait_until(lambda: scripted_fleet.page(port, "/livez")[0] == 200, 60, "the exporter")
         yield port
 
@@ -137,7 +137,7 @@ def test_a_scrape_costs_no_more_with_many_jobs_in_the_queue(settings: FleetSetti
         list(registry.collect())
         sent = redis.info("stats")["total_net_output_bytes"] - before
 
-    assert sent < 2 * LOOKED_AT * 1000
+    assert sent < 2 * OLDEST_AMONG * 1000
 
 
 def test_dead_letters_the_pace_and_the_workers_are_there(port: int, settings: FleetSettings, redis_url: str) -> None:
@@ -171,7 +171,7 @@ def test_without_redis_it_lives_and_says_so() -> None:
     port = services.free_port()
     command = [sys.executable, "-m", "omnifleet", "exporter", "--port", str(port)]
     nowhere = {"OMNIFLEET_REDIS_URL": f"redis://127.0.0.1:{services.free_port()}/0"}
-    with services.process(*command, env=nowhere):
+    with services.process(command, environment=nowhere):
         services.wait_until(lambda: scripted_fleet.page(port, "/livez")[0] == 200, 60, "the exporter")
 
         assert dict(scripted_fleet.scrape(port)) == {("omnifleet_redis_up", frozenset()): 0}

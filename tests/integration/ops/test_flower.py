@@ -35,7 +35,7 @@ def port(scripted: ScriptedFleet, worker: ScriptedWorker) -> Iterator[int]:
     port = services.free_port()
     environment = scripted.environment | {"FLOWER_BASIC_AUTH": f"{USER}:{PASSWORD}"}
     command = [sys.executable, "-m", "omnifleet", "flower", "--host", "127.0.0.1", "--port", str(port)]
-    with services.process(*command, env=environment):
+    with services.process(command, environment=environment):
         services.wait_until(lambda: scripted_fleet.page(port, "/healthcheck")[0] == 200, WAIT, "Flower")
         services.wait_until(lambda: "scripted-0@" in read(port, "/workers?json=1"), WAIT, "Flower knows the worker")
         yield port
@@ -163,7 +163,7 @@ def test_workers_tell_their_state_and_never_the_password_of_redis(scripted: Scri
     scripted.start(OMNIFLEET_REDIS_URL=scripted.settings.redis_url.replace("://", "://worker:the-secret@"))
     inspect = create_app(scripted.settings).control.inspect(timeout=10)
 
-    told = {"stats": inspect.stats(), "conf": inspect.conf(with_defaults=True), "report": inspect.report()}
+    found = {"stats": inspect.stats(), "conf": inspect.conf(with_defaults=True), "report": inspect.report()}
 
-    assert all(told.values())
-    assert "the-secret" not in json.dumps(told)
+    assert all(found.values())
+    assert "the-secret" not in json.dumps(found)

@@ -21,7 +21,8 @@ from omnifleet_worker.observability.metrics import WorkerMetrics
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
-from support import promql, scripted_fleet, services
+from support import scripted_fleet, services
+from support.deployment import promql
 from support.scripted_fleet import WAIT, ScriptedFleet
 
 ROOT = Path(__file__).parents[3]
@@ -43,8 +44,8 @@ def panels() -> list[dict[str, Any]]:
 
 def expressions() -> list[str]:
     shown = [target["expr"].replace("$queue", ".*") for panel in panels() for target in panel.get("targets", [])]
-    told = re.findall(r"```promql\n(.+?)```", (ROOT / "docs/operations.md").read_text(), re.DOTALL)
-    return [*shown, *told, *(rule["expr"] for rule in rules())]
+    documented = re.findall(r"```promql\n(.+?)```", (ROOT / "docs/operations.md").read_text(), re.DOTALL)
+    return [*shown, *documented, *(rule["expr"] for rule in rules())]
 
 
 def labels_in(text: str) -> Labels:
@@ -89,7 +90,7 @@ def shown(scripted: ScriptedFleet) -> Iterator[tuple[str, str]]:
         scripted.omni.understand(question="what?", audio=b"no audio").result(WAIT)
     services.wait_until(lambda: "MediaUnreadable" in worker.page("/metrics")[1], WAIT, "the failure is counted")
     command = [sys.executable, "-m", "omnifleet", "exporter", "--port", str(port)]
-    with services.process(*command, env=scripted.environment):
+    with services.process(command, environment=scripted.environment):
         services.wait_until(lambda: scripted_fleet.page(port, "/livez")[0] == 200, WAIT, "the exporter")
         yield worker.page("/metrics")[1], scripted_fleet.page(port, "/metrics")[1]
 
@@ -101,11 +102,11 @@ def test_dashboard_and_alerts_ask_for_what_is_there(shown: tuple[str, str]) -> N
         for name, labels in labels_in(text).items():
             known[name] |= labels
 
-    asked = [selector for expression in expressions() for selector in promql.selectors(expression)]
+    used = [selector for expression in expressions() for selector in promql.selectors(expression)]
 
-    assert len(asked) > 50
-    assert {one.metric for one in asked} - set(known) == set()
-    wrong = {one.metric: extra for one in asked if (extra := one.labels - known[one.metric] - ADDED_BY_PROMETHEUS)}
+    assert len(used) > 50
+    assert {one.metric for one in used} - set(known) == set()
+    wrong = {one.metric: extra for one in used if (extra := one.labels - known[one.metric] - ADDED_BY_PROMETHEUS)}
     assert wrong == {}
 
 
@@ -127,17 +128,17 @@ def test_metric_names_follow_prometheus_conventions(shown: tuple[str, str]) -> N
 
 
 def test_nothing_that_is_shown_is_left_out_of_the_dashboard(shown: tuple[str, str]) -> None:
-    asked = {one.metric for expression in expressions() for one in promql.selectors(expression)}
+    used = {one.metric for expression in expressions() for one in promql.selectors(expression)}
     on_view = types_in(shown[0]) | types_in(shown[1])
 
-    left_out = {name for name in on_view if not any(one.startswith(name) for one in asked)}
+    left_out = {name for name in on_view if not any(one.startswith(name) for one in used)}
 
     assert left_out == set()
 
 
 def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
     ids = [panel["id"] for panel in panels()]
-    places = [
+    positions = [
         (x, y)
         for panel in panels()
         for grid in [panel["gridPos"]]
@@ -146,8 +147,8 @@ def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
     ]
 
     assert len(set(ids)) == len(ids)
-    assert len(set(places)) == len(places)
-    assert max(x for x, _ in places) < 24
+    assert len(set(positions)) == len(positions)
+    assert max(x for x, _ in positions) < 24
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])

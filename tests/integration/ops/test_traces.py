@@ -57,11 +57,11 @@ def test_the_steps_are_one_span_with_events(scripted: ScriptedFleet, collected: 
     (steps,) = [span for _, span in collected.spans if span.name == "steps"]
     events = [event.name for event in steps.events]
     assert events.count("first step") == 1
-    told = [dict(_attributes(event)) for event in steps.events if event.name == "progress"]
-    assert told == sorted(told, key=lambda one: one["step"])
-    assert {one["steps"] for one in told} == {40}
+    found = [dict(_attributes(event)) for event in steps.events if event.name == "progress"]
+    assert found == sorted(found, key=lambda one: one["step"])
+    assert {one["steps"] for one in found} == {40}
     # It lasts 2 s, and is looked at four times a second.
-    assert len(told) >= 2
+    assert len(found) >= 2
 
 
 def test_a_message_without_a_trace_starts_its_own(scripted: ScriptedFleet, collected: Collector) -> None:

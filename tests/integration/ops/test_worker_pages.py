@@ -70,7 +70,7 @@ def test_a_worker_lives_on_while_redis_is_away(scripted: ScriptedFleet) -> None:
 
     services.wait_until(lambda: worker.status("/readyz") == 503, WAIT, "a worker that is not ready")
 
-    assert worker.page("/readyz")[1].startswith("deaf")
+    assert worker.page("/readyz")[1].startswith("poll stalled")
     assert worker.status("/livez") == 200
 
 
@@ -140,7 +140,7 @@ def test_a_lost_worker_s_job_is_counted_as_redelivered(scripted: ScriptedFleet) 
     assert metrics.value("omnifleet_job_redeliveries_total") == 1
     assert metrics.value("omnifleet_leases_recovered_total") == 1
     assert metrics.value("omnifleet_lease_renewals_total") > 0
-    # It was not the first start, whose wait alone is told.
+    # It was not the first start, whose wait alone is recorded.
     assert metrics.value("omnifleet_job_queue_wait_seconds_count", priority="interactive") == 0
 
 

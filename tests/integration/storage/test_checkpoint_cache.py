@@ -88,9 +88,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "node/checkpoints/omni"
 
 
-def cache(source: str, folder: Path, endpoint: str | None, patience: float = 30) -> CheckpointCache:
+def cache(source: str, folder: Path, endpoint: str | None, timeout: float = 30) -> CheckpointCache:
     storage = open_storage(FleetSettings(storage=source, s3_endpoint=endpoint))
-    return CheckpointCache(source=storage, folder=folder, progress=Progress(disable=True), patience=patience)
+    return CheckpointCache(source=storage, folder=folder, progress=Progress(disable=True), timeout=timeout)
 
 
 def command(source: str, folder: Path, endpoint: str) -> tuple[list[str], dict[str, str]]:
@@ -238,7 +238,7 @@ class TestInterruption:
         meter.cut()
 
         with pytest.raises(StorageUnavailable):
-            cache(source, folder, f"http://127.0.0.1:{meter.port}", patience=0.5).fill()
+            cache(source, folder, f"http://127.0.0.1:{meter.port}", timeout=0.5).fill()
 
 
 class TestSeveralAtOnce:

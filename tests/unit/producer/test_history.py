@@ -1,4 +1,4 @@
-"""What was said before: checked, carried, and rendered as the model reads it; and recordings heard in parts."""
+"""Conversation history: checked, sent, and rendered as the model reads it; and recordings heard in parts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from omnifleet_worker.jobs.tasks import join_parts
 from omnifleet_worker.media.decode import decode_audio
 from omnifleet_worker.media.signal import resample, split_at_pauses, to_mono
 from omnifleet_worker.models.audio_omni.chat import AUDIO_MARKS, VIDEO_MARKS, Chat
-from omnifleet_worker.models.audio_omni.thinker import Thinker
+from omnifleet_worker.models.audio_omni.thinker.thinker import Thinker
 from omnifleet_worker.models.audio_omni.tiny import tiny_processor, tiny_thinker
 from support.data import media_files
 from support.scripted_thinker import CARD, ScriptedThinker, stored

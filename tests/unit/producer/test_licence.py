@@ -1,4 +1,4 @@
-"""Licences as data of the model: who may use it for what, and what is said to the others."""
+"""Licences as data of the model: who may use it for what, and the errors of the others."""
 
 from __future__ import annotations
 

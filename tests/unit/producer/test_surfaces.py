@@ -8,10 +8,15 @@ from typing import Any
 import pytest
 from omnifleet import AsyncClient, AsyncJobHandle, Client, JobHandle
 from omnifleet.testing import FakeAsyncClient, FakeClient
-from omnifleet.transport.async_celery import AsyncTransport
-from omnifleet.transport.celery import Transport
+from omnifleet.transport.async_celery import AsyncJobTransport
+from omnifleet.transport.celery import JobTransport
 
-PAIRS = [(Client, AsyncClient), (JobHandle, AsyncJobHandle), (Transport, AsyncTransport), (FakeClient, FakeAsyncClient)]
+PAIRS = [
+    (Client, AsyncClient),
+    (JobHandle, AsyncJobHandle),
+    (JobTransport, AsyncJobTransport),
+    (FakeClient, FakeAsyncClient),
+]
 ONLY_ASYNC = {"cancel_job"}
 """Parameters that only make sense where a task may be cancelled."""
 OF_BATCHES = {"capacity", "watch"}
@@ -36,7 +41,7 @@ def methods() -> list[Any]:
 def parameters(function: Any) -> list[tuple[str, Any, Any]]:
     """Name, kind and default of each; annotations too, but for the transport's, which is each client's own."""
     return [
-        (one.name, one.kind, one.default, None if one.name in ("transport", "aside") else one.annotation)  # type: ignore[misc]
+        (one.name, one.kind, one.default, None if one.name in ("transport", "executor") else one.annotation)  # type: ignore[misc]
         for one in inspect.signature(function).parameters.values()
         if one.name not in ONLY_ASYNC
     ]
@@ -58,8 +63,8 @@ def test_both_take_the_same_arguments(blocking: type, awaited: type, name: str) 
 def test_both_say_the_same(blocking: type, awaited: type, name: str) -> None:
     here, there = (inspect.getdoc(getattr(cls, name)) for cls in (blocking, awaited))
 
-    if awaited is AsyncTransport:
-        assert there == "See `Transport`." or name == "__init__"
+    if awaited is AsyncJobTransport:
+        assert there == "See `JobTransport`." or name == "__init__"
     elif f"{awaited.__name__}.{name}" in OTHER_WORDS:
         assert here and there and here.splitlines()[0] == there.splitlines()[0]
     else:

@@ -25,12 +25,22 @@ def load(release: Path, name: str) -> Any:
     return json.loads((release / f"{name}.json").read_text())
 
 
+def without_prose(schema: Any) -> Any:
+    """The schema without its descriptions, which are our docstrings and may get better."""
+    if isinstance(schema, list):
+        return [without_prose(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {key: without_prose(one) for key, one in schema.items() if key != "description" or isinstance(one, dict)}
+
+
 def test_there_are_fixtures_of_every_schema_version() -> None:
     assert [release.name for release in RELEASES] == [f"v{number}" for number in range(1, JOB_SCHEMA_VERSION + 1)]
 
 
 def test_the_records_have_not_changed_since_their_version_was_given_out() -> None:
-    released, today = load(RELEASES[-1], "schemas"), json.loads(json.dumps(released_records.schemas()))
+    released = without_prose(load(RELEASES[-1], "schemas"))
+    today = without_prose(json.loads(json.dumps(released_records.schemas())))
 
     remedy = (
         "The records have changed. What is released stays as it is: raise JOB_SCHEMA_VERSION or SCHEMA_VERSION in "
@@ -48,7 +58,7 @@ def test_every_message_is_a_job_of_today(release: Path) -> None:
     for job_id, message in messages.items():
         _, kwargs, _ = json.loads(base64.b64decode(message["body"]))
         job = read_job(kwargs["job"])
-        # Byte for byte what it was: a job that is put aside and replayed may go to a worker of the older release.
+        # Byte for byte what it was: a job that is dead-lettered and replayed may go to a worker of the older release.
         assert job.model_dump(mode="json") == kwargs["job"]
         assert job.job_id == job_id == message["headers"]["id"]
         read.append(f"{job.namespace}.{job.task.name}")

@@ -9,8 +9,8 @@ from typing import cast
 import pytest
 from omnifleet_shared.broker.leases import Leases
 from omnifleet_shared.errors import BrokerUnavailable
-from omnifleet_worker import lease_renewer as lease_keeper
-from omnifleet_worker.lease_renewer import EXIT_DEAF, EXIT_HUNG, LeaseKeeper
+from omnifleet_worker import lease_renewer as renewer_module
+from omnifleet_worker.lease_renewer import EXIT_HUNG, EXIT_POLL_STALLED, LeaseRenewer
 
 
 class FakeLeases:
@@ -56,7 +56,7 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         codes.append(code)
         raise Ended
 
-    monkeypatch.setattr(lease_keeper, "_end_process", end)
+    monkeypatch.setattr(renewer_module, "_end_process", end)
     return codes
 
 
@@ -66,124 +66,124 @@ def leases() -> FakeLeases:
 
 
 def keeper_of(
-    leases: FakeLeases, *, stalled: float = 0.0, lost: list[str] | None = None, places: int = 2
-) -> LeaseKeeper:
-    return LeaseKeeper(
+    leases: FakeLeases, *, engine_stalled: float = 0.0, lost: list[str] | None = None, slots: int = 2
+) -> LeaseRenewer:
+    return LeaseRenewer(
         cast(Leases, leases),
-        places=places,
-        stalled=lambda: stalled,
-        engine_patience=10,
-        poll_patience=0.05,
+        slots=slots,
+        engine_stalled=lambda: engine_stalled,
+        engine_timeout=10,
+        poll_timeout=0.05,
         on_lost=(lost if lost is not None else []).append,
     )
 
 
 def test_what_is_held_is_renewed_until_it_is_let_go(leases: FakeLeases) -> None:
-    keeper = keeper_of(leases)
-    keeper.track("a")
-    keeper.track("b")
-    keeper.stop_renewing("b")
+    lease_renewer = keeper_of(leases)
+    lease_renewer.track("a")
+    lease_renewer.track("b")
+    lease_renewer.stop_renewing("b")
 
-    keeper.look()
+    lease_renewer.renew_and_recover()
 
     assert leases.renewed == [["a"]]
 
 
 def test_what_was_received_and_never_started_is_left_to_its_lease(leases: FakeLeases) -> None:
-    keeper = keeper_of(leases)
-    keeper.track("dropped")
-    keeper.track("running")
-    keeper.run("running")
+    lease_renewer = keeper_of(leases)
+    lease_renewer.track("dropped")
+    lease_renewer.track("running")
+    lease_renewer.mark_running("running")
     time.sleep(4 * leases.seconds)
 
-    keeper.look()
+    lease_renewer.renew_and_recover()
 
     assert leases.renewed == [["running"]]
 
 
 def test_who_runs_a_lost_lease_is_told_once(leases: FakeLeases) -> None:
     told: list[str] = []
-    keeper = keeper_of(leases, lost=told)
-    keeper.track("a")
+    lease_renewer = keeper_of(leases, lost=told)
+    lease_renewer.track("a")
     leases.lost = {"a"}
 
-    keeper.look()
-    keeper.look()
+    lease_renewer.renew_and_recover()
+    lease_renewer.renew_and_recover()
 
     assert told == ["a"]
 
 
 def test_a_release_that_redis_does_not_hear_of_is_renewed_no_more(leases: FakeLeases) -> None:
-    keeper = keeper_of(leases)
-    keeper.track("a")
+    lease_renewer = keeper_of(leases)
+    lease_renewer.track("a")
     leases.away = True
 
-    keeper.ack("a")
+    lease_renewer.ack("a")
 
     leases.away = False
-    keeper.look()
+    lease_renewer.renew_and_recover()
     assert leases.renewed == [[]]
 
 
 def test_stopping_hands_back_what_is_held(leases: FakeLeases) -> None:
-    keeper = keeper_of(leases)
-    keeper.track("a")
+    lease_renewer = keeper_of(leases)
+    lease_renewer.track("a")
 
-    keeper.stop()
+    lease_renewer.stop()
 
     assert leases.postponed == [("a", 0)]
 
 
 def test_an_engine_that_stalls_ends_the_process(leases: FakeLeases, ended: list[int]) -> None:
     with pytest.raises(Ended):
-        keeper_of(leases, stalled=11)._check_engine()
+        keeper_of(leases, engine_stalled=11)._check_engine()
 
     assert ended == [EXIT_HUNG]
 
 
 def test_an_engine_that_steps_does_not(leases: FakeLeases, ended: list[int]) -> None:
-    keeper_of(leases, stalled=9)._check_engine()
+    keeper_of(leases, engine_stalled=9)._check_engine()
 
     assert ended == []
 
 
 def test_a_consumer_that_stops_asking_ends_the_process(leases: FakeLeases, ended: list[int]) -> None:
-    keeper = keeper_of(leases)
-    keeper.note_poll()
+    lease_renewer = keeper_of(leases)
+    lease_renewer.note_poll()
     time.sleep(0.06)
 
     with pytest.raises(Ended):
-        keeper._check_consumer()
+        lease_renewer._check_consumer()
 
-    assert ended == [EXIT_DEAF]
+    assert ended == [EXIT_POLL_STALLED]
 
 
 def test_a_consumer_that_could_not_ask_has_its_patience_anew(leases: FakeLeases, ended: list[int]) -> None:
-    keeper = keeper_of(leases)
-    keeper.note_poll()
+    lease_renewer = keeper_of(leases)
+    lease_renewer.note_poll()
     leases.away = True
-    keeper.start()
+    lease_renewer.start()
     time.sleep(0.1)
     leases.away = False
 
-    keeper.note_poll()
-    keeper._check_consumer()
+    lease_renewer.note_poll()
+    lease_renewer._check_consumer()
 
     assert ended == []
-    keeper.stop()
+    lease_renewer.stop()
 
 
 @pytest.mark.parametrize("why", ["never asked yet", "all places taken", "being stopped"])
 def test_a_consumer_with_a_reason_not_to_ask_is_left_alone(leases: FakeLeases, ended: list[int], why: str) -> None:
-    keeper = keeper_of(leases, places=1)
+    lease_renewer = keeper_of(leases, slots=1)
     if why != "never asked yet":
-        keeper.note_poll()
+        lease_renewer.note_poll()
     if why == "all places taken":
-        keeper.track("a")
+        lease_renewer.track("a")
     if why == "being stopped":
-        keeper.expect_no_polls()
+        lease_renewer.stop_polling()
     time.sleep(0.06)
 
-    keeper._check_consumer()
+    lease_renewer._check_consumer()
 
     assert ended == []

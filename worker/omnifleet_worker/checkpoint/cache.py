@@ -6,7 +6,6 @@ one step when all of them are whole. So whatever ends a fetch, the next one goes
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -19,29 +18,30 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from filelock import FileLock, Timeout
 from omnifleet_shared.errors import CheckpointInvalid, InvalidSetting, MediaNotFound, StorageUnavailable
 from omnifleet_shared.settings import MEBIBYTE
 from omnifleet_shared.storage import Storage
 from rich.progress import Progress, TaskID
 
-from ..retry import patiently
+from ..retry import retry_until
 from .manifest import MANIFEST, FileRecord, Manifest, all_faults, parse_manifest, size_faults
 
 FILES_AT_ONCE = 4
 """One connection alone seldom fills a network card."""
 TRIES = 3
-"""Of a file whose bytes are not those of the manifest."""
+"""Downloads of a file whose SHA-256 is not the manifest's."""
 CHUNK = MEBIBYTE // 4
-"""Read and written at once; what is received of one is lost with its process."""
+"""Bytes read and written at once; a process that ends loses at most one chunk."""
 
 
 class _Stopped(Exception):
-    """Another file failed, and this one need not go on."""
+    """Raised to stop a download where another file failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointCache:
-    """One checkpoint's folder on this machine; `fill` may be called by several processes at once, and after any end.
+    """Fetches one checkpoint to a folder of this machine; several processes may call `fill`, and again after a crash.
 
     Attributes:
         source: storage whose root is the checkpoint.
@@ -53,7 +53,7 @@ class CheckpointCache:
     source: Storage
     folder: Path
     progress: Progress
-    patience: float = 120.0
+    timeout: float = 120.0
     _stopping: threading.Event = field(default_factory=threading.Event)
 
     def fill(self, *, verify: bool = False) -> Manifest:
@@ -69,13 +69,13 @@ class CheckpointCache:
         Raises:
             CheckpointInvalid: what is stored is no checkpoint or not as its manifest says, or the disk is full.
             InvalidSetting: the folder holds something else, or its disk has too little room.
-            StorageUnavailable, StorageRefused, MediaNotFound: of the storage.
+            StorageUnavailable, StorageRefused, MediaNotFound: from the storage.
         """
         text = self._read_manifest()
         manifest = parse_manifest(text, self.source.uri(MANIFEST))
         _check_paths(manifest)
-        with self._writing(), self._alone():
-            if self._holds(text, manifest, verify):
+        with self._typed_write_errors(), self._locked():
+            if self._is_complete(text, manifest, verify):
                 return manifest
             self._stage(text)
             self._check_room(manifest)
@@ -94,13 +94,13 @@ class CheckpointCache:
             return self.source.get(uri, max_bytes=16 * MEBIBYTE)
 
         try:
-            return patiently(read, StorageUnavailable, self.patience)
+            return retry_until(read, StorageUnavailable, self.timeout)
         except MediaNotFound as error:
             remedy = "Name the folder of a converted checkpoint; `omnifleet-worker convert` writes one"
             raise CheckpointInvalid(f"there is no {uri}", MANIFEST, remedy) from error
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _typed_write_errors(self) -> Iterator[None]:
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             yield
@@ -109,18 +109,18 @@ class CheckpointCache:
             raise CheckpointInvalid(f"{self.folder} cannot be written: {error}", "DIR", remedy) from error
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        # The kernel lets go of the lock when its process ends, however it ends. The file stays: to delete it would
-        # let two processes hold locks on two files of one name.
-        with self.folder.with_name(f".{self.folder.name}.lock").open("ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self._say(f"another process fetches {self.folder}: waiting for it")
-                fcntl.flock(file, fcntl.LOCK_EX)
+    def _locked(self) -> Iterator[None]:
+        # The kernel releases the lock when its process ends, however it ends.
+        lock = FileLock(self.folder.with_name(f".{self.folder.name}.lock"))
+        try:
+            held = lock.acquire(blocking=False)
+        except Timeout:
+            self._print(f"another process fetches {self.folder}: waiting for it")
+            held = lock.acquire()
+        with held:
             yield
 
-    def _holds(self, text: bytes, manifest: Manifest, verify: bool) -> bool:
+    def _is_complete(self, text: bytes, manifest: Manifest, verify: bool) -> bool:
         """Whether the checkpoint is there; a damaged one is taken out of service, and what is whole of it is kept."""
         if not self.folder.exists() or not any(self.folder.iterdir()):
             return False
@@ -130,14 +130,14 @@ class CheckpointCache:
             raise InvalidSetting(problem, "DIR", "Name a new folder, such as one with the revision in its name")
         faults = all_faults(self.folder, self.progress) if verify else size_faults(self.folder, manifest)
         if faults:
-            self._take_apart(faults)
+            self._drop_faulty_files(faults)
         return not faults
 
-    def _take_apart(self, faults: dict[str, str]) -> None:
+    def _drop_faulty_files(self, faults: dict[str, str]) -> None:
         shutil.rmtree(self._staging, ignore_errors=True)
         self.folder.rename(self._staging)
         for path, fault in faults.items():
-            self._say(f"{path} {fault}: fetching it again")
+            self._print(f"{path} {fault}: fetching it again")
             (self._staging / path).unlink(missing_ok=True)
 
     def _stage(self, text: bytes) -> None:
@@ -180,8 +180,8 @@ class CheckpointCache:
         for _ in range(TRIES):
             if self._download(path, record, task) == record.sha256:
                 _part(target).replace(target)
-                return self._say(f"{path} is whole, {record.bytes / 1e6:,.1f} MB")
-            self._say(f"{path} has another SHA-256 than its manifest says: fetching it anew")
+                return self._print(f"{path} is whole, {record.bytes / 1e6:,.1f} MB")
+            self._print(f"{path} has another SHA-256 than its manifest says: fetching it anew")
             self.progress.advance(task, -_part(target).stat().st_size)
             _part(target).unlink()
         problem = f"{self.source.uri(path)} is not the file that its manifest says, not even at the third time"
@@ -202,7 +202,7 @@ class CheckpointCache:
 
             while (before := file.tell()) < record.bytes:
                 try:
-                    patiently(download, StorageUnavailable, self.patience)
+                    retry_until(download, StorageUnavailable, self.timeout)
                     break
                 except StorageUnavailable:
                     if file.tell() == before:
@@ -228,7 +228,7 @@ class CheckpointCache:
             self.folder.rmdir()  # empty, as was seen
         self._staging.rename(self.folder)
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self.progress.console.print(text, markup=False, highlight=False)
 
 

@@ -81,7 +81,7 @@ class Conversion:
         revision = self.files.revision(str(self.dtype), self.progress)
         if (finished := self._finished(revision)) is not None:
             return finished
-        with self._writing():
+        with self._typed_write_errors():
             self._discard_half_written()
             self._check_room(components, revision)
             (self.out / checkpoint_folder.INDEX).unlink(missing_ok=True)
@@ -105,18 +105,17 @@ class Conversion:
         components = [self._component(name, model) for name, model in models.items()]
         return [*components, self._synchformer()], prompts, vocab, processor
 
-    def _component(self, name: str, model: Any) -> Component:
+    def _component(self, name: str, model: nn.Module) -> Component:
         def tensors() -> Any:
             return place(read_state_dict(self.files.state_dict), COMPONENTS)[name]
 
-        return Component(name, model.to("meta"), tensors, self.dtype)
+        return Component(name, _on_meta(model), tensors, self.dtype)
 
     def _synchformer(self) -> Component:
         def tensors() -> Any:
             return load_published_synchformer(self.files.synchformer).state_dict()
 
-        model: nn.Module = load_published_synchformer(self.files.synchformer)
-        return Component("synchformer", model.to("meta"), tensors, None)
+        return Component("synchformer", _on_meta(load_published_synchformer(self.files.synchformer)), tensors, None)
 
     def _finished(self, revision: str) -> Manifest | None:
         """The manifest, where the folder holds this checkpoint already and whole."""
@@ -146,7 +145,7 @@ class Conversion:
             raise InvalidSetting(problem, "OUT", "Make room, or name a folder on another disk")
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _typed_write_errors(self) -> Iterator[None]:
         try:
             self._unfinished.mkdir(parents=True, exist_ok=True)
             yield
@@ -211,3 +210,7 @@ class Conversion:
         index.rename(self.out / checkpoint_folder.INDEX)
         shutil.rmtree(self._unfinished)
         return manifest
+
+
+def _on_meta(model: nn.Module) -> nn.Module:
+    return model.to("meta")

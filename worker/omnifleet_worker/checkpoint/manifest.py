@@ -86,7 +86,7 @@ def all_faults(root: Path, progress: Progress | None = None) -> dict[str, str]:
     manifest = read_manifest(root)
     if manifest is None:
         raise CheckpointInvalid(f"{root} has no {MANIFEST} to check its files by", MANIFEST, _REMEDY)
-    faults = size_faults(root, manifest) | _strangers(root, manifest)
+    faults = size_faults(root, manifest) | _unlisted_weights(root, manifest)
     whole = [root / path for path in manifest if path not in faults]
     found = record_files(root, whole, progress)
     changed = {path: "has another SHA-256" for path, record in found.items() if record != manifest[path]}
@@ -134,7 +134,7 @@ def _size_fault(path: Path, record: FileRecord) -> str | None:
     return None if size == record.bytes else f"has {size:,} bytes instead of {record.bytes:,}"
 
 
-def _strangers(root: Path, manifest: Manifest) -> dict[str, str]:
+def _unlisted_weights(root: Path, manifest: Manifest) -> dict[str, str]:
     # A single file of weights is taken before an index of shards: one that was added would be loaded instead.
     found = (path.relative_to(root).as_posix() for path in root.glob("*/*.safetensors"))
     return {path: "is not in the manifest" for path in found if path not in manifest}

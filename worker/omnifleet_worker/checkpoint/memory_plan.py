@@ -208,7 +208,7 @@ class _Sizes:
 
     def request(self) -> int:
         dit: dict[str, int] = self._config("transformer")
-        tokens = self._config("omni_projection")["max_tokens"] + self._config("speech_encoder")["tokens"]
+        tokens: int = self._config("omni_projection")["max_tokens"] + self._config("speech_encoder")["tokens"]
         context = 2 * dit["depth"] * tokens + self._global_tokens()
         return CONTEXT_COPIES * context * dit["width"] * self._itemsize + self.clip_activations()
 

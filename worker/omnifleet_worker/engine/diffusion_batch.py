@@ -125,7 +125,8 @@ def _direct(clips: dict[Request, Clip], velocity: Tensor) -> Tensor:
     last = [
         speed if clip.velocity is None else clip.velocity for clip, speed in zip(clips.values(), velocity, strict=True)
     ]
-    return now * velocity + before * torch.stack(last)
+    direction: Tensor = now * velocity + before * torch.stack(last)
+    return direction
 
 
 def _looks_back(request: Request) -> bool:

@@ -78,8 +78,7 @@ class Engine:
         self._finishes = {kind: BatchLimit(limits.decoded if kind == "diffusion" else limits.chats) for kind in KINDS}
         self._preparers = {kind: Lane(f"prepare-{kind}", self._prepare) for kind in KINDS}
         self._finishers = {
-            kind: Lane(f"finish-{kind}", self._finish, lambda limit=limit: limit.allowed)
-            for kind, limit in self._finishes.items()
+            kind: Lane(f"finish-{kind}", self._finish, _allowed(limit)) for kind, limit in self._finishes.items()
         }
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -288,3 +287,7 @@ def _typed(error: Exception) -> OmnifleetError:
     logger.error("a request failed in the model", exc_info=error, extra={"action": "request_failed"})
     name = type(error).__name__
     return JobFailed(f"the model failed with {name}: {error}", details={"type": name})
+
+
+def _allowed(limit: BatchLimit) -> Callable[[], int]:
+    return lambda: limit.allowed

@@ -40,7 +40,8 @@ def compile_blocks(pipeline: AudioOmniPipeline, backend: str | Callable[..., Any
         backend: of `torch.compile`.
     """
     compiler.recompile_limit = max(compiler.recompile_limit, _VARIANTS)
-    pipeline.transformer.compile_repeated_blocks(fullgraph=True, dynamic=True, backend=backend)
+    compile_all: Callable[..., None] = pipeline.transformer.compile_repeated_blocks
+    compile_all(fullgraph=True, dynamic=True, backend=backend)
     pipeline.chatter.compile(backend)
 
 
@@ -126,7 +127,7 @@ def _longest_clip(pipeline: AudioOmniPipeline, seed: int) -> Clip:
     """A clip with as many context tokens as any can have."""
     device, tokens = pipeline.device, pipeline.omni_projection.max_tokens
     conditioning = pipeline.encode_conditioning(
-        prompt=torch.randn(tokens, pipeline.omni_projection.config["conditioning_features"], device=device),
+        prompt=torch.randn(tokens, pipeline.omni_projection.config.conditioning_features, device=device),
         speech=pipeline.encode_speech(None),
         audio=pipeline.encode_audio(None),
         sync=pipeline.encode_sync(None),

@@ -1,4 +1,4 @@
-"""Answers that are records: asked for as JSON, read leniently, and asked for once more where they cannot be read."""
+"""Structured answers: requested as JSON, parsed leniently, and requested once more where they cannot be parsed."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from omnifleet_shared.schema.tasks import NamedUnderstanding
 from pydantic import ValidationError
 
 from ..models.audio_omni.chat import Chat
-from .job_context import JobRun
-from .prompts import ONCE_MORE, SHAPES
+from .job_context import JobContext
+from .prompts import REPAIR_PROMPT, SHAPES
 
 
 @dataclass(frozen=True)
 class StructuredAnswer:
-    """What the model said, and the record that it says."""
+    """The model's text, and the record parsed from it."""
 
     text: str
     answer: Answer
 
 
-def ask_for_record(run: JobRun, task: NamedUnderstanding, chat: Chat) -> StructuredAnswer:
-    """The model's answer as the task's record, after at most one request to put it into the right shape.
+def ask_for_record(context: JobContext, task: NamedUnderstanding, chat: Chat) -> StructuredAnswer:
+    """Ask for the task's record, once more where the first answer cannot be parsed.
 
     Raises:
         AnswerUnreadable: neither answer holds the record; `details` hold both, the first one as `text`.
         OmnifleetError: of the engine.
     """
-    said = [run.ask(chat, task.max_new_tokens)]
-    if (answer := read_answer(task.name, said[0])) is None:
-        again = chat.followed_by(said[0], ONCE_MORE.replace("{shape}", SHAPES[task.name]))
-        said.append(run.ask(again, task.max_new_tokens))
-        answer = read_answer(task.name, said[1])
+    texts = [context.ask(chat, task.max_new_tokens)]
+    if (answer := read_answer(task.name, texts[0])) is None:
+        again = chat.followed_by(texts[0], REPAIR_PROMPT.replace("{shape}", SHAPES[task.name]))
+        texts.append(context.ask(again, task.max_new_tokens))
+        answer = read_answer(task.name, texts[1])
     if answer is None:
         problem = f"the model's answer is not what {task.name} promises"
         remedy = "Ask again with another seed and a temperature, or read details['text']"
-        raise AnswerUnreadable(problem, "task", remedy, {"text": said[0], "repair": said[1]})
-    return StructuredAnswer(said[-1], answer)
+        raise AnswerUnreadable(problem, "task", remedy, {"text": texts[0], "repair": texts[1]})
+    return StructuredAnswer(texts[-1], answer)
 
 
 def read_answer(kind: str, text: str) -> Answer | None:
-    """The record of that kind in a text: JSON, or what is nearly JSON, with or without prose around it."""
+    """Parse the record from a text of JSON or nearly JSON, with or without prose; None where it holds none."""
     for found in _candidates(kind, text):
         try:
             return ANSWERS[kind].model_validate(found | {"kind": kind})
@@ -55,7 +55,7 @@ def read_answer(kind: str, text: str) -> Answer | None:
 
 
 def _candidates(kind: str, text: str) -> Iterator[dict[Any, Any]]:
-    """Everything in the text that could be the record, the likeliest first."""
+    """Yield everything in the text that could be the record, the likeliest first."""
     try:
         found = json_repair.loads(text)
     except (RecursionError, ValueError):  # brackets without end

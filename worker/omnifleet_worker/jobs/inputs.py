@@ -15,40 +15,43 @@ from omnifleet_shared.schema.tasks import NamedUnderstanding, SpeechEdit, VideoT
 from omnifleet_shared.storage import Storage
 from omnifleet_shared.storage.base import verify_sha256
 
-from ..media.decode import Audio, decode_audio
+from ..media.decode import DecodedAudio, decode_audio
 from ..media.limits import MediaLimits
 from ..media.signal import resample, to_mono
-from ..media.video import Video, decode_video
+from ..media.video import DecodedVideo, decode_video
 from ..models.audio_omni.synchformer import FRAME_SIDE
 from ..models.audio_omni.video import FRAMES_PER_SECOND, WINDOW_SECONDS
 
-HEARING_RATE = 16_000
-"""Hz, of what the thinker hears."""
+THINKER_SAMPLE_RATE = 16_000
+"""Hz of the audio that the thinker takes."""
 
 WATCH_FRAMES_PER_SECOND = 2.0
 """Frames that the thinker sees of each second; what Qwen2.5-Omni takes by default."""
 
-OVERTIME_SECONDS = 0.2
-"""A video for sound may be that much over the limit: films of ten seconds last some frames more."""
+LENGTH_TOLERANCE_SECONDS = 0.2
+"""Seconds that a video may be over the limit: videos of ten seconds last some frames more."""
 
 Fetched = Mapping[str, tuple[bytes, ...]]
 
 
 class JobMedia:
-    """Decoded media by the field of the task that named them.
+    """Holds decoded media by the task field that named them.
 
     Args:
         audio: recordings by field.
         video: 2 frames a second, or for `v2a` and `v2m` 25, of 224 x 224 pixels.
-        film: the bytes of the video that the new sound is to be put under, if any.
+        mux_video: the video's file that the new sound is muxed into, if any.
     """
 
     def __init__(
-        self, audio: Mapping[str, tuple[Audio, ...]], video: tuple[Video, ...], film: bytes | None = None
+        self,
+        audio: Mapping[str, tuple[DecodedAudio, ...]],
+        video: tuple[DecodedVideo, ...],
+        mux_video: bytes | None = None,
     ) -> None:
         self._audio = audio
         self.video = video
-        self.film = film
+        self.mux_video = mux_video
 
     @property
     def frames(self) -> tuple[np.ndarray, ...]:
@@ -63,7 +66,7 @@ class JobMedia:
         """Length of the field's only recording."""
         return self._audio[field][0].seconds
 
-    def recording(self, field: str) -> Audio:
+    def recording(self, field: str) -> DecodedAudio:
         """The field's only recording at its own rate and channels; of a speech edit float64, else float32."""
         return self._audio[field][0]
 
@@ -77,7 +80,7 @@ class JobMedia:
 
 
 def fetch(job: Job, storage: Storage, max_bytes: int) -> Fetched:
-    """The bytes of every file that the task names.
+    """Fetch the bytes of every file that the task names.
 
     Raises:
         ForeignURI, MediaError, StorageUnavailable, StorageRefused: with the task's field.
@@ -105,7 +108,7 @@ def _of_field(error: OmnifleetError, field: str) -> OmnifleetError:
 
 
 def decode(job: Job, fetched: Fetched, card: ModelCard, limits: MediaLimits) -> JobMedia:
-    """Decode what was fetched. Raises MediaError with the field, also where a recording is too long for the task."""
+    """Decode the fetched files. Raises MediaError with the field, also where a recording is too long for the task."""
     audio = {
         field: tuple(_decode_audio(data, field, job, _limited(limits, job, field, card)) for data in files)
         for field, files in fetched.items()
@@ -113,18 +116,18 @@ def decode(job: Job, fetched: Fetched, card: ModelCard, limits: MediaLimits) -> 
     }
     video = tuple(_decode_video(data, job, card, limits) for data in fetched.get("video", ()))
     muxed = isinstance(job.task, VideoToSound) and job.task.mux
-    return JobMedia(audio, video, film=fetched["video"][0] if muxed else None)
+    return JobMedia(audio, video, mux_video=fetched["video"][0] if muxed else None)
 
 
-def _decode_audio(data: bytes, field: str, job: Job, limits: MediaLimits) -> Audio:
-    mono_rate = HEARING_RATE if may_be_heard_in_parts(job.task) else None
+def _decode_audio(data: bytes, field: str, job: Job, limits: MediaLimits) -> DecodedAudio:
+    mono_rate = THINKER_SAMPLE_RATE if can_transcribe_in_parts(job.task) else None
     return decode_audio(data, field=field, limits=limits, exact=isinstance(job.task, SpeechEdit), mono_rate=mono_rate)
 
 
-def _decode_video(data: bytes, job: Job, card: ModelCard, limits: MediaLimits) -> Video:
+def _decode_video(data: bytes, job: Job, card: ModelCard, limits: MediaLimits) -> DecodedVideo:
     if isinstance(job.task, VideoToSound):
         # A little more than is looked at, so that a video is seen to be too long.
-        seen = WINDOW_SECONDS + OVERTIME_SECONDS
+        seen = WINDOW_SECONDS + LENGTH_TOLERANCE_SECONDS
         size = (FRAME_SIDE, FRAME_SIDE)
         return decode_video(data, frames_per_second=FRAMES_PER_SECOND, max_seconds=seen, size=size, limits=limits)
     longest = card.max_watch_seconds
@@ -135,12 +138,12 @@ def _decode_video(data: bytes, job: Job, card: ModelCard, limits: MediaLimits) -
 def _limited(limits: MediaLimits, job: Job, field: str, card: ModelCard) -> MediaLimits:
     if isinstance(job, EditJob) and field == "audio" and not isinstance(job.task, SpeechEdit):
         return replace(limits, max_seconds=card.max_edit_seconds)
-    in_parts = may_be_heard_in_parts(job.task)
+    in_parts = can_transcribe_in_parts(job.task)
     return replace(limits, max_seconds=card.max_transcribe_seconds if in_parts else card.max_listen_seconds)
 
 
-def may_be_heard_in_parts(task: object) -> TypeGuard[NamedUnderstanding]:
-    """Whether the task is to write one recording down, with nothing to be heard or seen beside it."""
+def can_transcribe_in_parts(task: object) -> TypeGuard[NamedUnderstanding]:
+    """Whether the task transcribes a single recording, which can be cut into parts."""
     if not isinstance(task, NamedUnderstanding):
         return False
     return task.name == "transcribe" and len(task.audio) == 1 and not task.video

@@ -1,4 +1,4 @@
-"""One attempt at one job: what it does now, what it has spent, and whether it is still wanted."""
+"""One attempt at one job: its requests to the engine, its progress, its timings and its cancellation."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ LOGGED_AS: dict[Stage, LoggedStage] = {
     "encoded": "encode",
     "stored": "store",
 }
-"""What is done, in log lines and traces, while its time is counted. All that the engine does is `steps` there."""
-MOST_AT_ONCE = 8
+"""The stage in log lines and traces for each timed stage; all that the engine does is `steps` there."""
+MAX_IN_ENGINE = 8
 """Requests of one job in the engine; with more, those behind it in the queue would wait for all of a long job."""
 
 
@@ -44,19 +44,19 @@ class Clip:
 
     prompt: Chat
     speech: str | None = None
-    """What is to be said."""
+    """Text to speak; None for a clip without speech."""
     audio: np.ndarray | None = None
     """Audio prompt: mono float32 at 44.1 kHz."""
     video: np.ndarray | None = None
-    """What the sound keeps time with: uint8 [T, 224, 224, 3], 25 frames a second."""
+    """Frames that the sound follows: uint8 [T, 224, 224, 3], 25 frames a second."""
     inpainting: Inpainting | None = None
-    """What of the clip is known already."""
+    """The part of the clip that is known already; None where all is new."""
     index: int = 0
-    """Place among the job's windows, added to its seed."""
+    """Number of the window in the job, added to its seed."""
 
 
-class JobRun:
-    """The job's thread drives it; the monitor's thread reads `progress` and may `cancel`."""
+class JobContext:
+    """Runs one attempt on the job's thread; the progress reporter's thread reads `progress` and may `cancel`."""
 
     def __init__(self, job: Job, engine: Engine, *, attempt: int = 1) -> None:
         self.job = job
@@ -66,7 +66,7 @@ class JobRun:
         self._steps = StepCount()
         self._cancelled: OmnifleetError | None = None
         self._span: Any = None
-        self._told_step = 0
+        self._reported_step = 0
         queued = (datetime.now(UTC) - job.submitted_at).total_seconds()
         self._spent: dict[str, float] = {"queued": max(0.0, queued)}  # clocks of two machines may disagree
 
@@ -82,30 +82,30 @@ class JobRun:
             request.cancel(self._cancelled)
 
     def progress(self) -> Progress:
-        """Steps of all clips, or tokens of the answer, of those that are planned; zeros before. It only grows."""
+        """Return steps of all clips, or tokens of the answer, done of those planned; zeros before. It only grows."""
         return self._steps.progress()
 
     def report(self) -> Progress:
-        """The same, told to the trace where there is news."""
+        """Return the progress, and add it to the trace where it has changed."""
         progress = self.progress()
-        if progress.step != self._told_step:
-            self._told_step = progress.step
+        if progress.step != self._reported_step:
+            self._reported_step = progress.step
             traces.add_event(self._span, "progress", step=progress.step, steps=progress.steps)
         return progress
 
     def plan(self, clips: int) -> None:
-        """Say how many clips there will be in all, where they are not sampled at once."""
+        """Announce the number of clips where they are not all sampled in one call."""
         assert not isinstance(self.job, UnderstandJob)
         self._steps.expect(clips * self.job.steps)
 
-    def check_wanted(self) -> None:
-        """Raise the reason of a cancellation, or DeadlineExceeded, when nobody waits for the result any more."""
+    def raise_if_cancelled(self) -> None:
+        """Raise the reason of a cancellation, or DeadlineExceeded once the deadline has passed."""
         if self._cancelled is not None:
             raise self._cancelled
         if self.job.deadline is not None and datetime.now(UTC) > self.job.deadline:
             raise DeadlineExceeded("the deadline passed before the result was there", "deadline", "Allow more time")
 
-    def check_in_time(self) -> None:
+    def raise_if_too_late(self) -> None:
         """Raise DeadlineExceeded where not even one clip's steps fit in before the deadline."""
         if isinstance(self.job, UnderstandJob) or self.job.deadline is None:
             return
@@ -117,8 +117,8 @@ class JobRun:
 
     @contextmanager
     def stage(self, name: Stage) -> Iterator[None]:
-        """Count the time of the block to a stage."""
-        self.check_wanted()
+        """Add the time of the block to a stage."""
+        self.raise_if_cancelled()
         start = time.monotonic()
         try:
             with in_stage(LOGGED_AS[name]):
@@ -127,11 +127,11 @@ class JobRun:
             self._count(name, time.monotonic() - start)
 
     def ask(self, chat: Chat, max_new_tokens: int = 512) -> str:
-        """The thinker's answer. Raises the engine's typed errors."""
+        """Return the thinker's answer. Raises the engine's typed errors."""
         return self.ask_all([chat], max_new_tokens)[0]
 
     def ask_all(self, chats: Sequence[Chat], max_new_tokens: int = 512) -> list[str]:
-        """The answers in the chats' order; they share the engine's steps. All come, or none, as in `sample_all`."""
+        """Return the answers in the chats' order; they share the engine's steps, and all come or none."""
         temperature = self.job.temperature if isinstance(self.job, UnderstandJob) else 0.0
         first = ChatInputs(chat=chats[0], max_new_tokens=max_new_tokens, temperature=temperature, seed=self.job.seed)
         requests = [self._request(replace(first, chat=chat)) for chat in chats]
@@ -148,11 +148,11 @@ class JobRun:
         video: np.ndarray | None = None,
         index: int = 0,
     ) -> np.ndarray:
-        """A clip, float32 [2, 483328] at 44.1 kHz with a peak of 1; see `Clip`. Raises the engine's typed errors."""
+        """Sample a clip, float32 [2, 483328] at 44.1 kHz with a peak of 1. Raises the engine's typed errors."""
         return self.sample_all([Clip(prompt=prompt, speech=speech, audio=audio, video=video, index=index)])[0]
 
     def sample_all(self, clips: Sequence[Clip]) -> list[np.ndarray]:
-        """The clips in their order, each as `sample` returns it; they share the engine's steps.
+        """Return the clips in their order, each as `sample` returns it; they share the engine's steps.
 
         All come, or none: where one fails its error is raised and the others are cancelled.
         """
@@ -179,24 +179,24 @@ class JobRun:
         return Request(inputs=inputs, priority=self.job.priority, deadline=deadline)
 
     def _submit_all(self, requests: Sequence[Request]) -> list[Any]:
-        with in_stage("steps") as span, self._told_to(span), self._together(requests):
-            turns = iter(requests)
-            running = [self._submit(request) for request in islice(turns, MOST_AT_ONCE)]
+        with in_stage("steps") as span, self._traced_on(span), self._cancelled_together(requests):
+            waiting = iter(requests)
+            running = [self._submit(request) for request in islice(waiting, MAX_IN_ENGINE)]
             while running:
                 wait(running, return_when=FIRST_COMPLETED)
                 done = [outcome for outcome in running if outcome.done()]
                 for outcome in done:
                     outcome.result()
                 running = [outcome for outcome in running if outcome not in done]
-                running += [self._submit(request) for request in islice(turns, len(done))]
+                running += [self._submit(request) for request in islice(waiting, len(done))]
         return [request.outcome.result() for request in requests]
 
     def _submit(self, request: Request) -> Future[Any]:
-        self.check_wanted()
+        self.raise_if_cancelled()
         return self._engine.submit(request).outcome
 
     @contextmanager
-    def _told_to(self, span: Any) -> Iterator[None]:
+    def _traced_on(self, span: Any) -> Iterator[None]:
         self._span = span
         try:
             yield
@@ -204,8 +204,8 @@ class JobRun:
             self._span = None
 
     @contextmanager
-    def _together(self, requests: Sequence[Request]) -> Iterator[None]:
-        # Before the first look at a cancellation: one that comes later finds them here.
+    def _cancelled_together(self, requests: Sequence[Request]) -> Iterator[None]:
+        # Before the first check for a cancellation: one that comes later finds them here.
         self._requests = requests
         try:
             yield

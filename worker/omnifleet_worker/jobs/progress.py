@@ -1,4 +1,4 @@
-"""How far a job is, counted over everything that it asks of the engine."""
+"""Progress of a job, counted over all its requests to the engine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..engine.request import Request
 
 
 class StepCount:
-    """Steps of one request after another, or of several at once. The job's thread counts, any thread may look."""
+    """Counts the steps of a job's requests. The job's thread writes, any thread may read."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -23,7 +23,7 @@ class StepCount:
         self._started_at: float | None = None
 
     def expect(self, steps: int) -> None:
-        """Say how many steps there will be in all, as far as it is known by now; it never becomes less."""
+        """Raise the number of steps expected in all; it never becomes less."""
         with self._lock:
             self._expected = max(self._expected, steps)
 
@@ -42,7 +42,7 @@ class StepCount:
                 self._running = ()
 
     def progress(self) -> Progress:
-        """Steps done and expected, with the time left at the pace so far. Zeros before anything is expected."""
+        """Return steps done and expected, and seconds left at the pace so far; zeros before anything is expected."""
         with self._lock:
             step = self._past + sum(one.step for one in self._running)
             steps, started_at = self._expected, self._first_start()

@@ -1,4 +1,4 @@
-"""The sentences put to the model: the checkpoint's own where it was trained on them, this project's elsewhere."""
+"""Prompts: the checkpoint's own where it was trained on them, this project's elsewhere."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ SHAPES = {
 }
 """The JSON that a task's answer is asked for in; what `answers.ANSWERS` takes, shown by an example."""
 JSON_ONLY = "Answer with JSON alone, of the shape of this example: {shape}"
-ONCE_MORE = "That cannot be read. Give the same answer again, as JSON alone, of the shape of this example: {shape}"
+REPAIR_PROMPT = "That cannot be read. Give the same answer again, as JSON alone, of the shape of this example: {shape}"
 NOTES = {"feedback": " The learner meant to say: {text}"}
-"""How a text beside the media is put; for tasks not named here, as it is."""
+"""Sentence around a text beside the media; tasks not named here take the text as it is."""
 
 
 class Prompts:
-    """Chats for every task of one checkpoint.
+    """Builds the chats of every task of one checkpoint.
 
     Args:
         sentences: the checkpoint's `prompts.json`: `system`, `edit` and `transcribe`.
@@ -61,7 +61,7 @@ class Prompts:
         """`t2a` and `t2m`: the full stop is added even where the text ends in one (docs/model.md, "Tasks")."""
         return Chat(system=self._sentence("system", task.upper()), user=f"{text}.")
 
-    def film(self, task: str, text: str, frames: np.ndarray) -> Chat:
+    def video_to_audio(self, task: str, text: str, frames: np.ndarray) -> Chat:
         """`v2a` and `v2m`: what is said of the video (the line stays where nothing is), then its frames."""
         return Chat(system=self._sentence("system", task.upper()), user=f"{text}\n{VIDEO_MARKS}", video=(frames,))
 
@@ -70,17 +70,17 @@ class Prompts:
         return Chat(system=self._sentence("system", "TTS"), user="")
 
     def edit(self, task: DescribedEdit | StyleTransfer) -> Chat:
-        """The edit sentence, filled in."""
+        """Fill in the checkpoint's edit sentence."""
         words = {key: value for key, value in task.model_dump().items() if key in ("desc", "source", "target")}
         sentence = self._sentence("edit", task.name.capitalize())
         return Chat(system=self._sentence("system", "EDITING"), user=sentence.format(**words))
 
     def transcription(self, **media: Any) -> Chat:
-        """What is said, and nothing else."""
+        """Ask for a transcript and nothing else."""
         return Chat(system=self._sentence("transcribe", "system"), user=self._sentence("transcribe", "user"), **media)
 
     def question(self, task: Question | NamedUnderstanding, **media: Any) -> Chat:
-        """A question in the model's words, with the caller's system prompt where one is given."""
+        """Ask the task's question, under the caller's system prompt where there is one."""
         earlier = _pairs(task.history)
         if task.name == "transcribe":
             chat = self.transcription(**media)
@@ -114,4 +114,4 @@ def _in_words(task: NamedUnderstanding) -> str:
 
 
 def _pairs(history: tuple[Turn, ...]) -> tuple[tuple[str, str], ...]:
-    return tuple((asked.text, answered.text) for asked, answered in zip(history[::2], history[1::2], strict=True))
+    return tuple((question.text, answer.text) for question, answer in zip(history[::2], history[1::2], strict=True))

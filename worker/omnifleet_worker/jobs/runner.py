@@ -1,10 +1,11 @@
-"""The main path of a job in a worker: fetch, decode, carry out, encode, store."""
+"""The main path of a job in a worker: fetch, decode, run the task, encode, store."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,14 +22,14 @@ from ..media.limits import MediaLimits
 from ..media.mux import CONTENT_TYPES as VIDEO_CONTENT_TYPES
 from ..media.mux import mux
 from ..models.audio_omni.sampling import SAMPLE_RATE, to_int16
-from ..retry import patiently
+from ..retry import retry_until
 from ..settings import WorkerSettings
 from .answers import StructuredAnswer
 from .inputs import JobMedia, decode, fetch
-from .job_context import JobRun
+from .job_context import JobContext
 from .model import ModelData
-from .speech_edit.speech_editor import EditedSound
-from .tasks import carry_out
+from .speech_edit.speech_editor import EditedRecording
+from .tasks import run_task
 
 R = TypeVar("R")
 
@@ -37,8 +38,8 @@ class JobRunner:
     """Runs jobs one at a time for each thread that calls it; the engine batches what they ask for.
 
     Args:
-        model: of the loaded checkpoint.
-        storage: where media come from and results go.
+        model: describes the loaded checkpoint.
+        storage: holds inputs and results.
         settings: limits and lifetimes.
     """
 
@@ -48,73 +49,78 @@ class JobRunner:
         self._settings = settings
         self._limits = MediaLimits(max_bytes=settings.max_input_bytes, max_decode_seconds=settings.decode_seconds)
 
-    def run(self, run: JobRun) -> JobResult:
-        """Carry the job out.
+    def run(self, context: JobContext) -> JobResult:
+        """Run the job from its inputs to its stored result.
 
         Raises:
             PermanentError: the job itself is at fault.
             TransientError: it may succeed when tried again.
         """
-        self._model.card.validate_job(run.job)
-        run.check_in_time()  # before anything is fetched
-        media = self._load(run)
-        outcome = carry_out(run, media, self._model)
+        self._model.card.validate_job(context.job)
+        context.raise_if_too_late()  # before anything is fetched
+        media = self._load(context)
+        outcome = run_task(context, media, self._model)
         if isinstance(outcome, str):
-            return self._result(run, text=outcome)
+            return self._result(context, text=outcome)
         if isinstance(outcome, StructuredAnswer):
-            return self._result(run, text=outcome.text, answer=outcome.answer)
-        if isinstance(outcome, EditedSound):
-            return self._result(run, artifact=self._store_edited(run, outcome), edits=outcome.edits)
+            return self._result(context, text=outcome.text, answer=outcome.answer)
+        if isinstance(outcome, EditedRecording):
+            return self._result(context, artifact=self._store_edited(context, outcome), edits=outcome.edits)
         pcm = to_int16(torch.from_numpy(np.ascontiguousarray(outcome.T))).numpy()
-        video = None if media.film is None else self._store_video(run, media.film, pcm)
-        return self._result(run, artifact=self._store(run, pcm), video=video)
+        video = None if media.mux_video is None else self._store_video(context, media.mux_video, pcm)
+        return self._result(context, artifact=self._store(context, pcm), video=video)
 
-    def _load(self, run: JobRun) -> JobMedia:
-        with run.stage("fetched"):
-            fetched = self._patiently(run, lambda: fetch(run.job, self._storage, self._settings.max_input_bytes))
-        with run.stage("decoded"):
-            return decode(run.job, fetched, self._model.card, self._limits)
+    def _load(self, context: JobContext) -> JobMedia:
+        with context.stage("fetched"):
+            most = self._settings.max_input_bytes
+            fetched = self._retry_storage(context, lambda: fetch(context.job, self._storage, most))
+        with context.stage("decoded"):
+            return decode(context.job, fetched, self._model.card, self._limits)
 
-    def _store(self, run: JobRun, pcm: np.ndarray) -> Artifact:
-        assert not isinstance(run.job, UnderstandJob)
-        form = run.job.format
-        with run.stage("encoded"):
+    def _store(self, context: JobContext, pcm: np.ndarray) -> Artifact:
+        assert not isinstance(context.job, UnderstandJob)
+        form = context.job.format
+        with context.stage("encoded"):
             data = encode_audio(pcm, SAMPLE_RATE, form)
-        return self._artifact(run, data, form, SAMPLE_RATE, pcm.T)
+        return self._artifact(context, data, form, SAMPLE_RATE, pcm.T)
 
-    def _store_edited(self, run: JobRun, edited: EditedSound) -> Artifact:
-        assert not isinstance(run.job, UnderstandJob)
-        form, rate = run.job.format, edited.source.sample_rate
-        with run.stage("encoded"):
+    def _store_edited(self, context: JobContext, edited: EditedRecording) -> Artifact:
+        assert not isinstance(context.job, UnderstandJob)
+        form, rate = context.job.format, edited.source.sample_rate
+        with context.stage("encoded"):
             data = encode_samples(edited.samples, rate, form, edited.subtype)
-        return self._artifact(run, data, form, rate, edited.samples)
+        return self._artifact(context, data, form, rate, edited.samples)
 
-    def _artifact(self, run: JobRun, data: bytes, form: AudioFormat, rate: int, samples: np.ndarray) -> Artifact:
+    def _artifact(
+        self, context: JobContext, data: bytes, form: AudioFormat, rate: int, samples: np.ndarray
+    ) -> Artifact:
         channels, count = samples.shape
-        put = self._put(run, data, form, CONTENT_TYPES[form])
+        put = self._put(context, data, form, CONTENT_TYPES[form])
         return Artifact(**put, format=form, sample_rate=rate, channels=channels, seconds=count / rate)
 
-    def _store_video(self, run: JobRun, film: bytes, pcm: np.ndarray) -> VideoArtifact:
-        with run.stage("encoded"):
-            muxed = mux(film, pcm, SAMPLE_RATE, limits=self._limits)
-        put = self._put(run, muxed.data, muxed.format, VIDEO_CONTENT_TYPES[muxed.format])
+    def _store_video(self, context: JobContext, video: bytes, pcm: np.ndarray) -> VideoArtifact:
+        with context.stage("encoded"):
+            muxed = mux(video, pcm, SAMPLE_RATE, limits=self._limits)
+        put = self._put(context, muxed.data, muxed.format, VIDEO_CONTENT_TYPES[muxed.format])
         return VideoArtifact(**put, format=muxed.format, seconds=muxed.seconds)
 
-    def _put(self, run: JobRun, data: bytes, form: str, content_type: str) -> dict[str, Any]:
-        """Write a result to storage, and return what both kinds of artifact tell of it."""
-        with run.stage("stored"):
-            key = RESULT_KEY.format(job_id=run.job.job_id, attempt=run.attempt, format=form)
-            stored = self._patiently(run, lambda: self._storage.put(key, io.BytesIO(data), content_type=content_type))
+    def _put(self, context: JobContext, data: bytes, form: str, content_type: str) -> dict[str, Any]:
+        """Write a result to storage, and return the fields that both kinds of artifact share."""
+        with context.stage("stored"):
+            key = RESULT_KEY.format(job_id=context.job.job_id, attempt=context.attempt, format=form)
+            put = partial(self._storage.put, key, content_type=content_type)
+            stored = self._retry_storage(context, lambda: put(io.BytesIO(data)))
             url = self._storage.url(stored.uri, self._settings.url_lifetime)
         return {"uri": stored.uri, "url": url, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
-    def _patiently(self, run: JobRun, work: Callable[[], R]) -> R:
-        patience = self._settings.storage_patience
-        return patiently(work, StorageUnavailable, patience, job_id=run.job.job_id, check=run.check_wanted)
+    def _retry_storage(self, context: JobContext, work: Callable[[], R]) -> R:
+        timeout, job_id = self._settings.storage_patience, context.job.job_id
+        check = context.raise_if_cancelled
+        return retry_until(work, StorageUnavailable, timeout, job_id=job_id, before_retry=check)
 
     def _result(
         self,
-        run: JobRun,
+        context: JobContext,
         *,
         text: str | None = None,
         answer: Answer | None = None,
@@ -124,16 +130,16 @@ class JobRunner:
     ) -> JobResult:
         card = self._model.card
         return JobResult(
-            job_id=run.job.job_id,
-            namespace=run.job.namespace,
-            task=run.job.task.name,
+            job_id=context.job.job_id,
+            namespace=context.job.namespace,
+            task=context.job.task.name,
             text=text,
             answer=answer,
             artifact=artifact,
             video=video,
             edits=edits,
             model=ModelInfo(name=card.name, revision=card.revision, licence=card.licence),
-            seed=run.job.seed,
-            attempts=run.attempt,
-            timings=run.timings,
+            seed=context.job.seed,
+            attempts=context.attempt,
+            timings=context.timings,
         )

@@ -23,77 +23,81 @@ from omnifleet_shared.schema.tasks import (
 )
 
 from ..media.signal import split_at_pauses, trim_silence
-from ..media.video import Video
+from ..media.video import DecodedVideo
 from ..models.audio_omni.chat import Chat
 from ..models.audio_omni.sampling import CLIP_SAMPLES, SAMPLE_RATE, normalise_peak
 from ..models.audio_omni.video import WINDOW_SECONDS, thinker_frames
 from .answers import StructuredAnswer, ask_for_record
-from .inputs import HEARING_RATE, OVERTIME_SECONDS, JobMedia, may_be_heard_in_parts
-from .job_context import Clip, JobRun
+from .inputs import LENGTH_TOLERANCE_SECONDS, THINKER_SAMPLE_RATE, JobMedia, can_transcribe_in_parts
+from .job_context import Clip, JobContext
 from .model import ModelData
-from .speech_edit.speech_editor import EditedSound, edit_speech
+from .speech_edit.speech_editor import EditedRecording, edit_speech
 from .windows import continuation_prompt, count_generated, edit_windows, join_edited, join_generated
 
 VOICE_SECONDS = 6
 """The model speaks with the voice of the reference's last seconds."""
 TRANSCRIPT_TOKENS = 256
 """Longest transcript of a voice; what takes more tokens has no room in a clip."""
-FASTEST_SPEECH = 25
-"""Tokens a second; nobody speaks faster, so a text that needs more would be cut off."""
-FASTEST_TALK = 8
-"""The thinker's tokens a second; a part in which more is said would have no room in its answer."""
-SHORTEST_PART = 30
+MAX_SPEECH_TOKENS_PER_SECOND = 25
+"""Speech tokens a second; nobody speaks faster, so a text that needs more would be cut off."""
+MAX_TRANSCRIPT_TOKENS_PER_SECOND = 8
+"""Thinker tokens a second; a part in which more is said would have no room in its answer."""
+MIN_PART_SECONDS = 30
 """Seconds of a recording that is transcribed in parts, however short the answers may be."""
 
 
-def carry_out(run: JobRun, media: JobMedia, model: ModelData) -> str | StructuredAnswer | np.ndarray | EditedSound:
-    """What the job asks for: text, text with its record, a clip (float32 [2, n] at 44.1 kHz) or an edited recording.
+TaskOutput = str | StructuredAnswer | np.ndarray | EditedRecording
+"""Text, text with its record, a clip (float32 [2, n] at 44.1 kHz) or an edited recording."""
+
+
+def run_task(context: JobContext, media: JobMedia, model: ModelData) -> TaskOutput:
+    """Ask the model for what the job's task promises.
 
     Raises:
         AnswerUnreadable: the model did not give the record that the task promises.
         TaskNotSupported, InvalidJob, LanguageNotSupported: what only the checkpoint can tell.
         OmnifleetError: of the engine.
     """
-    match run.job.task:
+    match context.job.task:
         case Question() | NamedUnderstanding() as task:
-            return understand(run, task, media, model)
+            return understand(context, task, media, model)
         case TextToSound() as task:
-            return generate(run, model.prompts.sound(task.name, task.text), task.seconds)
+            return generate(context, model.prompts.sound(task.name, task.text), task.seconds)
         case VideoToSound() as task:
-            return accompany(run, task, media.video[0], model)
+            return video_to_audio(context, task, media.video[0], model)
         case Speech() as task:
-            return speak(run, task, task.text, "text", media, model)
+            return tts(context, task, task.text, "text", media, model)
         case VoiceConversion() as task:
-            return convert_voice(run, task, media, model)
+            return convert_voice(context, task, media, model)
         case DescribedEdit() | StyleTransfer() as task:
-            return edit(run, task, media, model)
+            return edit(context, task, media, model)
         case SpeechEdit() as task:
-            return edit_speech(run, task, media.recording("audio"), model)
+            return edit_speech(context, task, media.recording("audio"), model)
 
 
 def understand(
-    run: JobRun, task: Question | NamedUnderstanding, media: JobMedia, model: ModelData
+    context: JobContext, task: Question | NamedUnderstanding, media: JobMedia, model: ModelData
 ) -> str | StructuredAnswer:
-    """The thinker's answer to the question; for tasks that promise one, with its record."""
-    waves = media.all_mono("audio", HEARING_RATE)
-    if may_be_heard_in_parts(task) and len(waves[0]) > model.card.max_listen_seconds * HEARING_RATE:
-        return transcribe_parts(run, task, waves[0], model)
+    """Answer a question with the thinker; for tasks that promise a record, with it."""
+    waves = media.all_mono("audio", THINKER_SAMPLE_RATE)
+    if can_transcribe_in_parts(task) and len(waves[0]) > model.card.max_listen_seconds * THINKER_SAMPLE_RATE:
+        return transcribe_parts(context, task, waves[0], model)
     chat = model.prompts.question(task, audio=waves, video=media.frames)
     if isinstance(task, NamedUnderstanding) and task.name in ANSWERS:
-        return ask_for_record(run, task, chat)
-    return run.ask(chat, task.max_new_tokens)
+        return ask_for_record(context, task, chat)
+    return context.ask(chat, task.max_new_tokens)
 
 
-def transcribe_parts(run: JobRun, task: NamedUnderstanding, wave: np.ndarray, model: ModelData) -> str:
-    """What is said in a recording that is too long to be heard at once."""
-    room = max(task.max_new_tokens / FASTEST_TALK, SHORTEST_PART)
-    parts = split_at_pauses(wave, HEARING_RATE, min(room, model.card.max_listen_seconds))
+def transcribe_parts(context: JobContext, task: NamedUnderstanding, wave: np.ndarray, model: ModelData) -> str:
+    """Transcribe a recording that is too long for one request, part by part."""
+    room = max(task.max_new_tokens / MAX_TRANSCRIPT_TOKENS_PER_SECOND, MIN_PART_SECONDS)
+    parts = split_at_pauses(wave, THINKER_SAMPLE_RATE, min(room, model.card.max_listen_seconds))
     chats = [model.prompts.question(task, audio=(part,)) for part in parts]
-    return join_parts(run.ask_all(chats, task.max_new_tokens))
+    return join_parts(context.ask_all(chats, task.max_new_tokens))
 
 
 def join_parts(texts: Sequence[str]) -> str:
-    """The texts of parts as one, with spaces between them save after signs that are written without."""
+    """Join the texts of parts, with spaces between them save after scripts that are written without."""
     joined = ""
     for text in filter(None, texts):
         gap = "" if not joined or unicodedata.east_asian_width(joined[-1]) in "WF" else " "
@@ -101,61 +105,61 @@ def join_parts(texts: Sequence[str]) -> str:
     return joined
 
 
-def transcribe(run: JobRun, wave: np.ndarray, field: str, model: ModelData) -> str:
-    """What is said in a mono 16 kHz wave. Raises InvalidJob where no word is heard."""
+def transcribe(context: JobContext, wave: np.ndarray, field: str, model: ModelData) -> str:
+    """Transcribe a mono 16 kHz wave. Raises InvalidJob where no word is heard."""
     chat = model.prompts.transcription(audio=(wave,))
-    text = model.transcripts.get("transcript", chat, lambda: run.ask(chat, TRANSCRIPT_TOKENS))
+    text = model.transcripts.get("transcript", chat, lambda: context.ask(chat, TRANSCRIPT_TOKENS))
     if not text:
         known_as = "ref_text" if field == "ref" else "text"
         raise InvalidJob("no words are heard in it", field, f"Send clear speech, or what it says as {known_as}")
     return text
 
 
-def generate(run: JobRun, prompt: Chat, seconds: float, video: np.ndarray | None = None) -> np.ndarray:
-    """So many seconds of sound or music: one window, or each later one in continuation of the one before.
+def generate(context: JobContext, prompt: Chat, seconds: float, video: np.ndarray | None = None) -> np.ndarray:
+    """Generate sound or music of that length: one window, and each further one in continuation of the one before.
 
     Args:
         video: frames that every window is made for; docs/model.md tells nothing else of those after the first 10 s.
     """
     samples = round(seconds * SAMPLE_RATE)
     count = count_generated(samples)
-    run.plan(count)
-    clips = [run.sample(prompt, video=video)]
+    context.plan(count)
+    clips = [context.sample(prompt, video=video)]
     for index in range(1, count):
-        clips.append(run.sample(prompt, video=video, audio=continuation_prompt(clips[-1]), index=index))
+        clips.append(context.sample(prompt, video=video, audio=continuation_prompt(clips[-1]), index=index))
     return join_generated(clips)[:, :samples]
 
 
-def accompany(run: JobRun, task: VideoToSound, video: Video, model: ModelData) -> np.ndarray:
-    """Sound or music for the video, as long as it is or as was asked; music may go on longer than the model watches.
+def video_to_audio(context: JobContext, task: VideoToSound, video: DecodedVideo, model: ModelData) -> np.ndarray:
+    """Generate sound or music for the video, as long as it is or as was requested; music may outlast the video.
 
     Raises:
-        MediaTooLong: the video is longer than the model watches, and no length was asked.
+        MediaTooLong: the video is longer than the model watches, and no length was requested.
     """
-    seconds = task.seconds or _length_of(task, video, model.card)
-    prompt = model.prompts.film(task.name, task.text, thinker_frames(video.frames))
-    return generate(run, prompt, seconds, video.frames)
+    seconds = task.seconds or _seconds_of(task, video, model.card)
+    prompt = model.prompts.video_to_audio(task.name, task.text, thinker_frames(video.frames))
+    return generate(context, prompt, seconds, video.frames)
 
 
-def _length_of(task: VideoToSound, video: Video, card: ModelCard) -> float:
+def _seconds_of(task: VideoToSound, video: DecodedVideo, card: ModelCard) -> float:
     longest = card.max_seconds(task)
     limit = min(longest, WINDOW_SECONDS)
-    if video.seconds >= limit + OVERTIME_SECONDS:
+    if video.seconds >= limit + LENGTH_TOLERANCE_SECONDS:
         problem = f"it is longer than the {limit:g} s that {card.name} watches for its sound"
         remedy = f"Send a shorter video, or give seconds, at most {longest:g}, to have sound for its beginning"
         raise MediaTooLong(problem, "video", remedy, {"max_seconds": limit})
     return min(video.seconds, limit)
 
 
-def edit(run: JobRun, task: DescribedEdit | StyleTransfer, media: JobMedia, model: ModelData) -> np.ndarray:
-    """The source, edited, and as long as it was; over 10 s in windows that share the engine's steps.
+def edit(context: JobContext, task: DescribedEdit | StyleTransfer, media: JobMedia, model: ModelData) -> np.ndarray:
+    """Edit the source at its own length; over 10 s in windows that share the engine's steps.
 
     Stereo, whatever the source is: the model hears the mean of the channels and places what it makes between left and
     right on its own. A stereo source comes back in stereo, but not with its own image.
     """
     source = media.mono("audio", SAMPLE_RATE)
     windows, prompt = edit_windows(len(source)), model.prompts.edit(task)
-    clips = run.sample_all(
+    clips = context.sample_all(
         [Clip(prompt=prompt, audio=source[one.start : one.stop], index=index) for index, one in enumerate(windows)]
     )
     if len(clips) == 1:
@@ -163,18 +167,18 @@ def edit(run: JobRun, task: DescribedEdit | StyleTransfer, media: JobMedia, mode
     return normalise_peak(torch.from_numpy(join_edited(clips, windows))).numpy()
 
 
-def convert_voice(run: JobRun, task: VoiceConversion, media: JobMedia, model: ModelData) -> np.ndarray:
-    """What the audio says, in the voice of the reference."""
+def convert_voice(context: JobContext, task: VoiceConversion, media: JobMedia, model: ModelData) -> np.ndarray:
+    """Say what the audio says in the voice of the reference."""
     if task.text is not None:
-        return speak(run, task, task.text, "text", media, model)
-    text = transcribe(run, media.mono("audio", HEARING_RATE), "audio", model)
-    return speak(run, task, text, "audio", media, model)
+        return tts(context, task, task.text, "text", media, model)
+    text = transcribe(context, media.mono("audio", THINKER_SAMPLE_RATE), "audio", model)
+    return tts(context, task, text, "audio", media, model)
 
 
-def speak(
-    run: JobRun, task: Speech | VoiceConversion, text: str, field: str, media: JobMedia, model: ModelData
+def tts(
+    context: JobContext, task: Speech | VoiceConversion, text: str, field: str, media: JobMedia, model: ModelData
 ) -> np.ndarray:
-    """Speech, in the reference's voice where one is given: what the model says after the reference's own words.
+    """Speak a text, in the reference's voice where there is one, as continuation of the reference's own words.
 
     Args:
         text: what to say.
@@ -182,17 +186,17 @@ def speak(
     """
     if not media.has("ref"):
         _check_speakable(text, field, CLIP_SAMPLES / SAMPLE_RATE, model)
-        return trim_silence(run.sample(model.prompts.speech(), speech=text), SAMPLE_RATE)
+        return trim_silence(context.sample(model.prompts.speech(), speech=text), SAMPLE_RATE)
     voice = media.mono("ref", SAMPLE_RATE)[-VOICE_SECONDS * SAMPLE_RATE :]
     _check_speakable(text, field, (CLIP_SAMPLES - len(voice)) / SAMPLE_RATE, model)
-    heard = media.mono("ref", HEARING_RATE)[-VOICE_SECONDS * HEARING_RATE :]
-    ref_text = task.ref_text or transcribe(run, heard, "ref", model)
-    clip = run.sample(model.prompts.speech(), speech=join_transcript(ref_text, text), audio=voice)
+    heard = media.mono("ref", THINKER_SAMPLE_RATE)[-VOICE_SECONDS * THINKER_SAMPLE_RATE :]
+    ref_text = task.ref_text or transcribe(context, heard, "ref", model)
+    clip = context.sample(model.prompts.speech(), speech=join_transcript(ref_text, text), audio=voice)
     return trim_silence(clip[:, len(voice) :], SAMPLE_RATE)
 
 
 def join_transcript(ref_text: str, text: str) -> str:
-    """The reference's words, ended by `. ` as far as that is missing, then the new ones; `。` needs nothing."""
+    """Join the reference's words, ended by `. ` as far as that is missing, then the new ones; `。` needs nothing."""
     if ref_text.endswith(("。", ". ")):
         return ref_text + text
     return f"{ref_text}{' ' if ref_text.endswith('.') else '. '}{text}"
@@ -202,7 +206,7 @@ def _check_speakable(text: str, field: str, seconds: float, model: ModelData) ->
     if model.tokenizer.unknown_share(text) > 0.5:
         remedy = f"{model.card.name} speaks {', '.join(model.card.languages)}; use another model for others"
         raise LanguageNotSupported("most of it is in signs that the model has no sound for", field, remedy)
-    needed = len(model.tokenizer.split(text)) / FASTEST_SPEECH
+    needed = len(model.tokenizer.split(text)) / MAX_SPEECH_TOKENS_PER_SECOND
     if needed > seconds:
         problem = f"it takes at least {needed:.0f} s to say, and one clip has room for {seconds:.1f} s"
         raise InvalidJob(problem, field, "Split it into sentences, one job each")

@@ -31,7 +31,7 @@ Samples = NDArray[np.float32]
 
 
 def count_generated(samples: int) -> int:
-    """Windows that it takes to generate so many samples; at least one."""
+    """Return the number of windows that generating so many samples takes; at least one."""
     return max(1, -((FADE_SAMPLES - samples) // _ADDED_SAMPLES))
 
 

@@ -17,7 +17,7 @@ from omnifleet_worker.media.reader import MediaReader, open_media
 
 
 @dataclass(frozen=True, eq=False)
-class Audio:
+class DecodedAudio:
     """Decoded audio at its source's own rate and channels.
 
     Args:
@@ -41,7 +41,7 @@ def decode_audio(
     limits: MediaLimits = DEFAULT_LIMITS,
     exact: bool = False,
     mono_rate: int | None = None,
-) -> Audio:
+) -> DecodedAudio:
     """Decode the first audio stream of a wav, flac, mp3, ogg, aac, m4a, mp4, mov, mkv or webm file.
 
     A file that was cut off is refused where its format tells (wav, flac, ogg, mp4, webm with a duration, mp3 with a
@@ -71,7 +71,7 @@ def decode_audio(
 
 def _decode_stream(
     reader: MediaReader, field: str, limits: MediaLimits, dtype: np.dtype[Any], mono_rate: int | None
-) -> Audio:
+) -> DecodedAudio:
     chunks: list[NDArray[Any]] = []
     count, rate = 0, 0
     for frame in _float_frames(reader, limits, "dbl" if dtype == np.float64 else "flt", mono_rate):
@@ -86,7 +86,7 @@ def _decode_stream(
     reader.check_complete(count / rate if rate else 0.0)
     if not count:
         raise MediaEmpty("the file holds no samples", field, "Send a file with sound")
-    return Audio(np.ascontiguousarray(np.concatenate(chunks).T), rate)
+    return DecodedAudio(np.ascontiguousarray(np.concatenate(chunks).T), rate)
 
 
 def _float_frames(reader: MediaReader, limits: MediaLimits, format: str, rate: int | None) -> Iterator[AudioFrame]:

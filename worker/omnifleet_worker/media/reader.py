@@ -210,6 +210,7 @@ class MediaReader:
     def _decode(self, packet: av.Packet) -> list[AudioFrame] | list[VideoFrame]:
         self._packets += 1 if packet.size else 0  # the last one is empty: it makes the decoder hand out what it holds
         try:
+            # Of a stream of sound or pictures; subtitles, which the type has too, are never chosen.
             return packet.decode()  # type: ignore[return-value]
         except (av.FFmpegError, ValueError):
             self._undecodable += 1

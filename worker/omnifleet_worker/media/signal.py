@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torchaudio.functional import resample as torchaudio_resample
 
-from omnifleet_worker.media.decode import Audio
+from omnifleet_worker.media.decode import DecodedAudio
 
 # torchaudio's filter has the two rates' reduced terms as its sides: a file at 44,101 Hz would ask for gigabytes.
 # Up to this denominator all rates in use come out exactly, others within a millionth of their pitch.
@@ -22,7 +22,7 @@ _PAUSE_SECONDS = 0.1
 _PAUSE_SEARCH_SECONDS = 5.0
 
 
-def resample(audio: Audio, rate: int) -> Audio:
+def resample(audio: DecodedAudio, rate: int) -> DecodedAudio:
     """Resample with torchaudio's windowed sinc; the same object if the rate is right already.
 
     Args:
@@ -37,14 +37,14 @@ def resample(audio: Audio, rate: int) -> Audio:
     ratio = Fraction(rate, audio.sample_rate).limit_denominator(_MAX_RATIO_DENOMINATOR)
     samples = torch.from_numpy(np.ascontiguousarray(audio.samples))
     resampled = torchaudio_resample(samples, ratio.denominator, ratio.numerator)
-    return Audio(resampled.numpy(), rate)
+    return DecodedAudio(resampled.numpy(), rate)
 
 
-def to_mono(audio: Audio) -> Audio:
+def to_mono(audio: DecodedAudio) -> DecodedAudio:
     """The mean of the channels, float32 [1, n]; the same object if there is one channel only."""
     if audio.samples.shape[0] == 1:
         return audio
-    return Audio(audio.samples.mean(axis=0, keepdims=True, dtype=np.float32), audio.sample_rate)
+    return DecodedAudio(audio.samples.mean(axis=0, keepdims=True, dtype=np.float32), audio.sample_rate)
 
 
 def trim_silence(samples: NDArray[np.float32], sample_rate: int, below_peak_db: float = 30.0) -> NDArray[np.float32]:

@@ -28,7 +28,7 @@ _DECODER_THREADS = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Video:
+class DecodedVideo:
     """Decoded video at an even pace.
 
     Args:
@@ -59,7 +59,7 @@ def decode_video(
     size: Size | None = None,
     field: str = "video",
     limits: MediaLimits = DEFAULT_LIMITS,
-) -> Video:
+) -> DecodedVideo:
     """Decode the pictures of an mp4, mov, mkv or webm file, chosen by their presentation time.
 
     Any frame rate, constant or variable, comes out at the pace asked for, by repeating and leaving out frames.
@@ -91,7 +91,7 @@ def decode_video(
         pictures, seconds = _choose_frames(reader, frames_per_second, max_seconds, size, limits)
     if not pictures:
         raise MediaEmpty("the file holds no frames", field, "Send a file with pictures")
-    return Video(np.stack(pictures), frames_per_second, seconds)
+    return DecodedVideo(np.stack(pictures), frames_per_second, seconds)
 
 
 def _prepare_decoder(reader: MediaReader, limits: MediaLimits) -> None:

@@ -1,4 +1,4 @@
-"""Metrics that are read when somebody asks, because something else counts them already."""
+"""Metrics read at scrape time, because something else counts them already."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from omnifleet_shared.broker.worker_registry import GpuRecord, WorkerRecord
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ..lease_renewer import LeaseKeeper
+from ..lease_renewer import LeaseRenewer
 from .heartbeat import Heartbeat
 
 
 class WorkerCollector(Collector):
-    """What a worker tells in its heartbeats, and what became of leases."""
+    """Collects what the heartbeat reports, and the counts of leases."""
 
-    def __init__(self, heartbeat: Heartbeat, keeper: LeaseKeeper) -> None:
+    def __init__(self, heartbeat: Heartbeat, renewer: LeaseRenewer) -> None:
         self._heartbeat = heartbeat
-        self._keeper = keeper
+        self._renewer = renewer
 
     def describe(self) -> list[Metric]:
-        """Nothing, so that registering does not collect."""
+        """Return nothing, so that registering does not collect."""
         return []
 
     def collect(self) -> Iterator[Metric]:
         """See `Collector`."""
         record = self._heartbeat.record()
-        yield from _leases(self._keeper)
+        yield from _leases(self._renewer)
         yield from _worker(record)
         if record.gpu is not None:
             yield from gpu_metrics(record.gpu)
 
 
-def _leases(keeper: LeaseKeeper) -> Iterator[Metric]:
-    counts = keeper.counts
+def _leases(renewer: LeaseRenewer) -> Iterator[Metric]:
+    counts = renewer.counts
     yield CounterMetricFamily("omnifleet_lease_renewals", "Leases that were renewed.", value=counts.renewed)
     yield CounterMetricFamily("omnifleet_leases_lost", "Leases lost to another worker.", value=counts.lost)
-    said = "Messages put back into the queue because their lease was over: of lost workers, or after a backoff."
-    yield CounterMetricFamily("omnifleet_leases_recovered", said, value=counts.recovered)
+    help_text = "Messages put back into the queue because their lease was over: of lost workers, or after a backoff."
+    yield CounterMetricFamily("omnifleet_leases_recovered", help_text, value=counts.recovered)
 
 
 def _worker(record: WorkerRecord) -> Iterator[Metric]:
@@ -50,16 +50,16 @@ def _worker(record: WorkerRecord) -> Iterator[Metric]:
     yield GaugeMetricFamily("omnifleet_worker_ready", "1 while the worker takes jobs.", value=ready)
     yield GaugeMetricFamily("omnifleet_worker_places", "Jobs that the worker holds at once.", value=record.slots)
     yield GaugeMetricFamily("omnifleet_worker_held_jobs", "Jobs that it holds now.", value=record.held)
-    said = "Requests that may share an engine step."
-    yield GaugeMetricFamily("omnifleet_engine_places", said, value=record.engine_slots)
+    help_text = "Requests that may share an engine step."
+    yield GaugeMetricFamily("omnifleet_engine_places", help_text, value=record.engine_slots)
     yield GaugeMetricFamily("omnifleet_engine_busy_ratio", "Share of time that the engine worked.", value=record.busy)
 
 
 def gpu_metrics(gpu: GpuRecord) -> Iterator[Metric]:
-    """Of a worker that has a GPU."""
-    used = "Memory of the GPU that is taken, by all processes."
-    yield GaugeMetricFamily("omnifleet_gpu_memory_used_bytes", used, value=gpu.memory_used)
+    """Yield the metrics of a worker's GPU."""
+    help_text = "Memory of the GPU that is taken, by all processes."
+    yield GaugeMetricFamily("omnifleet_gpu_memory_used_bytes", help_text, value=gpu.memory_used)
     yield GaugeMetricFamily("omnifleet_gpu_memory_total_bytes", "Memory of the GPU.", value=gpu.memory_total)
     if gpu.busy is not None:
-        said = "Share of the driver's last sampling period in which a kernel ran."
-        yield GaugeMetricFamily("omnifleet_gpu_busy_ratio", said, value=gpu.busy)
+        help_text = "Share of the driver's last sampling period in which a kernel ran."
+        yield GaugeMetricFamily("omnifleet_gpu_busy_ratio", help_text, value=gpu.busy)

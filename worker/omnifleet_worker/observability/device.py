@@ -1,4 +1,4 @@
-"""The device that a worker runs on, as its driver tells of it."""
+"""The device that a worker runs on, as its driver reports it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 class Device:
-    """Read now and then by the threads that report; the engine is not asked.
+    """Reads name, memory and load of the device, on the threads that report; the engine is not involved.
 
     Args:
         name: as in the settings; `auto` is the first visible GPU, else the CPU.
@@ -20,7 +20,7 @@ class Device:
     def __init__(self, name: str) -> None:
         auto = "cuda" if torch.cuda.is_available() else "cpu"
         self._device = torch.device(auto if name == "auto" else name)
-        self._tells_busy = True
+        self._reports_load = True
 
     @property
     def name(self) -> str:
@@ -39,11 +39,11 @@ class Device:
         return self._device.type == "cuda" and torch.cuda.is_available()
 
     def _busy(self) -> float | None:
-        if not self._tells_busy:
+        if not self._reports_load:
             return None
         try:
             return torch.cuda.utilization(self._device) / 100
         except Exception as error:  # NVML's own errors: slices of a GPU (MIG) have no such number
-            self._tells_busy = False
-            logger.info("this GPU does not tell how busy it is: %s", error, extra={"action": "gpu_silent"})
+            self._reports_load = False
+            logger.info("this GPU does not report its load: %s", error, extra={"action": "gpu_load_unknown"})
             return None

@@ -1,4 +1,4 @@
-"""Whether a worker process lives, and whether it is ready for jobs."""
+"""Judges whether a worker process is alive, and whether it is ready for jobs."""
 
 from __future__ import annotations
 
@@ -6,63 +6,64 @@ from collections.abc import Callable
 
 from omnifleet_shared.broker.worker_registry import WorkerState
 
-from ..lease_renewer import LeaseKeeper
+from ..lease_renewer import LeaseRenewer
 
 
 class Health:
-    """Judged from what the consumer and the engine do, not from the process being there.
+    """Judges a worker by what its consumer and its engine do.
 
     Args:
-        keeper: told of every time the consumer asks for messages.
-        stalled: seconds since the engine last came to the end of a step; 0 while it has nothing to do.
-        engine_patience: seconds that a step may take.
-        poll_patience: seconds that may pass without asking for messages.
+        renewer: knows when the consumer last polled.
+        engine_stalled: returns the seconds since the engine finished a step; 0 while it is idle.
+        engine_timeout: seconds that a step may take.
+        poll_timeout: seconds that may pass without polling for messages.
     """
 
     def __init__(
-        self, keeper: LeaseKeeper, stalled: Callable[[], float], engine_patience: float, poll_patience: float
+        self, renewer: LeaseRenewer, engine_stalled: Callable[[], float], engine_timeout: float, poll_timeout: float
     ) -> None:
-        self._keeper = keeper
-        self._stalled = stalled
-        self._engine_patience = engine_patience
-        self._poll_patience = poll_patience
+        self._renewer = renewer
+        self._engine_stalled = engine_stalled
+        self._engine_timeout = engine_timeout
+        self._poll_timeout = poll_timeout
         self._loaded = False
         self._draining = False
 
     def loaded(self) -> None:
-        """The checkpoint is there and the engine runs."""
+        """Note that the checkpoint is loaded and the engine runs."""
         self._loaded = True
 
     def draining(self) -> None:
-        """No more jobs are taken."""
+        """Note that no more jobs are taken."""
         self._draining = True
 
     def why_not_alive(self) -> str | None:
-        """What only a new process can mend. Loading is no such thing, and neither is Redis that is away."""
-        stalled = self._stalled()
-        if stalled > self._engine_patience:
-            return f"the engine has not stepped for {stalled:.0f} s"
-        if self._keeper.deaf_seconds > self._poll_patience:
-            return f"no message was asked for in {self._keeper.deaf_seconds:.0f} s, with Redis there and places free"
+        """Return why only a new process can help, if so; loading is no reason, and neither is Redis that is away."""
+        engine_stalled = self._engine_stalled()
+        if engine_stalled > self._engine_timeout:
+            return f"the engine has not stepped for {engine_stalled:.0f} s"
+        poll_stalled = self._renewer.poll_stalled_seconds
+        if poll_stalled > self._poll_timeout:
+            return f"no message was polled for {poll_stalled:.0f} s, with Redis reachable and slots free"
         return None
 
     def why_not_ready(self) -> str | None:
-        """Why the process takes no jobs, if so."""
+        """Return why the process takes no jobs, if so."""
         if self._draining:
             return "draining: running jobs finish, no new ones are taken"
         if not self._loaded:
             return "loading: the checkpoint is not there yet"
-        if not self._keeper.has_polled:
-            return "starting: no message was asked for yet"
-        silent = self._keeper.silent_seconds
-        if silent > self._poll_patience:
-            return f"deaf: no message was asked for in {silent:.0f} s"
+        if not self._renewer.has_polled:
+            return "starting: no message was polled yet"
+        since_poll = self._renewer.seconds_since_poll
+        if since_poll > self._poll_timeout:
+            return f"poll stalled: no message was polled for {since_poll:.0f} s"
         return self.why_not_alive()
 
     def state(self) -> WorkerState:
-        """In a word."""
+        """Return the state for the heartbeat."""
         if self._draining:
             return "draining"
-        if not self._loaded or not self._keeper.has_polled:
+        if not self._loaded or not self._renewer.has_polled:
             return "loading"
         return "ready" if self.why_not_ready() is None else "unwell"

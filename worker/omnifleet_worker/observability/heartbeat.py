@@ -1,4 +1,4 @@
-"""Tells Redis every few seconds that this worker lives, and how it is."""
+"""Reports to Redis every few seconds that this worker is alive, and its state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from omnifleet_shared.errors import BrokerUnavailable
 from omnifleet_shared.keys import HEARTBEAT_INTERVAL
 from omnifleet_shared.schema.model_card import ModelCard
 
-from ..lease_renewer import LeaseKeeper
+from ..lease_renewer import LeaseRenewer
 from .device import Device
 from .health import Health
 from .metrics import WorkerMetrics
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class _Window:
-    """What the engine did between two heartbeats."""
+    """The engine's counters at a heartbeat, from which the next one takes the difference."""
 
     since: float
     busy_seconds: float = 0.0
@@ -35,35 +35,35 @@ class _Window:
 
 
 class Heartbeat:
-    """One thread a process, from before the checkpoint is loaded until the worker has stopped.
+    """Reports the worker on a thread, from before the checkpoint is loaded until the worker has stopped.
 
     Args:
-        name: of the worker.
-        workers: where it is told.
-        places: jobs that the worker holds at once.
-        metrics: what the engine and the jobs did.
-        health: how the worker is.
-        keeper: what it holds.
-        device: where it runs.
+        name: the worker's name.
+        workers: the registry in Redis.
+        slots: jobs that the worker holds at once.
+        metrics: counts what the engine and the jobs did.
+        health: judges the worker's state.
+        renewer: knows the jobs that are held.
+        device: opens the device; called once the checkpoint is loaded.
     """
 
     def __init__(
         self,
         name: str,
         workers: WorkerRegistry,
-        places: int,
+        slots: int,
         metrics: WorkerMetrics,
         health: Health,
-        keeper: LeaseKeeper,
+        renewer: LeaseRenewer,
         device: Callable[[], Device],
     ) -> None:
         self._name = name
         self._version = version("omnifleet")
         self._workers = workers
-        self._places = places
+        self._slots = slots
         self._metrics = metrics
         self._health = health
-        self._keeper = keeper
+        self._renewer = renewer
         self._make_device = device
         self._device: Device | None = None
         self._card: ModelCard | None = None
@@ -73,29 +73,29 @@ class Heartbeat:
         self._busy, self._batch = 0.0, 0.0
         self._reachable = True
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name="heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Tell until `stop`."""
+        """Report until `stop`."""
         self._thread.start()
 
     def loaded(self, card: ModelCard, engine_slots: int) -> None:
-        """The checkpoint is there: from now on the device may be looked at, and so many requests share a step."""
+        """Report the loaded checkpoint, the device, and the requests that may share a step, from now on."""
         self._card = card
         self._engine_slots = engine_slots
         self._device = self._make_device()
 
     def stop(self) -> None:
-        """End the thread, and have the worker forgotten."""
+        """End the thread, and remove the worker from the registry."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
-        with suppress(BrokerUnavailable):  # it is forgotten all the same, a little later
+        with suppress(BrokerUnavailable):  # its record expires all the same, a little later
             self._workers.remove(self._name)
         self._workers.close()
 
     def record(self) -> WorkerRecord:
-        """What there is to tell now."""
+        """Return the worker's record as it is now."""
         counts, card, device = self._metrics.jobs.counts, self._card, self._device
         return WorkerRecord(
             name=self._name,
@@ -108,9 +108,9 @@ class Heartbeat:
             revision=card.revision if card else None,
             device=device.name if device else "none yet",
             gpu=device.gpu() if device else None,
-            slots=self._places,
+            slots=self._slots,
             engine_slots=self._engine_slots,
-            held=self._keeper.held_jobs,
+            held=self._renewer.held_jobs,
             batch=self._batch,
             busy=self._busy,
             succeeded=counts["succeeded"],
@@ -118,14 +118,14 @@ class Heartbeat:
             retried=counts["retried"],
         )
 
-    def _beat(self) -> None:
+    def _loop(self) -> None:
         while not self._stopping.is_set():
             try:
                 self._measure()
                 self._workers.report(self.record())
                 self._reachable = True
             except BrokerUnavailable as error:
-                # Said once an outage: the keeper of the leases says it all the time.
+                # Logged once an outage: the lease renewer logs it every time.
                 if self._reachable:
                     logger.warning("no heartbeat: %s", error, extra={"action": "heartbeat_unreachable"})
                 self._reachable = False

@@ -1,4 +1,4 @@
-"""Whose a log line is: the job that the thread works for, said by whichever library writes the line."""
+"""Puts the job that a thread works for on its log lines, whichever library writes them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Stage = Literal["receive", "begin", "fetch", "decode", "condition", "steps", "en
 
 
 @dataclass(frozen=True)
-class JobContext:
-    """A job in the hands of this thread."""
+class LogContext:
+    """The job that this thread works for."""
 
     job_id: str
     attempt: int = 0
@@ -24,44 +24,44 @@ class JobContext:
     stage: Stage = "receive"
 
 
-_current: ContextVar[JobContext | None] = ContextVar("job", default=None)
+_current: ContextVar[LogContext | None] = ContextVar("job", default=None)
 
 
 def enter_job(job_id: str) -> None:
-    """The thread works for this job until `leave_job`."""
-    _current.set(JobContext(job_id))
+    """Log for this job on this thread until `leave_job`."""
+    _current.set(LogContext(job_id))
 
 
 def leave_job() -> None:
-    """The thread works for no job any more."""
+    """Log for no job on this thread any more."""
     _current.set(None)
 
 
 @contextmanager
-def job_context(job_id: str | None) -> Iterator[None]:
-    """The thread works for this job, or for none, during the block."""
-    token = _current.set(None if job_id is None else JobContext(job_id))
+def log_job(job_id: str | None) -> Iterator[None]:
+    """Log for this job, or for none, on this thread during the block."""
+    token = _current.set(None if job_id is None else LogContext(job_id))
     try:
         yield
     finally:
         _current.reset(token)
 
 
-def note_attempt(attempt: int) -> None:
-    """Which start of the job it is."""
+def set_attempt(attempt: int) -> None:
+    """Set the number of the attempt on the thread's log lines."""
     if (context := _current.get()) is not None:
         _current.set(replace(context, attempt=attempt))
 
 
 def enter_stage(stage: Stage) -> None:
-    """What is done for the job from now on."""
+    """Set the stage on the thread's log lines from now on."""
     if (context := _current.get()) is not None:
         _current.set(replace(context, stage=stage))
 
 
 @contextmanager
 def in_stage(stage: Stage) -> Iterator[Any]:
-    """What is done for the job during the block, for its log lines and its trace; gives the span, if there is one."""
+    """Set the stage of log lines and trace during the block; yields the span, if there is one."""
     before = _current.get()
     enter_stage(stage)
     try:
@@ -74,10 +74,10 @@ def in_stage(stage: Stage) -> Iterator[Any]:
 class JobFields(logging.Filter):
     """Gives every record the worker's name and, while its thread works for a job, the job's fields.
 
-    What a line says of itself is left as it is.
+    Fields that a record has already are left as they are.
 
     Args:
-        worker: its name.
+        worker: the worker's name.
     """
 
     def __init__(self, worker: str) -> None:

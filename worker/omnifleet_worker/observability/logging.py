@@ -1,4 +1,4 @@
-"""How a worker logs: one line an event, each with a stable `action`, and on each line of a job's life whose it is."""
+"""Configures logging: one line an event with a stable `action`, and the job's fields on each line of its life."""
 
 from __future__ import annotations
 

@@ -12,12 +12,12 @@ from omnifleet_shared.storage.base import ByteStream
 from prometheus_client import Counter
 
 
-class WatchedStorage(Storage):
-    """Another storage, with its errors counted; what is the caller's fault, such as a wrong URI, is none of them.
+class MeteredStorage(Storage):
+    """Counts the errors of another storage; what is the caller's fault, such as a wrong URI, is not counted.
 
     Args:
-        storage: that does the work.
-        errors: labelled by operation and error.
+        storage: does the work.
+        errors: counter with the labels operation and error.
     """
 
     def __init__(self, storage: Storage, errors: Counter) -> None:
@@ -38,9 +38,9 @@ class WatchedStorage(Storage):
         with self._counted("put"):
             return self._storage.put(key, source, content_type=content_type)
 
-    def open(self, uri: str) -> ByteStream:
+    def open(self, uri: str, *, start: int = 0) -> ByteStream:
         with self._counted("get"):
-            return self._storage.open(uri)
+            return self._storage.open(uri, start=start)
 
     def get(self, uri: str, *, max_bytes: int) -> bytes:
         with self._counted("get"):

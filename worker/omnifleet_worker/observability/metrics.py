@@ -25,7 +25,7 @@ UNREADABLE = "unreadable"
 
 
 class JobMetrics:
-    """What becomes of jobs. Safe to use from several threads."""
+    """Counts the outcomes and times of jobs. Thread-safe."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._jobs = Counter(
@@ -63,14 +63,14 @@ class JobMetrics:
         """Deliveries since the process started."""
 
     def begun(self, priority: str, queued: float, attempt: int, unfinished: int) -> None:
-        """A job starts here, so many seconds after its submission; see `attempts.AttemptStart`."""
+        """Record the start of an attempt, `queued` seconds after its submission; see `attempts.AttemptStart`."""
         if attempt == 1:
             self._waits.labels(priority).observe(queued)
         if unfinished > 1:
             self._redeliveries.inc()
 
     def ended(self, task: str, outcome: Outcome, seconds: float, error: BaseException | None = None) -> None:
-        """A delivery came to an end."""
+        """Record the end of a delivery."""
         self.counts[outcome] += 1
         self._jobs.labels(task, outcome).inc()
         self._delivery.labels(task).observe(seconds)
@@ -78,18 +78,18 @@ class JobMetrics:
             self._errors.labels(type(error).__name__).inc()
 
     def spent(self, stages: Mapping[str, float]) -> None:
-        """An attempt spent so many seconds in each stage; those that it did not have are 0."""
+        """Record the seconds that an attempt spent in each stage; stages that it did not have are 0."""
         for stage, seconds in stages.items():
             if seconds > 0 and stage != "queued":
                 self._stages.labels(stage).observe(seconds)
 
     def refused(self) -> None:
-        """A message was refused."""
+        """Count a message that could not be read."""
         self._refused.inc()
 
 
 class EngineMetrics:
-    """The engine's observer. Safe to use from several threads: steps, conditioning and decoding go on side by side."""
+    """Counts the engine's work as its observer. Thread-safe: steps, conditioning and decoding run side by side."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._calls = Histogram(
@@ -106,7 +106,9 @@ class EngineMetrics:
             buckets=BATCHES,
             registry=registry,
         )
-        self._busy = Counter("omnifleet_engine_busy_seconds", "Time in which the model worked.", registry=registry)
+        self._busy = Counter(
+            "omnifleet_engine_busy_seconds", "Seconds in which the model was computing.", registry=registry
+        )
         self._failures = Counter(
             "omnifleet_engine_failures", "Calls of the model that raised.", ["work", "error"], registry=registry
         )
@@ -116,7 +118,7 @@ class EngineMetrics:
             for work in ("prepare", "diffusion", "chat", "finish")
         }
         self.busy_seconds = 0.0
-        """Time in which the model worked since the process started, however much of it was done side by side."""
+        """Seconds in which the model computed since the process started; work done side by side counts once."""
         self._busy_until = 0.0
         self._lock = threading.Lock()
         self.steps = 0

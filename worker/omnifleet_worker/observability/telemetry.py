@@ -1,4 +1,4 @@
-"""All that a worker shows of itself, put together."""
+"""Assembles a worker's metrics, heartbeats, health pages and traces."""
 
 from __future__ import annotations
 
@@ -11,31 +11,33 @@ from omnifleet_shared.observability.tracing import export_traces
 from omnifleet_shared.schema.model_card import ModelCard
 from omnifleet_shared.storage import Storage
 
-from ..lease_renewer import LeaseKeeper
+from ..lease_renewer import LeaseRenewer
 from ..settings import WorkerSettings
 from .collector import WorkerCollector
 from .device import Device
 from .health import Health
 from .heartbeat import Heartbeat
-from .metered_storage import WatchedStorage
+from .metered_storage import MeteredStorage
 from .metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)
 
 
 class Telemetry:
-    """Metrics always; heartbeats from `start` on; HTTP pages where the settings name a port.
+    """Counts metrics always, sends heartbeats from `start` on, and serves HTTP pages where the settings name a port.
 
     Args:
-        name: of the worker.
-        settings: port, patience and places.
-        keeper: of the worker's leases.
-        stalled: seconds since the engine last came to the end of a step.
+        name: the worker's name.
+        settings: port, timeouts and concurrency.
+        renewer: renews the worker's leases.
+        engine_stalled: returns the seconds since the engine finished a step; 0 while it is idle.
     """
 
-    def __init__(self, name: str, settings: WorkerSettings, keeper: LeaseKeeper, stalled: Callable[[], float]) -> None:
+    def __init__(
+        self, name: str, settings: WorkerSettings, renewer: LeaseRenewer, engine_stalled: Callable[[], float]
+    ) -> None:
         self.metrics = WorkerMetrics()
-        self.health = Health(keeper, stalled, settings.engine_patience, settings.poll_patience)
+        self.health = Health(renewer, engine_stalled, settings.engine_patience, settings.poll_patience)
         self._name = name
         self._settings = settings
         self._heartbeat = Heartbeat(
@@ -44,14 +46,14 @@ class Telemetry:
             settings.concurrency,
             self.metrics,
             self.health,
-            keeper,
+            renewer,
             lambda: Device(settings.device),
         )
-        self.metrics.registry.register(WorkerCollector(self._heartbeat, keeper))
+        self.metrics.registry.register(WorkerCollector(self._heartbeat, renewer))
         self._pages: PageServer | None = None
 
     def start(self) -> None:
-        """Show what there is, before anything is loaded. Raises InvalidSetting where the port is taken."""
+        """Serve pages and send heartbeats, before anything is loaded. Raises InvalidSetting where the port is taken."""
         if self._settings.http_port is not None:
             checks = {"/livez": self.health.why_not_alive, "/readyz": self.health.why_not_ready}
             host, port = self._settings.http_host, self._settings.http_port
@@ -61,17 +63,17 @@ class Telemetry:
         export_traces("omnifleet-worker", self._name)
         self._heartbeat.start()
 
-    def loaded(self, card: ModelCard, places: int) -> None:
-        """The checkpoint is there, and so many requests share a step of the engine."""
-        self._heartbeat.loaded(card, places)
+    def loaded(self, card: ModelCard, engine_slots: int) -> None:
+        """Report the loaded checkpoint, and the requests that may share a step of the engine."""
+        self._heartbeat.loaded(card, engine_slots)
         self.health.loaded()
 
     def watch(self, storage: Storage) -> Storage:
-        """The same storage, with its errors counted."""
-        return WatchedStorage(storage, self.metrics.storage_errors)
+        """Wrap a storage so that its errors are counted."""
+        return MeteredStorage(storage, self.metrics.storage_errors)
 
     def stop(self) -> None:
-        """Show nothing more."""
+        """Remove the worker from the registry and close its pages."""
         self._heartbeat.stop()
         if self._pages is not None:
             self._pages.stop()

@@ -1,10 +1,10 @@
-"""Celery's consumer, hardened: whatever lies in the queue, the worker goes on and the sender is told."""
+"""Celery's consumer, hardened: a message that cannot be read is answered with an error, and the worker goes on."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from celery.worker.consumer import Consumer
 from kombu.message import Message
@@ -13,20 +13,31 @@ from omnifleet_shared.errors import BrokerUnavailable, InvalidMessage
 from omnifleet_shared.schema.base import JobId
 from pydantic import TypeAdapter, ValidationError
 
-from ..observability.log_context import job_context
+from ..observability.log_context import log_job
+
+if TYPE_CHECKING:
+    from .worker import FleetWorker
 
 logger = logging.getLogger(__name__)
 _JOB_ID: TypeAdapter[str] = TypeAdapter(JobId)
 
 
+class _FleetApp(Protocol):
+    """A Celery app that a fleet worker runs."""
+
+    fleet: FleetWorker
+
+
 class FleetConsumer(Consumer):
     """Answers a message that cannot be read with InvalidMessage, and takes it off the queue."""
+
+    app: _FleetApp
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[..., None]:
         handle = super().create_task_handler(*args, **kwargs)
 
         def handle_any(message: Message) -> None:
-            with job_context(_job_id(message)):
+            with log_job(_job_id(message)):
                 try:
                     _check_body(message)
                     handle(message)

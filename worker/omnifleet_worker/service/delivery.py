@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,28 +27,28 @@ from omnifleet_shared.schema.jobs import Job, read_job
 from omnifleet_shared.schema.results import JobResult
 
 from ..engine.engine import Engine
-from ..jobs.job_context import JobRun
+from ..jobs.job_context import JobContext
 from ..jobs.runner import JobRunner
-from ..lease_renewer import LeaseKeeper
-from ..observability.log_context import enter_stage, note_attempt
+from ..lease_renewer import LeaseRenewer
+from ..observability.log_context import enter_stage, set_attempt
 from ..observability.metrics import UNREADABLE, JobMetrics, Outcome, outcome_of
-from ..retry import patiently
+from ..retry import backoff_seconds, retry_until
 from ..settings import WorkerSettings
-from .progress_reporter import JobMonitor
-from .webhook_sender import CallbackPoster
+from .progress_reporter import ProgressReporter
+from .webhook_sender import WebhookSender
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
-LONGEST_BACKOFF = 120.0
-"""Seconds."""
+MAX_BACKOFF = 120.0
+"""Longest wait between two attempts, in seconds."""
 
 
-class NotOurs(Exception):
-    """The lease went to another worker, or the job had ended before: there is nothing to record."""
+class LeaseLost(Exception):
+    """Raised where the lease went to another worker, or the job had ended before: there is nothing to record."""
 
 
-class TriedAgain(Exception):
-    """The job has no outcome yet; its message comes back when the lease is over."""
+class Redelivered(Exception):
+    """Raised where the job has no outcome yet; its message is delivered again when the lease ends."""
 
 
 @dataclass
@@ -62,17 +61,17 @@ class _Delivery:
 
 
 class Deliveries:
-    """Carries deliveries out, each on the thread that calls it.
+    """Runs the jobs of deliveries, each on the thread that calls it, and records their outcomes.
 
     Args:
-        jobs: what runs a job.
-        engine: where it runs.
-        attempts: where outcomes are recorded.
-        monitor: watches what runs.
-        keeper: of the leases.
-        poster: of the callbacks.
-        settings: patience and limits.
-        metrics: told what becomes of every delivery.
+        jobs: runs a job from its inputs to its result.
+        engine: batches what the jobs ask of the model.
+        attempts: records starts and outcomes in Redis.
+        progress: publishes the progress of running jobs.
+        lease_renewer: renews the leases of running jobs.
+        webhooks: posts the callbacks.
+        settings: timeouts and limits.
+        metrics: counts what becomes of every delivery.
     """
 
     def __init__(
@@ -80,26 +79,26 @@ class Deliveries:
         jobs: JobRunner,
         engine: Engine,
         attempts: Attempts,
-        monitor: JobMonitor,
-        keeper: LeaseKeeper,
-        poster: CallbackPoster,
+        progress: ProgressReporter,
+        lease_renewer: LeaseRenewer,
+        webhooks: WebhookSender,
         settings: WorkerSettings,
         metrics: JobMetrics,
     ) -> None:
         self._jobs = jobs
         self._engine = engine
         self._attempts = attempts
-        self._monitor = monitor
-        self._keeper = keeper
-        self._poster = poster
+        self._progress = progress
+        self._lease_renewer = lease_renewer
+        self._webhooks = webhooks
         self._settings = settings
         self._metrics = metrics
         self._dead_letters = DeadLetters.connect(settings)
-        self._runs: dict[str, JobRun] = {}
+        self._runs: dict[str, JobContext] = {}
         self._lock = threading.Lock()
         self._handing_back = False
 
-    def carry_out(self, payload: object, job_id: str, tag: str) -> dict[str, Any]:
+    def process(self, payload: object, job_id: str, tag: str) -> dict[str, Any]:
         """Run the job of a message and record its outcome.
 
         Args:
@@ -112,34 +111,34 @@ class Deliveries:
 
         Raises:
             OmnifleetError: the outcome, recorded; a transient one where no attempts are left.
-            TriedAgain: not the last word; the message comes back when its lease is over.
-            NotOurs: the lease went to another worker, or the job had ended before. Nothing was recorded.
+            Redelivered: there is no outcome yet; the message is delivered again when its lease ends.
+            LeaseLost: the lease went to another worker, or the job had ended before. Nothing was recorded.
         """
-        self._keeper.run(tag)
-        delivery = _Delivery(job_id, tag, self._poster.wish(payload))
-        with self._counted(delivery):
-            return self._carry_out(payload, delivery)
+        self._lease_renewer.mark_running(tag)
+        delivery = _Delivery(job_id, tag, self._webhooks.callback_url(payload))
+        with self._metered(delivery):
+            return self._process(payload, delivery)
 
-    def _carry_out(self, payload: object, delivery: _Delivery) -> dict[str, Any]:
+    def _process(self, payload: object, delivery: _Delivery) -> dict[str, Any]:
         job_id, tag = delivery.job_id, delivery.tag
         enter_stage("begin")
         try:
             job = _read(payload, job_id)
             delivery.task = f"{job.namespace}.{job.task.name}"
-            self._poster.check(job)
+            self._webhooks.validate_callback(job)
             delivery.attempt = self._begin(job, tag)
-            note_attempt(delivery.attempt)
+            set_attempt(delivery.attempt)
             result = self._run(job, delivery)
         except TransientError as error:
-            self._put_off(delivery, error)
+            self._retry_later(delivery, error)
             raise
         except PermanentError as error:
             self._fail(delivery, error)
             raise
-        except NotOurs:
+        except LeaseLost:
             raise
         except Exception as error:
-            raise self._left_to_its_lease(job_id, error) from error
+            raise self._redelivered(job_id, error) from error
         self._record(delivery, lambda: self._attempts.succeed(result, tag, delivery.callback))
         return result.model_dump(mode="json")
 
@@ -151,21 +150,21 @@ class Deliveries:
         """End every run at its next step and give its message back to the queue at once."""
         self._handing_back = True
         with self._lock:
-            runs = list(self._runs.values())
-        for run in runs:
-            run.cancel(EngineStopped("the worker shuts down"))
+            contexts = list(self._runs.values())
+        for context in contexts:
+            context.cancel(EngineStopped("the worker shuts down"))
 
     def abandon(self, tag: str) -> None:
         """End the run of a lease that was lost: another worker has the job."""
         with self._lock:
-            run = self._runs.get(tag)
-        if run is not None:
-            extra = {"action": "job_abandoned", "job_id": run.job.job_id, "attempt": run.attempt}
-            logger.warning("another worker has the job: %s", run.job.job_id, extra=extra)
-            run.cancel(EngineStopped("the lease was lost"))
+            context = self._runs.get(tag)
+        if context is not None:
+            extra = {"action": "job_abandoned", "job_id": context.job.job_id, "attempt": context.attempt}
+            logger.warning("another worker has the job: %s", context.job.job_id, extra=extra)
+            context.cancel(EngineStopped("the lease was lost"))
 
     @contextmanager
-    def _counted(self, delivery: _Delivery) -> Iterator[None]:
+    def _metered(self, delivery: _Delivery) -> Iterator[None]:
         start = time.monotonic()
 
         def count(outcome: Outcome, error: BaseException | None = None) -> None:
@@ -173,10 +172,10 @@ class Deliveries:
 
         try:
             yield
-        except NotOurs:
+        except LeaseLost:
             count("dropped")
             raise
-        except TriedAgain as error:
+        except Redelivered as error:
             cause = error.__cause__
             handed_back = self._handing_back and isinstance(cause, EngineStopped)
             count("handed_back" if handed_back else "retried", cause)
@@ -187,74 +186,74 @@ class Deliveries:
         count("succeeded")
 
     def _begin(self, job: Job, tag: str) -> int:
-        begun = self._patiently(job.job_id, lambda: self._attempts.begin(job.job_id, tag))
-        if begun.verdict in ("lost", "ended"):
-            raise NotOurs(begun.verdict)
-        if begun.verdict == "cancelled":
+        start = self._retry_redis(job.job_id, lambda: self._attempts.begin(job.job_id, tag))
+        if start.verdict in ("lost", "ended"):
+            raise LeaseLost(start.verdict)
+        if start.verdict == "cancelled":
             raise JobCancelled("the job was cancelled before it started")
-        if begun.unacked_starts > self._settings.max_deliveries:
-            raise self._quarantine(job, begun)
+        if start.unacked_starts > self._settings.max_deliveries:
+            raise self._quarantine(job, start)
         queued = max(0.0, time.time() - job.submitted_at.timestamp())  # clocks of two machines may disagree
-        self._metrics.begun(job.priority, queued, begun.attempt, begun.unacked_starts)
-        return begun.attempt
+        self._metrics.begun(job.priority, queued, start.attempt, start.unacked_starts)
+        return start.attempt
 
     def _run(self, job: Job, delivery: _Delivery) -> JobResult:
-        run = JobRun(job, self._engine, attempt=delivery.attempt)
+        context = JobContext(job, self._engine, attempt=delivery.attempt)
         about = {"job_id": job.job_id, "attempt": delivery.attempt, "task": delivery.task}
         logger.info("job started: %s", job.job_id, extra={"action": "job_started", **about})
         try:
-            with self._noted(delivery.tag, run), self._monitor.watching(run):
-                result = self._run_typed(run)
+            with self._tracked(delivery.tag, context), self._progress.tracking(context):
+                result = self._run_with_typed_errors(context)
         finally:
-            self._metrics.spent(run.timings.model_dump())
+            self._metrics.spent(context.timings.model_dump())
         spent = result.timings.model_dump()
         logger.info("job done: %s", job.job_id, extra={"action": "job_done", **about, "timings": spent})
         return result
 
-    def _run_typed(self, run: JobRun) -> JobResult:
+    def _run_with_typed_errors(self, context: JobContext) -> JobResult:
         try:
-            return self._jobs.run(run)
+            return self._jobs.run(context)
         except OmnifleetError:
             raise
         except Exception as error:
-            extra = {"action": "job_crashed", "job_id": run.job.job_id}
-            logger.exception("job failed unforeseen: %s", run.job.job_id, extra=extra)
+            extra = {"action": "job_crashed", "job_id": context.job.job_id}
+            logger.exception("job failed unexpectedly: %s", context.job.job_id, extra=extra)
             name = type(error).__name__
             problem = f"the worker failed with {name}: {error}"
             raise JobFailed(problem, None, "Report it with the job id", {"type": name}) from error
 
     @contextmanager
-    def _noted(self, tag: str, run: JobRun) -> Iterator[None]:
+    def _tracked(self, tag: str, context: JobContext) -> Iterator[None]:
         with self._lock:
-            self._runs[tag] = run
+            self._runs[tag] = context
         try:
             yield
         finally:
             with self._lock:
                 del self._runs[tag]
 
-    def _quarantine(self, job: Job, begun: AttemptStart) -> JobQuarantined:
-        attempts, worker = begun.attempt - 1, begun.previous_worker
-        reason = f"{begun.unacked_starts - 1} workers in a row were lost while they ran it, the last one {worker}"
-        told = begun.traceback or None
-        letter = DeadLetter(job=job, reason=reason, worker=worker, attempts=attempts, traceback=told)
-        self._patiently(job.job_id, lambda: self._dead_letters.put(letter))
+    def _quarantine(self, job: Job, start: AttemptStart) -> JobQuarantined:
+        attempts, worker = start.attempt - 1, start.previous_worker
+        reason = f"{start.unacked_starts - 1} workers in a row were lost while they ran it, the last one {worker}"
+        traceback = start.traceback or None
+        letter = DeadLetter(job=job, reason=reason, worker=worker, attempts=attempts, traceback=traceback)
+        self._retry_redis(job.job_id, lambda: self._dead_letters.put(letter))
         remedy = "`omnifleet dead show` tells more, `omnifleet dead replay` tries again"
         return JobQuarantined(reason, None, remedy, {"worker": worker, "attempts": attempts})
 
     @staticmethod
-    def _left_to_its_lease(job_id: str, error: Exception) -> TriedAgain:
+    def _redelivered(job_id: str, error: Exception) -> Redelivered:
         # Celery would take the message of a job that has no outcome off the queue, and the job would be lost.
         extra = {"action": "delivery_crashed", "job_id": job_id}
-        logger.exception("delivery failed unforeseen, and comes again: %s", job_id, extra=extra)
-        return TriedAgain(f"the worker failed with {type(error).__name__}: {error}")
+        logger.exception("delivery failed unexpectedly, and is delivered again: %s", job_id, extra=extra)
+        return Redelivered(f"the worker failed with {type(error).__name__}: {error}")
 
     def _fail(self, delivery: _Delivery, error: OmnifleetError) -> None:
         _log("job failed", "job_failed", delivery.job_id, error)
         about = (delivery.job_id, error, delivery.tag, delivery.callback)
         self._record(delivery, lambda: self._attempts.fail(*about))
 
-    def _put_off(self, delivery: _Delivery, error: TransientError) -> None:
+    def _retry_later(self, delivery: _Delivery, error: TransientError) -> None:
         """Leave the job to another attempt, or fail it where there is none left."""
         handed_back = self._handing_back and isinstance(error, EngineStopped)
         if delivery.attempt >= self._settings.max_attempts and not handed_back:
@@ -262,36 +261,33 @@ class Deliveries:
             return
         _log("job is tried again", "job_retried", delivery.job_id, error)
         self._record(delivery, lambda: self._attempts.retry(delivery.job_id, error, delivery.tag))
-        wait = 0.0 if handed_back else backoff(max(1, delivery.attempt), self._settings)
+        wait = 0.0 if handed_back else self._backoff(delivery)
         # Renewed no more before its end is set: a renewal in between would set it later again.
-        self._keeper.stop_renewing(delivery.tag)
+        self._lease_renewer.stop_renewing(delivery.tag)
         with suppress(BrokerUnavailable):  # the lease then ends in its own time
-            self._patiently(delivery.job_id, lambda: self._keeper.leases.postpone(delivery.tag, wait))
+            self._retry_redis(delivery.job_id, lambda: self._lease_renewer.leases.postpone(delivery.tag, wait))
             if handed_back:
-                self._keeper.leases.recover()
-        raise TriedAgain(str(error)) from error
+                self._lease_renewer.leases.recover()
+        raise Redelivered(str(error)) from error
 
     def _record(self, delivery: _Delivery, write: Callable[[], Verdict]) -> None:
         enter_stage("record")
         try:
-            verdict = self._patiently(delivery.job_id, write)
+            verdict = self._retry_redis(delivery.job_id, write)
         except BrokerUnavailable as error:
-            raise TriedAgain(f"its outcome cannot be recorded: {error}") from error
+            raise Redelivered(f"its outcome cannot be recorded: {error}") from error
         if verdict != "written":
             extra = {"action": "outcome_dropped", "job_id": delivery.job_id, "verdict": verdict}
             logger.warning("outcome dropped, %s: %s", verdict, delivery.job_id, extra=extra)
-            raise NotOurs(verdict)
+            raise LeaseLost(verdict)
         if delivery.callback is not None:
-            self._poster.look()
+            self._webhooks.wake()
 
-    def _patiently(self, job_id: str, work: Callable[[], R]) -> R:
-        return patiently(work, BrokerUnavailable, self._settings.redis_patience, job_id=job_id)
+    def _backoff(self, delivery: _Delivery) -> float:
+        return backoff_seconds(max(1, delivery.attempt), self._settings.retry_backoff, MAX_BACKOFF)
 
-
-def backoff(attempt: int, settings: WorkerSettings) -> float:
-    """Seconds to wait after that attempt: doubled each time, within half and all of it at random."""
-    longest = min(LONGEST_BACKOFF, settings.retry_backoff * 2.0 ** (attempt - 1))
-    return longest * random.uniform(0.5, 1.0)
+    def _retry_redis(self, job_id: str, work: Callable[[], R]) -> R:
+        return retry_until(work, BrokerUnavailable, self._settings.redis_patience, job_id=job_id)
 
 
 def _read(payload: object, job_id: str) -> Job:

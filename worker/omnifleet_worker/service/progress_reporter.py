@@ -1,4 +1,4 @@
-"""One thread a process that tells Redis how far jobs are, and tells jobs what Redis says. Engines never wait for it."""
+"""Publishes the progress of running jobs and cancels those that Redis says are unwanted, on a thread of its own."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from contextlib import contextmanager
 from omnifleet_shared.errors import BrokerUnavailable
 from omnifleet_shared.job_state.store import JobStates
 
-from ..jobs.job_context import JobRun
+from ..jobs.job_context import JobContext
 
 logger = logging.getLogger(__name__)
 
 
-class JobMonitor:
-    """Publishes progress and looks for wishes to cancel, for all running jobs in two round trips.
+class ProgressReporter:
+    """Publishes progress and reads requests to cancel, for all running jobs in two round trips.
 
     Args:
-        states: of the fleet.
-        interval: seconds between two looks.
+        states: the job states in Redis.
+        interval: seconds between two reports.
     """
 
     def __init__(self, states: JobStates, interval: float) -> None:
         self._states = states
         self._interval = interval
-        self._runs: list[JobRun] = []
+        self._runs: list[JobContext] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="job-monitor", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name="progress-reporter", daemon=True)
 
     def start(self) -> None:
-        """Look on a thread of its own until `stop`."""
+        """Report on a thread of its own until `stop`."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -42,35 +42,37 @@ class JobMonitor:
             self._thread.join()
 
     @contextmanager
-    def watching(self, run: JobRun) -> Iterator[None]:
-        """Watch a job for the length of the block."""
+    def tracking(self, context: JobContext) -> Iterator[None]:
+        """Report a job's progress, and cancel it on request, during the block."""
         with self._lock:
-            self._runs.append(run)
+            self._runs.append(context)
         try:
             yield
         finally:
             with self._lock:
-                self._runs.remove(run)
+                self._runs.remove(context)
 
-    def look(self) -> None:
-        """Report and ask once."""
+    def report_once(self) -> None:
+        """Publish the progress of all running jobs and cancel those asked to stop, once."""
         with self._lock:
             # A job whose lease was lost may have come back here while its first run ends: the newest one counts.
-            runs = {run.job.job_id: run for run in self._runs}
-        if not runs:
+            contexts = {context.job.job_id: context for context in self._runs}
+        if not contexts:
             return
-        self._states.write_progress({job_id: run.report() for job_id, run in runs.items()})
-        for job_id in self._states.cancelled(list(runs)):
-            runs[job_id].cancel()
+        self._states.write_progress({job_id: context.report() for job_id, context in contexts.items()})
+        for job_id in self._states.cancelled(list(contexts)):
+            contexts[job_id].cancel()
 
-    def _watch(self) -> None:
+    def _loop(self) -> None:
         while not self._stopping.is_set():
             try:
                 self._states.wait_for_cancel(self._interval)
-                self.look()
+                self.report_once()
             except BrokerUnavailable as error:
-                logger.warning("progress is not published: %s", error, extra={"action": "monitor_unreachable"})
+                logger.warning("progress is not published: %s", error, extra={"action": "progress_unreachable"})
                 self._stopping.wait(self._interval)
             except Exception:
-                logger.exception("the monitor failed, and goes on", extra={"action": "monitor_failed"})
+                logger.exception(
+                    "the progress reporter failed, and goes on", extra={"action": "progress_reporter_failed"}
+                )
                 self._stopping.wait(self._interval)

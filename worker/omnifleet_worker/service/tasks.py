@@ -1,4 +1,4 @@
-"""The Celery tasks: one a namespace, so that operators read what runs; all of them run a job record."""
+"""The Celery tasks: one for each namespace, so that operators see what runs; all of them run a job record."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from omnifleet_shared.errors import OmnifleetError
 from omnifleet_shared.keys import CELERY_TASKS
 from omnifleet_shared.observability import tracing as traces
 
-from .delivery import NotOurs, TriedAgain
+from .delivery import LeaseLost, Redelivered
 from .worker import FleetWorker
 
 
@@ -31,7 +31,7 @@ def register_tasks(app: Celery, fleet: FleetWorker) -> None:
 
 
 def traced(task: Task, payload: object) -> AbstractContextManager[Any]:
-    """The span of a delivery, and before it that of the wait in the queue, where the message names a trace."""
+    """Trace a delivery, and the wait in the queue before it where the message carries a trace."""
     carried = {name: value for name in traces.HEADERS if isinstance(value := getattr(task.request, name, None), str)}
     if carried and (since := _submitted_at(payload)) is not None:
         traces.record_wait("queue", since, carried)
@@ -47,20 +47,20 @@ def _submitted_at(payload: object) -> float | None:
 
 
 def in_short(result: Mapping[str, Any]) -> str:
-    """A result for Celery's log and Flower: neither what was said in it, nor links that open without a password."""
+    """Summarise a result for Celery's log and Flower, without its text and without presigned links."""
     artifact, text = result["artifact"], result["text"]
     made = f"{len(text)} characters" if artifact is None else f"{artifact['seconds']:.1f} s of {artifact['format']}"
     return f"{made}, attempt {result['attempts']}"
 
 
 def run_job(task: Task, fleet: FleetWorker, payload: object) -> dict[str, Any]:
-    """Carry a delivery out, and tell Celery what becomes of its message."""
+    """Process a delivery, and translate its end into what Celery does with the message."""
     tag = str(task.request.properties["delivery_tag"])
     try:
-        return fleet.deliveries.carry_out(payload, str(task.request.id), tag)
-    except NotOurs as error:
+        return fleet.deliveries.process(payload, str(task.request.id), tag)
+    except LeaseLost as error:
         raise Ignore(str(error)) from error
-    except TriedAgain as error:
+    except Redelivered as error:
         task.send_event("task-retried", exception=str(error), traceback="")
         # Not acknowledged: the lease says when it is delivered again, and meanwhile it occupies no worker.
         raise Reject(str(error), requeue=False) from error

@@ -15,11 +15,11 @@ from omnifleet_shared.webhooks.allow_list import CallbackHost, CallbackHosts
 
 
 class NotDelivered(Exception):
-    """The receiver does not have it. The text says why, in words that may be shown."""
+    """Raised where the receiver did not accept the callback; the text says why, and holds no secret."""
 
 
-def post(url: str, body: bytes, headers: Mapping[str, str], hosts: CallbackHosts, seconds: float) -> None:
-    """Post the body.
+def post_webhook(url: str, body: bytes, headers: Mapping[str, str], hosts: CallbackHosts, seconds: float) -> None:
+    """Post a callback to its receiver.
 
     Args:
         url: where to.

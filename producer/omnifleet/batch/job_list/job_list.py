@@ -17,19 +17,19 @@ from .row_reader import Row, open_list, read_rows
 from .template import Template
 
 FIELDS = frozenset[str]({"task"}).union(*ARGUMENTS.values())
-"""All that a line may say, whatever its task."""
+"""All fields that a line may have, whatever its task."""
 
 
 @dataclass(frozen=True)
-class Line:
+class JobLine:
     """One job of the list."""
 
     number: int
-    """Of its first line in the file, from 1."""
+    """Number of its first line in the file, from 1."""
     fields: dict[str, Any]
-    """As they stand there, with the template filled in."""
+    """As they are in the file, with the template filled in."""
     request: Request | InvalidJob
-    """Or why it is none."""
+    """What to do, or why the line is no job."""
 
 
 class JobList:
@@ -53,12 +53,12 @@ class JobList:
         self._check_names(self.template.fields)
         open_list(path).close()
 
-    def __iter__(self) -> Iterator[Line]:
+    def __iter__(self) -> Iterator[JobLine]:
         for row in read_rows(self.path, self._check_header):
             yield self._line(row)
 
     def fingerprint(self) -> str:
-        """Hash of all that the jobs are made of. Raises InvalidJob where the file cannot be read."""
+        """Return a hash of all that the jobs are made of. Raises InvalidJob where the file cannot be read."""
         common = {"template": self.template.fields, "ignored": sorted(self.ignored)}
         digest = hashlib.sha256(json.dumps(common, sort_keys=True).encode())
         with open_list(self.path) as file:
@@ -66,19 +66,19 @@ class JobList:
                 digest.update(chunk)
         return digest.hexdigest()
 
-    def _line(self, row: Row) -> Line:
+    def _line(self, row: Row) -> JobLine:
         if isinstance(row.values, InvalidJob):
-            return Line(row.number, {}, row.values)
+            return JobLine(row.number, {}, row.values)
         values = {name: value for name, value in row.values.items() if name not in self.ignored and value is not None}
         try:
-            fields = {name: value for name, value in values.items() if name in FIELDS or not self._is_put_in(name)}
+            fields = {name: value for name, value in values.items() if name in FIELDS or not self._is_placeholder(name)}
             fields = _with_numbers(fields | self.template.fill(values))
-            return Line(row.number, fields, read_request(fields).resolve_paths(self.path.parent))
+            return JobLine(row.number, fields, read_request(fields).resolve_paths(self.path.parent))
         except InvalidJob as error:
-            return Line(row.number, values, error)
+            return JobLine(row.number, values, error)
 
     def _check_header(self, header: list[str]) -> None:
-        self._check_names([name for name in header if name not in self.ignored and not self._is_put_in(name)])
+        self._check_names([name for name in header if name not in self.ignored and not self._is_placeholder(name)])
 
     def _check_names(self, names: Iterable[str]) -> None:
         for name in names:
@@ -86,7 +86,7 @@ class JobList:
                 remedy = f'Put it into a field, as in --desc "{{{name}}}", or pass over it with --ignore {name}'
                 raise InvalidJob(f"no call takes a field {name[:80]!r}", name[:80], remedy)
 
-    def _is_put_in(self, name: str) -> bool:
+    def _is_placeholder(self, name: str) -> bool:
         return name in self.template.columns
 
 

@@ -14,13 +14,13 @@ from omnifleet_shared.errors import InvalidJob
 from omnifleet_shared.settings import MEBIBYTE
 
 LONGEST_LINE = MEBIBYTE
-"""Bytes; a longer one is no line of a job list, and must not fill the memory."""
+"""Bytes of a line; a longer one is no line of a job list, and must not fill the memory."""
 JSON_LINES = (".jsonl", ".ndjson")
 CSV = (".csv", ".tsv")
 DELIMITERS = ",;\t|"
 BOM = b"\xef\xbb\xbf"
 CheckHeader = Callable[[list[str]], None]
-"""Raises InvalidJob for columns that will not do."""
+"""Refuses a CSV's columns by raising InvalidJob."""
 
 
 @dataclass(frozen=True)
@@ -28,18 +28,18 @@ class Row:
     """One line's values, or what is wrong with it."""
 
     number: int
-    """Of its first line in the file, from 1."""
+    """Number of its first line in the file, from 1."""
     values: dict[str, Any] | InvalidJob
 
 
 def read_rows(path: Path, check_header: CheckHeader = lambda _: None) -> Iterator[Row]:
-    """The rows of a file. Blank lines are passed over. Raises as `open_list`."""
+    """Iterate over the rows of a file, without blank lines. Raises as `open_list`."""
     with open_list(path) as file:
         yield from _json_rows(file) if path.suffix.lower() in JSON_LINES else _csv_rows(file, check_header)
 
 
 def open_list(path: Path) -> BinaryIO:
-    """The file, open. Raises InvalidJob where it cannot be read, or its suffix is another one."""
+    """Open the file. Raises InvalidJob where it cannot be read, or its suffix is another one."""
     if path.suffix.lower() not in (*JSON_LINES, *CSV):
         raise InvalidJob(f"{path.name!r} is no job list", "jobs", "Name it .jsonl or .csv, after what it holds")
     try:
@@ -95,7 +95,7 @@ def _csv_rows(file: BinaryIO, check_header: CheckHeader) -> Iterator[Row]:
 
 
 def _header(texts: _Texts) -> tuple[list[str], str]:
-    """The columns, and what is between them; no columns where the file has nothing."""
+    """Return the columns and their delimiter; no columns where the file is empty."""
     line = next((text for text in texts if text.strip()), "")
     delimiter = max(DELIMITERS, key=lambda one: len(_cells(line, one)))
     header = [name.strip() for name in _cells(line, delimiter)] if line else []
@@ -126,7 +126,7 @@ def _no_csv(error: csv.Error) -> InvalidJob:
 
 
 class _Texts:
-    """The lines as texts, and the number of the last one."""
+    """Iterates over the lines as texts, and knows the number of the last one."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._lines = _lines(file)

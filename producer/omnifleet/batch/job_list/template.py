@@ -1,4 +1,4 @@
-"""Fields that every line of a job list has in common, with places for what the line itself says."""
+"""Fields that every line of a job list has in common, with placeholders for the line's own values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from omnifleet_shared.errors import InvalidJob
 
 
 class Template:
-    """Texts of fields, such as `{"task": "edit.add", "desc": "{sound}"}`; `{{` and `}}` are braces.
+    """Fills fields such as `{"task": "edit.add", "desc": "{sound}"}` from a line; `{{` and `}}` are braces.
+
+    Args:
+        fields: texts with placeholders, by the field's name.
 
     Raises:
         InvalidJob: a placeholder that is not just the name of a column.
@@ -20,10 +23,10 @@ class Template:
         self.fields = dict(fields or {})
         self._parts = {name: _parse(name, text) for name, text in self.fields.items()}
         self.columns = frozenset(column for parts in self._parts.values() for _, column in parts if column is not None)
-        """Columns that are put in somewhere."""
+        """Columns that a placeholder names."""
 
     def fill(self, line: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields that the line does not have itself, filled from it.
+        """Return the fields that the line does not have itself, filled from it.
 
         A field whose text names its own column is filled too: the line's own value is in it.
 
@@ -38,7 +41,7 @@ class Template:
 
 
 def _parse(name: str, text: str) -> list[tuple[str, str | None]]:
-    """Pairs of a text and the column that comes after it."""
+    """Split a text into pairs of plain text and the column that comes after it."""
     try:
         parts = list(string.Formatter().parse(text))
     except ValueError as error:

@@ -1,7 +1,7 @@
-"""What became of every line so far, in an SQLite file: a batch goes on from it after its process has gone, however.
+"""What became of every line so far, in an SQLite file, from which a batch is resumed however its process ended.
 
-A line's job has an id that follows from the batch, the line and the round, and the fleet takes a job of one id once. So
-it does no harm that the journal may lag behind: what is sent again under its id is joined, not run again.
+A line's job has an id that follows from the batch, the line and the attempt, and the fleet takes a job of one id once.
+So it does no harm that the journal may lag behind: what is sent again under its id is joined, not run again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sqlite3
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -40,6 +40,7 @@ CREATE INDEX IF NOT EXISTS lines_by_change ON lines (change);
 PRAGMA user_version = 1;
 COMMIT;
 """
+# The columns are those of `Entry`, in its order; `round` is its `attempt`.
 COLUMNS = "line, round, status, job_id, sent_at, reason, record"
 WRITE = f"""
 INSERT OR REPLACE INTO lines ({COLUMNS}, change)
@@ -47,17 +48,19 @@ VALUES (?, ?, ?, ?, ?, ?, ?, (SELECT COALESCE(MAX(change), 0) + 1 FROM lines))
 """
 
 LineStatus = Literal["sent", "again", "succeeded", "failed", "cancelled"]
-"""`again`: failed in the last round, and is to be sent in this one. A line that was never sent has no entry."""
+"""What became of a line; one that was never sent has no entry. `again` is how journals and manifests spell `RETRY`."""
+RETRY: LineStatus = "again"
+"""The line failed in its last attempt, and is to be sent in another one."""
 
 
 class Batch(Record):
-    """What the journal belongs to."""
+    """The batch that a journal belongs to."""
 
     batch_id: str
     jobs: str
     """Path of the job list."""
     fingerprint: str
-    """Of the list and what is common to its lines."""
+    """Hash of the list and of what its lines have in common."""
     template: dict[str, str]
     ignored: tuple[str, ...]
     count: int
@@ -65,9 +68,9 @@ class Batch(Record):
     out: str
     """Folder or URI that the manifest goes to."""
 
-    def job_id(self, line: int, again: int) -> str:
-        """The id of a line's job in a round."""
-        return f"batch-{self.batch_id}-{line}-{again}"
+    def job_id(self, line: int, attempt: int) -> str:
+        """Return the id of a line's job in an attempt."""
+        return f"batch-{self.batch_id}-{line}-{attempt}"
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Entry:
     """What is known of one line."""
 
     line: int
-    round: int
+    attempt: int
     """0, and one more for each time that it was to be done anew."""
     status: LineStatus
     job_id: str
@@ -92,20 +95,20 @@ class Entry:
         return self.status in ("succeeded", "failed", "cancelled")
 
     def state(self) -> JobState:
-        """The final state in the record."""
+        """Read the final state in the record."""
         return read_state((self.record or "").encode())
 
 
 @dataclass
-class Tally:
-    """How many lines are where."""
+class Counts:
+    """How many lines have which status."""
 
     sent: int = 0
     succeeded: int = 0
     failed: int = 0
     cancelled: int = 0
     reasons: dict[str, int] = field(default_factory=dict[str, int])
-    """Failed and cancelled ones by the class of their error."""
+    """Failed and cancelled lines by the class of their error."""
 
     @property
     def ended(self) -> int:
@@ -114,17 +117,17 @@ class Tally:
 
     def add(self, status: str, reason: str | None, count: int = 1) -> None:
         """Count lines of a status."""
-        if status != "again":
+        if status != RETRY:
             setattr(self, status, getattr(self, status) + count)
         if reason and status in ("failed", "cancelled"):
             self.reasons[reason] = self.reasons.get(reason, 0) + count
 
 
 class Journal:
-    """The journal in one file. Every change is there for good when its method returns, save from a loss of power.
+    """Keeps the journal in one file. Every change is there for good when its method returns, save from a loss of power.
 
     Args:
-        path: of the file; made where there is none.
+        path: the file; made where there is none.
 
     Raises, as all its methods do:
         JournalMismatch: a file that is no journal.
@@ -133,7 +136,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with _typed(path):
+        with _typed_errors(path):
             self._database = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
             self._database.execute("PRAGMA synchronous = NORMAL")  # no change waits for the disk
             if self._rows("PRAGMA user_version") == [(0,)]:
@@ -152,24 +155,24 @@ class Journal:
 
     @property
     def batch(self) -> Batch | None:
-        """Whose journal it is; None while it is new."""
-        stored = self._about("batch")
+        """The batch that the journal belongs to; None while it is new."""
+        stored = self._read_about("batch")
         try:
             return None if stored is None else Batch.model_validate_json(stored)
         except ValidationError as error:
             raise _no_journal(self.path) from error
 
     def begin(self, batch: Batch) -> None:
-        """Note whose journal it is."""
-        self._note("batch", batch.model_dump_json())
+        """Write which batch the journal belongs to."""
+        self._write_about("batch", batch.model_dump_json())
 
     def entry(self, line: int) -> Entry | None:
-        """What is known of a line; None where it was never sent."""
+        """Return what is known of a line; None where it was never sent."""
         found = self._rows(f"SELECT {COLUMNS} FROM lines WHERE line = ?", line)
         return next((Entry(*row) for row in found), None)
 
     def entries(self, status: LineStatus) -> Iterator[Entry]:
-        """The lines of a status, in order."""
+        """Iterate over the lines of a status, in order."""
         last = -1
         while rows := self._rows(
             f"SELECT {COLUMNS} FROM lines WHERE status = ? AND line > ? ORDER BY line LIMIT 500", status, last
@@ -177,37 +180,36 @@ class Journal:
             yield from (Entry(*row) for row in rows)
             last = int(rows[-1][0])
 
-    def tally(self) -> Tally:
-        """How many lines are where."""
-        tally = Tally()
+    def counts(self) -> Counts:
+        """Count the lines by status."""
+        counts = Counts()
         for row in self._rows("SELECT status, reason, COUNT(*) FROM lines GROUP BY status, reason"):
-            tally.add(*row)
-        return tally
+            counts.add(*row)
+        return counts
 
-    def sent(self, line: int, again: int, job_id: str) -> None:
-        """Note that the line's job is about to be sent."""
-        self.write(Entry(line, again, "sent", job_id, time.time(), None, None))
+    def sent(self, line: int, attempt: int, job_id: str) -> None:
+        """Write that the line's job is about to be sent."""
+        self.write(Entry(line, attempt, "sent", job_id, time.time(), None, None))
 
     def ended(self, line: int, job_id: str, state: JobState) -> None:
-        """Note how the line's job ended."""
+        """Write how the line's job ended."""
         before = self.entry(line)
-        again, sent_at = (before.round, before.sent_at) if before else (0, None)
+        attempt, sent_at = (before.attempt, before.sent_at) if before else (0, None)
         if state.result is not None:
-            self.write(Entry(line, again, "succeeded", job_id, sent_at, None, success_record(state.result)))
+            self.write(Entry(line, attempt, "succeeded", job_id, sent_at, None, success_record(state.result)))
             return
         assert state.error is not None, "a final state has a result or an error"
         status: LineStatus = "cancelled" if state.status is JobStatus.CANCELLED else "failed"
         reason, record = type(state.error).__name__, failure_record(job_id, state.error)
-        self.write(Entry(line, again, status, job_id, sent_at, reason, record))
+        self.write(Entry(line, attempt, status, job_id, sent_at, reason, record))
 
     def write(self, entry: Entry) -> None:
         """Put the entry in place of the line's last one."""
-        values = (entry.line, entry.round, entry.status, entry.job_id, entry.sent_at, entry.reason, entry.record)
-        self._rows(WRITE, *values)
+        self._rows(WRITE, *astuple(entry))
 
     def retry_failed(self) -> int:
-        """Have all that failed, or was cancelled, sent anew; gives how many."""
-        with _typed(self.path):
+        """Have all that failed, or was cancelled, sent anew; returns how many."""
+        with _typed_errors(self.path):
             done = self._database.execute(
                 "UPDATE lines SET status = 'again', round = round + 1, reason = NULL, record = NULL, sent_at = NULL, "
                 "change = change + (SELECT MAX(change) FROM lines) WHERE status IN ('failed', 'cancelled')"
@@ -215,19 +217,19 @@ class Journal:
             return done.rowcount
 
     @property
-    def stop_wanted(self) -> bool:
-        """Whether somebody wants the batch to be stopped."""
-        return self._about("stop") == "1"
+    def stop_requested(self) -> bool:
+        """Whether somebody requested the batch to stop."""
+        return self._read_about("stop") == "1"
 
-    def want_stop(self, wanted: bool) -> None:
-        """Note that wish, or take it back."""
-        self._note("stop", "1" if wanted else "0")
+    def request_stop(self, wanted: bool) -> None:
+        """Request the batch to stop, or take that back."""
+        self._write_about("stop", "1" if wanted else "0")
 
     def claim(self) -> None:
-        """Say that this process writes from now on. The batch's guard must be held."""
+        """Begin to write, as the only process that does. The batch's lock must be held."""
 
     def checkpoint(self, *, now: bool = False) -> None:
-        """Bring what changed to where it is safe, if it is time, or `now`; in a file it is there already."""
+        """Bring what changed to where it is safe, if it is time, or `now`; a file needs none."""
 
     @property
     def last_change(self) -> int:
@@ -235,25 +237,25 @@ class Journal:
         return int(self._rows("SELECT COALESCE(MAX(change), 0) FROM lines")[0][0])
 
     def changes(self, since: int, most: int) -> tuple[int, list[Entry]]:
-        """The next entries that were written after that change, and the number of the last one of them."""
+        """Return the number of the last of the next changes after `since`, and their entries, `most` at a time."""
         statement = f"SELECT change, {COLUMNS} FROM lines WHERE change > ? ORDER BY change LIMIT ?"
         rows = self._rows(statement, since, most)
         return (int(rows[-1][0]) if rows else since), [Entry(*row[1:]) for row in rows]
 
-    def _about(self, name: str) -> str | None:
+    def _read_about(self, name: str) -> str | None:
         rows = self._rows("SELECT value FROM about WHERE name = ?", name)
         return str(rows[0][0]) if rows else None
 
-    def _note(self, name: str, value: str) -> None:
+    def _write_about(self, name: str, value: str) -> None:
         self._rows("INSERT OR REPLACE INTO about VALUES (?, ?)", name, value)
 
     def _rows(self, statement: str, *values: Any) -> list[Any]:
-        with _typed(self.path):
+        with _typed_errors(self.path):
             return self._database.execute(statement, values).fetchall()
 
 
 @contextmanager
-def _typed(path: Path) -> Generator[None]:
+def _typed_errors(path: Path) -> Generator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -267,8 +269,8 @@ def _no_journal(path: Path) -> JournalMismatch:
     return JournalMismatch(f"{str(path)!r} is no journal of a batch", "journal", "Name another file with --journal")
 
 
-def must_have_begun(journal: Journal) -> Batch:
-    """Whose journal it is. Raises InvalidJob where no batch was begun."""
+def require_batch(journal: Journal) -> Batch:
+    """Return the batch that a journal belongs to. Raises InvalidJob where none was begun."""
     if (batch := journal.batch) is None:
         raise InvalidJob("no batch was begun with this journal", "journal", "Begin it with omnifleet batch run")
     return batch

@@ -1,4 +1,4 @@
-"""One process a batch: whoever works on its journal holds a guard, and everybody else is refused."""
+"""One process a batch: whoever writes its journal holds a lock, and everybody else is refused."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ from omnifleet_shared.settings import FleetSettings
 from redis.exceptions import LockError, RedisError
 
 LIFETIME = 60.0
-"""Seconds after which the guard of a process that is gone is anybody's."""
+"""Seconds after which the lock of a process that is gone may be taken by any other."""
 
 
-class Guard(Protocol):
-    """Held while a batch runs; ends with its process."""
+class BatchLock(Protocol):
+    """A lock that is held while a batch runs, and ends with its process."""
 
     def acquire(self) -> None:
-        """Take it. Raises BatchRunning where another process has it."""
+        """Take it. Raises BatchRunning where another process holds it."""
 
     def check(self) -> None:
-        """Raise BatchRunning where another process has it by now."""
+        """Raise BatchRunning where another process has taken it meanwhile."""
 
     def is_held(self) -> bool:
-        """Whether any process has it."""
+        """Whether any process holds it."""
         ...
 
     def release(self) -> None:
         """Give it up."""
 
 
-class FileGuard:
-    """Of a journal in a file: the system's own lock on a file beside it, which ends with the process."""
+class FileBatchLock:
+    """Locks a journal in a file: the system's own lock on a file beside it, which ends with the process."""
 
     def __init__(self, journal: Path) -> None:
         self._lock = FileLock(f"{journal}.lock")
 
     def acquire(self) -> None:
-        """See `Guard`."""
+        """See `BatchLock`."""
         try:
             self._lock.acquire(timeout=0)
         except Timeout as error:
             raise _running(self._lock.lock_file.removesuffix(".lock")) from error
 
     def check(self) -> None:
-        """See `Guard`. The system takes it from nobody."""
+        """See `BatchLock`. The system takes it from nobody."""
 
     def is_held(self) -> bool:
-        """See `Guard`."""
+        """See `BatchLock`."""
         if not Path(self._lock.lock_file).exists():
             return False
         try:
@@ -63,12 +63,12 @@ class FileGuard:
             return True
 
     def release(self) -> None:
-        """See `Guard`."""
+        """See `BatchLock`."""
         self._lock.release()
 
 
-class FleetGuard:
-    """Of a journal in storage: a lock in the fleet's Redis that a thread renews."""
+class RedisBatchLock:
+    """Locks a journal in storage: a lock in the fleet's Redis that a thread renews."""
 
     def __init__(self, journal: str, settings: FleetSettings) -> None:
         self._journal = journal
@@ -78,44 +78,44 @@ class FleetGuard:
         self._lock = cast(Any, self._redis).lock(name, timeout=LIFETIME, thread_local=False)
         self._released = threading.Event()
         self._lost = threading.Event()
-        self._renewing = threading.Thread(target=self._renew, name="batch-guard", daemon=True)
+        self._renewing = threading.Thread(target=self._renew, name="batch-lock", daemon=True)
 
     def acquire(self) -> None:
-        """See `Guard`. Raises BrokerUnavailable too."""
+        """See `BatchLock`. Raises BrokerUnavailable too."""
         with typed_redis_errors():
             if not self._lock.acquire(blocking=False):
                 raise _running(self._journal)
         self._renewing.start()
 
     def check(self) -> None:
-        """See `Guard`."""
+        """See `BatchLock`."""
         if self._lost.is_set():
             raise _running(self._journal)
 
     def is_held(self) -> bool:
-        """See `Guard`. Raises BrokerUnavailable."""
+        """See `BatchLock`. Raises BrokerUnavailable."""
         with typed_redis_errors():
             return bool(self._lock.locked())
 
     def release(self) -> None:
-        """See `Guard`."""
+        """See `BatchLock`."""
         self._released.set()
         if self._renewing.is_alive():
             self._renewing.join()
-            with suppress(LockError, RedisError):  # it ends by itself
+            with suppress(LockError, RedisError):  # it expires by itself
                 self._lock.release()
         self._redis.close()
 
     def _renew(self) -> None:
         while not self._released.wait(LIFETIME / 4):
             with suppress(BrokerUnavailable), typed_redis_errors():
-                self._hold()
+                self._reacquire()
 
-    def _hold(self) -> None:
+    def _reacquire(self) -> None:
         try:
             self._lock.reacquire()
         except LockError:
-            # It ran out while Redis was away, or with it; nobody may have taken it.
+            # It expired while Redis was away, or was lost with it; nobody may have taken it.
             if not self._lock.acquire(blocking=False):
                 self._lost.set()
                 self._released.set()

@@ -10,61 +10,63 @@ from omnifleet_shared.errors import InvalidJob, OmnifleetError
 
 from ..sender import JobSender
 from .journal import Journal
-from .lock import FileGuard, FleetGuard, Guard
-from .s3_journal import StoredJournal
+from .lock import BatchLock, FileBatchLock, RedisBatchLock
+from .storage_journal import StorageJournal
 
 
-def journal_place(jobs: Path, journal: str | None) -> str:
-    """Path or URI of the journal; by default beside the list."""
+def journal_location(jobs: Path, journal: str | None) -> str:
+    """Return the path or URI of the journal; by default it is beside the list."""
     return journal or f"{jobs}.journal"
 
 
-def guard_of(place: str, fleet: JobSender) -> Guard:
-    """The guard of a journal; not held yet."""
-    return FleetGuard(place.rstrip("/"), fleet.settings) if "://" in place else FileGuard(Path(place))
+def batch_lock(location: str, sender: JobSender) -> BatchLock:
+    """Make the lock of a journal; it is not held yet."""
+    if "://" in location:
+        return RedisBatchLock(location.rstrip("/"), sender.settings)
+    return FileBatchLock(Path(location))
 
 
 @contextmanager
-def working_on(place: str, fleet: JobSender) -> Generator[tuple[Journal, Guard]]:
-    """The journal and its guard, held for the block.
+def locked_journal(location: str, sender: JobSender) -> Generator[tuple[Journal, BatchLock]]:
+    """Open the journal for writing, and hold its lock for the block.
 
     Raises:
         BatchRunning: another process works on it.
         JournalMismatch, StorageRefused, StorageUnavailable, ForeignURI: the journal.
     """
-    guard = guard_of(place, fleet)
+    lock = batch_lock(location, sender)
     try:
-        guard.acquire()
-        with _opened(place, fleet) as journal:
+        lock.acquire()
+        with _open(location, sender) as journal:
             journal.claim()
             try:
-                yield journal, guard
+                yield journal, lock
             except BaseException:
-                # What is not written is found out again; the error that ends the block is the one to tell.
+                # What is not written is found out again; the error that ends the block is the one to report.
                 with suppress(OmnifleetError):
                     journal.checkpoint(now=True)
                 raise
     finally:
-        guard.release()
+        lock.release()
 
 
 @contextmanager
-def looking_at(place: str, fleet: JobSender) -> Generator[Journal]:
-    """The journal of a batch that was begun, whoever works on it. Raises InvalidJob where there is none."""
-    if "://" not in place and not Path(place).exists():
-        raise InvalidJob(f"there is no journal {place!r}", "journal", "Begin the batch with omnifleet batch run")
-    with _opened(place, fleet) as journal:
+def open_journal(location: str, sender: JobSender) -> Generator[Journal]:
+    """Open the journal of a batch that was begun, whoever works on it. Raises InvalidJob where there is none."""
+    if "://" not in location and not Path(location).exists():
+        raise InvalidJob(f"there is no journal {location!r}", "journal", "Begin the batch with omnifleet batch run")
+    with _open(location, sender) as journal:
         yield journal
 
 
-def is_running(place: str, fleet: JobSender) -> bool:
+def is_running(location: str, sender: JobSender) -> bool:
     """Whether a process works on the journal."""
-    guard = guard_of(place, fleet)
+    lock = batch_lock(location, sender)
     try:
-        return guard.is_held()
+        return lock.is_held()
     finally:
-        guard.release()
+        lock.release()
 
 
-def _opened(place: str, fleet: JobSender) -> Journal:
-    return StoredJournal(fleet.storage, place) if "://" in place else Journal(Path(place))
+def _open(location: str, sender: JobSender) -> Journal:
+    return StorageJournal(sender.storage, location) if "://" in location else Journal(Path(location))

@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 from omnifleet import BrokerUnavailable, Client, InvalidJob, JobCancelled, MediaTooLong, OmnifleetError, QueueFull
-from omnifleet.batch import Outcome, Request, edit, generate, understand
-from omnifleet.batch import concurrency as windows
-from omnifleet.batch import dispatcher as flights
-from omnifleet.batch.concurrency import Window
+from omnifleet.batch import Outcome, Request, concurrency, dispatcher, edit, generate, understand
+from omnifleet.batch.concurrency import InFlightLimit
 from omnifleet.testing import FakeClient, FakeFleet
 from omnifleet_shared.broker.worker_registry import Capacity
 from omnifleet_shared.schema.jobs import Job
@@ -23,7 +21,7 @@ def questions(count: int) -> Iterator[Request]:
 
 
 class Refusing(FakeFleet):
-    """Refuses what it is told to before it does anything."""
+    """Refuses what it was made with before it does anything."""
 
     def __init__(self, *refusals: OmnifleetError) -> None:
         super().__init__()
@@ -45,7 +43,7 @@ def test_every_job_has_one_outcome_and_its_request() -> None:
     assert all(outcome.result.text == f"What is {outcome.index}?" for outcome in outcomes)
 
 
-def test_jobs_are_of_the_batch_lane_unless_they_say_otherwise() -> None:
+def test_jobs_have_batch_priority_unless_they_name_another() -> None:
     omni = FakeClient()
 
     list(omni.batch([generate("t2a", "rain"), generate("t2a", "wind", priority="interactive")]))
@@ -73,8 +71,8 @@ def test_the_iterator_is_never_pulled_further_ahead_than_asked(in_order: bool) -
             pulled += 1
             yield job
 
-    for told, _ in enumerate(FakeClient().batch(jobs(), in_flight=7, in_order=in_order)):
-        assert pulled - told <= 7
+    for done, _ in enumerate(FakeClient().batch(jobs(), in_flight=7, in_order=in_order)):
+        assert pulled - done <= 7
     assert pulled == 60
 
 
@@ -90,18 +88,18 @@ def test_outcomes_come_as_they_are_there_or_in_order() -> None:
     def held(in_order: bool) -> list[int]:
         omni = FakeClient()
         omni.fleet.hold()
-        told: list[Outcome] = []
-        asking = threading.Thread(target=lambda: told.extend(omni.batch(questions(3), in_order=in_order)))
+        outcomes: list[Outcome] = []
+        asking = threading.Thread(target=lambda: outcomes.extend(omni.batch(questions(3), in_order=in_order)))
         asking.start()
         while len(omni.jobs) < 3:
             pass
         by_text = {job.task.text: job.job_id for job in omni.jobs}  # type: ignore[union-attr]
         omni.fleet.release(by_text["What is 2?"])
-        while not in_order and not told:
+        while not in_order and not outcomes:
             pass
         omni.fleet.release()
         asking.join()
-        return [outcome.index for outcome in told]
+        return [outcome.index for outcome in outcomes]
 
     assert held(in_order=False)[0] == 2
     assert held(in_order=True) == [0, 1, 2]
@@ -178,7 +176,7 @@ def test_a_redis_that_is_not_there_at_all_is_said_at_once() -> None:
 
 
 def test_a_redis_that_goes_away_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flights, "PUT_OFF", 0.01)
+    monkeypatch.setattr(dispatcher, "RESEND_DELAY", 0.01)
     fleet = Refusing()
     outcomes = FakeClient(fleet=fleet).batch(questions(20), in_flight=1)
     first = next(outcomes)
@@ -190,7 +188,7 @@ def test_a_redis_that_goes_away_is_waited_for(monkeypatch: pytest.MonkeyPatch) -
     assert len(fleet.jobs) == 20
 
 
-def test_a_window_below_one_is_refused_at_once() -> None:
+def test_a_limit_below_one_is_refused_at_once() -> None:
     with pytest.raises(InvalidJob, match="in_flight"):
         FakeClient().batch([], in_flight=0)
 
@@ -200,37 +198,37 @@ def test_no_jobs_have_no_outcomes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("noted", "method"), [(understand, Client.understand), (generate, Client.generate), (edit, Client.edit)]
+    ("call", "method"), [(understand, Client.understand), (generate, Client.generate), (edit, Client.edit)]
 )
-def test_what_is_noted_is_what_the_client_takes(noted: Any, method: Any) -> None:
+def test_a_request_has_the_arguments_of_the_call(call: Any, method: Any) -> None:
     names = [name for name in inspect.signature(method).parameters if name not in ("self", "options")]
     positional = [
         name for name, one in inspect.signature(method).parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD
     ][1:]
 
-    request = noted(*positional, **{name: name for name in names if name not in positional}, seed=3)
+    request = call(*positional, **{name: name for name in names if name not in positional}, seed=3)
 
     assert request == Request(method.__name__, {name: name for name in names} | {"seed": 3})
 
 
-class TestWindow:
-    @pytest.mark.parametrize(("places", "size"), [(0, 16), (4, 16), (16, 32), (64, 128)])
-    def test_it_is_twice_what_the_fleet_holds(self, places: int, size: int) -> None:
-        assert Window(lambda: Capacity(workers=1, slots=places)).size == size
+class TestInFlightLimit:
+    @pytest.mark.parametrize(("slots", "size"), [(0, 16), (4, 16), (16, 32), (64, 128)])
+    def test_it_is_twice_what_the_fleet_holds(self, slots: int, size: int) -> None:
+        assert InFlightLimit(lambda: Capacity(workers=1, slots=slots)).size == size
 
     def test_it_stays_as_it_was_while_redis_is_away(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(windows, "LOOK_AGAIN", 0.0)
-        told: list[Capacity | None] = [Capacity(workers=2, slots=32), None]
+        monkeypatch.setattr(concurrency, "REFRESH_INTERVAL", 0.0)
+        capacities: list[Capacity | None] = [Capacity(workers=2, slots=32), None]
 
         def capacity() -> Capacity:
-            if (known := told.pop(0)) is None:
+            if (known := capacities.pop(0)) is None:
                 raise BrokerUnavailable("away")
             return known
 
-        window = Window(capacity)
+        limit = InFlightLimit(capacity)
 
-        assert (window.size, window.size) == (64, 64)
-        assert window.workers == 2
+        assert (limit.size, limit.size) == (64, 64)
+        assert limit.workers == 2
 
     def test_a_limit_that_was_given_stays(self) -> None:
-        assert Window(lambda: Capacity(workers=9, slots=99), 5).size == 5
+        assert InFlightLimit(lambda: Capacity(workers=9, slots=99), 5).size == 5

@@ -1,4 +1,4 @@
-"""`omnifleet batch` against the fake: what is checked, refused, told and written."""
+"""`omnifleet batch` against the fake: what is validated, refused, printed and written."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from omnifleet import MediaTooLong
-from omnifleet.batch.journal.lock import FileGuard
+from omnifleet.batch.journal.lock import FileBatchLock
 from omnifleet.cli import app
 from omnifleet.testing import FakeClient
 from typer.testing import CliRunner, Result
@@ -79,16 +79,16 @@ def test_the_manifest_is_in_the_order_of_the_list(omni: FakeClient, here: Path) 
 
     done = batch(omni, "run", jobs, *OUT)
 
-    told = manifest()
+    found = manifest()
     assert done.exit_code == 1
     assert "line 3: MediaTooLong: audio: too long." in done.output
-    assert [line["line"] for line in told] == [1, 3, 5, 7]
-    assert [line["fields"] for line in told] == lines
-    assert [line["status"] for line in told] == ["succeeded", "failed", "succeeded", "succeeded"]
-    assert told[0]["text"] == "A fake answer to caption."
-    assert told[1]["error"]["type"] == "MediaTooLong"
-    assert told[2]["url"].startswith("https://memory.invalid/results/")
-    assert told[3]["answer"]["kind"] == "gender"
+    assert [line["line"] for line in found] == [1, 3, 5, 7]
+    assert [line["fields"] for line in found] == lines
+    assert [line["status"] for line in found] == ["succeeded", "failed", "succeeded", "succeeded"]
+    assert found[0]["text"] == "A fake answer to caption."
+    assert found[1]["error"]["type"] == "MediaTooLong"
+    assert found[2]["url"].startswith("https://memory.invalid/results/")
+    assert found[3]["answer"]["kind"] == "gender"
 
 
 BAD = """task,audio,desc
@@ -109,8 +109,8 @@ def test_every_line_is_checked_before_anything_is_sent(omni: FakeClient, here: P
         refused = batch(omni, "run", jobs, *OUT, *option)
 
         assert refused.exit_code == 2
-        told = [line.split(":")[:2] for line in refused.output.splitlines() if line.startswith("line ")]
-        assert told == [
+        found = [line.split(":")[:2] for line in refused.output.splitlines() if line.startswith("line ")]
+        assert found == [
             ["line 3", " UnknownTask"],
             ["line 4", " MediaNotFound"],
             ["line 5", " MediaEmpty"],
@@ -140,13 +140,13 @@ def test_a_column_that_is_no_field_is_refused(omni: FakeClient, here: Path) -> N
     assert "line 1: InvalidJob: colour: no call takes a field 'colour'" in refused.output
 
 
-def test_a_sound_list_is_said_to_be_so_and_leaves_no_trace(omni: FakeClient, here: Path) -> None:
+def test_a_valid_list_is_reported_as_such_and_leaves_no_trace(omni: FakeClient, here: Path) -> None:
     before = set(here.iterdir())
     write("jobs.csv", "audio\nstreet.wav\n")
 
     done = batch(omni, "run", "jobs.csv", "--task", "understand.caption", "--check")
 
-    assert (done.exit_code, done.stdout) == (0, "1 job, all of them sound\n")
+    assert (done.exit_code, done.stdout) == (0, "1 job, all of them valid\n")
     assert set(here.iterdir()) - before == {here / "jobs.csv"}
 
 
@@ -191,7 +191,7 @@ def test_a_file_that_is_no_journal_is_refused_and_left_alone(omni: FakeClient, h
 
 def test_a_batch_that_somebody_works_on_is_refused(omni: FakeClient, here: Path) -> None:
     jobs = write("jobs.csv", "audio\nstreet.wav\n")
-    other = FileGuard(Path("jobs.csv.journal"))
+    other = FileBatchLock(Path("jobs.csv.journal"))
     other.acquire()
 
     refused = batch(omni, "run", jobs, "--task", "understand.caption", *OUT)
@@ -221,9 +221,9 @@ def test_the_status_is_told_from_the_journal(omni: FakeClient, here: Path) -> No
     jobs = write("jobs.csv", "audio\nstreet.wav\ncall.wav\n")
     batch(omni, "run", jobs, "--task", "understand.caption", *OUT)
 
-    told = json.loads(batch(omni, "status", jobs, "--json").stdout)
+    found = json.loads(batch(omni, "status", jobs, "--json").stdout)
 
-    assert (told["jobs"], told["succeeded"], told["running"]) == (2, 2, False)
+    assert (found["jobs"], found["succeeded"], found["running"]) == (2, 2, False)
     assert batch(omni, "status", jobs).stdout == "jobs.csv is done: 2 done, 0 failed, 0 in the fleet, 0 to be sent\n"
 
 
@@ -241,10 +241,10 @@ def test_a_result_that_is_gone_fails_alone_when_all_are_fetched(omni: FakeClient
     storage: Any = omni.fleet.storage
     del storage.objects[manifest()[0]["uri"].removeprefix("s3://memory/")]
 
-    fetched = batch(omni, "fetch", jobs)
+    report = batch(omni, "fetch", jobs)
 
-    assert fetched.exit_code == 1
-    assert "line 2: MediaNotFound" in fetched.output
+    assert report.exit_code == 1
+    assert "line 2: MediaNotFound" in report.output
     assert {path.name for path in Path("night").iterdir()} == {"manifest.jsonl", "000003.wav"}
 
 

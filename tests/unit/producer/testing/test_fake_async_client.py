@@ -123,16 +123,16 @@ def test_a_batch_is_iterated_in_the_event_loop_and_pulled_no_further_than_asked(
             yield batch.understand(question=f"What is {number}?")
 
     async def scenario() -> list[str]:
-        said: list[str] = []
+        texts: list[str] = []
         async with (
             FakeAsyncClient(lambda job: job.task.text) as omni,  # type: ignore[union-attr]
             aclosing(omni.batch(jobs(), in_flight=4, in_order=True)) as outcomes,
         ):
             async for outcome in outcomes:
-                said.append(outcome.result.text)
-                if len(said) == 10:
+                texts.append(outcome.result.text)
+                if len(texts) == 10:
                     break
-        return said
+        return texts
 
     assert asyncio.run(scenario()) == [f"What is {number}?" for number in range(10)]
     assert len(pulled) <= 10 + 2 * 4
@@ -142,7 +142,7 @@ def test_a_batch_that_cannot_begin_raises_in_the_event_loop() -> None:
     async def scenario() -> None:
         async with FakeAsyncClient() as omni:
             async for _ in omni.batch([], in_flight=0):
-                pytest.fail("nothing was asked")
+                pytest.fail("nothing was submitted")
 
     with pytest.raises(InvalidJob, match="in_flight"):
         asyncio.run(scenario())

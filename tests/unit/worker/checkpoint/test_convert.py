@@ -366,6 +366,14 @@ class TestRefusal:
             convert(find_in(light), tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
+    @pytest.mark.parametrize("text", ["[]", '"model"', "null", "{", '{"model": []}'])
+    def test_a_configuration_of_another_form_is_refused(self, light: Path, tmp_path: Path, text: str) -> None:
+        files = find_in(light)
+        files.config.write_text(text)
+
+        with pytest.raises(CheckpointInvalid):
+            load_published(files.state_dict, files.config, tiny_thinker_config())
+
     def test_a_configuration_that_names_no_thinker_is_refused(self, light: Path) -> None:
         (light / "weights/Audio-Omni.json").write_text("{}")
 

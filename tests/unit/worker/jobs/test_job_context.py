@@ -16,7 +16,7 @@ from omnifleet_shared.schema.results import Progress
 from omnifleet_worker.engine.engine import Engine
 from omnifleet_worker.engine.request import ChatInputs, DiffusionInputs, Request
 from omnifleet_worker.jobs import job_context as run_module
-from omnifleet_worker.jobs.job_context import LOGGED_AS, JobRun, Stage
+from omnifleet_worker.jobs.job_context import LOGGED_AS, JobContext, Stage
 from omnifleet_worker.models.audio_omni.chat import Chat
 from omnifleet_worker.observability.log_context import Stage as LoggedStage
 
@@ -74,10 +74,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def run_of(engine: FakeEngine, namespace: str = "understand", **fields: Any) -> JobRun:
+def run_of(engine: FakeEngine, namespace: str = "understand", **fields: Any) -> JobContext:
     task = {"name": "question", "text": "?"} if namespace == "understand" else {"name": "t2a", "text": "rain"}
     job = read_job({"schema_version": 1, "namespace": namespace, "task": task, **fields})
-    return JobRun(job, cast(Engine, engine))
+    return JobContext(job, cast(Engine, engine))
 
 
 def test_every_stage_counts_its_time_also_where_it_fails(engine: FakeEngine, clock: Clock) -> None:
@@ -201,7 +201,7 @@ def test_cancelled_just_as_the_request_is_made_it_still_reaches_the_engine(
 ) -> None:
     run = run_of(engine)
     engine.act = refuse
-    monkeypatch.setattr(run, "check_wanted", lambda: run.cancel())
+    monkeypatch.setattr(run, "raise_if_cancelled", lambda: run.cancel())
 
     with pytest.raises(JobCancelled):
         run.ask(CHAT)
@@ -258,7 +258,7 @@ def test_a_clip_whose_steps_cannot_be_done_in_time_is_refused_before_anything_is
     run = run_of(engine, "generate", steps=100, deadline=(datetime.now(UTC) + timedelta(seconds=60)).isoformat())
 
     with nullcontext() if in_time else pytest.raises(DeadlineExceeded, match=r"100 steps take 100\.0 s at least"):
-        run.check_in_time()
+        run.raise_if_too_late()
 
 
 def test_a_fast_clip_takes_fewer_steps_of_the_other_solver(engine: FakeEngine) -> None:

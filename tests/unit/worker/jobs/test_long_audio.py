@@ -24,12 +24,12 @@ from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.model_runner import AudioOmniRunner
 from omnifleet_worker.engine.request import DiffusionInputs, Request
 from omnifleet_worker.jobs.inputs import JobMedia
-from omnifleet_worker.jobs.job_context import MOST_AT_ONCE, JobRun
+from omnifleet_worker.jobs.job_context import MAX_IN_ENGINE, JobContext
 from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.runner import JobRunner
-from omnifleet_worker.jobs.tasks import carry_out
-from omnifleet_worker.media.decode import Audio
-from omnifleet_worker.media.video import Video
+from omnifleet_worker.jobs.tasks import run_task
+from omnifleet_worker.media.decode import DecodedAudio
+from omnifleet_worker.media.video import DecodedVideo
 from omnifleet_worker.model_loader import describe
 from omnifleet_worker.models.audio_omni.sampling import CLIP_SAMPLES
 from omnifleet_worker.models.audio_omni.tiny import tiny_pipeline
@@ -142,7 +142,7 @@ def noise(samples: int, seed: int = 0, channels: int = 1) -> np.ndarray:
 
 
 def media(samples: np.ndarray) -> JobMedia:
-    return JobMedia({"audio": (Audio(samples, RATE),)}, ())
+    return JobMedia({"audio": (DecodedAudio(samples, RATE),)}, ())
 
 
 def inputs_of(request: Request) -> DiffusionInputs:
@@ -161,7 +161,7 @@ class TestGeneration:
         self, runner: EchoRunner, model: ModelData, seconds: float
     ) -> None:
         with running(runner) as engine:
-            clip = clip_of(carry_out(JobRun(music(seconds), engine), JobMedia({}, ()), model))
+            clip = clip_of(run_task(JobContext(music(seconds), engine), JobMedia({}, ()), model))
 
         (request,) = engine.submitted
         assert (inputs_of(request).seed, inputs_of(request).audio) == (7, None)
@@ -172,7 +172,7 @@ class TestGeneration:
         self, runner: EchoRunner, model: ModelData, seconds: float, windows: int
     ) -> None:
         with running(runner) as engine:
-            clip = clip_of(carry_out(JobRun(music(seconds), engine), JobMedia({}, ()), model))
+            clip = clip_of(run_task(JobContext(music(seconds), engine), JobMedia({}, ()), model))
 
         assert clip.shape == (2, round(seconds * RATE))
         assert [inputs_of(one).seed for one in engine.submitted] == list(range(7, 7 + windows))
@@ -187,7 +187,7 @@ class TestGeneration:
         job = job_of("generate", {"name": "v2m", "video": FILE, "seconds": 12})
 
         with running(runner) as engine:
-            clip = clip_of(carry_out(JobRun(job, engine), JobMedia({}, (Video(frames, 25.0, 10.0),)), model))
+            clip = clip_of(run_task(JobContext(job, engine), JobMedia({}, (DecodedVideo(frames, 25.0, 10.0),)), model))
 
         assert clip.shape == (2, 12 * RATE)
         assert [inputs_of(one).video is frames for one in engine.submitted] == [True, True]
@@ -199,7 +199,7 @@ class TestEdit:
         source = noise(samples)
 
         with running(runner) as engine:
-            clip = clip_of(carry_out(JobRun(job_of("edit", ADD), engine), media(source), model))
+            clip = clip_of(run_task(JobContext(job_of("edit", ADD), engine), media(source), model))
 
         (request,) = engine.submitted
         assert np.array_equal(inputs_of(request).audio, source[0])
@@ -213,7 +213,7 @@ class TestEdit:
         source = noise(samples, channels=channels) * np.linspace(0.01, 0.2, samples, dtype=np.float32)
 
         with running(runner) as engine:
-            clip = clip_of(carry_out(JobRun(job_of("edit", ADD), engine), media(source), model))
+            clip = clip_of(run_task(JobContext(job_of("edit", ADD), engine), media(source), model))
 
         heard = source.mean(axis=0)
         assert clip.shape == (2, samples)
@@ -223,25 +223,25 @@ class TestEdit:
         runner.finish = lambda batch: [np.zeros((2, CLIP_SAMPLES), np.float32) for _ in batch]  # type: ignore[method-assign]
 
         with running(runner) as engine:
-            clip = clip_of(carry_out(JobRun(job_of("edit", ADD), engine), media(noise(12 * RATE)), model))
+            clip = clip_of(run_task(JobContext(job_of("edit", ADD), engine), media(noise(12 * RATE)), model))
 
         assert clip.shape == (2, 12 * RATE)
         assert not clip.any()
 
     def test_windows_share_batches_and_each_has_a_seed_of_its_own(self, runner: EchoRunner, model: ModelData) -> None:
         with running(runner, waits_for=4) as engine:
-            carry_out(JobRun(job_of("edit", ADD), engine), media(noise(35 * RATE)), model)
+            run_task(JobContext(job_of("edit", ADD), engine), media(noise(35 * RATE)), model)
 
         assert runner.batches == [engine.submitted] * 3
         assert [inputs_of(one).seed for one in engine.submitted] == [7, 8, 9, 10]
 
     def test_a_long_source_leaves_room_in_the_queue(self, runner: EchoRunner, model: ModelData) -> None:
-        with running(runner, waits_for=MOST_AT_ONCE) as engine:
-            clip = clip_of(carry_out(JobRun(job_of("edit", ADD), engine), media(noise(100 * RATE)), model))
+        with running(runner, waits_for=MAX_IN_ENGINE) as engine:
+            clip = clip_of(run_task(JobContext(job_of("edit", ADD), engine), media(noise(100 * RATE)), model))
 
         assert clip.shape == (2, 100 * RATE)
         assert len(engine.submitted) == 11
-        assert engine.most_at_once == MOST_AT_ONCE
+        assert engine.most_at_once == MAX_IN_ENGINE
 
     def test_one_window_that_fails_ends_them_all(self, runner: EchoRunner, model: ModelData) -> None:
         def fail_the_second(request: Request) -> None:
@@ -250,9 +250,9 @@ class TestEdit:
 
         runner.on_prepare, runner.endless = fail_the_second, True
         with running(runner, waits_for=4) as engine:
-            run = JobRun(job_of("edit", ADD), engine)
+            run = JobContext(job_of("edit", ADD), engine)
             with pytest.raises(JobFailed):
-                carry_out(run, media(noise(35 * RATE)), model)
+                run_task(run, media(noise(35 * RATE)), model)
             others = [one for one in engine.submitted if inputs_of(one).seed != 8]
             errors = [one.outcome.exception(timeout=30) for one in others]
 
@@ -272,9 +272,9 @@ class TestSeveralWindows:
         seen: list[Progress] = []
 
         with running(runner) as engine:
-            run = JobRun(job, engine)
+            run = JobContext(job, engine)
             runner.on_step = lambda: seen.append(run.progress())
-            carry_out(run, media(SOURCE), model)
+            run_task(run, media(SOURCE), model)
             seen.append(run.progress())
 
         assert {one.steps for one in seen} == {3 * windows}
@@ -289,8 +289,8 @@ class TestSeveralWindows:
         start = time.monotonic()
 
         with running(runner) as engine:
-            run = JobRun(job, engine)
-            carry_out(run, media(SOURCE), model)
+            run = JobContext(job, engine)
+            run_task(run, media(SOURCE), model)
 
         assert run.timings.sampled > 0
         assert run.timings.conditioned + run.timings.sampled <= time.monotonic() - start
@@ -300,7 +300,7 @@ class TestSeveralWindows:
         job = JOBS[how][0].model_copy(update={"priority": "batch", "deadline": deadline})
 
         with running(runner) as engine:
-            carry_out(JobRun(job, engine), media(SOURCE), model)
+            run_task(JobContext(job, engine), media(SOURCE), model)
 
         assert {(one.priority, one.deadline) for one in engine.submitted} == {("batch", deadline.timestamp())}
 
@@ -309,10 +309,10 @@ class TestSeveralWindows:
         runner.endless = True
 
         with running(runner) as engine:
-            run = JobRun(job, engine)
+            run = JobContext(job, engine)
             runner.on_step = run.cancel
             with pytest.raises(JobCancelled):
-                carry_out(run, media(SOURCE), model)
+                run_task(run, media(SOURCE), model)
             errors = [one.outcome.exception(timeout=30) for one in engine.submitted]
 
         assert {type(error) for error in errors} == {JobCancelled}
@@ -320,10 +320,10 @@ class TestSeveralWindows:
 
 def test_a_job_that_is_cancelled_between_windows_begins_no_other(runner: EchoRunner, model: ModelData) -> None:
     with running(runner) as engine:
-        run = JobRun(music(), engine)
+        run = JobContext(music(), engine)
         runner.on_finish = run.cancel
         with pytest.raises(JobCancelled):
-            carry_out(run, JobMedia({}, ()), model)
+            run_task(run, JobMedia({}, ()), model)
 
     assert len(engine.submitted) == 1
     assert (run.progress().step, run.progress().steps) == (3, 9)
@@ -334,10 +334,10 @@ def test_a_deadline_that_passes_between_windows_ends_the_job(runner: EchoRunner,
         run.job = run.job.model_copy(update={"deadline": datetime.now(UTC) - timedelta(seconds=1)})
 
     with running(runner) as engine:
-        run = JobRun(music(), engine)
+        run = JobContext(music(), engine)
         runner.on_finish = pass_deadline
         with pytest.raises(DeadlineExceeded):
-            carry_out(run, JobMedia({}, ()), model)
+            run_task(run, JobMedia({}, ()), model)
 
     assert len(engine.submitted) == 1
 
@@ -357,7 +357,7 @@ class TestTinyCheckpoint:
     def edit(self, file: bytes, storage: FolderStorage, engine: Engine, model: ModelData) -> JobResult:
         audio = storage.put_input(storage.describe_input(io.BytesIO(file)), io.BytesIO(file))
         job = job_of("edit", ADD | {"audio": audio.model_dump()}, steps=1, guidance=1)
-        return JobRunner(model, storage, WorkerSettings()).run(JobRun(job, engine))
+        return JobRunner(model, storage, WorkerSettings()).run(JobContext(job, engine))
 
     def heard(self, result: JobResult, storage: FolderStorage) -> np.ndarray:
         assert result.artifact is not None
@@ -367,7 +367,7 @@ class TestTinyCheckpoint:
     def test_twenty_five_seconds_of_music(self, storage: FolderStorage, engine: GatedEngine, model: ModelData) -> None:
         job = music(steps=2, guidance=1)
 
-        result = JobRunner(model, storage, WorkerSettings()).run(JobRun(job, engine))
+        result = JobRunner(model, storage, WorkerSettings()).run(JobContext(job, engine))
 
         sound = self.heard(result, storage)
         assert sound.shape == (25 * RATE, 2)

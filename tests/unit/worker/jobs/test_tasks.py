@@ -17,9 +17,9 @@ from omnifleet_worker.jobs.inputs import JobMedia
 from omnifleet_worker.jobs.job_context import Clip
 from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.prompts import Prompts
-from omnifleet_worker.jobs.tasks import carry_out, join_transcript
-from omnifleet_worker.media.decode import Audio
-from omnifleet_worker.media.video import Video
+from omnifleet_worker.jobs.tasks import join_transcript, run_task
+from omnifleet_worker.media.decode import DecodedAudio
+from omnifleet_worker.media.video import DecodedVideo
 from omnifleet_worker.models.audio_omni.chat import Chat
 from omnifleet_worker.models.audio_omni.sampling import CLIP_SAMPLES
 from omnifleet_worker.models.audio_omni.speech_tokenizer import SpeechTokenizer
@@ -69,12 +69,12 @@ def run_of(namespace: str, **task: Any) -> FakeRun:
     return FakeRun(read_job({"schema_version": 1, "namespace": namespace, "task": task}))
 
 
-def recording(seconds: float, rate: int = RATE, channels: int = 1) -> Audio:
+def recording(seconds: float, rate: int = RATE, channels: int = 1) -> DecodedAudio:
     ramp = np.linspace(-0.5, 0.5, round(seconds * rate), dtype=np.float32)
-    return Audio(np.tile(ramp, (channels, 1)), rate)
+    return DecodedAudio(np.tile(ramp, (channels, 1)), rate)
 
 
-def media(**audio: Audio) -> JobMedia:
+def media(**audio: DecodedAudio) -> JobMedia:
     return JobMedia({name: (one,) for name, one in audio.items()}, ())
 
 
@@ -99,7 +99,7 @@ def chat_text(system: str, user: str) -> str:
 def test_sound_is_asked_for_with_a_full_stop_even_after_one(model: ModelData, name: str, text: str, said: str) -> None:
     run = run_of("generate", name=name, text=text, seconds=2.5)
 
-    clip = carry_out(run, media(), model)
+    clip = run_task(run, media(), model)
 
     ((prompt, inputs),) = run.sampled
     assert prompt.text == chat_text(f"system {name.upper()}", said)
@@ -110,7 +110,7 @@ def test_sound_is_asked_for_with_a_full_stop_even_after_one(model: ModelData, na
 def test_speech_goes_beside_an_empty_user_text(model: ModelData) -> None:
     run = run_of("generate", name="tts", text="Hello {world}")
 
-    carry_out(run, media(), model)
+    run_task(run, media(), model)
 
     ((prompt, inputs),) = run.sampled
     assert prompt.text == chat_text("system TTS", "")
@@ -123,7 +123,7 @@ def test_speech_begins_and_ends_with_sound(model: ModelData) -> None:
     run.clip = np.zeros((2, CLIP_SAMPLES), np.float32)
     run.clip[:, RATE : 2 * RATE] = 0.5
 
-    clip = carry_out(run, media(), model)
+    clip = run_task(run, media(), model)
 
     assert clip.shape == (2, RATE)
 
@@ -132,7 +132,7 @@ def test_a_voice_is_the_last_six_seconds_and_its_own_words_are_cut_off(model: Mo
     run = run_of("generate", name="tts", text="Hello", ref=FILE, ref_text="Good day")
     voice = recording(8.0)
 
-    clip = carry_out(run, media(ref=voice), model)
+    clip = run_task(run, media(ref=voice), model)
 
     ((prompt, inputs),) = run.sampled
     assert prompt.text == chat_text("system TTS", "")
@@ -145,7 +145,7 @@ def test_a_voice_is_the_last_six_seconds_and_its_own_words_are_cut_off(model: Mo
 def test_a_short_voice_is_taken_whole_as_mono_at_the_models_rate(model: ModelData) -> None:
     run = run_of("generate", name="tts", text="Hello", ref=FILE, ref_text="Good day.")
 
-    clip = carry_out(run, media(ref=recording(2.0, 22_050, channels=2)), model)
+    clip = run_task(run, media(ref=recording(2.0, 22_050, channels=2)), model)
 
     ((_, inputs),) = run.sampled
     assert inputs["audio"].shape == (2 * RATE,)
@@ -156,7 +156,7 @@ def test_a_voice_without_transcript_is_listened_to_first(model: ModelData) -> No
     run = run_of("generate", name="tts", text="Hello", ref=FILE)
     run.answer = "What is heard。"
 
-    carry_out(run, media(ref=recording(8.0)), model)
+    run_task(run, media(ref=recording(8.0)), model)
 
     ((chat, tokens),) = run.asked
     assert chat.text == chat_text("system transcribe", "<|audio_bos|><|AUDIO|><|audio_eos|>user transcribe")
@@ -170,9 +170,9 @@ def test_a_voice_that_is_sent_again_is_not_listened_to_again(model: ModelData) -
     first.answer = other.answer = "What is heard。"
     model = replace(model, transcripts=ContentCache(1000, len))
 
-    carry_out(first, media(ref=recording(8.0)), model)
-    carry_out(again, media(ref=recording(8.0)), model)
-    carry_out(other, media(ref=recording(7.0)), model)
+    run_task(first, media(ref=recording(8.0)), model)
+    run_task(again, media(ref=recording(8.0)), model)
+    run_task(other, media(ref=recording(7.0)), model)
 
     assert [len(run.asked) for run in (first, again, other)] == [1, 0, 1]
     assert again.sampled[0][1]["speech"] == "What is heard。Hello"
@@ -206,7 +206,7 @@ def test_a_recording_without_words_is_refused(
     run.answer = ""
 
     with pytest.raises(InvalidJob, match="no words are heard") as caught:
-        carry_out(run, media(**{name: recording(1.0) for name in sent}), model)
+        run_task(run, media(**{name: recording(1.0) for name in sent}), model)
 
     assert caught.value.field == field
     assert run.sampled == []
@@ -216,7 +216,7 @@ def test_voice_conversion_says_what_the_audio_says(model: ModelData) -> None:
     run = run_of("generate", name="vc", audio=FILE, ref=FILE, ref_text="Good day")
     run.answer = "heard words"
 
-    carry_out(run, media(audio=recording(3.0), ref=recording(2.0)), model)
+    run_task(run, media(audio=recording(3.0), ref=recording(2.0)), model)
 
     ((chat, _),) = run.asked
     assert chat.audio[0].shape == (3 * 16_000,)
@@ -226,7 +226,7 @@ def test_voice_conversion_says_what_the_audio_says(model: ModelData) -> None:
 def test_voice_conversion_of_a_known_text_listens_to_nothing(model: ModelData) -> None:
     run = run_of("generate", name="vc", text="Hello", ref=FILE, ref_text="Good day")
 
-    carry_out(run, media(ref=recording(2.0)), model)
+    run_task(run, media(ref=recording(2.0)), model)
 
     assert run.asked == []
     assert run.sampled[0][1]["speech"] == "Good day. Hello"
@@ -247,7 +247,7 @@ def test_what_takes_too_long_to_say_is_refused_before_it_is_sampled(
     run.answer = "la " * 200
 
     with pytest.raises(InvalidJob, match="to say") as caught:
-        carry_out(run, media(**{name: recording(6.0) for name in sent}), model)
+        run_task(run, media(**{name: recording(6.0) for name in sent}), model)
 
     assert caught.value.field == field
     assert caught.value.remedy == "Split it into sentences, one job each"
@@ -258,7 +258,7 @@ def test_a_text_without_sounds_that_the_model_knows_is_refused(model: ModelData)
     run = run_of("generate", name="tts", text="привет")
 
     with pytest.raises(LanguageNotSupported, match="no sound for") as caught:
-        carry_out(run, media(), model)
+        run_task(run, media(), model)
 
     assert caught.value.field == "text"
     assert "en, zh" in str(caught.value.remedy)
@@ -279,7 +279,7 @@ def test_an_edit_is_put_in_the_checkpoints_words_and_cut_to_its_source(
     run = run_of("edit", audio=FILE, **task)
     source = recording(3.3)
 
-    clip = carry_out(run, media(audio=source), model)
+    clip = run_task(run, media(audio=source), model)
 
     ((prompt, inputs),) = run.sampled
     assert prompt.text == chat_text("system EDITING", said)
@@ -291,9 +291,9 @@ def test_an_edit_is_put_in_the_checkpoints_words_and_cut_to_its_source(
 def test_a_free_question_is_put_as_it_is_beside_all_its_media(model: ModelData) -> None:
     run = run_of("understand", name="question", text="Who {is} louder?", max_new_tokens=7)
     frames = np.zeros((2, 4, 4, 3), np.uint8)
-    sent = JobMedia({"audio": (recording(1.0), recording(2.0))}, (Video(frames, 2.0, 1.0),))
+    sent = JobMedia({"audio": (recording(1.0), recording(2.0))}, (DecodedVideo(frames, 2.0, 1.0),))
 
-    answer = carry_out(run, sent, model)
+    answer = run_task(run, sent, model)
 
     ((chat, tokens),) = run.asked
     marks = "<|audio_bos|><|AUDIO|><|audio_eos|>" * 2 + "<|vision_bos|><|VIDEO|><|vision_eos|>"
@@ -306,7 +306,7 @@ def test_a_free_question_is_put_as_it_is_beside_all_its_media(model: ModelData) 
 def question_of(model: ModelData, name: str, **task: Any) -> Chat:
     run = run_of("understand", name=name, audio=[FILE], **task)
     with suppress(OmnifleetError):  # some answers must be records, which this run does not give
-        carry_out(run, media(audio=recording(1.0)), model)
+        run_task(run, media(audio=recording(1.0)), model)
     chat, _ = run.asked[0]
     return chat
 
@@ -342,4 +342,4 @@ def test_a_task_that_this_release_cannot_do_is_refused(model: ModelData) -> None
     run = run_of("edit", name="speech", audio=FILE, desc="replace 'a' with 'b'")
 
     with pytest.raises(TaskNotSupported):
-        carry_out(run, media(audio=recording(1.0)), model)
+        run_task(run, media(audio=recording(1.0)), model)

@@ -20,7 +20,7 @@ from omnifleet_shared.storage.folder import FolderStorage
 from omnifleet_worker.engine.engine import Engine
 from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.model_runner import AudioOmniRunner
-from omnifleet_worker.jobs.job_context import JobRun
+from omnifleet_worker.jobs.job_context import JobContext
 from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.runner import JobRunner
 from omnifleet_worker.model_loader import describe
@@ -61,7 +61,7 @@ def make(storage: FolderStorage, engine: Engine, model: ModelData) -> Make:
 
     def run(film: bytes, name: str = "v2a", **task: Any) -> JobResult:
         jobs = JobRunner(model, storage, WorkerSettings())
-        return jobs.run(JobRun(job_for(uploaded(film, storage), name, **task), engine))
+        return jobs.run(JobContext(job_for(uploaded(film, storage), name, **task), engine))
 
     return run
 
@@ -169,7 +169,7 @@ def test_a_checkpoint_without_synchformer_refuses(storage: FolderStorage, engine
     job = job_for(uploaded(media_files.video(0.2), storage), "v2a")
 
     with pytest.raises(TaskNotSupported, match=r"generate\.v2a"):
-        JobRunner(blind, storage, WorkerSettings()).run(JobRun(job, engine))
+        JobRunner(blind, storage, WorkerSettings()).run(JobContext(job, engine))
 
 
 class TestMux:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 from omnifleet_shared.errors import MediaEmpty, MediaTooLarge, MediaTooLong, MediaUnreadable, OmnifleetError
-from omnifleet_worker.media.decode import Audio, decode_audio
+from omnifleet_worker.media.decode import DecodedAudio, decode_audio
 from omnifleet_worker.media.limits import MediaLimits
 from support.data import media_files
 
@@ -215,7 +215,7 @@ def test_a_long_file_that_declares_nothing_is_refused_on_the_way_in_little_memor
     assert peak < 1_000_000 < 60 * 8_000 * 4
 
 
-def _loudest_hertz(audio: Audio, channel: int) -> float:
+def _loudest_hertz(audio: DecodedAudio, channel: int) -> float:
     samples = audio.samples[channel, : audio.sample_rate // 2]
     spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
     return float(np.argmax(spectrum) * audio.sample_rate / len(samples))

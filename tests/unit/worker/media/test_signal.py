@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from omnifleet_worker.media.decode import Audio
+from omnifleet_worker.media.decode import DecodedAudio
 from omnifleet_worker.media.signal import resample, to_mono, trim_silence
 from support.data import media_files
 
 
 @pytest.mark.parametrize(("source", "target"), [(8_000, 44_100), (44_100, 16_000), (96_000, 44_100), (22_050, 48_000)])
 def test_resampling_keeps_the_tone(source: int, target: int) -> None:
-    audio = Audio(media_files.tone(1.0, source, 2), source)
+    audio = DecodedAudio(media_files.tone(1.0, source, 2), source)
 
     resampled = resample(audio, target)
 
@@ -27,14 +27,14 @@ def test_resampling_keeps_the_tone(source: int, target: int) -> None:
 
 
 def test_the_right_rate_is_left_alone() -> None:
-    audio = Audio(media_files.tone(0.1, 44_100), 44_100)
+    audio = DecodedAudio(media_files.tone(0.1, 44_100), 44_100)
 
     assert resample(audio, 44_100) is audio
 
 
 @pytest.mark.parametrize("odd_rate", [44_101, 47_999, 4_001, 383_987])
 def test_an_odd_rate_costs_no_more_than_any_other(odd_rate: int) -> None:
-    audio = Audio(media_files.tone(0.5, odd_rate), odd_rate)
+    audio = DecodedAudio(media_files.tone(0.5, odd_rate), odd_rate)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     resampled = resample(audio, 44_100)
@@ -47,7 +47,7 @@ def test_an_odd_rate_costs_no_more_than_any_other(odd_rate: int) -> None:
 def test_mono_is_the_mean_of_the_channels() -> None:
     samples = np.array([[0.5, 0.0, -1.0], [0.0, 0.5, -1.0]], np.float32)
 
-    mono = to_mono(Audio(samples, 8_000))
+    mono = to_mono(DecodedAudio(samples, 8_000))
 
     assert mono.samples.dtype == np.float32
     np.testing.assert_array_equal(mono.samples, [[0.25, 0.25, -1.0]])

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omnifleet_shared.errors import MediaUnreadable, OmnifleetError
 from omnifleet_worker.media import reader as reader_module
-from omnifleet_worker.media.decode import Audio, decode_audio
+from omnifleet_worker.media.decode import DecodedAudio, decode_audio
 from omnifleet_worker.media.limits import MediaLimits
 from support.data import media_files
 
@@ -125,7 +125,7 @@ def _audio_or_error(data: bytes) -> None:
     began = time.monotonic()
     outcome = _outcome(data)
     assert time.monotonic() - began < 15
-    if isinstance(outcome, Audio):
+    if isinstance(outcome, DecodedAudio):
         assert outcome.samples.shape[1] > 0
         assert np.isfinite(outcome.samples).all()
     else:
@@ -133,7 +133,7 @@ def _audio_or_error(data: bytes) -> None:
         assert outcome.problem
 
 
-def _outcome(data: bytes) -> Audio | OmnifleetError:
+def _outcome(data: bytes) -> DecodedAudio | OmnifleetError:
     try:
         return decode_audio(data, limits=MediaLimits(max_decode_seconds=10.0, max_seconds=30.0))
     except OmnifleetError as error:

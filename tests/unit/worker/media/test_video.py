@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omnifleet_shared.errors import MediaEmpty, MediaTooLarge, MediaTooLong, MediaUnreadable, OmnifleetError
 from omnifleet_worker.media.limits import MediaLimits
-from omnifleet_worker.media.video import Video, decode_video
+from omnifleet_worker.media.video import DecodedVideo, decode_video
 from support.data import media_files
 
 
-def numbers(video: Video) -> list[int]:
+def numbers(video: DecodedVideo) -> list[int]:
     return [media_files.frame_number(frame) for frame in video.frames]
 
 
@@ -175,13 +175,13 @@ def test_mutated_and_cut_files_never_crash(container: str, changes: list[tuple[f
 
     outcome = _outcome(media_files.cut(bytes(data), share))
 
-    if isinstance(outcome, Video):
+    if isinstance(outcome, DecodedVideo):
         assert 1 <= len(outcome.frames) <= 50
     else:
         assert outcome.field == "video"
 
 
-def _outcome(data: bytes) -> Video | OmnifleetError:
+def _outcome(data: bytes) -> DecodedVideo | OmnifleetError:
     limits = MediaLimits(max_decode_seconds=10.0, max_pixels=1_000_000)
     try:
         return decode_video(data, frames_per_second=5, max_seconds=10, limits=limits)

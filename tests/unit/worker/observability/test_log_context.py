@@ -11,9 +11,9 @@ from omnifleet_worker.observability.log_context import (
     enter_job,
     enter_stage,
     in_stage,
-    job_context,
     leave_job,
-    note_attempt,
+    log_job,
+    set_attempt,
 )
 
 
@@ -34,7 +34,7 @@ def test_a_line_of_no_job_names_the_worker_alone() -> None:
 
 def test_a_line_of_a_job_says_its_attempt_and_stage() -> None:
     enter_job("a")
-    note_attempt(2)
+    set_attempt(2)
     enter_stage("begin")
 
     with in_stage("fetch"):
@@ -44,7 +44,7 @@ def test_a_line_of_a_job_says_its_attempt_and_stage() -> None:
 
 
 def test_what_a_line_says_of_itself_stands() -> None:
-    with job_context("a"):
+    with log_job("a"):
         assert fields_of_a_line(job_id="b", attempt=7)["job_id"] == "b"
 
 
@@ -60,7 +60,7 @@ def test_threads_do_not_see_each_other_s_job() -> None:
 
 
 def test_stages_and_attempts_outside_of_a_job_are_no_fault() -> None:
-    note_attempt(1)
+    set_attempt(1)
     with in_stage("steps"):
         enter_stage("store")
 

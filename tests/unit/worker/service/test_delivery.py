@@ -10,8 +10,6 @@ from typing import Any, cast
 
 import pytest
 from celery.exceptions import Ignore, Reject
-from hypothesis import given
-from hypothesis import strategies as st
 from omnifleet_shared.broker.attempts import AttemptStart
 from omnifleet_shared.errors import (
     BrokerUnavailable,
@@ -27,11 +25,11 @@ from omnifleet_shared.errors import (
 from omnifleet_shared.schema.jobs import read_job
 from omnifleet_shared.schema.results import JobResult, ModelInfo, Timings
 from omnifleet_shared.webhooks.outbox import Callbacks
-from omnifleet_worker.jobs.job_context import JobRun
+from omnifleet_worker.jobs.job_context import JobContext
 from omnifleet_worker.observability.metrics import WorkerMetrics
-from omnifleet_worker.service.delivery import LONGEST_BACKOFF, Deliveries, backoff
+from omnifleet_worker.service.delivery import Deliveries
 from omnifleet_worker.service.tasks import run_job
-from omnifleet_worker.service.webhook_sender import CallbackPoster
+from omnifleet_worker.service.webhook_sender import WebhookSender
 from omnifleet_worker.settings import WorkerSettings
 
 JOB = read_job({"schema_version": 1, "namespace": "understand", "task": {"name": "question", "text": "?"}})
@@ -40,7 +38,7 @@ SETTINGS = WorkerSettings(max_attempts=3, retry_backoff=2.0, redis_patience=0.00
 TAG = "a lease"
 
 
-def result_of(run: JobRun) -> JobResult:
+def result_of(run: JobContext) -> JobResult:
     return JobResult(
         job_id=run.job.job_id,
         namespace="understand",
@@ -83,7 +81,7 @@ class FakeAttempts:
         return self.written
 
 
-class FakeKeeper:
+class FakeLeaseRenewer:
     """Keeps what it was told, in order."""
 
     def __init__(self) -> None:
@@ -93,17 +91,17 @@ class FakeKeeper:
             recover=lambda: self.calls.append(("recover",)),
         )
 
-    def run(self, tag: str) -> None:
+    def mark_running(self, tag: str) -> None:
         self.calls.append(("run", tag))
 
     def stop_renewing(self, tag: str) -> None:
         self.calls.append(("let go", tag))
 
 
-class FakeMonitor:
+class FakeProgressReporter:
     """Watches nothing."""
 
-    def watching(self, run: JobRun) -> Any:
+    def tracking(self, run: JobContext) -> Any:
         return nullcontext()
 
 
@@ -111,14 +109,23 @@ class Stage:
     """Deliveries among fakes, and a Celery task to carry them."""
 
     def __init__(self) -> None:
-        self.attempts, self.keeper = FakeAttempts(), FakeKeeper()
-        self.work: Callable[[JobRun], JobResult] = result_of
+        self.attempts, self.lease_renewer = FakeAttempts(), FakeLeaseRenewer()
+        self.work: Callable[[JobContext], JobResult] = result_of
         self.events: list[str] = []
         self.letters: list[Any] = []
         jobs = SimpleNamespace(run=lambda run: self.work(run))
-        poster = CallbackPoster(Callbacks.connect(SETTINGS), SETTINGS)
+        webhooks = WebhookSender(Callbacks.connect(SETTINGS), SETTINGS)
         self.metrics = WorkerMetrics()
-        parts = [jobs, None, self.attempts, FakeMonitor(), self.keeper, poster, SETTINGS, self.metrics.jobs]
+        parts = [
+            jobs,
+            None,
+            self.attempts,
+            FakeProgressReporter(),
+            self.lease_renewer,
+            webhooks,
+            SETTINGS,
+            self.metrics.jobs,
+        ]
         self.deliveries = Deliveries(*cast(list[Any], parts))
         self.deliveries._dead_letters = cast(Any, SimpleNamespace(put=self.letters.append, close=lambda: None))
 
@@ -128,7 +135,7 @@ class Stage:
         return run_job(cast(Any, task), cast(Any, SimpleNamespace(deliveries=self.deliveries)), payload)
 
     def fails_with(self, error: Exception) -> None:
-        def work(run: JobRun) -> JobResult:
+        def work(run: JobContext) -> JobResult:
             raise error
 
         self.work = work
@@ -147,7 +154,7 @@ def test_a_result_is_recorded_and_returned_as_json(stage: Stage) -> None:
     assert record["text"] == "an answer"
     ((what, result),) = stage.attempts.records
     assert (what, result.model_dump(mode="json")) == ("succeeded", record)
-    assert stage.keeper.calls == [("run", TAG)]
+    assert stage.lease_renewer.calls == [("run", TAG)]
 
 
 def test_a_permanent_error_is_recorded_and_raised_as_it_is(stage: Stage) -> None:
@@ -172,7 +179,7 @@ def test_a_transient_error_gives_the_message_back_for_later(stage: Stage) -> Non
     assert caught.value.requeue is False
     assert stage.attempts.records == [("retried", error)]
     assert stage.events == ["task-retried"]
-    (_, let_go, (postponed, seconds)) = stage.keeper.calls
+    (_, let_go, (postponed, seconds)) = stage.lease_renewer.calls
     assert (let_go, postponed) == (("let go", TAG), "postpone")
     assert 2.0 <= seconds <= 4.0
 
@@ -198,7 +205,7 @@ def test_a_worker_that_shuts_down_gives_the_message_back_at_once_whatever_attemp
     with pytest.raises(Reject):
         stage.deliver()
 
-    assert stage.keeper.calls[-2:] == [("postpone", 0.0), ("recover",)]
+    assert stage.lease_renewer.calls[-2:] == [("postpone", 0.0), ("recover",)]
 
 
 def test_an_unforeseen_error_becomes_job_failed_and_names_it(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
@@ -272,12 +279,3 @@ def test_a_job_that_workers_were_lost_with_is_put_aside(stage: Stage) -> None:
     (letter,) = stage.letters
     assert (letter.job, letter.attempts) == (JOB, SETTINGS.max_deliveries)
     assert stage.attempts.records[0][0] == "failed"
-
-
-@given(attempt=st.integers(1, 100), base=st.floats(0.01, 1000))
-def test_the_wait_doubles_within_half_and_all_of_it_up_to_a_limit(attempt: int, base: float) -> None:
-    longest = min(LONGEST_BACKOFF, base * 2 ** (attempt - 1))
-
-    wait = backoff(attempt, WorkerSettings(retry_backoff=base))
-
-    assert longest / 2 <= wait <= longest

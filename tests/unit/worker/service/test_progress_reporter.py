@@ -12,8 +12,8 @@ from omnifleet_shared.job_state.store import JobStates
 from omnifleet_shared.schema.jobs import read_job
 from omnifleet_shared.schema.results import Progress
 from omnifleet_worker.engine.engine import Engine
-from omnifleet_worker.jobs.job_context import JobRun
-from omnifleet_worker.service.progress_reporter import JobMonitor
+from omnifleet_worker.jobs.job_context import JobContext
+from omnifleet_worker.service.progress_reporter import ProgressReporter
 
 
 class FakeStates:
@@ -25,10 +25,10 @@ class FakeStates:
         self.errors: list[Exception] = []
         self.wrote = threading.Event()
 
-    def write_progress(self, progress: dict[str, Progress]) -> None:
+    def write_progress(self, reporter: dict[str, Progress]) -> None:
         if self.errors:
             raise self.errors.pop(0)
-        self.written.append(progress)
+        self.written.append(reporter)
         self.wrote.set()
 
     def wait_for_cancel(self, seconds: float) -> None:
@@ -44,88 +44,93 @@ def states() -> FakeStates:
 
 
 @pytest.fixture
-def monitor(states: FakeStates) -> JobMonitor:
-    return JobMonitor(cast(JobStates, states), interval=0.001)
+def reporter(states: FakeStates) -> ProgressReporter:
+    return ProgressReporter(cast(JobStates, states), interval=0.001)
 
 
-def run_of(job_id: str) -> JobRun:
+def run_of(job_id: str) -> JobContext:
     task = {"name": "question", "text": "?"}
     job = read_job({"schema_version": 1, "namespace": "understand", "job_id": job_id, "task": task})
-    return JobRun(job, cast(Engine, None))
+    return JobContext(job, cast(Engine, None))
 
 
-def test_all_running_jobs_are_reported_at_once(monitor: JobMonitor, states: FakeStates) -> None:
-    with monitor.watching(run_of("a")), monitor.watching(run_of("b")):
-        monitor.look()
+def test_all_running_jobs_are_reported_at_once(reporter: ProgressReporter, states: FakeStates) -> None:
+    with reporter.tracking(run_of("a")), reporter.tracking(run_of("b")):
+        reporter.report_once()
 
     assert states.written == [{"a": Progress(), "b": Progress()}]
 
 
-def test_nothing_runs_and_nothing_is_written(monitor: JobMonitor, states: FakeStates) -> None:
-    with monitor.watching(run_of("a")):
+def test_nothing_runs_and_nothing_is_written(reporter: ProgressReporter, states: FakeStates) -> None:
+    with reporter.tracking(run_of("a")):
         pass
 
-    monitor.look()
+    reporter.report_once()
 
     assert states.written == []
 
 
-def test_only_the_unwanted_one_is_cancelled(monitor: JobMonitor, states: FakeStates) -> None:
+def test_only_the_unwanted_one_is_cancelled(reporter: ProgressReporter, states: FakeStates) -> None:
     wanted, unwanted = run_of("a"), run_of("b")
     states.unwanted = {"b", "a job of another worker"}
 
-    with monitor.watching(wanted), monitor.watching(unwanted):
-        monitor.look()
+    with reporter.tracking(wanted), reporter.tracking(unwanted):
+        reporter.report_once()
 
-    wanted.check_wanted()
+    wanted.raise_if_cancelled()
     with pytest.raises(JobCancelled):
-        unwanted.check_wanted()
+        unwanted.raise_if_cancelled()
 
 
-def test_a_job_that_fails_is_watched_no_longer(monitor: JobMonitor, states: FakeStates) -> None:
-    with pytest.raises(ValueError, match="broken"), monitor.watching(run_of("a")):
+def test_a_job_that_fails_is_watched_no_longer(reporter: ProgressReporter, states: FakeStates) -> None:
+    with pytest.raises(ValueError, match="broken"), reporter.tracking(run_of("a")):
         raise ValueError("broken")
 
-    monitor.look()
+    reporter.report_once()
 
     assert states.written == []
 
 
 @pytest.mark.parametrize(
     ("error", "action"),
-    [(BrokerUnavailable("away"), "monitor_unreachable"), (ZeroDivisionError("unforeseen"), "monitor_failed")],
+    [
+        (BrokerUnavailable("away"), "progress_unreachable"),
+        (ZeroDivisionError("unforeseen"), "progress_reporter_failed"),
+    ],
 )
 def test_it_goes_on_after_any_error_and_says_so(
-    monitor: JobMonitor, states: FakeStates, error: Exception, action: str, caplog: pytest.LogCaptureFixture
+    reporter: ProgressReporter, states: FakeStates, error: Exception, action: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     states.errors = [error, error]
 
-    with monitor.watching(run_of("a")):
-        monitor.start()
+    with reporter.tracking(run_of("a")):
+        reporter.start()
         try:
             assert states.wrote.wait(timeout=30)
         finally:
-            monitor.stop()
+            reporter.stop()
 
     assert [record.__dict__.get("action") for record in caplog.records] == [action, action]
 
 
 def test_stopping_twice_or_before_the_start_is_no_fault(states: FakeStates) -> None:
-    never_started = JobMonitor(cast(JobStates, states), interval=60)
+    never_started = ProgressReporter(cast(JobStates, states), interval=60)
     never_started.stop()
 
-    started = JobMonitor(cast(JobStates, states), interval=60)
+    started = ProgressReporter(cast(JobStates, states), interval=60)
     started.start()
     started.stop()
     started.stop()
 
 
-def test_a_job_that_came_back_is_watched_although_its_first_run_ends(monitor: JobMonitor, states: FakeStates) -> None:
-    first, second = monitor.watching(run_of("a")), monitor.watching(run_of("a"))
+def test_a_job_that_came_back_is_tracked_although_its_first_run_ends(
+    reporter: ProgressReporter, states: FakeStates
+) -> None:
+    first, second = reporter.tracking(run_of("a")), reporter.tracking(run_of("a"))
     with first:
         second.__enter__()
 
-    monitor.look()
+    reporter.report_once()
 
     assert states.written == [{"a": Progress()}]
     second.__exit__(None, None, None)

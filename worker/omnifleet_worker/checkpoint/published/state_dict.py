@@ -26,38 +26,40 @@ _WHOLE = "Download the published checkpoint again and check its size"
 
 def published_thinker_config() -> Qwen2_5OmniThinkerConfig:
     """Qwen2.5-Omni-3B's thinker, which the published checkpoint holds but does not describe."""
-    return Qwen2_5OmniThinkerConfig(
-        audio_config={
-            "d_model": 1280,
-            "encoder_layers": 32,
-            "encoder_attention_heads": 20,
-            "encoder_ffn_dim": 5120,
-            "output_dim": 2048,
-        },
-        vision_config={
-            "depth": 32,
-            "hidden_size": 1280,
-            "num_heads": 16,
-            "intermediate_size": 3420,
-            "out_hidden_size": 2048,
-        },
-        text_config={
-            "hidden_size": 2048,
-            "num_hidden_layers": 36,
-            "num_attention_heads": 16,
-            "num_key_value_heads": 2,
-            "intermediate_size": 11008,
-            "vocab_size": 151936,
-            "tie_word_embeddings": False,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
-        },
-        audio_token_index=151646,
-        audio_start_token_id=151647,
-        audio_end_token_id=151648,
-        vision_start_token_id=151652,
-        vision_end_token_id=151653,
-        image_token_index=151655,
-        video_token_index=151656,
+    return Qwen2_5OmniThinkerConfig.from_dict(
+        {
+            "audio_config": {
+                "d_model": 1280,
+                "encoder_layers": 32,
+                "encoder_attention_heads": 20,
+                "encoder_ffn_dim": 5120,
+                "output_dim": 2048,
+            },
+            "vision_config": {
+                "depth": 32,
+                "hidden_size": 1280,
+                "num_heads": 16,
+                "intermediate_size": 3420,
+                "out_hidden_size": 2048,
+            },
+            "text_config": {
+                "hidden_size": 2048,
+                "num_hidden_layers": 36,
+                "num_attention_heads": 16,
+                "num_key_value_heads": 2,
+                "intermediate_size": 11008,
+                "vocab_size": 151936,
+                "tie_word_embeddings": False,
+                "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
+            },
+            "audio_token_index": 151646,
+            "audio_start_token_id": 151647,
+            "audio_end_token_id": 151648,
+            "vision_start_token_id": 151652,
+            "vision_end_token_id": 151653,
+            "image_token_index": 151655,
+            "video_token_index": 151656,
+        }
     )
 
 
@@ -65,12 +67,14 @@ def component_configs(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Arguments of each component but the thinker, from the published configuration.
 
     Raises:
-        CheckpointInvalid: a value is missing.
+        CheckpointInvalid: a value is missing, or not where it should be.
     """
     try:
         return _component_configs(config)
     except KeyError as error:
         raise CheckpointInvalid(f"the published configuration lacks {error}", remedy=_WHOLE) from error
+    except TypeError as error:
+        raise CheckpointInvalid(f"the published configuration is of another form: {error}", remedy=_WHOLE) from error
 
 
 def _component_configs(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -181,9 +185,12 @@ def check_complete(name: str, wanted: Mapping[str, Tensor], found: Mapping[str, 
 def read_config(path: Path) -> dict[str, Any]:
     """The published configuration. Raises CheckpointInvalid where the file cannot be read."""
     try:
-        return json.loads(path.read_bytes())
+        config = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise CheckpointInvalid(f"{path} cannot be read: {error}", field=path.name, remedy=_WHOLE) from error
+    if not isinstance(config, dict):
+        raise CheckpointInvalid(f"{path} is no JSON object", field=path.name, remedy=_WHOLE)
+    return config
 
 
 def read_state_dict(path: Path, *, mmap: bool = True) -> dict[str, Tensor]:

@@ -1,1 +1,1 @@
-"""Word-level speech editing: an instruction, the words and their places, new words in the same voice, one splice."""
+"""Word-level speech editing: an instruction, the words and their times, new words in the same voice, one splice."""

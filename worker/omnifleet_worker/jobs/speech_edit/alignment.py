@@ -1,4 +1,4 @@
-"""Where each word of a transcript is said: forced alignment with a CTC model.
+"""Forced alignment: finds when each word of a transcript is said, with a CTC model.
 
 On the CPU, in the thread of the job that asks, one at a time. The engine's thread alone touches the GPU, whose memory
 is planned for the checkpoint; alignment takes a fraction of a recording's length once a job, beside many engine steps.
@@ -33,7 +33,7 @@ class WordAligner(Protocol):
     """Finds words in a recording. Called from many threads."""
 
     def align(self, wave: np.ndarray, transcript: str) -> list[Word]:
-        """Every word of `split_words(transcript)` in order, none beginning before the one before it ends.
+        """Return every word of `split_words(transcript)` in order, none beginning before the one before it ends.
 
         Args:
             wave: mono float32 [n] at 16 kHz.
@@ -139,7 +139,7 @@ class CtcAligner:
 def place_words(
     words: Sequence[str], owners: Sequence[int], ids: Sequence[int], emission: Tensor, times: Tensor, blank: int
 ) -> list[Word]:
-    """The words with their times, from the likeliest path of their ids through an emission.
+    """Return the words with their times, from the likeliest path of their ids through an emission.
 
     Args:
         words: the words.
@@ -158,11 +158,11 @@ def place_words(
         raise InvalidJob(problem, "audio", "Send clear speech", {"heard": " ".join(words)})
     path, scores = forced_align(emission[None], torch.tensor([list(ids)]), blank=blank)
     spans = merge_tokens(path[0], scores[0], blank=blank)
-    places: dict[int, list[int]] = {}
+    positions: dict[int, list[int]] = {}
     for owner, span in zip(owners, spans, strict=True):
-        places.setdefault(owner, []).extend((span.start, span.end))
+        positions.setdefault(owner, []).extend((span.start, span.end))
     return [
-        Word(word, float(times[min(places[number])]), float(times[max(places[number])]))
+        Word(word, float(times[min(positions[number])]), float(times[max(positions[number])]))
         for number, word in enumerate(words)
     ]
 

@@ -1,4 +1,4 @@
-"""One speech edit from its request to the edited recording."""
+"""Runs one speech edit, from its request to the edited recording."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from omnifleet_shared.errors import InvalidJob, TaskNotSupported
 from omnifleet_shared.schema.results import EditedSpan
 from omnifleet_shared.schema.tasks import SpeechEdit
 
-from ...media.decode import Audio
+from ...media.decode import DecodedAudio
 from ...media.encode import Subtype, exact_subtype
 from ...media.signal import resample, to_mono
 from ...models.audio_omni.chat import Chat
-from ..job_context import JobRun
+from ..job_context import JobContext
 from ..model import ModelData
 from .alignment import ALIGNER_RATE, WordAligner
 from .instruction import QUESTION_SYSTEM, Change, NewTranscript, question, read_answer, read_instruction
 from .splice import Patch, Samples, Span, splice, widen
-from .synthesis import VoicePainter
+from .synthesis import SpeechInpainter
 from .word_edits import WordEdit, find_edits, is_transcript_of
 from .words import Word, join_words, split_words
 
@@ -33,17 +33,17 @@ _MARGIN_SECONDS = 0.05
 
 
 @dataclass(frozen=True, eq=False)
-class EditedSound:
+class EditedRecording:
     """A recording of which some spans are new and all else is the source's own, sample by sample.
 
     Args:
         samples: float64 [channels, n], which holds every source format's values exactly.
-        source: as it was.
+        source: the recording before the edits.
         edits: the new spans.
     """
 
     samples: Samples
-    source: Audio
+    source: DecodedAudio
     edits: tuple[EditedSpan, ...]
 
     @property
@@ -52,14 +52,14 @@ class EditedSound:
         return exact_subtype(self.source.samples.astype(np.float64, copy=False))
 
 
-def edit_speech(run: JobRun, task: SpeechEdit, source: Audio, model: ModelData) -> EditedSound:
-    """The recording with the words changed as `task.desc` asks.
+def edit_speech(context: JobContext, task: SpeechEdit, source: DecodedAudio, model: ModelData) -> EditedRecording:
+    """Change words of a recording as `task.desc` asks.
 
     Args:
-        run: of the job.
-        task: what is asked.
+        context: the job's attempt.
+        task: the request.
         source: float64 [channels, n], up to five minutes; only ten seconds around each edit go to the model.
-        model: of the loaded checkpoint, with its aligner.
+        model: describes the checkpoint, and holds the aligner.
 
     Raises:
         TaskNotSupported: the worker has no aligner.
@@ -68,14 +68,14 @@ def edit_speech(run: JobRun, task: SpeechEdit, source: Audio, model: ModelData) 
     """
     aligner = _aligner(model)
     changes = read_instruction(task.desc)
-    wave = _hearing(source)
-    heard = run.ask(model.prompts.transcription(audio=(wave,)), TRANSCRIPT_TOKENS)
+    wave = _mono_16k(source)
+    heard = context.ask(model.prompts.transcription(audio=(wave,)), TRANSCRIPT_TOKENS)
     if not split_words(heard):
         raise InvalidJob("no words are heard in it", "audio", "Send clear speech")
-    edits = find_edits(changes or _understood(run, task.desc, heard), split_words(heard))
-    with run.stage("conditioned"):
+    edits = find_edits(changes or _ask_thinker(context, task.desc, heard), split_words(heard))
+    with context.stage("conditioned"):
         words = aligner.align(wave, heard)
-    return _Session(source, words, edits).carry_out(run, model)
+    return _Editor(source, words, edits).apply(context, model)
 
 
 def _aligner(model: ModelData) -> WordAligner:
@@ -85,51 +85,49 @@ def _aligner(model: ModelData) -> WordAligner:
     return model.aligner
 
 
-def _hearing(source: Audio) -> NDArray[np.float32]:
-    return resample(to_mono(source), ALIGNER_RATE).samples[0].astype(np.float32)
+def _mono_16k(source: DecodedAudio) -> NDArray[np.float32]:
+    return np.array(resample(to_mono(source), ALIGNER_RATE).samples[0], np.float32)
 
 
-def _understood(run: JobRun, request: str, heard: str) -> Sequence[Change]:
-    """What a request in free words asks for: a new transcript if it is much like what was heard, else ask."""
+def _ask_thinker(context: JobContext, request: str, heard: str) -> Sequence[Change]:
+    """Interpret a request in free words: a new transcript if it is much like what was heard, else by the thinker."""
     if is_transcript_of(request, split_words(heard)):
         return [NewTranscript(request)]
     chat = Chat(system=QUESTION_SYSTEM, user=question(request, heard))
-    return read_answer(run.ask(chat, ANSWER_TOKENS))
+    return read_answer(context.ask(chat, ANSWER_TOKENS))
 
 
-class _Session:
-    """The edits of one recording, once its words are found."""
+class _Editor:
+    """Applies edits to one recording, once its words are found."""
 
-    def __init__(self, source: Audio, words: Sequence[Word], edits: Sequence[WordEdit]) -> None:
+    def __init__(self, source: DecodedAudio, words: Sequence[Word], edits: Sequence[WordEdit]) -> None:
         self._source = source
         self._samples: Samples = source.samples.astype(np.float64, copy=False)
         self._rate = source.sample_rate
         self._words = words
         self._edits = edits
 
-    def carry_out(self, run: JobRun, model: ModelData) -> EditedSound:
+    def apply(self, context: JobContext, model: ModelData) -> EditedRecording:
         spans = self._spans()
         spoken = [(edit, span) for edit, span in zip(self._edits, spans, strict=True) if edit.new]
-        made = iter(VoicePainter(self._source, self._words, model).fill(run, spoken) if spoken else [])
+        made = iter(SpeechInpainter(self._source, self._words, model).inpaint(context, spoken) if spoken else [])
         patches = [Patch(span, next(made) if edit.new else None) for edit, span in zip(self._edits, spans, strict=True)]
-        samples, places = splice(self._samples, patches)
+        samples, positions = splice(self._samples, patches)
         if not samples.shape[1]:
             raise InvalidJob("nothing would be left of the recording", "desc", "Leave a word of it")
-        return EditedSound(samples, self._source, self._report(spans, places))
+        return EditedRecording(samples, self._source, self._report(spans, positions))
 
     def _spans(self) -> list[Span]:
-        holes = [self._hole(edit) for edit in self._edits]
-        borders = [0, *((one[1] + next_one[0]) // 2 for one, next_one in pairwise(holes)), self._samples.shape[1]]
-        return [
-            widen(self._samples, self._rate, hole, room) for hole, room in zip(holes, pairwise(borders), strict=True)
-        ]
+        gaps = [self._gap(edit) for edit in self._edits]
+        borders = [0, *((one[1] + next_one[0]) // 2 for one, next_one in pairwise(gaps)), self._samples.shape[1]]
+        return [widen(self._samples, self._rate, gap, room) for gap, room in zip(gaps, pairwise(borders), strict=True)]
 
-    def _hole(self, edit: WordEdit) -> tuple[int, int]:
-        """The words that go, and a part of the pauses beside them; of the pauses beside a cut, one is left."""
+    def _gap(self, edit: WordEdit) -> tuple[int, int]:
+        """Samples to replace: the words and part of the pauses beside them; beside a cut, one pause stays."""
         before, after = self._pauses(edit)
         if edit.first == edit.last:
-            place = self._place_between(edit, before[0], after[1])
-            return self._clamped(place, place)
+            position = self._place_between(edit, before[0], after[1])
+            return self._clamped(position, position)
         margins = [min(max(0.0, end - start) / 2, _MARGIN_SECONDS) for start, end in (before, after)]
         if not edit.new and edit.last < len(self._words):
             return self._clamped(before[1] - margins[0], after[1] - margins[1])
@@ -156,15 +154,15 @@ class _Session:
         first = min(max(0, round(start * self._rate)), self._samples.shape[1])
         return first, min(max(first, round(end * self._rate)), self._samples.shape[1])
 
-    def _report(self, spans: Sequence[Span], places: Sequence[tuple[int, int]]) -> tuple[EditedSpan, ...]:
+    def _report(self, spans: Sequence[Span], positions: Sequence[tuple[int, int]]) -> tuple[EditedSpan, ...]:
         return tuple(
             EditedSpan(
-                start=place[0] / self._rate,
-                end=place[1] / self._rate,
+                start=position[0] / self._rate,
+                end=position[1] / self._rate,
                 source_start=span.start / self._rate,
                 source_end=span.end / self._rate,
                 old=join_words([word.text for word in self._words[edit.first : edit.last]]),
                 new=join_words(edit.new),
             )
-            for edit, span, place in zip(self._edits, spans, places, strict=True)
+            for edit, span, position in zip(self._edits, spans, positions, strict=True)
         )

@@ -1,4 +1,4 @@
-"""Putting new material into a recording, so that every sample outside the edited spans stays the source's own.
+"""Splices new material into a recording; every sample outside the edited spans stays the source's own.
 
 Works on float64, which holds the samples of every integer and float format exactly, at the source's rate.
 """
@@ -36,7 +36,7 @@ class Span:
     fade_out: int
 
     @property
-    def hole(self) -> tuple[int, int]:
+    def gap(self) -> tuple[int, int]:
         """The samples between the two crossfades, where nothing of the source is left."""
         return self.start + self.fade_in, self.end - self.fade_out
 
@@ -54,17 +54,17 @@ class Patch:
     material: Samples | None
 
 
-def widen(source: Samples, rate: int, hole: tuple[int, int], room: tuple[int, int]) -> Span:
-    """The span around a hole, wide enough for its crossfades and aligned to zero crossings.
+def widen(source: Samples, rate: int, gap: tuple[int, int], room: tuple[int, int]) -> Span:
+    """Return the span around a gap, wide enough for its crossfades and aligned to zero crossings.
 
     Args:
         source: float64 [channels, n].
         rate: samples per second and channel.
-        hole: first sample that must go, and one past the last; equal where something is inserted.
-        room: samples between which the span must lie, the hole within them.
+        gap: first sample that must go, and one past the last; equal where something is inserted.
+        room: samples between which the span must lie, the gap within them.
     """
     fade, reach = round(FADE_SECONDS * rate), round(SEEK_SECONDS * rate)
-    start, end = max(room[0], hole[0] - fade), min(room[1], hole[1] + fade)
+    start, end = max(room[0], gap[0] - fade), min(room[1], gap[1] + fade)
     mono = source.mean(axis=0)
     start -= _to_crossing(mono[max(room[0], start - reach) : start + 1][::-1])
     end += _to_crossing(mono[max(0, end - 1) : min(room[1], end + reach)])
@@ -80,7 +80,7 @@ def _to_crossing(samples: Samples) -> int:
 
 
 def splice(source: Samples, patches: Sequence[Patch]) -> tuple[Samples, list[tuple[int, int]]]:
-    """The source with the patches in place.
+    """Put patches into the source.
 
     Args:
         source: float64 [channels, n].
@@ -91,7 +91,7 @@ def splice(source: Samples, patches: Sequence[Patch]) -> tuple[Samples, list[tup
         Before, between and after those, the result's samples are the source's own.
     """
     pieces: list[Samples] = []
-    places: list[tuple[int, int]] = []
+    positions: list[tuple[int, int]] = []
     taken = length = 0
     for patch in patches:
         blend = _blend(source, patch)
@@ -99,8 +99,8 @@ def splice(source: Samples, patches: Sequence[Patch]) -> tuple[Samples, list[tup
         pieces += [kept, blend]
         begin = length + kept.shape[1]
         length, taken = begin + blend.shape[1], patch.span.end
-        places.append((begin, length))
-    return np.concatenate([*pieces, source[:, taken:]], axis=1), places
+        positions.append((begin, length))
+    return np.concatenate([*pieces, source[:, taken:]], axis=1), positions
 
 
 def _blend(source: Samples, patch: Patch) -> Samples:

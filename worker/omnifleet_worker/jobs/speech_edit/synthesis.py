@@ -1,7 +1,7 @@
 """New words in the voice of the recording: latent inpainting of a gap between the words around it.
 
-The model sees a canvas: the recording's own sound before the gap, nothing, and its sound after it. As the gap may be
-of any length, new words that take longer or shorter than the old ones are made in the same way as those that do not.
+The model sees a context window: the recording's own sound before the gap, silence, and its sound after it. As the gap
+may be of any length, new words that take longer or shorter than the old ones are made like those that do not.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from numpy.typing import NDArray
 from omnifleet_shared.errors import InvalidJob, LanguageNotSupported
 
 from ...engine.request import Inpainting
-from ...media.decode import Audio
+from ...media.decode import DecodedAudio
 from ...media.signal import resample
 from ...models.audio_omni.sampling import SAMPLE_RATE
-from ..job_context import Clip, JobRun
+from ..job_context import Clip, JobContext
 from ..model import ModelData
 from .splice import Samples, Span
 from .word_edits import WordEdit
 from .words import Word, join_words
 
-CANVAS_SECONDS = 10.0
-"""What the model hears of an audio prompt."""
+CONTEXT_SECONDS = 10.0
+"""Seconds of a context window: what the model takes of an audio prompt."""
 LONGEST_GAP_SECONDS = 6.0
-"""Most that is made at once, so that the model hears enough of the voice beside it."""
+"""Longest gap to fill at once, so that the model hears enough of the voice beside it."""
 SAME_LENGTH = 0.3
 """New words with as many letters as the old ones, but for this share of them, take exactly their time."""
 _VOICE_SECONDS = 1.5
 """With less speech than this around a gap, the old words go before it as a sample of the voice."""
 _SAMPLE_SECONDS = 3.0
 _PAUSE_SECONDS = 0.3
-"""Silence between the sample of the voice and the rest, and most that is kept of a pause at a canvas's ends."""
+"""Silence between the sample of the voice and the rest, and most that is kept of a pause at a context window's ends."""
 _FASTEST, _SLOWEST = 25.0, 4.0
 """Tokens a second that anybody speaks."""
 _LEVEL_RANGE = 2.0
@@ -41,8 +41,8 @@ _LEVEL_RANGE = 2.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Canvas:
-    """A gap to be filled and what is known around it, at the source's rate and channels.
+class ContextWindow:
+    """A gap to be filled and the recording around it, at the source's rate and channels.
 
     Attributes:
         samples: float64 [channels, n], silence in the gap.
@@ -57,47 +57,47 @@ class Canvas:
     text: str
 
 
-class VoicePainter:
-    """Makes new words for one recording.
+class SpeechInpainter:
+    """Synthesises new words for one recording by inpainting.
 
     Args:
         source: the recording, float64 [channels, n].
-        words: that are said in it.
-        model: of the loaded checkpoint.
+        words: the words said in it.
+        model: describes the loaded checkpoint.
     """
 
-    def __init__(self, source: Audio, words: Sequence[Word], model: ModelData) -> None:
+    def __init__(self, source: DecodedAudio, words: Sequence[Word], model: ModelData) -> None:
         self._samples: Samples = source.samples.astype(np.float64, copy=False)
         self._rate = source.sample_rate
         self._words = words
         self._model = model
 
-    def fill(self, run: JobRun, wanted: Sequence[tuple[WordEdit, Span]]) -> list[Samples]:
-        """Material for each edit, crossfades included: float64 [channels, n]. The clips share the engine's steps.
+    def inpaint(self, context: JobContext, wanted: Sequence[tuple[WordEdit, Span]]) -> list[Samples]:
+        """Synthesise material for each edit, crossfades included: float64 [channels, n]; clips share engine steps.
 
         Raises:
             InvalidJob: new words take longer to say than can be made at once.
             LanguageNotSupported: new words in signs that the model has no sound for.
             OmnifleetError: of the engine.
         """
-        canvases = [self._canvas(edit, span) for edit, span in wanted]
-        clips = run.sample_all([self._clip(canvas, index) for index, canvas in enumerate(canvases)])
-        return [self._material(canvas, clip) for canvas, clip in zip(canvases, clips, strict=True)]
+        windows = [self._window(edit, span) for edit, span in wanted]
+        clips = context.sample_all([self._clip(window, index) for index, window in enumerate(windows)])
+        return [self._material(window, clip) for window, clip in zip(windows, clips, strict=True)]
 
-    def _canvas(self, edit: WordEdit, span: Span) -> Canvas:
+    def _window(self, edit: WordEdit, span: Span) -> ContextWindow:
         gap = self._gap_samples(edit, span)
         pause = self._at(_PAUSE_SECONDS)
-        room = self._at(CANVAS_SECONDS) - gap - 2 * pause
+        room = self._at(CONTEXT_SECONDS) - gap - 2 * pause
         before, after = self._around(edit, span, room)
         sample, said = self._voice_sample(edit, [*before, *after])
         if said:
             before, after = self._around(edit, span, max(0, room - sample.shape[1]))
         left = max(0, min(span.start, (self._at(before[0].start) if before else span.start) - pause))
         right = max(span.end, (self._at(after[-1].end) if after else span.end) + pause)
-        ahead = np.concatenate([sample, self._samples[:, left : span.hole[0]]], axis=1)
+        ahead = np.concatenate([sample, self._samples[:, left : span.gap[0]]], axis=1)
         silence = np.zeros((len(ahead), gap))
-        return Canvas(
-            samples=np.concatenate([ahead, silence, self._samples[:, span.hole[1] : right]], axis=1),
+        return ContextWindow(
+            samples=np.concatenate([ahead, silence, self._samples[:, span.gap[1] : right]], axis=1),
             gap=(ahead.shape[1], ahead.shape[1] + gap),
             fades=(span.fade_in, span.fade_out),
             text=said + join_words([*self._texts(before), *edit.new, *self._texts(after)]),
@@ -118,7 +118,7 @@ class VoicePainter:
         self._check_speakable(text)
         new, old = self._tokens(text), self._tokens(join_words(self._texts(self._words[edit.first : edit.last])))
         alike = abs(new - old) <= SAME_LENGTH * old
-        seconds = (span.hole[1] - span.hole[0]) / self._rate if alike else new * self._seconds_a_token()
+        seconds = (span.gap[1] - span.gap[0]) / self._rate if alike else new * self._seconds_a_token()
         if seconds > LONGEST_GAP_SECONDS:
             problem = f"{text[:80]!r} takes about {seconds:.0f} s to say, and {LONGEST_GAP_SECONDS:g} s can be made"
             raise InvalidJob(problem, "desc", "Say less in one place, or make it as speech (tts) of its own")
@@ -138,7 +138,7 @@ class VoicePainter:
         return len(self._model.tokenizer.split(text))
 
     def _voice_sample(self, edit: WordEdit, around: Sequence[Word]) -> tuple[Samples, str]:
-        """Speech to go before the canvas and its transcript; none where there is enough of the voice around the gap."""
+        """Speech to go before the context window, and its transcript; none where enough speech is around the gap."""
         if sum(word.end - word.start for word in around) >= _VOICE_SECONDS:
             return self._samples[:, :0], ""
         first = max(0, min(edit.first, len(self._words) - 1))
@@ -150,27 +150,27 @@ class VoicePainter:
         silence = np.zeros((len(sample), self._at(_PAUSE_SECONDS)))
         return np.concatenate([sample, silence], axis=1), f"{join_words(self._texts(heard)).rstrip('. ')}. "
 
-    def _clip(self, canvas: Canvas, index: int) -> Clip:
-        canvas_audio = resample(Audio(_stereo(canvas.samples), self._rate), SAMPLE_RATE).samples
+    def _clip(self, window: ContextWindow, index: int) -> Clip:
+        window_audio = resample(DecodedAudio(_stereo(window.samples), self._rate), SAMPLE_RATE).samples
         scale = SAMPLE_RATE / self._rate
-        gap = (round(canvas.gap[0] * scale), round(canvas.gap[1] * scale))
+        gap = (round(window.gap[0] * scale), round(window.gap[1] * scale))
         return Clip(
             prompt=self._model.prompts.speech(),
-            speech=canvas.text,
-            audio=canvas_audio.mean(axis=0, dtype=np.float32),
-            inpainting=Inpainting(source=canvas_audio, start=gap[0], end=gap[1]),
+            speech=window.text,
+            audio=window_audio.mean(axis=0, dtype=np.float32),
+            inpainting=Inpainting(source=window_audio, start=gap[0], end=gap[1]),
             index=index,
         )
 
-    def _material(self, canvas: Canvas, clip: NDArray[np.float32]) -> Samples:
-        made = resample(Audio(clip, SAMPLE_RATE), self._rate).samples[:, : canvas.samples.shape[1]]
+    def _material(self, window: ContextWindow, clip: NDArray[np.float32]) -> Samples:
+        made = resample(DecodedAudio(clip, SAMPLE_RATE), self._rate).samples[:, : window.samples.shape[1]]
         made = made.astype(np.float64)
         channels = (
-            made if len(canvas.samples) == 2 else np.repeat(made.mean(axis=0, keepdims=True), len(canvas.samples), 0)
+            made if len(window.samples) == 2 else np.repeat(made.mean(axis=0, keepdims=True), len(window.samples), 0)
         )
-        first, last = canvas.gap[0] - canvas.fades[0], canvas.gap[1] + canvas.fades[1]
+        first, last = window.gap[0] - window.fades[0], window.gap[1] + window.fades[1]
         peak = max(1.0, float(np.abs(self._samples).max()))
-        return np.clip(channels[:, first:last] * _gain(canvas, channels)[:, None], -peak, peak)
+        return np.clip(channels[:, first:last] * _gain(window, channels)[:, None], -peak, peak)
 
     @staticmethod
     def _texts(words: Sequence[Word]) -> list[str]:
@@ -185,13 +185,13 @@ def _stereo(samples: Samples) -> NDArray[np.float32]:
     return pair.astype(np.float32)
 
 
-def _gain(canvas: Canvas, made: Samples) -> Samples:
+def _gain(window: ContextWindow, made: Samples) -> Samples:
     """For each channel: what brings the remade surroundings to the level of the real ones (a clip has a peak of 1).
 
     A model that missed the surroundings' level would miss the new words' too: they stay within 6 dB of them.
     """
-    start, end = canvas.gap
-    around = [_level(np.delete(one, np.s_[start:end], axis=1)) for one in (canvas.samples, made)]
+    start, end = window.gap
+    around = [_level(np.delete(one, np.s_[start:end], axis=1)) for one in (window.samples, made)]
     new = _level(made[:, start:end])
     gain = np.divide(around[0], around[1], out=np.ones_like(new), where=around[1] > 0)
     same = np.divide(around[0], new, out=np.zeros_like(new), where=new > 0)

@@ -1,4 +1,4 @@
-"""From what was asked and what was heard to runs of words and what is to be said in their place."""
+"""Maps the requested changes onto the words of the transcript."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ class WordEdit:
 
 
 def is_transcript_of(text: str, heard: Sequence[str]) -> bool:
-    """Whether a text says much the same as the words that were heard: a new transcript, not a request."""
+    """Whether a text is a new transcript, much like the words that were heard, and not a request."""
     return difflib.SequenceMatcher(None, _forms(split_words(text)), _forms(heard)).ratio() >= _SAME_SPEECH
 
 
 def find_edits(changes: Sequence[Change], heard: Sequence[str]) -> list[WordEdit]:
-    """Where the changes apply among the words that were heard; in order, apart from one another by a word at least.
+    """Find where the changes apply among the words that were heard: in order, at least one word apart.
 
     Raises:
         InvalidJob: a word that is not said (`details["heard"]` tells what is), a change that says nothing, changes
             of the same words, or none at all.
     """
-    edits = sorted(edit for change in changes for edit in _places(change, heard))
+    edits = sorted(edit for change in changes for edit in _edits_of(change, heard))
     if not edits:
         raise InvalidJob("the recording says that already", "desc", "Say what is to change", _details(heard))
     return _joined(edits)
 
 
-def _places(change: Change, heard: Sequence[str]) -> list[WordEdit]:
+def _edits_of(change: Change, heard: Sequence[str]) -> list[WordEdit]:
     match change:
         case NewTranscript(text):
-            return _differences(heard, _said(text))
+            return _differences(heard, _words_to_say(text))
         case Insert(new, where, anchor, occurrence):
             spots = _occurrences(anchor, occurrence, heard)
-            return [WordEdit(at, at, _said(new)) for at in (spot[where == "after"] for spot in spots)]
+            return [WordEdit(at, at, _words_to_say(new)) for at in (spot[where == "after"] for spot in spots)]
         case Replace(old, new, occurrence):
-            return [WordEdit(*spot, _said(new)) for spot in _occurrences(old, occurrence, heard)]
+            return [WordEdit(*spot, _words_to_say(new)) for spot in _occurrences(old, occurrence, heard)]
         case Delete(old, occurrence):
             return [WordEdit(*spot, ()) for spot in _occurrences(old, occurrence, heard)]
 
@@ -61,7 +61,7 @@ def _differences(heard: Sequence[str], new: Sequence[str]) -> list[WordEdit]:
 
 
 def _occurrences(phrase: str, occurrence: int, heard: Sequence[str]) -> list[tuple[int, int]]:
-    forms, wanted = _forms(heard), _forms(_said(phrase))
+    forms, wanted = _forms(heard), _forms(_words_to_say(phrase))
     size = len(wanted)
     spots: list[tuple[int, int]] = []
     for at in range(len(forms) - size + 1):
@@ -69,10 +69,10 @@ def _occurrences(phrase: str, occurrence: int, heard: Sequence[str]) -> list[tup
             spots.append((at, at + size))
     if occurrence == EVERY and spots:
         return spots
-    place = occurrence - 1 if occurrence > 0 else len(spots) + occurrence
-    if not 0 <= place < len(spots):
+    position = occurrence - 1 if occurrence > 0 else len(spots) + occurrence
+    if not 0 <= position < len(spots):
         raise _not_found(phrase, len(spots), heard)
-    return [spots[place]]
+    return [spots[position]]
 
 
 def _not_found(phrase: str, times: int, heard: Sequence[str]) -> InvalidJob:
@@ -97,7 +97,7 @@ def _joined(edits: Sequence[WordEdit]) -> list[WordEdit]:
     return joined
 
 
-def _said(text: str) -> tuple[str, ...]:
+def _words_to_say(text: str) -> tuple[str, ...]:
     words = tuple(split_words(text))
     if not words:
         raise InvalidJob(f"{text[:80]!r} holds no word that could be said", "desc", "Name words")

@@ -1,4 +1,4 @@
-"""Words of a transcript: how a text falls into them, what of them is compared, and how they make a text again."""
+"""Words of a transcript: splitting a text into them, comparing them, and joining them again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NEEDS_NO_SPACE = re.compile(rf"[{_DENSE}\u3000-\u303f\uff00-\uffef]")
 
 @dataclass(frozen=True)
 class Word:
-    """A word and where it is said.
+    """A word and its time in the recording.
 
     Args:
         text: as in the transcript, with the punctuation that touches it.
@@ -28,12 +28,12 @@ class Word:
 
 
 def split_words(text: str) -> list[str]:
-    """The words of a text, each with the punctuation that touches it; Chinese and Japanese by the character."""
+    """Split a text into words, each with the punctuation that touches it; Chinese and Japanese by the character."""
     return [word for word in _WORD.findall(text) if spoken_form(word)]
 
 
 def join_words(words: Sequence[str]) -> str:
-    """The words as one text: spaces between them, but none within Chinese and Japanese."""
+    """Join words: spaces between them, but none within Chinese and Japanese."""
     text = ""
     for word in words:
         dense = text and _NEEDS_NO_SPACE.match(text[-1]) and _NEEDS_NO_SPACE.match(word)
@@ -42,6 +42,6 @@ def join_words(words: Sequence[str]) -> str:
 
 
 def spoken_form(word: str) -> str:
-    """What is compared of a word: letters, digits and marks, whatever their case, width and punctuation."""
+    """Reduce a word to what is compared: letters, digits and marks, without case, width and punctuation."""
     plain = unicodedata.normalize("NFKC", word).casefold()
     return "".join(char for char in plain if char.isalnum() or unicodedata.category(char).startswith("M"))

@@ -6,10 +6,11 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from diffusers import AutoencoderOobleck
-from diffusers.configuration_utils import register_to_config
+from diffusers.models.autoencoders.autoencoder_oobleck import AutoencoderOobleck
 from torch import nn
 from torch.nn.utils import weight_norm
+
+from omnifleet_worker.models.diffusers_model import register_to_config
 
 
 @contextmanager

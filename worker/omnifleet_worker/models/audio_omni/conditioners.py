@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional
 from torchaudio.functional import melscale_fbanks
+
+from omnifleet_worker.models.diffusers_model import DiffusersModel, register_to_config
 
 
 def rms_norm(hidden: Tensor) -> Tensor:
@@ -15,7 +15,7 @@ def rms_norm(hidden: Tensor) -> Tensor:
     return functional.rms_norm(hidden, hidden.shape[-1:], eps=1e-6)
 
 
-class OmniProjection(ModelMixin, ConfigMixin):
+class OmniProjection(DiffusersModel):
     """The thinker's hidden states as context tokens.
 
     Args:
@@ -38,7 +38,7 @@ class OmniProjection(ModelMixin, ConfigMixin):
         return self.projection(rms_norm(hidden))
 
 
-class AudioPromptEncoder(ModelMixin, ConfigMixin):
+class AudioPromptEncoder(DiffusersModel):
     """An audio prompt (voice, or source of an edit) as 236 global tokens, by way of its log-mel spectrogram.
 
     Args:
@@ -87,7 +87,7 @@ class AudioPromptEncoder(ModelMixin, ConfigMixin):
         return (self.mel_filters.mT @ spectrum.abs()).clamp(min=1e-5).log()
 
 
-class SyncEncoder(ModelMixin, ConfigMixin):
+class SyncEncoder(DiffusersModel):
     """Synchformer's video features as 128 global tokens that carry the timing.
 
     Args:

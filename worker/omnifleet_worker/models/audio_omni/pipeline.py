@@ -203,12 +203,13 @@ class AudioOmniPipeline:
         """Latents [64, 236] of 44.1 kHz audio [2, samples], silence after its end: the mean that the VAE gives."""
         clip = torch.as_tensor(audio, dtype=torch.float32, device=self.vae.device)[:, :CLIP_SAMPLES]
         clip = torch.nn.functional.pad(clip, (0, CLIP_SAMPLES - clip.shape[1]))
-        return self.vae.encode(clip[None]).latent_dist.mode()[0]
+        mean, _ = self.vae.encoder(clip[None]).chunk(2, dim=1)
+        return mean[0]
 
     @torch.inference_mode()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Decode latents [B, 64, 236] to audio [B, 2, 483328] float32, each clip scaled to a peak of 1."""
-        return normalise_peak(self.vae.decode(latents.to(self.vae.device, torch.float32)).sample)
+        return normalise_peak(self.vae.decoder(latents.to(self.vae.device, torch.float32)))
 
     @property
     def _modules(self) -> list[Any]:

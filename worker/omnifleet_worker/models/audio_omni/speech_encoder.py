@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional
 
 from omnifleet_worker.models.audio_omni.conditioners import rms_norm
+from omnifleet_worker.models.diffusers_model import DiffusersModel, register_to_config
 
 
 def sinusoid_table(positions: int, features: int) -> Tensor:
@@ -50,7 +49,7 @@ class ConvNeXtBlock(nn.Module):
         return hidden + self.pwconv2(self.grn(functional.gelu(self.pwconv1(spread))))
 
 
-class SpeechEncoder(ModelMixin, ConfigMixin):
+class SpeechEncoder(DiffusersModel):
     """What is to be said, as 256 context tokens.
 
     Args:

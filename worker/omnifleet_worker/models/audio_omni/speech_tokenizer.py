@@ -69,7 +69,8 @@ def _spell_word(word: str) -> Iterator[str]:
 
 def _pinyin(word: str) -> list[str]:
     # `list`: characters without a reading come back one by one, not as one run, so that sounds match characters.
-    return lazy_pinyin(word, style=Style.TONE3, tone_sandhi=True, errors=list)
+    # Declared to give one sound, though pypinyin takes several.
+    return lazy_pinyin(word, style=Style.TONE3, tone_sandhi=True, errors=list)  # type: ignore[arg-type]
 
 
 def _takes_three_bytes(character: str) -> bool:
@@ -91,6 +92,6 @@ def _cutter() -> Any:
     cutter = jieba.Tokenizer()
     # jieba's cache is read with marshal from a folder that anyone may write to: give it one of its own, used once.
     with tempfile.TemporaryDirectory(prefix="omnifleet-jieba-") as folder:
-        cutter.tmp_dir = folder
+        cutter.tmp_dir = folder  # pyright: ignore[reportAttributeAccessIssue]  # None in jieba, until it is set
         cutter.initialize()
     return cutter

@@ -6,11 +6,11 @@ docs/model.md, "Synchformer (video encoder)": Motionformer with divided space-ti
 from __future__ import annotations
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.attention import FeedForward
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional
+
+from omnifleet_worker.models.diffusers_model import DiffusersModel, register_to_config
 
 SEGMENT_FRAMES = 16
 FRAME_SIDE = 224
@@ -86,7 +86,7 @@ class _Block(nn.Module):
         return hidden + self.ff(self.norm3(hidden))
 
 
-class Synchformer(ModelMixin, ConfigMixin):
+class Synchformer(DiffusersModel):
     """The video encoder of Synchformer (docs/model.md, "Synchformer"): eight features a segment of 16 frames.
 
     Args:

@@ -120,7 +120,7 @@ def tiny_pipeline(seed: int = 0) -> AudioOmniPipeline:
         return AudioOmniPipeline(
             transformer=AudioOmniTransformer(width=128, depth=2, heads=2),
             vae=_noisy_vae(),
-            thinker=tiny_thinker(seed).to(torch.bfloat16),
+            thinker=tiny_thinker(seed).bfloat16(),
             processor=tiny_processor(),
             omni_projection=OmniProjection(),
             speech_encoder=SpeechEncoder(),
@@ -198,16 +198,18 @@ def _answer_in_letters(head: nn.Linear) -> None:
 
 def _thinker_config() -> Qwen2_5OmniThinkerConfig:
     ids = {name: place for name, (_, place) in _MARKS.items()}
-    return Qwen2_5OmniThinkerConfig(
-        text_config=_TEXT_CONFIG,
-        audio_config=_AUDIO_CONFIG,
-        vision_config=_VISION_CONFIG,
-        tie_word_embeddings=False,
-        audio_token_index=ids["audio_token"],
-        image_token_index=ids["image_token"],
-        video_token_index=ids["video_token"],
-        audio_start_token_id=ids["audio_bos_token"],
-        audio_end_token_id=ids["audio_eos_token"],
-        vision_start_token_id=ids["vision_bos_token"],
-        vision_end_token_id=ids["vision_eos_token"],
+    return Qwen2_5OmniThinkerConfig.from_dict(
+        {
+            "text_config": _TEXT_CONFIG,
+            "audio_config": _AUDIO_CONFIG,
+            "vision_config": _VISION_CONFIG,
+            "tie_word_embeddings": False,
+            "audio_token_index": ids["audio_token"],
+            "image_token_index": ids["image_token"],
+            "video_token_index": ids["video_token"],
+            "audio_start_token_id": ids["audio_bos_token"],
+            "audio_end_token_id": ids["audio_eos_token"],
+            "vision_start_token_id": ids["vision_bos_token"],
+            "vision_end_token_id": ids["vision_eos_token"],
+        }
     )

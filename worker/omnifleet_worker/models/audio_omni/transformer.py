@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.attention import FeedForward
 from diffusers.models.embeddings import (
     GaussianFourierProjection,
@@ -15,10 +13,11 @@ from diffusers.models.embeddings import (
     apply_rotary_emb,
     get_1d_rotary_pos_embed,
 )
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.normalization import FP32LayerNorm
 from torch import Tensor, nn
 from torch.nn import functional
+
+from omnifleet_worker.models.diffusers_model import DiffusersModel, register_to_config
 
 Rotary = tuple[Tensor, Tensor]
 
@@ -67,7 +66,9 @@ def _join_heads(hidden: Tensor) -> Tensor:
 def _rotate(hidden: Tensor, rotary: Rotary) -> Tensor:
     """Rotate the first dimensions of each head, as many as `rotary` has; diffusers does it in float32."""
     turned, kept = hidden.split([rotary[0].shape[-1], hidden.shape[-1] - rotary[0].shape[-1]], dim=-1)
-    return torch.cat([apply_rotary_emb(turned, rotary, use_real_unbind_dim=-2), kept], dim=-1)
+    # Declared for one tensor, or for what it gives where one is rotated by another.
+    rotated: Tensor = apply_rotary_emb(turned, rotary, use_real_unbind_dim=-2)  # type: ignore[arg-type, assignment]
+    return torch.cat([rotated, kept], dim=-1)
 
 
 class SelfAttention(nn.Module):
@@ -143,7 +144,7 @@ def _bias_free_mlp(in_features: int, width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(in_features, width, bias=False), nn.SiLU(), nn.Linear(width, width, bias=False))
 
 
-class AudioOmniTransformer(ModelMixin, ConfigMixin):
+class AudioOmniTransformer(DiffusersModel):
     """The DiT of Audio-Omni (arXiv 2604.10708; docs/model.md, "DiT"), with classifier-free guidance inside.
 
     Args:
@@ -157,9 +158,9 @@ class AudioOmniTransformer(ModelMixin, ConfigMixin):
     """
 
     # All are small; frequencies in bfloat16 would move a timestep by more than a step of the sampler.
-    _keep_in_fp32_modules: ClassVar[list[str]] = ["time_proj", "norm1", "norm2", "norm3"]
+    _keep_in_fp32_modules = ["time_proj", "norm1", "norm2", "norm3"]  # type: ignore[assignment]  # noqa: RUF012, None there
     # All are of one shape, so one compilation serves them all (`compile_repeated_blocks`).
-    _repeated_blocks: ClassVar[list[str]] = ["TransformerBlock"]
+    _repeated_blocks = ["TransformerBlock"]  # noqa: RUF012, diffusers declares it of the instance
 
     @register_to_config
     def __init__(
@@ -187,10 +188,15 @@ class AudioOmniTransformer(ModelMixin, ConfigMixin):
         self.proj_out = nn.Linear(width, latent_channels, bias=False)
         self.conv_out = nn.Conv1d(latent_channels, latent_channels, kernel_size=1, bias=False)
 
+    @property
+    def blocks(self) -> list[TransformerBlock]:
+        """Its blocks, the first one first."""
+        return [block for block in self.transformer_blocks if isinstance(block, TransformerBlock)]
+
     def encode_context(self, tokens: Tensor) -> CrossAttentionCache:
         """Project context tokens [n, 768], unpadded, to every block's keys and values; once a request."""
         context = self.context_embedder(tokens.to(self.dtype))
-        projected = [block.attn2.project_context(context) for block in self.transformer_blocks]
+        projected = [block.attn2.project_context(context) for block in self.blocks]
         return CrossAttentionCache(*(torch.stack(parts) for parts in zip(*projected, strict=True)))
 
     def encode_global(self, tokens: Tensor) -> Tensor:
@@ -261,6 +267,12 @@ class AudioOmniTransformer(ModelMixin, ConfigMixin):
         known = self._rotaries.get(sequence.device)
         if known is None or len(known[0]) != sequence.shape[1]:
             positions = torch.arange(sequence.shape[1], device=sequence.device)
-            known = get_1d_rotary_pos_embed(self.rotary_dim, positions, use_real=True, repeat_interleave_real=False)
+            cosines, sines = get_1d_rotary_pos_embed(
+                self.rotary_dim,
+                positions,  # type: ignore[arg-type]  # declared for arrays of numpy, and made for tensors
+                use_real=True,
+                repeat_interleave_real=False,
+            )
+            known = cosines, sines
             self._rotaries[sequence.device] = known
         return known

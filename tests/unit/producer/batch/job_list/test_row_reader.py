@@ -1,4 +1,4 @@
-"""Lines of job lists: whatever a spreadsheet or a script writes is read, and what is wrong is said with its line."""
+"""Lines of job lists: whatever a spreadsheet or a script writes is read, and errors have the number of their line."""
 
 from __future__ import annotations
 

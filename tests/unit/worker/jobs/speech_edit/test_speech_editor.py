@@ -24,7 +24,7 @@ from omnifleet_worker.engine.engine import Engine
 from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.model_runner import AudioOmniRunner
 from omnifleet_worker.engine.request import DiffusionInputs, Inpainting, Request
-from omnifleet_worker.jobs.job_context import JobRun
+from omnifleet_worker.jobs.job_context import JobContext
 from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.runner import JobRunner
 from omnifleet_worker.jobs.speech_edit.words import Word, split_words
@@ -50,7 +50,7 @@ class ScriptedAligner:
         return [Word(text, at, at + WORD_SECONDS) for text, at in zip(split_words(transcript), starts, strict=True)]
 
 
-class ScriptedRun(JobRun):
+class ScriptedRun(JobContext):
     """Answers the thinker's questions from a list."""
 
     answers: list[str]

@@ -28,11 +28,11 @@ def patched(draw: st.DrawFn) -> tuple[Samples, list[Patch]]:
     channels, length = draw(st.integers(1, 3)), draw(st.integers(1, rate))
     source = noise(channels, length)
     points = sorted(draw(st.lists(st.integers(0, length), min_size=2, max_size=8)))
-    holes = list(zip(points[::2], points[1::2], strict=False))
-    borders = [0, *((one[1] + following[0]) // 2 for one, following in pairwise(holes)), length]
+    gaps = list(zip(points[::2], points[1::2], strict=False))
+    borders = [0, *((one[1] + following[0]) // 2 for one, following in pairwise(gaps)), length]
     patches = []
-    for number, (hole, room) in enumerate(zip(holes, pairwise(borders), strict=True)):
-        span = widen(source, rate, hole, room)
+    for number, (gap, room) in enumerate(zip(gaps, pairwise(borders), strict=True)):
+        span = widen(source, rate, gap, room)
         new = draw(st.none() | st.integers(0, rate // 2))
         size = None if new is None else new + span.fade_in + span.fade_out
         patches.append(Patch(span, None if size is None else noise(channels, size, number + 1)))
@@ -62,7 +62,7 @@ def test_a_span_covers_its_hole_and_little_more(case: tuple[Samples, list[Patch]
 
     for patch in patches:
         span = patch.span
-        assert 0 <= span.start <= span.hole[0] <= span.hole[1] <= span.end <= source.shape[1]
+        assert 0 <= span.start <= span.gap[0] <= span.gap[1] <= span.end <= source.shape[1]
 
 
 def test_a_span_begins_and_ends_at_zero_crossings_with_fades_of_20_ms() -> None:

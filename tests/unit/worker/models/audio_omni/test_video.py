@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from omnifleet_shared.errors import TaskNotSupported
-from omnifleet_worker.media.video import Video, decode_video
+from omnifleet_worker.media.video import DecodedVideo, decode_video
 from omnifleet_worker.model_loader import describe
 from omnifleet_worker.models.audio_omni.pipeline import AudioOmniPipeline
 from omnifleet_worker.models.audio_omni.synchformer import Synchformer
@@ -20,7 +20,7 @@ from support.data import media_files
 SIDE = 224
 
 
-def seen(film: bytes, seconds: float = 10) -> Video:
+def seen(film: bytes, seconds: float = 10) -> DecodedVideo:
     return decode_video(film, frames_per_second=25, max_seconds=seconds, size=(SIDE, SIDE))
 
 
