@@ -7,14 +7,12 @@ lengths in every layer. Here chunks are rows of one batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import (
-    Qwen2_5OmniAudioEncoder,
-    Qwen2_5OmniAudioEncoderLayer,
-)
+from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniAudioEncoder
 
 from ...streams import to_device
 
@@ -47,7 +45,7 @@ def encode_recordings(tower: Qwen2_5OmniAudioEncoder, mels: Tensor, frames: Sequ
 def _encode_chunks(tower: Qwen2_5OmniAudioEncoder, chunks: Tensor, lengths: Tensor) -> Tensor:
     """Hidden states [n, frames / 2, model size] of chunks [n, bands, frames], of which so many frames count."""
     heard = torch.arange(chunks.shape[2], device=chunks.device) < lengths[:, None]
-    hidden = functional.gelu(tower.conv1(chunks.to(tower.conv1.weight.dtype))) * heard[:, None]
+    hidden = functional.gelu(tower.conv1(chunks.to(tower.dtype))) * heard[:, None]
     hidden = functional.gelu(tower.conv2(hidden)).transpose(1, 2)
     places = hidden.shape[1]
     hidden = hidden + tower.positional_embedding(places).to(hidden.dtype)
@@ -57,7 +55,7 @@ def _encode_chunks(tower: Qwen2_5OmniAudioEncoder, chunks: Tensor, lengths: Tens
     return hidden
 
 
-def _encode_layer(layer: Qwen2_5OmniAudioEncoderLayer, hidden: Tensor, mask: Tensor) -> Tensor:
+def _encode_layer(layer: Any, hidden: Tensor, mask: Tensor) -> Tensor:
     attention, normed = layer.self_attn, layer.self_attn_layer_norm(hidden)
     query, key, value = (
         project(normed).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)

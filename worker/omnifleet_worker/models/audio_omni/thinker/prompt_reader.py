@@ -74,9 +74,15 @@ class PromptReader:
         return LogMel(self._processor.feature_extractor, self._model.device)
 
     def _process_video(self, chat: Chat, frames_per_second: float) -> _Video:
-        options = {"do_sample_frames": False, "fps": frames_per_second, "input_data_format": "channels_last"}
-        marks = VIDEO_MARKS * len(chat.video)
-        inputs = self._processor(text=[marks], videos=list(chat.video), videos_kwargs=options, return_tensors="pt")
+        options: dict[str, Any] = {
+            "videos_kwargs": {
+                "do_sample_frames": False,
+                "fps": frames_per_second,
+                "input_data_format": "channels_last",
+            },
+            "return_tensors": "pt",
+        }
+        inputs = self._processor(text=[VIDEO_MARKS * len(chat.video)], videos=list(chat.video), **options)
         return _Video(inputs["pixel_values_videos"], inputs["video_grid_thw"], inputs["video_second_per_grid"])
 
     def _tokenize(self, chat: Chat, video: _Video | None) -> list[int]:
@@ -112,7 +118,8 @@ class PromptReader:
             embeds = embeds.masked_scatter((ids == self._processor.audio_token_id)[:, None], heard)
         if video is not None:
             pixels, grid = (to_device(tensor, ids.device) for tensor in (video.pixels, video.grid))
-            seen = self._model.model.get_video_features(pixels, grid, return_dict=True).pooler_output
+            look: Any = self._model.model.get_video_features  # typed for tensors that do not exist
+            seen = look(pixels, grid, return_dict=True).pooler_output
             mask = (ids == self._processor.video_token_id)[:, None]
             embeds = embeds.masked_scatter(mask, torch.cat(seen).to(embeds.dtype))
         return embeds

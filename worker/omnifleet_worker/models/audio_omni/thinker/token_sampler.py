@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -66,6 +67,6 @@ class TokenSampler:
         device, vocabulary = logits.device, logits.shape[1]
         temperatures = to_device(torch.tensor([noise.temperature for noise in noises]), device)
         chances = torch.softmax(logits.float() / temperatures[:, None], dim=-1)
-        uniform = torch.stack(list(self._threads.map(lambda noise: noise.uniform(vocabulary), noises)))
+        uniform = torch.stack(list(self._threads.map(TokenNoise.uniform, noises, repeat(vocabulary))))
         waiting = -torch.log1p(-to_device(uniform, device))
         return (chances / waiting.float()).argmax(-1)
