@@ -5,22 +5,28 @@ BIN := $(VENV)/bin
 NODE_EXAMPLE := $(if $(shell command -v npm),examples/node/node_modules)
 # The tools of the environment come first, so that tests find its redis-server and moto_server.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Libraries that are published as sources alone are built by locked tools too.
+export UV_BUILD_CONSTRAINT := $(CURDIR)/locks/build.txt
 
-.PHONY: demo test test-images chaos lint docs package format schemas benchmark up down locks clean
+.PHONY: demo test test-lowest test-images chaos lint docs package format schemas benchmark up down locks clean
 
 demo: $(VENV)/.demo ## one job of every namespace through a real fleet on this machine
 	$(BIN)/python -m demo
 
-test: $(VENV)/.test $(NODE_EXAMPLE) ## all tests, against a real Redis and a real S3 API
+test: $(VENV)/.dev $(NODE_EXAMPLE) ## all tests, against a real Redis and a real S3 API
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
-test-images: $(VENV)/.images ## builds the images and runs the fleet from them; needs Docker or podman, and minutes
+test-lowest: ## the unit and parity tests with the lowest versions that pyproject.toml allows
+	$(MAKE) VENV=.venv-lowest .venv-lowest/.lowest
+	.venv-lowest/bin/python -m pytest --numprocesses 2 --dist loadfile tests/unit tests/parity $(PYTEST_ARGS)
+
+test-images: $(VENV)/.dev ## builds the images and runs the fleet from them; needs Docker or podman, and minutes
 	$(BIN)/python -m pytest tests/images $(PYTEST_ARGS)
 
-chaos: $(VENV)/.test ## workers killed, Redis restarted, storage away: no job may be lost, wrong or done twice
+chaos: $(VENV)/.dev ## workers killed, Redis restarted, storage away: no job may be lost, wrong or done twice
 	$(BIN)/python -m chaos $(CHAOS_ARGS)
 
-lint: $(VENV)/.lint $(VENV)/.test ## what CI checks besides the tests
+lint: $(VENV)/.dev ## what CI checks besides the tests
 	$(BIN)/hadolint docker/*.Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml
 	$(BIN)/ruff check .
@@ -31,19 +37,19 @@ lint: $(VENV)/.lint $(VENV)/.test ## what CI checks besides the tests
 docs: $(VENV)/.docs ## the site, into .cache/site; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-package: $(VENV)/.lint ## source distribution and wheel, into .cache/dist, as an index would take them
+package: $(VENV)/.dev ## source distribution and wheel, into .cache/dist, as an index would take them
 	rm -rf .cache/dist
 	$(BIN)/uv build --quiet --out-dir .cache/dist
 	$(BIN)/twine check --strict .cache/dist/*.tar.gz .cache/dist/*.whl
 
-format: $(VENV)/.lint ## rewrite the sources in the project's format
+format: $(VENV)/.dev ## rewrite the sources in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-schemas: $(VENV)/.test ## rewrite the contract for other languages after a change of the records
+schemas: $(VENV)/.dev ## rewrite the contract for other languages after a change of the records
 	$(BIN)/python -m omnifleet_shared.json_schema
 
-benchmark: $(VENV)/.test ## the fleet's own cost beside a bare Celery task, and a batch beside a bare group
+benchmark: $(VENV)/.dev ## the fleet's own cost beside a bare Celery task, and a batch beside a bare group
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/batch.py
 
@@ -64,19 +70,29 @@ down: docker/.env ## stop it; what it stored stays in its volumes
 docker/.env: docker/.env.example docker/create-env
 	test -e $@ || (umask 077 && docker/create-env >$@.new && mv $@.new $@)
 
-locks: $(VENV)/.test ## the libraries of the images, after a change of dependencies
-	$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 --python-platform linux pyproject.toml --extra flower --extra otel -o docker/producer.lock
-	$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 --python-platform linux pyproject.toml --extra worker --extra otel -o docker/worker.lock
+# Dev holds every extra; the others take its versions. Requirement files, as they name no host, which uv.lock does.
+COMPILE := UV_CUSTOM_COMPILE_COMMAND="make locks" $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes \
+	--no-emit-index-url --no-annotate --python-version 3.11
+locks: $(BIN)/uv ## renew the versions of everything that is installed here, in CI and in the images
+	$(COMPILE) pyproject.toml --all-extras -o locks/dev.txt
+	$(COMPILE) --group build -c locks/dev.txt -o locks/build.txt
+	$(COMPILE) pyproject.toml --extra docs -c locks/dev.txt -o locks/docs.txt
+	$(COMPILE) pyproject.toml --extra demo -c locks/dev.txt -o locks/demo.txt
+	$(COMPILE) pyproject.toml --extra flower --extra otel -c locks/dev.txt -o locks/producer.txt
+	$(COMPILE) pyproject.toml --extra worker --extra otel -c locks/dev.txt -o locks/worker.txt
+	$(COMPILE) pyproject.toml --extra test --resolution lowest-direct -o locks/lowest.txt
 
 clean:
-	rm -rf $(VENV) .cache demo-output
+	rm -rf $(VENV) .venv-lowest .cache demo-output
 
-$(BIN)/uv:
+$(BIN)/uv: locks/build.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/python -m pip install --quiet --require-hashes -r $<
+	touch $@
 
-$(VENV)/.%: pyproject.toml $(BIN)/uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[$*]'
+$(VENV)/.%: locks/%.txt pyproject.toml $(BIN)/uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r $<
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 
 # Without npm there is nothing to install, and the test of the example is skipped, save in CI.

@@ -2,11 +2,12 @@
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
-ARG UV=0.13.9
-ENV UV_SYSTEM_CERTS=true UV_COMPILE_BYTECODE=true UV_LINK_MODE=copy UV_NO_CACHE=true UV_PYTHON=/opt/venv/bin/python
-RUN pip install --no-cache-dir --root-user-action=ignore "uv==${UV}" && uv venv --python "$(command -v python3.11)" /opt/venv
-COPY docker/producer.lock /build/
-RUN uv pip install -r /build/producer.lock
+ENV UV_SYSTEM_CERTS=true UV_COMPILE_BYTECODE=true UV_LINK_MODE=copy UV_NO_CACHE=true UV_PYTHON=/opt/venv/bin/python \
+    UV_BUILD_CONSTRAINT=/build/locks/build.txt
+COPY locks/build.txt /build/locks/
+RUN pip install --no-cache-dir --root-user-action=ignore --require-hashes -r /build/locks/build.txt && uv venv --python "$(command -v python3.11)" /opt/venv
+COPY locks/producer.txt /build/locks/
+RUN uv pip install --require-hashes -r /build/locks/producer.txt
 COPY LICENSE README.md pyproject.toml /build/
 COPY shared /build/shared
 COPY producer /build/producer

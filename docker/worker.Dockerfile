@@ -3,15 +3,19 @@
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
-ARG UV=0.13.9
 # Libraries come over whatever authorities the base image trusts, and are compiled once instead of at every start.
-ENV UV_SYSTEM_CERTS=true UV_COMPILE_BYTECODE=true UV_LINK_MODE=copy UV_NO_CACHE=true UV_PYTHON=/opt/venv/bin/python
-RUN pip install --no-cache-dir --root-user-action=ignore "uv==${UV}" && uv venv --python "$(command -v python3.11)" /opt/venv
+ENV UV_SYSTEM_CERTS=true UV_COMPILE_BYTECODE=true UV_LINK_MODE=copy UV_NO_CACHE=true UV_PYTHON=/opt/venv/bin/python \
+    UV_BUILD_CONSTRAINT=/build/locks/build.txt
+COPY locks/build.txt /build/locks/
+RUN pip install --no-cache-dir --root-user-action=ignore --require-hashes -r /build/locks/build.txt && uv venv --python "$(command -v python3.11)" /opt/venv
 # PyTorch's own build for that backend, such as `cpu`; without it the one of the package index, which is for CUDA.
+# The lock has no hashes of such builds: torch's lines lose theirs, those of CUDA go.
 ARG TORCH_BACKEND=
-COPY docker/worker.lock /build/
-RUN if [ -n "${TORCH_BACKEND}" ]; then export UV_TORCH_BACKEND="${TORCH_BACKEND}"; sed -i -E '/^(cuda|nvidia|triton)/d' /build/worker.lock; fi \
-    && uv pip install -r /build/worker.lock
+COPY locks/worker.txt /build/locks/
+RUN if [ -n "${TORCH_BACKEND}" ]; then export UV_TORCH_BACKEND="${TORCH_BACKEND}" \
+    && sed -i -E -e '/^(cuda|nvidia|triton)/,/[^\\]$/d' -e '/^torch/,/[^\\]$/{/--hash/d; s/ *\\$//}' /build/locks/worker.txt; \
+    else export UV_REQUIRE_HASHES=true; fi \
+    && uv pip install -r /build/locks/worker.txt
 # What changes daily comes last and into a folder of its own: a new layer of some hundred kB, and none of the libraries.
 COPY LICENSE README.md pyproject.toml /build/
 COPY shared /build/shared

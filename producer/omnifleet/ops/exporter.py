@@ -93,7 +93,7 @@ def _workers(queue: str, seen: Sequence[SeenWorker]) -> Iterator[Metric]:
 
 def _server(redis: Redis) -> Iterator[Metric]:
     with typed_redis_errors():
-        info = redis.info()
+        info = cast(Any, redis).info()
     used, most = info["used_memory"], info["maxmemory"]
     yield GaugeMetricFamily("omnifleet_redis_memory_used_bytes", "Memory that Redis takes.", value=used)
     yield GaugeMetricFamily("omnifleet_redis_memory_max_bytes", "Memory that Redis may take; 0: no limit.", value=most)
