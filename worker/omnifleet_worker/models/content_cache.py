@@ -1,15 +1,16 @@
-"""What was made of some content, kept by that content: no voice, video or prompt is encoded twice."""
+"""Caches encodings by the content they are made of: no voice, video or prompt is encoded twice."""
 
 from __future__ import annotations
 
 import hashlib
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
+from cachetools import LRUCache
 
 Digest = bytes
 T = TypeVar("T")
@@ -17,37 +18,35 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class CacheFigures:
-    """What a cache did so far."""
+    """Counts of a cache so far."""
 
     hits: int
     misses: int
     bytes: int
-    """Held now."""
+    """Size of all values that are cached now."""
 
 
 class ContentCache(Generic[T]):
-    """What was made of some content, by that content. Safe to use from several threads; the oldest use goes first.
+    """Caches what is made of some content, keyed by that content; the least recently used goes first. Thread-safe.
 
     Args:
-        max_bytes: of everything together; 0 keeps nothing.
-        size: bytes of one thing.
+        max_bytes: of all values together; 0 keeps nothing.
+        size: returns the bytes of one value.
     """
 
     def __init__(self, max_bytes: int, size: Callable[[T], int]) -> None:
-        self._max_bytes = max_bytes
-        self._size = size
-        self._kept: OrderedDict[Digest, T] = OrderedDict()
+        self._cached: LRUCache[Digest, T] = LRUCache(max_bytes, size)
         self._lock = threading.Lock()
-        self._hits = self._misses = self._bytes = 0
+        self._hits = self._misses = 0
 
     @property
     def figures(self) -> CacheFigures:
         """Hits, misses and size so far."""
         with self._lock:
-            return CacheFigures(self._hits, self._misses, self._bytes)
+            return CacheFigures(self._hits, self._misses, int(self._cached.currsize))
 
     def get(self, kind: str, content: object, make: Callable[[], T]) -> T:
-        """What is made of the content, now where it is not kept. What `make` raises is raised, and not kept.
+        """Return what is made of the content, cached or made now. What `make` raises is raised, and not cached.
 
         Args:
             kind: what is made; different things may be made of the same content.
@@ -56,25 +55,15 @@ class ContentCache(Generic[T]):
         """
         key = digest((kind, content))
         with self._lock:
-            kept = self._kept.get(key)
-            if kept is not None:
-                self._kept.move_to_end(key)
+            cached = self._cached.get(key)
+            if cached is not None:
                 self._hits += 1
-                return kept
+                return cached
         made = make()
-        self._keep(key, made)
-        return made
-
-    def _keep(self, key: Digest, made: T) -> None:
-        with self._lock:
+        with self._lock, suppress(ValueError):  # raised where it alone is larger than the cache
             self._misses += 1
-            if key in self._kept:  # another thread was as quick
-                return
-            self._kept[key] = made
-            self._bytes += self._size(made)
-            while self._bytes > self._max_bytes:
-                _, oldest = self._kept.popitem(last=False)
-                self._bytes -= self._size(oldest)
+            self._cached.setdefault(key, made)
+        return made
 
 
 def digest(content: object) -> Digest:
@@ -96,5 +85,5 @@ def _feed(hashed: hashlib.blake2b, content: object) -> None:
     elif is_dataclass(content):
         _feed(hashed, tuple(getattr(content, field.name) for field in fields(content)))
     else:
-        said = repr(content).encode()
-        hashed.update(b"%d:" % len(said) + said)
+        text = repr(content).encode()
+        hashed.update(b"%d:" % len(text) + text)

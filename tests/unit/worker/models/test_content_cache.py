@@ -55,6 +55,15 @@ def test_what_is_larger_than_the_cache_is_not_kept(most: int) -> None:
     assert cache.figures == CacheFigures(hits=0, misses=1, bytes=0)
 
 
+def test_what_is_larger_than_the_cache_drives_nothing_out() -> None:
+    cache = text_cache(3)
+    cache.get("", "a", lambda: "abc")
+
+    cache.get("", "b", lambda: "large")
+
+    assert cache.get("", "a", pytest.fail) == "abc"
+
+
 def test_what_could_not_be_made_is_tried_again() -> None:
     cache = text_cache(10)
 
