@@ -1,0 +1,75 @@
+"""Compiled kernels beside the checkpoint, so that the next worker on such a machine compiles nothing.
+
+They are torch's own cache artifacts (`torch.compiler.save_cache_artifacts`): code, to be trusted as much as the
+checkpoint that they lie beside. torch takes none whose code version is not its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+FOLDER = "compiled"
+_BUILT_BY = ("torch", "transformers", "diffusers", "omnifleet")
+
+logger = logging.getLogger(__name__)
+
+
+class CompiledCode:
+    """The file of compiled code that fits one checkpoint, this device and these versions.
+
+    Args:
+        checkpoint: folder of the checkpoint; the code is kept in its folder `compiled`.
+        device: that the code runs on.
+        variant: what else decides what is compiled, such as the dtype.
+    """
+
+    def __init__(self, checkpoint: Path, device: torch.device, variant: str) -> None:
+        self.path = checkpoint / FOLDER / f"{_device_name(device)}-{_digest(device, variant)}.bin"
+
+    def load(self) -> bool:
+        """Give the compiler what an earlier worker compiled; whether there was any."""
+        try:
+            artifacts = self.path.read_bytes()
+        except FileNotFoundError:
+            return False
+        if torch.compiler.load_cache_artifacts(artifacts) is None:  # torch has logged why
+            extra = {"action": "compiled_code_unreadable"}
+            logger.warning("%s is of no use, compiling anew", self.path, extra=extra)
+            return False
+        return True
+
+    def save(self) -> None:
+        """Keep what this process compiled or loaded; a folder that cannot be written to is logged and left alone."""
+        saved = torch.compiler.save_cache_artifacts()
+        if saved is None:
+            return
+        data, _ = saved
+        part = self.path.with_suffix(".part")
+        try:
+            self.path.parent.mkdir(exist_ok=True)
+            part.write_bytes(data)
+            part.replace(self.path)
+        except OSError as error:
+            extra = {"action": "compiled_code_not_kept"}
+            logger.warning(
+                "the next start will compile again, for %s cannot be written: %s", self.path, error, extra=extra
+            )
+        else:
+            extra = {"action": "compiled_code_kept", "bytes": len(data)}
+            logger.info("kept %.1f MB of compiled code as %s", len(data) / 1e6, self.path, extra=extra)
+
+
+def _device_name(device: torch.device) -> str:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return "-".join(name.lower().split())
+
+
+def _digest(device: torch.device, variant: str) -> str:
+    versions = [f"{name} {version(name)}" for name in _BUILT_BY]
+    about = [*versions, str(torch.version.cuda), str(torch.version.hip), str(device.type), variant]
+    return hashlib.sha256("\n".join(about).encode()).hexdigest()[:16]
