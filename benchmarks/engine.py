@@ -19,12 +19,12 @@ import machine
 import torch
 import typer
 from models import Size, float32_twin, matmul_rate, random_pipeline, step_flops, synchronise
-from omnifleet_worker.checkpoint.warm_up import compile_blocks, warm_up
 from omnifleet_worker.engine.engine import Engine
 from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.model_runner import AudioOmniRunner
 from omnifleet_worker.engine.observer import NoObserver, Work
 from omnifleet_worker.engine.request import DiffusionInputs, Request
+from omnifleet_worker.engine.warm_up import compile_blocks, warm_up
 from omnifleet_worker.models.audio_omni.chat import Chat
 from omnifleet_worker.models.audio_omni.sampling import prepare_latents
 from published_loop import PublishedLoop

@@ -11,8 +11,8 @@ from omnifleet_worker.celery import create_worker_app
 from omnifleet_worker.engine.engine import ModelRunner
 from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.request import Request
+from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.prompts import Prompts
-from omnifleet_worker.jobs.tasks import ModelData
 from omnifleet_worker.models.audio_omni.speech_tokenizer import SpeechTokenizer
 from omnifleet_worker.service.worker import FleetWorker
 from omnifleet_worker.settings import WorkerSettings

@@ -12,9 +12,9 @@ from omnifleet_shared.schema.results import JobResult
 from omnifleet_shared.storage.folder import FolderStorage
 from omnifleet_worker.engine.request import ChatInputs, Request
 from omnifleet_worker.jobs.job_context import JobRun
+from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.prompts import Prompts
 from omnifleet_worker.jobs.runner import JobRunner
-from omnifleet_worker.jobs.tasks import ModelData
 from omnifleet_worker.models.audio_omni.chat import Chat
 from omnifleet_worker.models.audio_omni.speech_tokenizer import SpeechTokenizer
 from omnifleet_worker.models.audio_omni.tiny import tiny_vocab

@@ -15,10 +15,10 @@ from omnifleet_shared.schema.jobs import Job
 from omnifleet_shared.schema.results import JobResult, JobStatus, Progress
 from omnifleet_shared.storage import Storage
 
-from .checkpoint.load import describe, open_model
 from .engine.engine import Engine
 from .jobs.job_context import JobRun
 from .jobs.runner import JobRunner
+from .model_loader import describe, open_model
 from .settings import WorkerSettings
 
 

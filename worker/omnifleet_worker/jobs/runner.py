@@ -26,8 +26,9 @@ from ..settings import WorkerSettings
 from .answers import StructuredAnswer
 from .inputs import JobMedia, decode, fetch
 from .job_context import JobRun
+from .model import ModelData
 from .speech_edit.speech_editor import EditedSound
-from .tasks import ModelData, carry_out
+from .tasks import carry_out
 
 R = TypeVar("R")
 

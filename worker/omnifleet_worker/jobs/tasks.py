@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -27,14 +26,11 @@ from ..media.signal import split_at_pauses, trim_silence
 from ..media.video import Video
 from ..models.audio_omni.chat import Chat
 from ..models.audio_omni.sampling import CLIP_SAMPLES, SAMPLE_RATE, normalise_peak
-from ..models.audio_omni.speech_tokenizer import SpeechTokenizer
 from ..models.audio_omni.video import WINDOW_SECONDS, thinker_frames
-from ..models.content_cache import ContentCache
 from .answers import StructuredAnswer, ask_for_record
 from .inputs import HEARING_RATE, OVERTIME_SECONDS, JobMedia, may_be_heard_in_parts
 from .job_context import Clip, JobRun
-from .prompts import Prompts
-from .speech_edit.alignment import WordAligner
+from .model import ModelData
 from .speech_edit.speech_editor import EditedSound, edit_speech
 from .windows import continuation_prompt, count_generated, edit_windows, join_edited, join_generated
 
@@ -48,23 +44,6 @@ FASTEST_TALK = 8
 """The thinker's tokens a second; a part in which more is said would have no room in its answer."""
 SHORTEST_PART = 30
 """Seconds of a recording that is transcribed in parts, however short the answers may be."""
-
-
-TRANSCRIPTS_BYTES = 2**20
-"""Characters of transcripts that are kept, about a thousand voices."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelData:
-    """What tasks need to know of the checkpoint."""
-
-    card: ModelCard
-    prompts: Prompts
-    tokenizer: SpeechTokenizer
-    aligner: WordAligner | None = None
-    """Finds words in recordings; without one, they are not edited."""
-    transcripts: ContentCache[str] = field(default_factory=lambda: ContentCache(TRANSCRIPTS_BYTES, len))
-    """What is said in voices that were sent without their words: the same voice is sent again and again."""
 
 
 def carry_out(run: JobRun, media: JobMedia, model: ModelData) -> str | StructuredAnswer | np.ndarray | EditedSound:

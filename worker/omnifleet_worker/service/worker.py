@@ -15,12 +15,12 @@ from omnifleet_shared.job_state.store import JobStates
 from omnifleet_shared.storage import open_storage
 from omnifleet_shared.webhooks.outbox import Callbacks
 
-from ..checkpoint.load import describe, open_model
 from ..engine.engine import Engine, ModelRunner
 from ..engine.limits import EngineLimits
+from ..jobs.model import ModelData
 from ..jobs.runner import JobRunner
-from ..jobs.tasks import ModelData
 from ..lease_renewer import LeaseKeeper
+from ..model_loader import describe, open_model
 from ..observability.telemetry import Telemetry
 from ..retry import patiently
 from ..settings import WorkerSettings

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from omnifleet_shared.errors import CheckpointInvalid
-from omnifleet_worker.checkpoint.load import load_pipeline
 from omnifleet_worker.checkpoint.manifest import (
     all_faults,
     check_files,
@@ -19,6 +18,7 @@ from omnifleet_worker.checkpoint.manifest import (
     write_manifest,
 )
 from omnifleet_worker.cli import app
+from omnifleet_worker.model_loader import load_pipeline
 from omnifleet_worker.settings import WorkerSettings
 from typer.testing import CliRunner
 

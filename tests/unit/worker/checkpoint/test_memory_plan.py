@@ -10,11 +10,11 @@ import pytest
 import torch
 from omnifleet_shared.errors import CheckpointInvalid, InvalidSetting
 from omnifleet_worker.checkpoint import memory_plan
-from omnifleet_worker.checkpoint.load import load_pipeline, plan_checkpoint
 from omnifleet_worker.checkpoint.memory_plan import MOST_DECODED, MemoryPlan, plan_memory
 from omnifleet_worker.checkpoint.published.component_files import Component
 from omnifleet_worker.checkpoint.published.state_dict import build_components, published_thinker_config
 from omnifleet_worker.engine.limits import EngineLimits
+from omnifleet_worker.model_loader import load_pipeline, plan_checkpoint
 from omnifleet_worker.models import folder as checkpoint_folder
 from omnifleet_worker.models.audio_omni.pipeline import COMPONENTS, AudioOmniPipeline
 from omnifleet_worker.models.audio_omni.synchformer import Synchformer

@@ -19,17 +19,18 @@ from omnifleet_shared.errors import DeadlineExceeded, JobCancelled, JobFailed, M
 from omnifleet_shared.schema.jobs import Job, read_job
 from omnifleet_shared.schema.results import JobResult, Progress
 from omnifleet_shared.storage.folder import FolderStorage
-from omnifleet_worker.checkpoint.load import describe
 from omnifleet_worker.engine.engine import Engine
 from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.model_runner import AudioOmniRunner
 from omnifleet_worker.engine.request import DiffusionInputs, Request
 from omnifleet_worker.jobs.inputs import JobMedia
 from omnifleet_worker.jobs.job_context import MOST_AT_ONCE, JobRun
+from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.runner import JobRunner
-from omnifleet_worker.jobs.tasks import ModelData, carry_out
+from omnifleet_worker.jobs.tasks import carry_out
 from omnifleet_worker.media.decode import Audio
 from omnifleet_worker.media.video import Video
+from omnifleet_worker.model_loader import describe
 from omnifleet_worker.models.audio_omni.sampling import CLIP_SAMPLES
 from omnifleet_worker.models.audio_omni.tiny import tiny_pipeline
 from omnifleet_worker.settings import WorkerSettings

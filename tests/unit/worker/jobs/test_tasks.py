@@ -15,8 +15,9 @@ from omnifleet_shared.schema.model_card import ModelCard
 from omnifleet_shared.schema.tasks import NamedQuestion
 from omnifleet_worker.jobs.inputs import JobMedia
 from omnifleet_worker.jobs.job_context import Clip
+from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.prompts import Prompts
-from omnifleet_worker.jobs.tasks import ModelData, carry_out, join_transcript
+from omnifleet_worker.jobs.tasks import carry_out, join_transcript
 from omnifleet_worker.media.decode import Audio
 from omnifleet_worker.media.video import Video
 from omnifleet_worker.models.audio_omni.chat import Chat

@@ -17,13 +17,13 @@ from omnifleet_shared.schema.jobs import GenerateJob, read_job
 from omnifleet_shared.schema.model_card import NEEDS_SYNCHFORMER
 from omnifleet_shared.schema.results import JobResult, read_result
 from omnifleet_shared.storage.folder import FolderStorage
-from omnifleet_worker.checkpoint.load import describe
 from omnifleet_worker.engine.engine import Engine
 from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.model_runner import AudioOmniRunner
 from omnifleet_worker.jobs.job_context import JobRun
+from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.runner import JobRunner
-from omnifleet_worker.jobs.tasks import ModelData
+from omnifleet_worker.model_loader import describe
 from omnifleet_worker.models.audio_omni.tiny import tiny_pipeline
 from omnifleet_worker.settings import WorkerSettings
 from support.data import media_files

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 from omnifleet_shared.errors import InvalidJob, TaskNotSupported
@@ -17,15 +16,13 @@ from ...media.encode import Subtype, exact_subtype
 from ...media.signal import resample, to_mono
 from ...models.audio_omni.chat import Chat
 from ..job_context import JobRun
+from ..model import ModelData
 from .alignment import ALIGNER_RATE, WordAligner
 from .instruction import QUESTION_SYSTEM, Change, NewTranscript, question, read_answer, read_instruction
 from .splice import Patch, Samples, Span, splice, widen
 from .synthesis import VoicePainter
 from .word_edits import WordEdit, find_edits, is_transcript_of
 from .words import Word, join_words, split_words
-
-if TYPE_CHECKING:
-    from ..tasks import ModelData
 
 TRANSCRIPT_TOKENS = 2048
 """Longest transcript: five minutes of fast speech."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +18,10 @@ from ...media.decode import Audio
 from ...media.signal import resample
 from ...models.audio_omni.sampling import SAMPLE_RATE
 from ..job_context import Clip, JobRun
+from ..model import ModelData
 from .splice import Samples, Span
 from .word_edits import WordEdit
 from .words import Word, join_words
-
-if TYPE_CHECKING:
-    from ..tasks import ModelData
 
 CANVAS_SECONDS = 10.0
 """What the model hears of an audio prompt."""

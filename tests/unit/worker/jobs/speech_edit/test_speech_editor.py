@@ -20,15 +20,15 @@ from omnifleet_shared.errors import InvalidJob, LanguageNotSupported, MediaTooLo
 from omnifleet_shared.schema.jobs import read_job
 from omnifleet_shared.schema.results import EditedSpan, JobResult, read_result
 from omnifleet_shared.storage.folder import FolderStorage
-from omnifleet_worker.checkpoint.load import describe
 from omnifleet_worker.engine.engine import Engine
 from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.model_runner import AudioOmniRunner
 from omnifleet_worker.engine.request import DiffusionInputs, Inpainting, Request
 from omnifleet_worker.jobs.job_context import JobRun
+from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.runner import JobRunner
 from omnifleet_worker.jobs.speech_edit.words import Word, split_words
-from omnifleet_worker.jobs.tasks import ModelData
+from omnifleet_worker.model_loader import describe
 from omnifleet_worker.models.audio_omni.chat import Chat
 from omnifleet_worker.models.audio_omni.sampling import CLIP_SAMPLES, prepare_latents
 from omnifleet_worker.models.audio_omni.tiny import tiny_pipeline

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from omnifleet_shared.errors import TaskNotSupported
-from omnifleet_worker.checkpoint.load import describe
 from omnifleet_worker.media.video import Video, decode_video
+from omnifleet_worker.model_loader import describe
 from omnifleet_worker.models.audio_omni.pipeline import AudioOmniPipeline
 from omnifleet_worker.models.audio_omni.synchformer import Synchformer
 from omnifleet_worker.models.audio_omni.tiny import tiny_pipeline

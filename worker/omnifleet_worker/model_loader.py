@@ -1,4 +1,4 @@
-"""The checkpoint of a worker process: loaded once, and what the rest of the worker needs to know of it."""
+"""Load a worker's checkpoint as its settings say: plan memory, open the model for the engine, describe it to jobs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from omnifleet_shared.schema.model_card import NEEDS_SYNCHFORMER, ModelCard
 from pydantic import ValidationError
 from transformers.utils.logging import disable_progress_bar
 
-from ..engine.limits import EngineLimits
-from ..engine.model_runner import AudioOmniRunner
-from ..jobs.prompts import Prompts
-from ..jobs.speech_edit.alignment import CtcAligner
-from ..jobs.tasks import ModelData
-from ..models.audio_omni.pipeline import AudioOmniPipeline
-from ..settings import WorkerSettings
-from .manifest import check_files
-from .memory_plan import MemoryPlan, plan_memory
-from .warm_up import compile_blocks, end_compilation, measure_costs, warm_up
+from .checkpoint.manifest import check_files
+from .checkpoint.memory_plan import MemoryPlan, plan_memory
+from .engine.limits import EngineLimits
+from .engine.model_runner import AudioOmniRunner
+from .engine.warm_up import compile_blocks, end_compilation, measure_costs, warm_up
+from .jobs.model import ModelData
+from .jobs.prompts import Prompts
+from .jobs.speech_edit.alignment import CtcAligner
+from .models.audio_omni.pipeline import AudioOmniPipeline
+from .settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
 

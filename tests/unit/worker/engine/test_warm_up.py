@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from omnifleet_worker.checkpoint.load import open_model
-from omnifleet_worker.checkpoint.warm_up import compile_blocks, end_compilation, measure_costs, warm_up
 from omnifleet_worker.engine.costs import CONTEXT_COPIES, RequestCosts
 from omnifleet_worker.engine.engine import Engine
 from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.model_runner import AudioOmniRunner
 from omnifleet_worker.engine.request import DiffusionInputs, Request
+from omnifleet_worker.engine.warm_up import compile_blocks, end_compilation, measure_costs, warm_up
+from omnifleet_worker.model_loader import open_model
 from omnifleet_worker.models.audio_omni.chat import Chat
 from omnifleet_worker.models.audio_omni.pipeline import AudioOmniPipeline
 from omnifleet_worker.models.audio_omni.tiny import tiny_pipeline
@@ -142,7 +142,7 @@ def test_settings_say_whether_to_warm_up(
     monkeypatch: pytest.MonkeyPatch, checkpoint: Path, choice: str, warmed: bool
 ) -> None:
     calls: list[EngineLimits] = []
-    monkeypatch.setattr("omnifleet_worker.checkpoint.load.warm_up", lambda runner, limits: calls.append(limits))
+    monkeypatch.setattr("omnifleet_worker.model_loader.warm_up", lambda runner, limits: calls.append(limits))
     settings = WorkerSettings(checkpoint=checkpoint, device="cpu", warm_up=choice, max_batch=3, max_chats=5)
 
     runner, limits = open_model(settings)

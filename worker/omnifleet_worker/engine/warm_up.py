@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from ..engine.costs import CONTEXT_COPIES, RequestCosts
-from ..engine.diffusion_batch import Clip, ClipBatch
-from ..engine.limits import EngineLimits
-from ..engine.model_runner import AudioOmniRunner
-from ..engine.request import ChatInputs, DiffusionInputs, Request
 from ..models.audio_omni.chat import Chat
 from ..models.audio_omni.pipeline import AudioOmniPipeline
 from ..models.audio_omni.sampling import euler_times, prepare_latents
+from .costs import CONTEXT_COPIES, RequestCosts
+from .diffusion_batch import Clip, ClipBatch
+from .limits import EngineLimits
+from .model_runner import AudioOmniRunner
+from .request import ChatInputs, DiffusionInputs, Request
 
 logger = logging.getLogger(__name__)
 Peak = Callable[[Callable[[], None]], int]
