@@ -100,13 +100,13 @@ def join_edited(clips: Sequence[Samples], windows: Sequence[range]) -> Samples:
 def _levels(clips: Sequence[Samples], windows: Sequence[range]) -> list[float]:
     """The gain of every clip, 1 for the first."""
     steps = [
-        _level_step(clip[:, after.start - before.start :], following[:, : before.stop - after.start])
+        level_step(clip[:, after.start - before.start :], following[:, : before.stop - after.start])
         for (clip, following), (before, after) in zip(pairwise(clips), pairwise(windows), strict=True)
     ]
     return list(accumulate([1.0, *steps], lambda gain, step: gain * step))
 
 
-def _level_step(before: Samples, after: Samples) -> float:
+def level_step(before: Samples, after: Samples) -> float:
     """The gain that gives `after` the RMS of `before`; 1 where either is silent."""
     wanted, found = (float(np.sqrt(np.square(one, dtype=np.float64).mean())) for one in (before, after))
     if min(wanted, found) < _SILENCE:
