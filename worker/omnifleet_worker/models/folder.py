@@ -41,13 +41,14 @@ def list_components(root: Path, pipeline: str, known: Mapping[str, type], option
     return held
 
 
-def load_component(folder: Path, kind: Any, dtype: torch.dtype) -> Any:
+def load_component(folder: Path, kind: Any, dtype: torch.dtype, device: torch.device | str = "cpu") -> Any:
     """Load one component with its own `from_pretrained`, from local safetensors alone.
 
     Args:
         folder: of the component.
         kind: its class, of diffusers or transformers; a processor has no weights.
         dtype: of the weights.
+        device: that they are read to, without a copy in the host's memory.
 
     Raises:
         CheckpointInvalid: a file is missing or damaged, or tensors are missing or of another shape.
@@ -56,7 +57,12 @@ def load_component(folder: Path, kind: Any, dtype: torch.dtype) -> Any:
         if not _has_weights(kind):
             return kind.from_pretrained(folder, local_files_only=True)
         component, loading = kind.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+            folder,
+            dtype=dtype,
+            device_map={"": torch.device(device)},
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise _invalid(folder, f"cannot be loaded: {error}") from error
