@@ -12,6 +12,7 @@ from omnifleet_shared.schema.model_card import NEEDS_SYNCHFORMER, ModelCard
 from pydantic import ValidationError
 from transformers.utils.logging import disable_progress_bar
 
+from .checkpoint.compiled_code import CompiledCode
 from .checkpoint.manifest import check_files
 from .checkpoint.memory_plan import MemoryPlan, plan_memory
 from .engine.limits import EngineLimits
@@ -79,13 +80,16 @@ def open_model(settings: WorkerSettings) -> tuple[AudioOmniRunner, EngineLimits]
     pipeline.chatter.cache_tokens = plan.cache_tokens(settings.max_batch, settings.max_chats)
     runner = AudioOmniRunner(pipeline, cache_bytes=settings.encoding_cache, costs=plan.costs)
     compiled = _wanted(settings.compile, pipeline.device)
+    code = CompiledCode(_folder(settings), pipeline.device, f"{plan.dtype} {settings.precision}")
     if compiled:
+        code.load()
         compile_blocks(pipeline)
     if compiled or _wanted(settings.warm_up, pipeline.device):
         warm_up(runner, limits)
         runner.costs = measure_costs(runner, plan.costs)
     if compiled:
         end_compilation()
+        code.save()
     return runner, limits
 
 

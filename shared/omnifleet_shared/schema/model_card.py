@@ -49,6 +49,8 @@ class ModelCard(Record):
     """Tasks that it can do, as `namespace.task`."""
     max_generate_seconds: float = 300.0
     """Longest sound or music that is generated."""
+    max_speech_seconds: float = 600.0
+    """Longest speech that is made of one text, in clips of its parts."""
     max_sync_seconds: float = 10.0
     """Longest sound that is in sync with a video (`v2a`): the length that the sync encoder sees at once."""
     max_edit_seconds: float = 600.0

@@ -10,7 +10,7 @@ import pytest
 from omnifleet import InvalidJob, MediaTooLong, Turn
 from omnifleet.testing import FakeClient
 from omnifleet_shared.schema.jobs import read_job
-from omnifleet_worker.jobs.tasks import join_parts
+from omnifleet_worker.jobs.transcripts import join_parts
 from omnifleet_worker.media.decode import decode_audio
 from omnifleet_worker.media.signal import resample, split_at_pauses, to_mono
 from omnifleet_worker.models.audio_omni.chat import AUDIO_MARKS, VIDEO_MARKS, Chat

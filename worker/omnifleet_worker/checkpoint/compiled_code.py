@@ -32,7 +32,7 @@ class CompiledCode:
         self.path = checkpoint / FOLDER / f"{_device_name(device)}-{_digest(device, variant)}.bin"
 
     def load(self) -> bool:
-        """Give the compiler what an earlier worker compiled; whether there was any."""
+        """Give the compiler what an earlier worker compiled; return whether there was any."""
         try:
             artifacts = self.path.read_bytes()
         except FileNotFoundError:
@@ -60,8 +60,8 @@ class CompiledCode:
                 "the next start will compile again, for %s cannot be written: %s", self.path, error, extra=extra
             )
         else:
-            extra = {"action": "compiled_code_kept", "bytes": len(data)}
-            logger.info("kept %.1f MB of compiled code as %s", len(data) / 1e6, self.path, extra=extra)
+            about = {"action": "compiled_code_kept", "bytes": len(data)}
+            logger.info("kept %.1f MB of compiled code as %s", len(data) / 1e6, self.path, extra=about)
 
 
 def _device_name(device: torch.device) -> str:

@@ -78,8 +78,9 @@ def join_speech(clips: Sequence[Samples], parts: Sequence[str], sample_rate: int
     for clip, part in zip(clips, parts, strict=True):
         pieces.append(_fade_ends(clip * np.float32(level_step(clips[0], clip)), sample_rate))
         pieces.append(np.zeros((len(clip), round(pause_after(part) * sample_rate)), np.float32))
-    joined = np.concatenate(pieces[:-1], axis=1)
-    return joined / max(np.float32(1), np.abs(joined).max())
+    joined: Samples = np.concatenate(pieces[:-1], axis=1)
+    joined /= max(1.0, float(np.abs(joined).max()))
+    return joined
 
 
 def _fade_ends(clip: Samples, sample_rate: int) -> Samples:

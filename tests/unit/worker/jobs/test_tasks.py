@@ -17,7 +17,8 @@ from omnifleet_worker.jobs.inputs import JobMedia
 from omnifleet_worker.jobs.job_context import Clip
 from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.prompts import Prompts
-from omnifleet_worker.jobs.tasks import join_transcript, run_task
+from omnifleet_worker.jobs.speech import join_transcript
+from omnifleet_worker.jobs.tasks import run_task
 from omnifleet_worker.media.decode import DecodedAudio
 from omnifleet_worker.media.video import DecodedVideo
 from omnifleet_worker.models.audio_omni.chat import Chat
@@ -235,8 +236,8 @@ def test_voice_conversion_of_a_known_text_listens_to_nothing(model: ModelData) -
 @pytest.mark.parametrize(
     ("task", "sent", "field"),
     [
-        ({"name": "tts", "text": "la " * 200}, (), "text"),
-        ({"name": "tts", "text": "la " * 60, "ref": FILE, "ref_text": "Hi"}, ("ref",), "text"),
+        ({"name": "tts", "text": "la " * 3000}, (), "text"),
+        ({"name": "tts", "text": "la " * 3000, "ref": FILE, "ref_text": "Hi"}, ("ref",), "text"),
         ({"name": "vc", "audio": FILE, "ref": FILE, "ref_text": "Hi"}, ("audio", "ref"), "audio"),
     ],
 )
@@ -244,14 +245,53 @@ def test_what_takes_too_long_to_say_is_refused_before_it_is_sampled(
     model: ModelData, task: dict[str, Any], sent: tuple[str, ...], field: str
 ) -> None:
     run = run_of("generate", **task)
-    run.answer = "la " * 200
+    run.answer = "la " * 3000
 
     with pytest.raises(InvalidJob, match="to say") as caught:
         run_task(run, media(**{name: recording(6.0) for name in sent}), model)
 
     assert caught.value.field == field
-    assert caught.value.remedy == "Split it into sentences, one job each"
+    assert caught.value.remedy == "Split it, one job a chapter"
     assert run.sampled == []
+
+
+LONG_TEXT = " ".join(f"This is sentence number {number}, and it is said slowly." for number in range(12))
+
+
+def test_a_long_text_is_said_in_parts_in_the_voice_of_the_reference(model: ModelData) -> None:
+    run = run_of("generate", name="tts", text=LONG_TEXT, ref=FILE, ref_text="Good day.")
+
+    said = run_task(run, media(ref=recording(6.0)), model)
+
+    parts = [inputs["speech"].removeprefix("Good day. ") for _, inputs in run.sampled]
+    assert len(parts) > 3 and " ".join(parts) == LONG_TEXT
+    assert all(len(inputs["audio"]) == 6 * RATE for _, inputs in run.sampled)
+    assert isinstance(said, np.ndarray) and said.shape[1] > len(parts) * (CLIP_SAMPLES - 6 * RATE)
+
+
+def test_a_long_text_without_a_reference_goes_on_in_the_voice_of_its_first_part(model: ModelData) -> None:
+    run = run_of("generate", name="tts", text=LONG_TEXT)
+
+    run_task(run, media(), model)
+
+    (_, first), *others = run.sampled
+    assert "audio" not in first and LONG_TEXT.startswith(first["speech"])
+    assert all(len(inputs["audio"]) == 6 * RATE for _, inputs in others)
+    # The clip is longer than a voice, so that its last words alone are in the voice.
+    voice_text = others[0][1]["speech"].partition(". ")[0]
+    assert voice_text and first["speech"].rstrip(".").endswith(voice_text)
+
+
+def test_a_voice_is_converted_however_long_the_source(model: ModelData) -> None:
+    run = run_of("generate", name="vc", audio=FILE, ref=FILE, ref_text="Hi")
+    run.answer = "It goes on, and on, and on."
+
+    run_task(run, media(audio=recording(100.0), ref=recording(6.0)), model)
+
+    assert len(run.asked) > 3
+    assert " ".join(inputs["speech"].removeprefix("Hi. ") for _, inputs in run.sampled) == " ".join(
+        [run.answer] * len(run.asked)
+    )
 
 
 def test_a_text_without_sounds_that_the_model_knows_is_refused(model: ModelData) -> None:
