@@ -32,7 +32,7 @@ class Overlap:
 
     @property
     def ratio(self) -> float:
-        """Time together, of that one after the other; the engine overlaps where it is at most 0.9."""
+        """Time together, of that one after the other; above 0.9 the engine had better take turns, as it does."""
         return self.together / (self.steps_alone + self.tokens_alone)
 
 
@@ -51,7 +51,7 @@ def measure_overlap(runner: AudioOmniRunner, clips: int, answers: int, steps: in
 
 
 def _run(runner: AudioOmniRunner, clips: Sequence[Request], steps: int, chats: Sequence[Request], tokens: int) -> float:
-    """Seconds, launching steps ahead of the device and writing tokens meanwhile, as an engine that overlaps does."""
+    """Seconds, launching steps ahead of the device and writing tokens meanwhile, as an engine without turns would."""
     device, launched = runner.pipeline.device, deque[LaunchedWork]()
     synchronise(device)
     start = time.perf_counter()

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 from models import synchronise
-from omnifleet_worker.engine.diffusion_graphs import LENGTHS, DiffusionGraph
+from omnifleet_worker.engine.costs import CAPTURED_LENGTHS
+from omnifleet_worker.engine.diffusion_graphs import DiffusionGraph
 from omnifleet_worker.engine.model_runner import AudioOmniRunner
 from omnifleet_worker.engine.request import Request
 from omnifleet_worker.engine.warm_up import compile_blocks
@@ -59,7 +60,7 @@ def graph_ms(runner: AudioOmniRunner, batch: int) -> float | None:
     if pipeline.device.type != "cuda":
         return None
     with torch.inference_mode():
-        context = pipeline.transformer.empty_context(batch, LENGTHS[0])
+        context = pipeline.transformer.empty_context(batch, CAPTURED_LENGTHS[0])
         stream, pool = torch.cuda.Stream(pipeline.device), torch.cuda.graph_pool_handle()
         graph = DiffusionGraph(pipeline, context, stream, pool)
         moment = torch.zeros(batch, 4, device=pipeline.device)

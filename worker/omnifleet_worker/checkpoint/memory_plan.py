@@ -12,7 +12,7 @@ import torch
 from omnifleet_shared.errors import CheckpointInvalid, InvalidSetting
 from safetensors import SafetensorError, safe_open
 
-from ..engine.costs import CAPTURED_CLIPS, CONTEXT_COPIES, RequestCosts
+from ..engine.costs import CONTEXT_COPIES, RequestCosts, captured_shapes, captured_tokens
 from ..engine.limits import EngineLimits
 from ..models import folder as checkpoint_folder
 from ..models.audio_omni.pipeline import COMPONENTS, OPTIONAL, AudioOmniPipeline
@@ -50,7 +50,7 @@ class MemoryPlan:
         decode: activations of decoding a clip.
         prefill: activations of reading the longest prompt.
         request: what each clip that shares a step holds, at its longest.
-        graphs: of the captured diffusion steps, which is theirs for good: a longest context, and activations.
+        graphs: of the captured diffusion steps, theirs for good: contexts, what else they read, and activations.
         costs: what a request holds that is not at its longest.
         context: tokens of the longest answer, with what it answers to.
         chat_token: keys and values of one of them.
@@ -209,15 +209,25 @@ class _Sizes:
         return int(self._config("thinker")["text_config"]["max_position_embeddings"])
 
     def graphs(self) -> int:
-        return self._context() + CAPTURED_CLIPS * self.clip_activations()
+        shapes = captured_shapes(self._context_tokens())
+        clips = [clips for clips, _ in shapes]
+        read = self._context(captured_tokens(shapes)) + sum(clips) * self._global_embeds()
+        return read + max(clips) * self.clip_activations()
 
     def request(self) -> int:
-        return CONTEXT_COPIES * self._context() + self.clip_activations()
+        conditioning = self._context(self._context_tokens()) + self._global_embeds()
+        return CONTEXT_COPIES * conditioning + self.clip_activations()
 
-    def _context(self) -> int:
+    def _context(self, tokens: int) -> int:
         dit: dict[str, int] = self._config("transformer")
-        tokens: int = self._config("omni_projection")["max_tokens"] + self._config("speech_encoder")["tokens"]
-        return (2 * dit["depth"] * tokens + self._global_tokens()) * dit["width"] * self._itemsize
+        return 2 * dit["depth"] * tokens * dit["width"] * self._itemsize
+
+    def _global_embeds(self) -> int:
+        width: int = self._config("transformer")["width"]
+        return self._global_tokens() * width * self._itemsize
+
+    def _context_tokens(self) -> int:
+        return int(self._config("omni_projection")["max_tokens"] + self._config("speech_encoder")["tokens"])
 
     def _global_tokens(self) -> int:
         return int(self._config("sync_encoder")["tokens"] + self._config("audio_encoder")["tokens"])

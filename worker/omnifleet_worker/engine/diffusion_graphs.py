@@ -13,14 +13,10 @@ from torch import Tensor
 from ..models.audio_omni.pipeline import AudioOmniPipeline
 from ..models.audio_omni.transformer import ContextBatch, Guidance
 from ..models.cuda_graphs import CudaGraph
-from .costs import CAPTURED_CLIPS
+from .costs import captured_shapes, captured_tokens
 from .diffusion_batch import BatchTensors
 
 logger = logging.getLogger(__name__)
-
-LENGTHS = (512, 1024)
-"""Context tokens that shorter contexts are padded to, besides the longest there can be. Most prompts have some 300;
-padded, cross-attention takes 0.6 % of a step more."""
 
 
 class DiffusionGraph:
@@ -49,7 +45,7 @@ class DiffusionGraph:
 class DiffusionGraphs:
     """Steps of few guided clips, one graph for each number of them and each padded length of their contexts.
 
-    All contexts share the memory of one longest context: many clips with short ones, or few with long ones.
+    All contexts share the memory of the largest batch of them: many clips with short ones, or few with long ones.
 
     Args:
         pipeline: the model, on a GPU; compiled and warm, if it is to be compiled.
@@ -58,20 +54,15 @@ class DiffusionGraphs:
 
     def __init__(self, pipeline: AudioOmniPipeline, most_clips: int) -> None:
         self._pipeline = pipeline
-        self._lengths = (*(one for one in LENGTHS if one < pipeline.context_tokens), pipeline.context_tokens)
-        self._shapes = [
-            (clips, length)
-            for length in self._lengths
-            for clips in range(1, min(CAPTURED_CLIPS, most_clips) + 1)
-            if clips * length <= pipeline.context_tokens
-        ]
+        self._shapes = captured_shapes(pipeline.context_tokens, most_clips)
+        self._lengths = sorted({length for _, length in self._shapes})
         self._captured: dict[tuple[int, int], DiffusionGraph] = {}
 
     @torch.inference_mode()
     def capture(self) -> None:
         """Capture every shape."""
         start, device = time.monotonic(), self._pipeline.device
-        largest = self._pipeline.transformer.empty_context(1, self._pipeline.context_tokens)
+        largest = self._pipeline.transformer.empty_context(1, captured_tokens(self._shapes))
         for tokens in (largest.keys, largest.values):
             tokens.zero_()
         stream, pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()

@@ -26,8 +26,6 @@ from .scheduler import KINDS, Scheduler
 from .stage_thread import StageThread
 
 logger = logging.getLogger(__name__)
-OVERLAP = False
-"""Whether answers write tokens while the device takes a step of clips; else the two take turns."""
 IDLE_WAIT = 0.5
 """Seconds that an idle engine waits for a request before it looks whether it should stop."""
 
@@ -48,21 +46,12 @@ class Engine:
         runner: the tensor side.
         limits: how much is done at once.
         observer: told of every call of the model; nobody by default.
-        overlap: let answers write tokens while the device takes a step of clips, instead of taking turns.
     """
 
-    def __init__(
-        self,
-        runner: ModelRunner,
-        limits: EngineLimits,
-        *,
-        observer: EngineObserver | None = None,
-        overlap: bool = OVERLAP,
-    ) -> None:
+    def __init__(self, runner: ModelRunner, limits: EngineLimits, *, observer: EngineObserver | None = None) -> None:
         self.runner = runner
         self.scheduler = Scheduler(limits)
         self._observer = observer or NoObserver()
-        self._overlap = overlap
         self._fair_share, self._timer = FairShare(), StepTimer()
         self._launched: deque[_Step] = deque()
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -106,7 +95,7 @@ class Engine:
         self._receive()
         self._drop_unwanted()
         self._admit()
-        kind = self._choose()
+        kind = self._fair_share.next(self.scheduler.kinds)
         if kind is not None:
             self._advance(kind)
             self._finish_done(kind)
@@ -179,19 +168,9 @@ class Engine:
 
     def _await_steps(self) -> None:
         """Wait until the device has little enough before it for the next step to be launched."""
-        kinds = self.scheduler.kinds
-        ahead = 1 if len(kinds) == 1 else 0  # of two kinds, turns go by what their steps took
-        if len(kinds) > 1 and self._overlap:
-            ahead = len(self._launched)  # tokens are written meanwhile
+        ahead = 1 if len(self.scheduler.kinds) == 1 else 0  # of two kinds, turns go by what their steps took
         while self._launched and (len(self._launched) > ahead or self._launched[0].work.done):
             self._retire(self._launched.popleft())
-
-    def _choose(self) -> Kind | None:
-        kinds = self.scheduler.kinds
-        if self._overlap and len(kinds) > 1:
-            # The device has a step of clips to take and one to go on with: there is time for a token.
-            return "chat" if len(self._launched) > 1 else "diffusion"
-        return self._fair_share.next(kinds)
 
     def _advance(self, kind: Kind) -> None:
         limit = self._steps[kind]

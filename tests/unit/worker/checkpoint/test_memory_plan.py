@@ -139,6 +139,14 @@ def test_the_context_of_a_request_is_the_longest(full_size: Path) -> None:
     assert 2 * keys_and_values < plan.request < 2.5 * keys_and_values
 
 
+def test_captured_steps_hold_eight_short_contexts_and_the_activations_of_eight_clips(full_size: Path) -> None:
+    plan = plan_memory(full_size, GPU, torch.bfloat16, free=0)
+
+    token = 36 * 2 * 2048 * 2
+    beside_contexts = plan.graphs - 8 * 512 * token - 8 * plan.costs.clip_activations
+    assert 0 < beside_contexts < 10**8
+
+
 def test_a_gpu_that_is_too_small_is_refused_with_the_arithmetic(full_size: Path) -> None:
     plan = plan_memory(full_size, GPU, torch.float32, free=24 * 10**9)
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from omnifleet_worker.engine import diffusion_graphs
+from omnifleet_worker.engine.costs import captured_shapes, captured_tokens
 from omnifleet_worker.engine.diffusion_graphs import DiffusionGraphs
 from omnifleet_worker.engine.model_runner import AudioOmniRunner
 from omnifleet_worker.engine.request import DiffusionInputs, Inpainting, Request
@@ -122,16 +123,25 @@ def test_latents_that_are_done_stay_as_they_are_when_the_graph_goes_on_with_othe
     assert not torch.equal(captured.latents(second), kept)
 
 
-def test_many_short_contexts_or_few_long_ones_share_the_memory_of_the_longest(captured: AudioOmniRunner) -> None:
+def test_many_short_contexts_or_few_long_ones_share_the_memory_of_eight_short_ones(captured: AudioOmniRunner) -> None:
     find = captured._batch.graphs.find  # type: ignore[union-attr]
 
     def has_graph(clips: int, length: int, scale: float = 7.0) -> bool:
         return find(Guidance.of([scale] * clips, CPU), length) is not None
 
-    assert [has_graph(clips, 300) for clips in (1, 2, 3, 4, 5)] == [True, True, True, True, False]
-    assert [has_graph(clips, 513) for clips in (1, 2, 3)] == [True, True, False]
+    assert [has_graph(clips, 300) for clips in range(1, 10)] == [True] * 8 + [False]
+    assert [has_graph(clips, 513) for clips in range(1, 6)] == [True] * 4 + [False]
     assert [has_graph(clips, 2304) for clips in (1, 2)] == [True, False]
     assert not has_graph(1, 300, scale=1.0)
+
+
+@pytest.mark.parametrize(("most_clips", "tokens"), [(1, 2304), (4, 2304), (5, 5 * 512), (8, 4096), (16, 4096)])
+def test_the_shared_memory_is_no_larger_than_the_steps_need(most_clips: int, tokens: int) -> None:
+    shapes = captured_shapes(2304, most_clips)
+
+    assert captured_tokens(shapes) == tokens
+    assert (min(most_clips, 8), 512) in shapes
+    assert (1, 2304) in shapes
 
 
 def test_a_step_that_cannot_be_captured_is_launched_as_it_is_and_said(

@@ -547,20 +547,3 @@ def test_in_turns_no_token_is_written_before_the_device_has_taken_the_clips_step
         engine.step()
 
     assert device.most_launched == 1
-
-
-def test_overlapped_answers_write_tokens_while_clips_step_and_clips_go_on() -> None:
-    device = Device()
-    engine = Engine(device, EngineLimits(clips=8, chats=8), overlap=True)
-    one_clip, one_answer = engine.submit(clip(steps=20)), engine.submit(answer(tokens=6))
-
-    for _ in range(4):
-        engine.step()
-    assert (one_clip.step, one_answer.step, device.in_flight) == (2, 2, 2)
-    device.launched[0].done = True
-    engine.step()
-
-    assert (one_clip.step, one_answer.step) == (3, 2)
-    run_dry(engine)
-    assert one_clip.outcome.result() == "diffusion after 20"
-    assert one_answer.outcome.result() == "chat after 6"
