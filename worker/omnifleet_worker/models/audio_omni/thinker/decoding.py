@@ -72,6 +72,7 @@ class DecodeState:
         self.length = 0
         """Tokens whose keys and values the cache holds."""
         self.noise = noise
+        """Until it is freed."""
         self.finished = False
         """Whether the answer is complete or at its limit."""
         self._tokenizer = tokenizer
@@ -148,7 +149,11 @@ class DecodeBatch:
     def __init__(self, model: TextModel, cache: KVCache) -> None:
         self._model = model
         self._cache = cache
-        self._sampler = TokenSampler()
+        self._sampler = TokenSampler(model.vocabulary, cache.device)
+
+    def noise(self, seed: int, temperature: float) -> TokenNoise | None:
+        """What an answer's tokens are drawn by; None at temperature 0, which takes the likeliest."""
+        return self._sampler.noise(seed, temperature) if temperature > 0 else None
 
     @torch.inference_mode()
     def step(self, states: Sequence[DecodeState]) -> None:
@@ -161,6 +166,9 @@ class DecodeBatch:
 
     def free(self, state: DecodeState) -> None:
         """Give the memory of an answer back that is stepped no more."""
+        noise, state.noise = state.noise, None
+        if noise is not None:
+            noise.stop()
         span, state.span = state.span, None
         if span is not None:
             self._cache.free(span)

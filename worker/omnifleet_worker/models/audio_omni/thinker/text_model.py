@@ -42,6 +42,8 @@ class TextModel:
     def __init__(self, thinker: Qwen2_5OmniThinkerForConditionalGeneration, cache: KVCache) -> None:
         self._text = thinker.model.language_model
         self._head = thinker.lm_head
+        self.vocabulary: int = thinker.lm_head.out_features
+        """Tokens that there are logits of."""
         self._cache = cache
         self._attend = attention_for(thinker.device, thinker.dtype)
         self._project: Callable[..., Any] = _project

@@ -16,7 +16,6 @@ from .decoding import DecodeBatch, DecodeState, Prompt
 from .kv_cache import KVCache
 from .prompt_reader import PromptReader
 from .text_model import TextModel, filled_rows, is_graphed
-from .token_sampler import TokenNoise
 
 _STOP_MARKS = ("<|im_end|>", "<|endoftext|>")
 
@@ -76,13 +75,15 @@ class Thinker:
             Others: as `encode`; the new tokens count against the model's context.
         """
         prompt = self._reader.read(chat, frames_per_second, room=max_new_tokens)
+        side = self._device_side
+        noise = side.answers.noise(seed, temperature)
         return DecodeState(
             prompt,
-            self._device_side.cache.allocate(len(prompt.embeds) + max_new_tokens),
+            side.cache.allocate(len(prompt.embeds) + max_new_tokens),
             self._tokenizer,
             stops=self._stops,
             max_new_tokens=max_new_tokens,
-            noise=TokenNoise(seed, temperature) if temperature > 0 else None,
+            noise=noise,
         )
 
     def step(self, states: Sequence[DecodeState]) -> None:

@@ -165,6 +165,19 @@ def test_an_answer_that_is_free_leaves_its_mates_as_they_were(thinker: Thinker) 
     assert finish(thinker, stays) == [alone]
 
 
+def test_a_freed_answer_is_drawn_for_no_more(thinker: Thinker) -> None:
+    drawn = {"max_new_tokens": 12, "temperature": 5.0, "seed": 1}
+    alone = answer(thinker, "audio", **drawn)
+    left, stays = (thinker.start(CHATS[kind], **drawn) for kind in ("text", "audio"))
+    thinker.step([left, stays])
+
+    thinker.free(left)
+
+    assert left.noise is None
+    assert finish(thinker, stays) == [alone]
+    assert stays.noise is None
+
+
 def test_state_counts_and_ends_at_its_limit(thinker: Thinker) -> None:
     state = thinker.start(CHATS["text"], max_new_tokens=3)
     assert (state.tokens, state.text, state.finished) == (0, "", False)
