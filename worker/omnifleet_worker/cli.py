@@ -27,8 +27,8 @@ def run(
     name: Annotated[str, typer.Option(help="Worker's name; %h is the host.")] = "omnifleet@%h",
 ) -> None:
     """Take jobs until stopped. Everything else is set by OMNIFLEET_* in the environment."""
-    given = {"checkpoint": checkpoint, "max_batch": max_batch, "concurrency": concurrency, "log_format": log_format}
-    settings = load_settings(WorkerSettings, **{key: value for key, value in given.items() if value is not None})
+    overrides = {"checkpoint": checkpoint, "max_batch": max_batch, "concurrency": concurrency, "log_format": log_format}
+    settings = load_settings(WorkerSettings, **{key: value for key, value in overrides.items() if value is not None})
     if settings.checkpoint is not None:
         read_ahead(settings.checkpoint)
     from .celery import create_worker_app  # imports torch: not for --help

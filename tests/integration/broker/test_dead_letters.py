@@ -72,7 +72,7 @@ def take(redis: Redis) -> str:
 
 
 @pytest.fixture
-def put_aside(settings: FleetSettings, redis: Redis, letters: DeadLetters, attempts: Attempts) -> DeadLetter:
+def dead_letter(settings: FleetSettings, redis: Redis, letters: DeadLetters, attempts: Attempts) -> DeadLetter:
     """A job that was submitted, lost three workers, was cancelled too late, and was dead-lettered."""
     dead = letter()
     with closing(CeleryTransport(settings)) as transport:
@@ -91,7 +91,7 @@ def run(*arguments: str) -> Result:
 
 
 class TestList:
-    def test_nothing_was_put_aside(self, settings: FleetSettings) -> None:
+    def test_nothing_was_dead_lettered(self, settings: FleetSettings) -> None:
         assert (run("list").stdout, json.loads(run("list", "--json").stdout)) == ("", [])
 
     def test_a_line_each_the_oldest_first(self, letters: DeadLetters) -> None:
@@ -143,18 +143,18 @@ class TestShow:
 
 
 class TestReplay:
-    def test_the_job_is_in_the_queue_as_it_was(self, redis: Redis, put_aside: DeadLetter, states: JobStates) -> None:
+    def test_the_job_is_in_the_queue_as_it_was(self, redis: Redis, dead_letter: DeadLetter, states: JobStates) -> None:
         done = run("replay", JOB)
 
         [message] = [json.loads(one) for one in redis.lrange(queue_lists(QUEUE)[1], 0, -1)]  # type: ignore[union-attr]
         kwargs = json.loads(base64.b64decode(message["body"]))[1]
         assert (done.exit_code, done.stdout) == (0, f"{JOB} is in the queue again\n")
-        assert read_job(kwargs["job"]) == put_aside.job
+        assert read_job(kwargs["job"]) == dead_letter.job
         assert message["headers"]["id"] == JOB
         assert states.read(JOB).status is JobStatus.QUEUED
         assert redis.lindex(WAKE_KEY.format(queue=QUEUE), 0) == b"1"
 
-    def test_it_is_no_dead_letter_any_more(self, put_aside: DeadLetter, letters: DeadLetters) -> None:
+    def test_it_is_no_dead_letter_any_more(self, dead_letter: DeadLetter, letters: DeadLetters) -> None:
         record = json.loads(run("replay", JOB, "--json").stdout)
 
         assert record == {"job_id": JOB, "replayed": True}
@@ -162,7 +162,7 @@ class TestReplay:
         assert run("replay", JOB).exit_code == 2
 
     def test_lost_workers_and_the_wish_to_cancel_are_forgotten(
-        self, redis: Redis, put_aside: DeadLetter, attempts: Attempts
+        self, redis: Redis, dead_letter: DeadLetter, attempts: Attempts
     ) -> None:
         run("replay", JOB)
 
@@ -170,7 +170,7 @@ class TestReplay:
 
         assert (begun.verdict, begun.attempt, begun.unacked_starts) == ("begun", 1, 1)
 
-    def test_its_producer_is_charged_again(self, redis: Redis, put_aside: DeadLetter, attempts: Attempts) -> None:
+    def test_its_producer_is_charged_again(self, redis: Redis, dead_letter: DeadLetter, attempts: Attempts) -> None:
         unfinished = UNFINISHED_KEY.format(producer="web")
         before = redis.zcard(unfinished)
 
@@ -180,15 +180,15 @@ class TestReplay:
         attempts.fail(JOB, StorageUnavailable("away"), take(redis))
         assert redis.zcard(unfinished) == 0
 
-    def test_where_it_cannot_be_sent_it_stays_put_aside(
-        self, redis: Redis, put_aside: DeadLetter, letters: DeadLetters, states: JobStates
+    def test_where_it_cannot_be_sent_it_stays_dead_lettered(
+        self, redis: Redis, dead_letter: DeadLetter, letters: DeadLetters, states: JobStates
     ) -> None:
         redis.set(queue_lists(QUEUE)[1], "in the way")
 
         refused = run("replay", JOB)
 
         assert refused.exit_code == 3
-        assert letters.read(JOB) == put_aside
+        assert letters.read(JOB) == dead_letter
         assert states.read(JOB).status is JobStatus.FAILED
         assert redis.hget(ATTEMPTS_KEY.format(job_id=JOB), "attempts") == b"3"
 
@@ -210,18 +210,18 @@ class TestReplay:
         assert states.read(JOB).status is JobStatus.SUCCEEDED
 
     def test_sent_twice_after_an_answer_was_lost_it_is_sent_once(
-        self, settings: FleetSettings, redis: Redis, put_aside: DeadLetter
+        self, settings: FleetSettings, redis: Redis, dead_letter: DeadLetter
     ) -> None:
         with closing(CeleryTransport(settings)) as transport:
-            transport.replay(put_aside)
-            transport.replay(put_aside)
+            transport.replay(dead_letter)
+            transport.replay(dead_letter)
 
         assert redis.llen(queue_lists(QUEUE)[1]) == 1
 
 
 class TestDrop:
     def test_it_is_forgotten_and_stays_failed(
-        self, put_aside: DeadLetter, letters: DeadLetters, states: JobStates
+        self, dead_letter: DeadLetter, letters: DeadLetters, states: JobStates
     ) -> None:
         done = run("drop", JOB)
 

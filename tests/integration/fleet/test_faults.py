@@ -137,7 +137,7 @@ def test_what_was_sent_to_a_stopped_worker_is_not_lost_with_it(omni: Client, sta
     assert [job.result(WAIT).attempts for job in jobs] == [1, 1, 1]
 
 
-def test_a_job_that_kills_workers_is_put_aside_and_others_go_on(
+def test_a_job_that_kills_workers_is_dead_lettered_and_others_go_on(
     omni: Client, settings: FleetSettings, start_worker: StartWorker
 ) -> None:
     poison = ask(omni, "die")

@@ -184,7 +184,7 @@ class TestOutcomes:
         assert not redis.hexists(CALLBACK_KEY.format(job_id=done.id), "body")
 
     @pytest.mark.timeout(240)
-    def test_a_job_that_was_put_aside_is_told_too(
+    def test_a_job_that_was_dead_lettered_is_told_too(
         self, omni: Client, receiver: Receiver, start_worker: StartWorker
     ) -> None:
         job = ask(omni, receiver, what="die")

@@ -95,7 +95,7 @@ def wait_for_a_subscriber(redis: redis_py.Redis) -> None:
 
 
 @pytest.fixture
-def aside() -> Iterator[ThreadPoolExecutor]:
+def executor() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(1) as pool:
         yield pool
 
@@ -262,9 +262,9 @@ class TestWait:
     def _never_looks_by_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(watched_jobs, "POLL_INTERVAL", LONG_ENOUGH)
 
-    def start(self, aside: ThreadPoolExecutor, states: JobStates, redis: redis_py.Redis) -> Future[JobState]:
+    def start(self, executor: ThreadPoolExecutor, states: JobStates, redis: redis_py.Redis) -> Future[JobState]:
         services.mark_queued(states, JOB)
-        outcome = aside.submit(states.wait, JOB, LONG_ENOUGH)
+        outcome = executor.submit(states.wait, JOB, LONG_ENOUGH)
         wait_for_a_subscriber(redis)
         return outcome
 
@@ -275,9 +275,9 @@ class TestWait:
 
     @pytest.mark.timeout(30)
     def test_a_success_wakes(
-        self, states: JobStates, celery: RedisBackend, aside: ThreadPoolExecutor, redis: redis_py.Redis
+        self, states: JobStates, celery: RedisBackend, executor: ThreadPoolExecutor, redis: redis_py.Redis
     ) -> None:
-        outcome = self.start(aside, states, redis)
+        outcome = self.start(executor, states, redis)
 
         celery.store_result(JOB, RESULT, "SUCCESS")
 
@@ -285,17 +285,19 @@ class TestWait:
 
     @pytest.mark.timeout(30)
     def test_a_failure_wakes(
-        self, states: JobStates, celery: RedisBackend, aside: ThreadPoolExecutor, redis: redis_py.Redis
+        self, states: JobStates, celery: RedisBackend, executor: ThreadPoolExecutor, redis: redis_py.Redis
     ) -> None:
-        outcome = self.start(aside, states, redis)
+        outcome = self.start(executor, states, redis)
 
         celery.store_result(JOB, TOO_LONG, "FAILURE")
 
         assert str(outcome.result(LONG_ENOUGH).error) == str(TOO_LONG)
 
     @pytest.mark.timeout(30)
-    def test_our_own_failure_wakes(self, states: JobStates, aside: ThreadPoolExecutor, redis: redis_py.Redis) -> None:
-        outcome = self.start(aside, states, redis)
+    def test_our_own_failure_wakes(
+        self, states: JobStates, executor: ThreadPoolExecutor, redis: redis_py.Redis
+    ) -> None:
+        outcome = self.start(executor, states, redis)
 
         services.mark_failed(states, JOB, TOO_LONG)
 
@@ -303,9 +305,9 @@ class TestWait:
 
     @pytest.mark.timeout(30)
     def test_states_on_the_way_do_not_end_it(
-        self, states: JobStates, celery: RedisBackend, aside: ThreadPoolExecutor, redis: redis_py.Redis
+        self, states: JobStates, celery: RedisBackend, executor: ThreadPoolExecutor, redis: redis_py.Redis
     ) -> None:
-        outcome = self.start(aside, states, redis)
+        outcome = self.start(executor, states, redis)
 
         celery.store_result(JOB, {"pid": 1, "hostname": "h"}, "STARTED")
         celery.store_result(JOB, StorageUnavailable("busy"), "RETRY")
@@ -317,12 +319,12 @@ class TestWait:
     def test_a_record_that_vanishes_ends_it(
         self,
         states: JobStates,
-        aside: ThreadPoolExecutor,
+        executor: ThreadPoolExecutor,
         redis: redis_py.Redis,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr(watched_jobs, "POLL_INTERVAL", 0.05)
-        outcome = self.start(aside, states, redis)
+        outcome = self.start(executor, states, redis)
 
         redis.delete(STATE_KEY.format(job_id=JOB))
 
@@ -339,11 +341,11 @@ class TestWait:
         self,
         states: JobStates,
         redis: redis_py.Redis,
-        aside: ThreadPoolExecutor,
+        executor: ThreadPoolExecutor,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr(watched_jobs, "POLL_INTERVAL", 0.05)
-        outcome = self.start(aside, states, redis)
+        outcome = self.start(executor, states, redis)
 
         redis.set(STATE_KEY.format(job_id=JOB), json.dumps({"status": "SUCCESS", "result": RESULT}))
 
@@ -352,12 +354,12 @@ class TestWait:
 
 class TestRestart:
     @pytest.mark.timeout(60)
-    def test_waiting_goes_on_through_a_restart(self, tmp_path: Path, aside: ThreadPoolExecutor) -> None:
+    def test_waiting_goes_on_through_a_restart(self, tmp_path: Path, executor: ThreadPoolExecutor) -> None:
         server = services.RedisServer(services.free_port(), tmp_path)
         states = JobStates.connect(FleetSettings(redis_url=server.url))
         with server.running():
             services.mark_queued(states, JOB)
-            outcome = aside.submit(states.wait, JOB, LONG_ENOUGH)
+            outcome = executor.submit(states.wait, JOB, LONG_ENOUGH)
             wait_for_a_subscriber(server.client())
 
         with server.running(), celery_backend(server.url) as celery:
@@ -368,13 +370,13 @@ class TestRestart:
         states.close()
 
     @pytest.mark.timeout(60)
-    def test_a_waiter_that_comes_while_redis_is_down_waits(self, tmp_path: Path, aside: ThreadPoolExecutor) -> None:
+    def test_a_waiter_that_comes_while_redis_is_down_waits(self, tmp_path: Path, executor: ThreadPoolExecutor) -> None:
         server = services.RedisServer(services.free_port(), tmp_path)
         states = JobStates.connect(FleetSettings(redis_url=server.url))
         with server.running(), celery_backend(server.url) as celery:
             celery.store_result(JOB, RESULT, "SUCCESS")
 
-        outcome = aside.submit(states.wait, JOB, LONG_ENOUGH)
+        outcome = executor.submit(states.wait, JOB, LONG_ENOUGH)
         with server.running():
             assert outcome.result(LONG_ENOUGH).status is JobStatus.SUCCEEDED
         states.close()

@@ -144,7 +144,7 @@ def test_a_lost_worker_s_job_is_counted_as_redelivered(scripted: ScriptedFleet) 
     assert metrics.value("omnifleet_job_queue_wait_seconds_count", priority="interactive") == 0
 
 
-def test_a_job_that_is_put_aside_is_counted(scripted: ScriptedFleet) -> None:
+def test_a_job_that_is_dead_lettered_is_counted(scripted: ScriptedFleet) -> None:
     lost = scripted.start()
     job = scripted.omni.understand(question="time", max_new_tokens=LONG)
     services.wait_until(lambda: job.progress().step > 2, WAIT, "progress")

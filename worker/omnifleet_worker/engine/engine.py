@@ -45,7 +45,7 @@ class Engine:
     Args:
         runner: the tensor side.
         limits: how much is done at once.
-        observer: told of every call of the model; nobody by default.
+        observer: notified of every call of the model; none by default.
     """
 
     def __init__(self, runner: ModelRunner, limits: EngineLimits, *, observer: EngineObserver | None = None) -> None:
@@ -236,10 +236,10 @@ class Engine:
     def _finish(self, batch: list[Request]) -> None:
         """On a thread beside the engine's."""
         limit = self._finishes[batch[0].kind]
-        self._each("finish", batch, self._give_out, limit, self._failed_beside)
+        self._each("finish", batch, self._complete, limit, self._failed_beside)
         limit.went_well()
 
-    def _give_out(self, batch: Sequence[Request]) -> None:
+    def _complete(self, batch: Sequence[Request]) -> None:
         start = time.monotonic()
         outcomes = self.runner.finish(batch)
         seconds = time.monotonic() - start

@@ -1,4 +1,4 @@
-"""What an engine tells whoever watches it. No torch, no queue."""
+"""The interface by which an engine reports its work, for metrics and traces. No torch, no queue."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ Work = Literal["prepare", "diffusion", "chat", "finish"]
 
 
 class EngineObserver(Protocol):
-    """Told of the engine's work as it is done, on the thread that does it: it must be quick, and must not raise."""
+    """Receives the engine's events on the thread that does the work: its methods must be quick, and must not raise."""
 
     def worked(self, work: Work, requests: int, seconds: float, device_seconds: float) -> None:
-        """One call of the model for so many requests at once came to its end.
+        """Record the end of one call of the model for a batch of requests.
 
         Args:
-            work: what was done.
-            requests: that shared the call.
-            seconds: from its beginning to its end; of a step, what the device took for it.
-            device_seconds: that the device was at it; the call's own time where the device does not tell.
+            work: kind of the call.
+            requests: number of requests that shared the call.
+            seconds: from its beginning to its end; of a step, the device's time for it.
+            device_seconds: during which the device was busy with it; the call's own time where that is not known.
         """
         ...
 
     def hosted(self, seconds: float) -> None:
-        """The engine's thread was at work for so long, not counting its waits for the device and for requests."""
+        """Record the engine thread's own time in seconds, without its waits for the device and for requests."""
         ...
 
     def failed(self, work: Work, requests: int, error: Exception) -> None:
-        """Such a call raised. Of several requests each half is tried again, of one the error is its outcome."""
+        """Record that such a call raised. A batch is tried again in halves; of one, the error is the outcome."""
         ...
 
 
 class NoObserver:
-    """Nobody watches."""
+    """An observer that ignores every event; the default."""
 
     def worked(self, work: Work, requests: int, seconds: float, device_seconds: float) -> None:
         """Nothing."""

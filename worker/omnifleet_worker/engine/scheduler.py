@@ -86,7 +86,7 @@ class Scheduler:
         self._someone_left = True
 
     def park(self, request: Request, work: Work) -> None:
-        """Put a request aside until another has left; `work` is what it is to go on with."""
+        """Park a request until another has left; `work` is what it is to go on with."""
         self._forget(request)
         self._parked[request] = work
         self._someone_left = False

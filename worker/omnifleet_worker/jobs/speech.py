@@ -77,7 +77,7 @@ def tts(
     voice = _reference(context, task, media, model) if media.has("ref") else None
     if len(parts) > 1:
         context.plan(len(parts))
-    return join_speech(_say_parts(context, parts, voice, model), parts, SAMPLE_RATE)
+    return join_speech(_speak_parts(context, parts, voice, model), parts, SAMPLE_RATE)
 
 
 def join_transcript(ref_text: str, text: str) -> str:
@@ -93,14 +93,14 @@ def _reference(context: JobContext, task: Speech | VoiceConversion, media: JobMe
     return Voice(media.mono("ref", SAMPLE_RATE)[-VOICE_SECONDS * SAMPLE_RATE :], text)
 
 
-def _say_parts(context: JobContext, parts: list[str], voice: Voice | None, model: ModelData) -> list[np.ndarray]:
+def _speak_parts(context: JobContext, parts: list[str], voice: Voice | None, model: ModelData) -> list[np.ndarray]:
     if voice is not None or len(parts) == 1:
-        return _say(context, parts, voice, model)
-    first = _say(context, parts[:1], None, model)
-    return first + _say(context, parts[1:], Voice.of_clip(first[0], parts[0]), model, index=1)
+        return _speak(context, parts, voice, model)
+    first = _speak(context, parts[:1], None, model)
+    return first + _speak(context, parts[1:], Voice.of_clip(first[0], parts[0]), model, index=1)
 
 
-def _say(
+def _speak(
     context: JobContext, parts: Sequence[str], voice: Voice | None, model: ModelData, index: int = 0
 ) -> list[np.ndarray]:
     """A clip of each part, without the voice that it begins with and without silence at its ends."""

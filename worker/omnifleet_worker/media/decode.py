@@ -1,4 +1,4 @@
-"""Audio files to samples."""
+"""Decoding of audio files to samples."""
 
 from __future__ import annotations
 

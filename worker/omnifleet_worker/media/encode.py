@@ -1,4 +1,4 @@
-"""Samples to audio files."""
+"""Encoding of samples as audio files."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def encode_audio(pcm: NDArray[np.int16], sample_rate: int, format: AudioFormat) 
 
 
 def exact_subtype(samples: NDArray[np.float64]) -> Subtype:
-    """The narrowest sample format that holds every sample exactly; full scale is ±1."""
+    """Return the narrowest sample format that holds every sample exactly; full scale is ±1."""
     for subtype, bits in _BITS.items():
         top = 2 ** (bits - 1)
         scaled = samples * top

@@ -1,4 +1,4 @@
-"""How long a file says it is, so that one which was cut off is refused instead of taken for a shorter one."""
+"""Lengths that files declare, so that one which was cut off is refused instead of taken for a shorter one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHORTFALL = {"wav": 0.1, "flac": 0.01, "mp3": 0.3, "mov,mp4,m4a,3gp,3g2,mj2": 0
 
 
 def missing_bytes(data: bytes) -> int:
-    """Bytes that the outermost structure of a wav, mp4 or ogg file declares and that are not there.
+    """Count the bytes that the outermost structure of a wav, mp4 or ogg file declares and that are not there.
 
     0 for a whole file, for other formats and where nothing is declared. It finds cuts that no duration shows:
     in ogg, in fragmented mp4 and in wav, whose length libav works out from the bytes that are left.
@@ -33,7 +33,7 @@ def missing_bytes(data: bytes) -> int:
 
 
 def declared_seconds(container: av.container.InputContainer, stream: av.stream.Stream, data: bytes) -> float | None:
-    """Seconds that the file declares for a stream, or None where libav could only estimate them.
+    """Return the seconds that the file declares for a stream, or None where libav could only estimate them.
 
     In matroska the length is that of the longest stream.
     """
@@ -46,7 +46,7 @@ def declared_seconds(container: av.container.InputContainer, stream: av.stream.S
 
 
 def falls_short(kind: str, declared: float, found: float) -> bool:
-    """Whether `found` seconds are clearly fewer than `declared` ones in libav's container format `kind`."""
+    """Return whether `found` seconds are clearly fewer than `declared` ones in libav's container format `kind`."""
     return kind in _SHORTFALL and found + _SHORTFALL[kind] < declared
 
 

@@ -1,4 +1,4 @@
-"""How much a worker takes from one media file."""
+"""Limits on the size, length and decoding cost of one media file."""
 
 from __future__ import annotations
 

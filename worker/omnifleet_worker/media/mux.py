@@ -1,4 +1,4 @@
-"""New sound under a video's pictures: the pictures are copied as they are, the sound is encoded."""
+"""Muxing of new sound with a video's pictures: the pictures are copied as they are, the sound is encoded."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _BLOCK_FRAMES = 65_536
 
 @dataclass(frozen=True, eq=False)
 class MuxedVideo:
-    """A video file.
+    """A muxed video file.
 
     Args:
         data: the whole file. Its media type is `CONTENT_TYPES[format]`.
@@ -109,7 +109,7 @@ def _begin(packet: av.Packet) -> float:
 
 
 def _copied(reader: MediaReader, pictures: VideoStream) -> Iterator[av.Packet]:
-    """The packets of the pictures, the first picture shown at 0."""
+    """Shift the packets of the pictures so that the first picture is shown at 0."""
     start = reader.stream.start_time or 0
     for packet in reader.packets():
         packet.pts = None if packet.pts is None else packet.pts - start

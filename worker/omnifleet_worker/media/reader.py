@@ -1,4 +1,4 @@
-"""One media file under limits: opened from bytes that nobody vouches for, demuxed and decoded frame by frame."""
+"""Reading of one untrusted media file under limits: opened from bytes, demuxed and decoded frame by frame."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ FrameT = TypeVar("FrameT", AudioFrame, VideoFrame)
 
 
 class _TimedBytes(io.BytesIO):
-    """Bytes that end for libav when the time is up, so that no demuxer can search them for ever.
+    """A file in memory that ends for libav at a deadline, so that no demuxer can search it for ever.
 
     Neither method raises: PyAV stashes what a callback raises and may hand it to an unrelated later call.
     """
@@ -112,7 +112,7 @@ class MediaReader:
         self.check_seconds(self.declared_seconds or 0.0)
 
     def frames(self, frame_type: type[FrameT]) -> Iterator[FrameT]:
-        """The decoded frames of the stream, in presentation order.
+        """Decode the frames of the stream, in presentation order.
 
         Raises:
             MediaUnreadable: more than 1 % of the packets (and more than 2), or all of them, cannot be decoded.
@@ -128,7 +128,7 @@ class MediaReader:
             raise self.unreadable(f"{self._undecodable} of its {self._packets} packets are damaged")
 
     def packets(self) -> Iterator[av.Packet]:
-        """The encoded packets of the stream, in the file's order.
+        """Read the encoded packets of the stream, in the file's order.
 
         Raises:
             MediaUnreadable: the file breaks off.
@@ -167,11 +167,11 @@ class MediaReader:
             raise self.unreadable(f"the file breaks off after {found:.2f} seconds", found_seconds=found)
 
     def unreadable(self, problem: str, **details: float) -> MediaUnreadable:
-        """The error for a file that is damaged or not of the kind asked for."""
+        """Build the error for a file that is damaged or not of the kind requested."""
         return MediaUnreadable(problem, self._field, "Export the file again and send it whole", details)
 
     def too_large(self, problem: str, remedy: str) -> MediaTooLarge:
-        """The error for a file over one of the limits."""
+        """Build the error for a file over one of the limits."""
         return MediaTooLarge(problem, self._field, remedy)
 
     def _check_streams(self) -> None:

@@ -1,4 +1,4 @@
-"""What is done to samples between decoding and the model, and after it."""
+"""Operations on samples before and after the model: resampling, downmixing, trimming and splitting."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def resample(audio: DecodedAudio, rate: int) -> DecodedAudio:
 
 
 def to_mono(audio: DecodedAudio) -> DecodedAudio:
-    """The mean of the channels, float32 [1, n]; the same object if there is one channel only."""
+    """Average the channels to float32 [1, n]; the same object if there is one channel only."""
     if audio.samples.shape[0] == 1:
         return audio
     return DecodedAudio(audio.samples.mean(axis=0, keepdims=True, dtype=np.float32), audio.sample_rate)
@@ -94,7 +94,7 @@ def _quietest_near(samples: NDArray[np.float32], middle: int, reach: int, pause:
 
 
 def _frame_power(samples: NDArray[np.float32], size: int) -> NDArray[np.float64]:
-    """Mean square of each frame of `size` samples, over all channels; the last one may be shorter."""
+    """Return the mean square of each frame of `size` samples, over all channels; the last one may be shorter."""
     starts = np.arange(0, samples.shape[1], size)
     squares: NDArray[np.float64] = np.square(samples, dtype=np.float64).mean(axis=0)
     if not starts.size:

@@ -1,4 +1,4 @@
-"""Video files to frames at an even pace."""
+"""Decoding of video files to frames at an even pace."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class DecodedVideo:
 
     Args:
         frames: uint8 [T, H, W, 3], RGB, upright; frame k is what is shown k / frames_per_second after the start.
-        frames_per_second: the pace that was asked for.
-        seconds: length of the source that the frames cover; at most the `max_seconds` asked for.
+        frames_per_second: the requested pace.
+        seconds: length of the source that the frames cover; at most the requested `max_seconds`.
     """
 
     frames: NDArray[np.uint8]
@@ -62,7 +62,7 @@ def decode_video(
 ) -> DecodedVideo:
     """Decode the pictures of an mp4, mov, mkv or webm file, chosen by their presentation time.
 
-    Any frame rate, constant or variable, comes out at the pace asked for, by repeating and leaving out frames.
+    Any frame rate, constant or variable, comes out at the requested pace, by repeating and leaving out frames.
     Rotation is applied; frames with a side over `limits.max_frame_side` pixels are scaled down to it. Pixels are
     taken as square. Only the frames chosen are kept.
 
@@ -124,7 +124,7 @@ def _choose_frames(
 
 
 def _shots(reader: MediaReader) -> Iterator[_Shot]:
-    """Each frame with the time that it is shown: until the next one begins, the last for its own duration."""
+    """Pair each frame with the time that it is shown: until the next one begins, the last for its own duration."""
     begin: float | None = None
     before: VideoFrame | None = None
     for frame in reader.frames(VideoFrame):
@@ -145,7 +145,7 @@ def _duration(frame: VideoFrame, reader: MediaReader) -> float:
 
 
 def _moments_before(end: float, pace: float, max_seconds: float) -> int:
-    """How many of the moments 0, 1/pace, 2/pace… lie before `end`; at least the first."""
+    """Count the moments 0, 1/pace, 2/pace… that lie before `end`; at least the first."""
     return max(1, math.ceil((min(end, max_seconds) - _ROUNDING_SECONDS) * pace))
 
 
@@ -156,7 +156,10 @@ def _check_pixels(reader: MediaReader, width: int, height: int, limits: MediaLim
 
 
 def _upright(frame: VideoFrame, max_side: int, shape: tuple[int, ...] | None) -> NDArray[np.uint8]:
-    """RGB [H, W, 3], rotated as the file asks; of `shape` if given, for a file whose size changes on the way."""
+    """Convert a frame to RGB [H, W, 3], rotated as the file asks.
+
+    It is scaled to `shape` if that is passed, for a file whose size changes on the way.
+    """
     quarter_turns = round(frame.rotation / 90) % 4
     shrink = min(1.0, max_side / max(frame.width, frame.height))
     height, width = max(1, round(frame.height * shrink)), max(1, round(frame.width * shrink))

@@ -49,8 +49,8 @@ class CudaGraph:
 
         Returns the graph's own output: the next replay overwrites it.
         """
-        for own, given in zip(self._inputs, inputs, strict=True):
-            own.copy_(given, non_blocking=True)
+        for own, value in zip(self._inputs, inputs, strict=True):
+            own.copy_(value, non_blocking=True)
         self._graph.replay()
         return self._output
 
@@ -85,6 +85,6 @@ class CudaGraphs:
         key = (tuple((one.shape, one.dtype) for one in inputs), tuple(sorted(fixed.items())))
         graph = self._captured.get(key)
         if graph is None:
-            graph = CudaGraph(lambda *given: self._function(*given, **fixed), inputs, self._stream, self._pool)
+            graph = CudaGraph(lambda *tensors: self._function(*tensors, **fixed), inputs, self._stream, self._pool)
             self._captured[key] = graph
         return graph.replay(*inputs)

@@ -39,9 +39,9 @@ def traced(task: Task, payload: object) -> AbstractContextManager[Any]:
 
 
 def _submitted_at(payload: object) -> float | None:
-    said = payload.get("submitted_at") if isinstance(payload, Mapping) else None
+    submitted_at = payload.get("submitted_at") if isinstance(payload, Mapping) else None
     try:
-        return datetime.fromisoformat(said).timestamp() if isinstance(said, str) else None
+        return datetime.fromisoformat(submitted_at).timestamp() if isinstance(submitted_at, str) else None
     except (ValueError, OverflowError):
         return None
 

@@ -170,7 +170,7 @@ def test_a_request_without_memory_to_be_prepared_waits_for_another_to_leave(runn
     assert runner.held == 0
 
 
-def test_a_clip_without_memory_to_step_is_put_aside_with_its_steps_and_the_others_go_on(runner: CountingRunner) -> None:
+def test_a_clip_without_memory_to_step_is_parked_with_its_steps_and_the_others_go_on(runner: CountingRunner) -> None:
     large, small = clip(steps=4), clip(steps=2)
     engine = engine_with(runner, large, small)
     engine.step()

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omnifleet_worker.jobs.windows import (
     FADE_SAMPLES,
@@ -28,6 +28,8 @@ lengths = st.integers(1, 700 * RATE) | st.integers(-3, 3).flatmap(
 )
 seeds = st.integers(0, 2**32 - 1)
 few = settings(max_examples=12, deadline=None)
+LOUDEST = 10 ** (MAX_STEP_DB / 40)
+"""From 1 / LOUDEST to LOUDEST is MAX_STEP_DB: the levels between which every step is made up for in full."""
 
 
 def noise(samples: int, seed: int = 0, channels: int = 2) -> np.ndarray:
@@ -126,7 +128,11 @@ class TestJoinOfAnEdit:
         np.testing.assert_allclose(joined, source, atol=1e-5)
 
     @few
-    @given(st.integers(PROMPT_SAMPLES + 1, 60 * RATE), st.lists(st.floats(0.25, 4.0), min_size=8, max_size=8))
+    @given(
+        st.integers(PROMPT_SAMPLES + 1, 60 * RATE),
+        st.lists(st.floats(1 / LOUDEST, LOUDEST), min_size=8, max_size=8),
+    )
+    @example(2_028_601, [1, 1, 1, 1, LOUDEST, 1 / LOUDEST, 1, 1])
     def test_it_comes_back_too_where_each_window_has_a_level_of_its_own(
         self, samples: int, levels: list[float]
     ) -> None:
@@ -182,6 +188,19 @@ class TestJoinOfAnEdit:
         joined = join_edited(clips, windows)
 
         assert decibels(joined[:, -RATE:]) == pytest.approx(decibels(clips[1]) + MAX_STEP_DB, abs=0.1)
+
+    def test_what_the_bound_leaves_of_a_step_is_heard_from_there_on(self) -> None:
+        source = noise(2_028_601)
+        windows = edit_windows(2_028_601)
+        levels = [1, 1, 1, 1, 4, 0.25]
+        clips = [np.float32(level) * clip for level, clip in zip(levels, cut(source, windows), strict=True)]
+
+        joined = join_edited(clips, windows)
+
+        left = 10 ** (MAX_STEP_DB / 20) / 16
+        alone = seams(windows)[-1].stop
+        np.testing.assert_allclose(joined[:, : windows[-1].start], source[:, : windows[-1].start], atol=1e-5)
+        np.testing.assert_allclose(joined[:, alone:], np.float32(left) * source[:, alone:], atol=1e-5)
 
     def test_next_to_silence_a_window_keeps_its_level(self) -> None:
         windows = edit_windows(25 * RATE)

@@ -269,7 +269,7 @@ def test_an_outcome_that_cannot_be_recorded_comes_again(stage: Stage) -> None:
         stage.deliver()
 
 
-def test_a_job_that_workers_were_lost_with_is_put_aside(stage: Stage) -> None:
+def test_a_job_that_workers_were_lost_with_is_dead_lettered(stage: Stage) -> None:
     stage.attempts.unfinished = SETTINGS.max_deliveries + 1
     stage.attempts.attempt = SETTINGS.max_deliveries + 1
 

@@ -48,6 +48,10 @@ def reporter(states: FakeStates) -> ProgressReporter:
     return ProgressReporter(cast(JobStates, states), interval=0.001)
 
 
+def reporter_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "progress-reporter"}
+
+
 def run_of(job_id: str) -> JobContext:
     task = {"name": "question", "text": "?"}
     job = read_job({"schema_version": 1, "namespace": "understand", "job_id": job_id, "task": task})
@@ -114,13 +118,18 @@ def test_it_goes_on_after_any_error_and_says_so(
 
 
 def test_stopping_twice_or_before_the_start_is_no_fault(states: FakeStates) -> None:
-    never_started = ProgressReporter(cast(JobStates, states), interval=60)
+    before = reporter_threads()
+    never_started = ProgressReporter(cast(JobStates, states), interval=0.001)
     never_started.stop()
 
-    started = ProgressReporter(cast(JobStates, states), interval=60)
+    started = ProgressReporter(cast(JobStates, states), interval=0.001)
     started.start()
+    running = reporter_threads()
     started.stop()
     started.stop()
+
+    assert len(running - before) == 1
+    assert reporter_threads() == before
 
 
 def test_a_job_that_came_back_is_tracked_although_its_first_run_ends(

@@ -61,7 +61,7 @@ def write_component(
     Args:
         component: what to write.
         folder: made; it must not exist yet.
-        advance: told the bytes of each shard once it is written.
+        advance: called with the bytes of each shard once it is written.
         shard_bytes: largest file of weights.
     """
     folder.mkdir(parents=True)

@@ -89,8 +89,8 @@ class SpeechInpainter:
         pause = self._at(_PAUSE_SECONDS)
         room = self._at(CONTEXT_SECONDS) - gap - 2 * pause
         before, after = self._around(edit, span, room)
-        sample, said = self._voice_sample(edit, [*before, *after])
-        if said:
+        sample, transcript = self._voice_sample(edit, [*before, *after])
+        if transcript:
             before, after = self._around(edit, span, max(0, room - sample.shape[1]))
         left = max(0, min(span.start, (self._at(before[0].start) if before else span.start) - pause))
         right = max(span.end, (self._at(after[-1].end) if after else span.end) + pause)
@@ -100,7 +100,7 @@ class SpeechInpainter:
             samples=np.concatenate([ahead, silence, self._samples[:, span.gap[1] : right]], axis=1),
             gap=(ahead.shape[1], ahead.shape[1] + gap),
             fades=(span.fade_in, span.fade_out),
-            text=said + join_words([*self._texts(before), *edit.new, *self._texts(after)]),
+            text=transcript + join_words([*self._texts(before), *edit.new, *self._texts(after)]),
         )
 
     def _around(self, edit: WordEdit, span: Span, room: int) -> tuple[Sequence[Word], Sequence[Word]]:
@@ -130,8 +130,8 @@ class SpeechInpainter:
             raise LanguageNotSupported("most of the new words are in signs without a sound", "desc", remedy)
 
     def _seconds_a_token(self) -> float:
-        said = sum(word.end - word.start for word in self._words)
-        pace = self._tokens(join_words(self._texts(self._words))) / max(said, 1e-3)
+        seconds = sum(word.end - word.start for word in self._words)
+        pace = self._tokens(join_words(self._texts(self._words))) / max(seconds, 1e-3)
         return 1 / min(_FASTEST, max(_SLOWEST, pace))
 
     def _tokens(self, text: str) -> int:

@@ -37,13 +37,13 @@ class Chat:
     @property
     def text(self) -> str:
         """The chat as the model was trained to read it (docs/model.md, "Tasks")."""
-        said = "".join(
+        history = "".join(
             f"{user}<|im_end|>\n<|im_start|>assistant\n{answer}<|im_end|>\n<|im_start|>user\n"
             for user, answer in self.earlier
         )
         return (
             f"<|im_start|>system\n{self.system}<|im_end|>\n"
-            f"<|im_start|>user\n{self._media_marks}{said}{self.user}<|im_end|>\n"
+            f"<|im_start|>user\n{self._media_marks}{history}{self.user}<|im_end|>\n"
             "<|im_start|>assistant\n"
         )
 
