@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -35,7 +36,7 @@ class DiffusionGraph:
         clips = len(context.mask)
         self.tensors = BatchTensors.allocate(pipeline, context, Guidance.of([2.0] * clips, pipeline.device))
         moment = torch.zeros(clips, 4, device=pipeline.device)
-        self._graph = CudaGraph(lambda moment: self.tensors.step(pipeline.transformer, moment), (moment,), stream, pool)
+        self._graph = CudaGraph(partial(self.tensors.step, pipeline.transformer), (moment,), stream, pool)
 
     def replay(self, moment: Tensor) -> None:
         """Launch the step, as `BatchTensors.step`."""

@@ -42,7 +42,7 @@ class Float8Linear(nn.Module):
         weight, scale = quantize_rows(linear.weight)
         self.register_buffer("weight", weight)
         self.register_buffer("scale", scale.T.contiguous())
-        self.bias = linear.bias
+        self.bias: nn.Parameter | None = linear.bias
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map [..., in] to [..., out] of the same dtype."""
@@ -51,7 +51,8 @@ class Float8Linear(nn.Module):
 
     def _multiply(self, rows: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
         if rows.is_cuda:
-            return torch._scaled_mm(
+            # Of torch's own names for it this one takes a scale a row and is compiled.
+            return torch._scaled_mm(  # pyright: ignore[reportPrivateUsage]
                 rows, self.weight.T, scale, self.scale, bias=self.bias, out_dtype=dtype, use_fast_accum=True
             )
         # A CPU has no such product with a scale a row: the same rounding, multiplied in float32.
