@@ -11,7 +11,6 @@ from omnifleet_shared.errors import OmnifleetError
 from omnifleet_shared.settings import load_settings
 from rich.console import Console
 
-from .checkpoint.read_ahead import read_ahead
 from .settings import WorkerSettings
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -29,8 +28,6 @@ def run(
     """Take jobs until stopped. Everything else is set by OMNIFLEET_* in the environment."""
     overrides = {"checkpoint": checkpoint, "max_batch": max_batch, "concurrency": concurrency, "log_format": log_format}
     settings = load_settings(WorkerSettings, **{key: value for key, value in overrides.items() if value is not None})
-    if settings.checkpoint is not None:
-        read_ahead(settings.checkpoint)
     from .celery import create_worker_app  # imports torch: not for --help
 
     options = ["--hostname", name, "--loglevel", loglevel, "--without-gossip", "--without-mingle"]

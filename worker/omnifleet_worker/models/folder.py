@@ -11,7 +11,6 @@ import diffusers
 import torch
 from omnifleet_shared.errors import CheckpointInvalid
 from safetensors import SafetensorError
-from transformers import PreTrainedModel
 
 INDEX = "model_index.json"
 PROMPTS = "prompts.json"
@@ -42,15 +41,13 @@ def list_components(root: Path, pipeline: str, known: Mapping[str, type], option
     return held
 
 
-def load_component(folder: Path, kind: Any, dtype: torch.dtype, device: torch.device | str = "cpu") -> Any:
+def load_component(folder: Path, kind: Any, dtype: torch.dtype) -> Any:
     """Load one component with its own `from_pretrained`, from local safetensors alone.
 
     Args:
         folder: of the component.
         kind: its class, of diffusers or transformers; a processor has no weights.
         dtype: of the weights.
-        device: that transformers' weights, which are most, are read to without a copy in the host's memory; the
-            others are still to be moved there.
 
     Raises:
         CheckpointInvalid: a file is missing or damaged, or tensors are missing or of another shape.
@@ -59,12 +56,7 @@ def load_component(folder: Path, kind: Any, dtype: torch.dtype, device: torch.de
         if not _has_weights(kind):
             return kind.from_pretrained(folder, local_files_only=True)
         component, loading = kind.from_pretrained(
-            folder,
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-            **_placed(kind, device),
+            folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise _invalid(folder, f"cannot be loaded: {error}") from error
@@ -119,11 +111,6 @@ def _require(paths: Iterable[Path]) -> None:
     for path in paths:
         if not path.is_file():
             raise _invalid(path, "is missing")
-
-
-def _placed(kind: type, device: torch.device | str) -> dict[str, Any]:
-    # Not diffusers' models: with a device map a missing weight ends in an error that does not name it.
-    return {"device_map": {"": torch.device(device)}} if issubclass(kind, PreTrainedModel) else {}
 
 
 def _has_weights(kind: type) -> bool:

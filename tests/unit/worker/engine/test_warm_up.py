@@ -149,4 +149,4 @@ def test_settings_say_whether_to_warm_up(
 
     assert (limits.clips, limits.chats) == (3, 5)
     assert calls == ([limits] if warmed else [])
-    assert runner.encodings._max_bytes == settings.encoding_cache
+    assert runner.encodings._cached.maxsize == settings.encoding_cache

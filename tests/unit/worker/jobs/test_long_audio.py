@@ -380,7 +380,7 @@ class TestTinyCheckpoint:
     ) -> None:
         batches: list[int] = []
         advance = tiny.advance
-        monkeypatch.setattr(tiny, "advance", lambda batch: (batches.append(len(batch)), advance(batch)))
+        monkeypatch.setattr(tiny, "advance", lambda batch: batches.append(len(batch)) or advance(batch))
         source = media_files.encode("wav", media_files.tone(23.4, RATE, 2)[:, :-3], RATE)
 
         with running(tiny, waits_for=3) as engine:

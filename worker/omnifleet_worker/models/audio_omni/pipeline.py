@@ -133,7 +133,7 @@ class AudioOmniPipeline:
         root = Path(folder)
         kinds = checkpoint_folder.list_components(root, cls.__name__, COMPONENTS, OPTIONAL)
         parts = {
-            name: checkpoint_folder.load_component(root / name, kind, cls._dtype_of(name, dtype), device)
+            name: checkpoint_folder.load_component(root / name, kind, cls._dtype_of(name, dtype))
             for name, kind in kinds.items()
         }
         return cls(**parts, **checkpoint_folder.read_data(root)).to(device)
