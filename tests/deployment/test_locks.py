@@ -18,6 +18,7 @@ OPTIONAL: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
 EXTRAS = {
     "demo": ["demo"],
     "dev": list(OPTIONAL),
+    "docs": ["docs"],
     "lowest": ["test"],
     "producer": ["flower", "otel"],
     "worker": ["worker", "otel"],
@@ -73,7 +74,7 @@ def test_every_lock_is_held_by_these_tests() -> None:
     assert {path.stem for path in LOCKS} == {"build", *EXTRAS}
 
 
-@pytest.mark.parametrize("lock", ["build", "demo", "producer", "worker"])
+@pytest.mark.parametrize("lock", ["build", "demo", "docs", "producer", "worker"])
 def test_locks_agree_with_each_other(lock: str) -> None:
     dev = versions("dev")
 

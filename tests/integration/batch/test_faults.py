@@ -216,7 +216,7 @@ def test_a_guard_that_ran_out_and_was_taken_is_lost(redis_url: str) -> None:
         first._redis.flushall()
         second.acquire()
 
-        first._hold()
+        first._reacquire()
 
         with pytest.raises(BatchRunning):
             first.check()
