@@ -130,7 +130,7 @@ def _ended(listed: Path) -> int:
     if not path.exists():
         return 0
     with Journal(path) as journal:
-        return journal.tally().ended
+        return journal.counts().ended
 
 
 def _wait_until_ended(listed: Path, count: int) -> None:
