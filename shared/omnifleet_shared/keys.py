@@ -86,6 +86,23 @@ DEAD_KEY = "omnifleet:dead:{queue}"
 INPUT_KEY = "inputs/{shard}/{sha256}"
 """Storage key of uploaded media: its own hash, so that the same bytes are stored once. `shard` is its first byte."""
 
+COLLECTED = ("inputs/", "results/", "parts/")
+"""Prefixes of storage keys below which `omnifleet storage gc` deletes what nothing needs any more."""
+
+SUSPECTS_KEY = "omnifleet:suspects:{queue}"
+
+DELETION_KEY = "omnifleet:deletion:{uri}"
+"""Announces that `omnifleet storage gc` is about to delete an object: no job is sent that names it meanwhile."""
+DELETION_LIFETIME = 300
+"""Longer than the requests that delete it may take, repetitions included."""
+
+INPUTS_UNTIL = "inputs_until"
+"""Header of a job's message: time until which the job needs its inputs, ISO 8601. Older releases write none."""
+
+SNAPSHOT_KEY = "omnifleet:snapshot:{token}:{place}"
+"""Copy of something that holds messages, which is read piece by piece while the original goes on changing."""
+SNAPSHOT_LIFETIME = 600
+
 PROBE_KEY = "probes/{name}"
 """Storage key of what `omnifleet doctor` writes, reads and deletes."""
 

@@ -12,7 +12,7 @@ from omnifleet_shared.webhooks.allow_list import CallbackHosts
 from .build import OPTIONS, build_job, check_arguments, task_fields
 from .idempotency import idempotency_key
 from .request import MEDIA, Request
-from .uploads import Uploads
+from .uploads import Pending, Uploads
 
 
 class JobMaker:
@@ -21,12 +21,14 @@ class JobMaker:
     Args:
         settings: limits and the allow list.
         storage: where the media go.
+        pending_deletion: see `Uploads`.
 
     Raises:
         InvalidSetting: an allow list that is none.
     """
 
-    def __init__(self, settings: FleetSettings, storage: Storage) -> None:
+    def __init__(self, settings: FleetSettings, storage: Storage, pending_deletion: Pending = lambda _: False) -> None:
+        self._pending_deletion = pending_deletion
         self._max_bytes = settings.max_input_bytes
         self._storage = storage
         self._callback_hosts = CallbackHosts(settings.callback_hosts)
@@ -50,7 +52,7 @@ class JobMaker:
         arguments = {name: value for name, value in request.arguments.items() if value is not None}
         options = {name: arguments.pop(name) for name in OPTIONS[request.namespace] & arguments.keys()}
         fields = task_fields(request.namespace, arguments)
-        with Uploads(self._storage, self._max_bytes, dry_run=dry_run) as uploads:
+        with Uploads(self._storage, self._max_bytes, self._pending_deletion, dry_run=dry_run) as uploads:
             job = build_job(request.namespace, fields | _media(request, uploads), options, job_id)
             self._check_callback(job)
             key = idempotency_key(job, options)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import io
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -160,6 +160,10 @@ class FakeFleet:
     def watch(self) -> BatchResultWaiter:
         """See `JobTransport`."""
         return PollingResultWaiter(self.read)
+
+    def pending_deletion(self, uris: Sequence[str]) -> bool:
+        """See `JobTransport`. Nothing is ever deleted."""
+        return False
 
     def capacity(self) -> Capacity:
         """See `JobTransport`. One worker of 16 slots."""
