@@ -49,7 +49,7 @@ export class Omnifleet {
       ...lists,
     ];
     const message = JSON.stringify(this.message(job, priority));
-    const args = [job.job_id, message, queued(job.job_id), this.lifetime, this.maxQueued, ""];
+    const args = [job.job_id, message, queued(job.job_id), this.lifetime, this.maxQueued, "", randomUUID()];
     const [verdict, jobId, count] = await this.redis.eval(SUBMIT, keys.length, ...keys, ...args);
     if (verdict !== "sent") throw new JobError("QueueFull", [`${count} jobs wait in the queue already`]);
     return jobId;

@@ -29,7 +29,8 @@ BROKER_PRIORITY = {"interactive": 0, "batch": 6}
 """Redis priority of each class; kombu takes the lower number first."""
 
 CANCEL_KEY = "omnifleet:cancel:{job_id}"
-"""Set by a producer to cancel the job; the worker reads it before the job and at its steps."""
+"""Set by a producer to cancel the job, to the id of its request; the worker looks for it before the job and at its
+steps."""
 CANCEL_LIFETIME = 7 * 24 * 3600
 
 CANCEL_CHANNEL = "omnifleet:cancel"
@@ -41,7 +42,17 @@ PROGRESS_LIFETIME = 3600
 
 ATTEMPTS_KEY = "omnifleet:runs:{job_id}"
 """Hash of a job's attempts: `attempts`, times that workers started it; `open`, starts in a row without an outcome or a
-retry; `worker`, who started it last; `traceback`, of its last transient error; `unfinished`, the set that counts it."""
+retry; `worker`, who started it last; `traceback`, of its last transient error; `unfinished`, the set that counts it.
+Fields with a colon remember calls, by the tag or id that each was made under: one that comes again finds its answer."""
+
+CALLS_KEY = "omnifleet:calls:{caller}"
+"""Number of the last call by which one object took a message or claimed a callback, and what of: a call of that number
+that comes again gets the same, and an older one that was late gets nothing."""
+CALLS_LIFETIME = 24 * 3600
+
+ANSWER_KEY = "omnifleet:answer:{call}"
+"""What a submission was answered that queued nothing, so that the same call does not queue a job afterwards."""
+ANSWER_LIFETIME = 300
 
 LEASES_KEY = "omnifleet:leases:{queue}"
 """Sorted set: tags of leased messages, by the Unix time at which each lease ends."""
