@@ -68,6 +68,7 @@ class LeaseRenewer:
         self._engine_timeout = engine_timeout
         self._held: dict[str, float] = {}
         self._running: set[str] = set()
+        self._finishing: set[str] = set()
         self._batch: set[str] = set()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -151,15 +152,23 @@ class LeaseRenewer:
         with self._lock:
             self._running.add(tag)
 
+    def mark_finishing(self, tag: str) -> None:
+        """Note that the job's outcome is being recorded, which ends the lease: that is not to lose it."""
+        with self._lock:
+            self._finishing.add(tag)
+
     def stop_renewing(self, tag: str) -> None:
         """Stop renewing a lease, which then ends in its own time."""
         with self._lock:
             self._held.pop(tag, None)
             self._running.discard(tag)
+            self._finishing.discard(tag)
             self._batch.discard(tag)
 
     def ack(self, tag: str) -> None:
-        """End the lease of a finished job; with Redis away, the message is delivered again and finds the outcome."""
+        """End a lease that is still held; with Redis away, the message is delivered again and finds the outcome."""
+        if tag not in self._held:
+            return
         self.stop_renewing(tag)
         try:
             self.leases.ack(tag)
@@ -179,7 +188,7 @@ class LeaseRenewer:
     def renew_and_recover(self) -> None:
         """Renew this process's leases and recover those of lost workers, once."""
         tags = self._worth_renewing()
-        lost = self.leases.renew(tags)
+        lost = self._still_held(self.leases.renew(tags))
         self.counts.renewed += len(tags) - len(lost)
         self.counts.lost += len(lost)
         for tag in lost:
@@ -191,6 +200,10 @@ class LeaseRenewer:
         if recovered:
             extra = {"action": "leases_recovered", "jobs": recovered}
             logger.warning("%d jobs of workers that are gone are back in the queue", recovered, extra=extra)
+
+    def _still_held(self, tags: set[str]) -> set[str]:
+        with self._lock:
+            return (tags & self._held.keys()) - self._finishing
 
     def _worth_renewing(self) -> list[str]:
         # What was received and never started was dropped on the way, by a consumer that lost its connection, say.

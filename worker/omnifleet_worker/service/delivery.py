@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from omnifleet_shared.broker.attempts import Attempts, AttemptStart, Verdict
-from omnifleet_shared.broker.dead_letters import DeadLetter, DeadLetters
+from omnifleet_shared.broker.dead_letters import DeadLetter
 from omnifleet_shared.errors import (
     BrokerUnavailable,
     DeviceFailed,
@@ -62,6 +62,9 @@ class _Delivery:
     context: JobContext | None = None
     """Of its run, once that began."""
 
+    letter: DeadLetter | None = None
+    """Where the job is put aside."""
+
     def end(self, reason: str) -> None:
         """End the run at its next step."""
         if self.context is not None:
@@ -101,7 +104,6 @@ class Deliveries:
         self._webhooks = webhooks
         self._settings = settings
         self._metrics = metrics
-        self._dead_letters = DeadLetters.connect(settings)
         self._open: dict[str, _Delivery] = {}
         self._lock = threading.Lock()
         self._ended = threading.Condition(self._lock)
@@ -137,7 +139,7 @@ class Deliveries:
             job = _read(payload, job_id)
             delivery.task = f"{job.namespace}.{job.task.name}"
             self._webhooks.validate_callback(job)
-            delivery.attempt = self._begin(job, tag)
+            delivery.attempt = self._begin(job, delivery)
             set_attempt(delivery.attempt)
             result = self._run(job, delivery)
         except TransientError as error:
@@ -150,12 +152,8 @@ class Deliveries:
             raise
         except Exception as error:
             raise self._redelivered(job_id, error) from error
-        self._record(delivery, lambda: self._attempts.succeed(result, tag, delivery.callback))
+        self._finish(delivery, lambda: self._attempts.succeed(result, tag, delivery.callback))
         return result.model_dump(mode="json")
-
-    def close(self) -> None:
-        """Close the connections that were opened here."""
-        self._dead_letters.close()
 
     def hand_back(self, reason: str) -> None:
         """End every run at its next step and give its message back to the queue at once, and so with what comes yet."""
@@ -221,14 +219,15 @@ class Deliveries:
             raise
         count("succeeded")
 
-    def _begin(self, job: Job, tag: str) -> int:
-        start = self._retry_redis(job.job_id, lambda: self._attempts.begin(job.job_id, tag))
+    def _begin(self, job: Job, delivery: _Delivery) -> int:
+        start = self._retry_redis(job.job_id, lambda: self._attempts.begin(job.job_id, delivery.tag))
         if start.verdict in ("lost", "ended"):
             raise LeaseLost(start.verdict)
         if start.verdict == "cancelled":
             raise JobCancelled("the job was cancelled before it started")
         if start.unacked_starts > self._settings.max_deliveries:
-            raise self._quarantine(job, start)
+            delivery.letter = _dead_letter(job, start)
+            raise _quarantined(delivery.letter)
         queued = max(0.0, time.time() - job.submitted_at.timestamp())  # clocks of two machines may disagree
         self._metrics.begun(job.priority, queued, start.attempt, start.unacked_starts)
         return start.attempt
@@ -262,15 +261,6 @@ class Deliveries:
             problem = f"the worker failed with {name}: {error}"
             raise JobFailed(problem, None, "Report it with the job id", {"type": name}) from error
 
-    def _quarantine(self, job: Job, start: AttemptStart) -> JobQuarantined:
-        attempts, worker = start.attempt - 1, start.previous_worker
-        reason = f"{start.unacked_starts - 1} workers in a row were lost while they ran it, the last one {worker}"
-        traceback = start.traceback or None
-        letter = DeadLetter(job=job, reason=reason, worker=worker, attempts=attempts, traceback=traceback)
-        self._retry_redis(job.job_id, lambda: self._dead_letters.put(letter))
-        remedy = "`omnifleet dead show` tells more, `omnifleet dead replay` tries again"
-        return JobQuarantined(reason, None, remedy, {"worker": worker, "attempts": attempts})
-
     @staticmethod
     def _redelivered(job_id: str, error: Exception) -> Redelivered:
         # Celery would take the message of a job that has no outcome off the queue, and the job would be lost.
@@ -280,8 +270,8 @@ class Deliveries:
 
     def _fail(self, delivery: _Delivery, error: OmnifleetError) -> None:
         _log("job failed", "job_failed", delivery.job_id, error)
-        about = (delivery.job_id, error, delivery.tag, delivery.callback)
-        self._record(delivery, lambda: self._attempts.fail(*about))
+        about = (delivery.job_id, error, delivery.tag, delivery.callback, delivery.letter)
+        self._finish(delivery, lambda: self._attempts.fail(*about))
 
     def _retry_later(self, delivery: _Delivery, error: TransientError) -> None:
         """Leave the job to another attempt, or fail it where there is none left."""
@@ -308,6 +298,13 @@ class Deliveries:
         redelivered.__cause__ = error
         return redelivered
 
+    def _finish(self, delivery: _Delivery, write: Callable[[], Verdict]) -> None:
+        self._lease_renewer.mark_finishing(delivery.tag)
+        self._record(delivery, write)
+        self._lease_renewer.stop_renewing(delivery.tag)
+        if delivery.callback is not None:
+            self._webhooks.wake()
+
     def _record(self, delivery: _Delivery, write: Callable[[], Verdict]) -> None:
         enter_stage("record")
         try:
@@ -318,8 +315,6 @@ class Deliveries:
             extra = {"action": "outcome_dropped", "job_id": delivery.job_id, "verdict": verdict}
             logger.warning("outcome dropped, %s: %s", verdict, delivery.job_id, extra=extra)
             raise LeaseLost(verdict)
-        if delivery.callback is not None:
-            self._webhooks.wake()
 
     def _backoff(self, delivery: _Delivery) -> float:
         return backoff_seconds(max(1, delivery.attempt), self._settings.retry_backoff, MAX_BACKOFF)
@@ -334,6 +329,18 @@ def _read(payload: object, job_id: str) -> Job:
         problem = f"the message {job_id!r} carries a job of another id"
         raise InvalidMessage(problem, "job_id", "Send a job under its own id")
     return job
+
+
+def _dead_letter(job: Job, start: AttemptStart) -> DeadLetter:
+    lost, worker = start.unacked_starts - 1, start.previous_worker
+    reason = f"{lost} workers in a row were lost while they ran it, the last one {worker}"
+    attempts, traceback = start.attempt - 1, start.traceback or None
+    return DeadLetter(job=job, reason=reason, worker=worker, attempts=attempts, traceback=traceback)
+
+
+def _quarantined(letter: DeadLetter) -> JobQuarantined:
+    remedy = "`omnifleet dead show` tells more, `omnifleet dead replay` tries again"
+    return JobQuarantined(letter.reason, None, remedy, {"worker": letter.worker, "attempts": letter.attempts})
 
 
 def _log(message: str, action: str, job_id: str, error: OmnifleetError) -> None:

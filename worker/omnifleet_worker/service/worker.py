@@ -100,7 +100,6 @@ class FleetWorker:
             self._progress.stop()
             self._engine.stop()
             self.lease_renewer.stop()
-            self.deliveries.close()
         self._webhooks.stop()
         self.telemetry.stop()
         for connection in (self.states, self.attempts, self.lease_renewer.leases):

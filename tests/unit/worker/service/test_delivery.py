@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 from celery.exceptions import Ignore, Reject
 from omnifleet_shared.broker.attempts import AttemptStart
+from omnifleet_shared.broker.dead_letters import DeadLetter
 from omnifleet_shared.errors import (
     BrokerUnavailable,
     DeviceFailed,
@@ -64,6 +65,7 @@ class FakeAttempts:
     written: str = "written"
     away: bool = False
     records: list[tuple[str, Any]] = field(default_factory=list)
+    letters: list[DeadLetter] = field(default_factory=list)
 
     def begin(self, job_id: str, tag: str) -> AttemptStart:
         return AttemptStart(cast(Any, self.verdict), self.attempt, self.unfinished, "a worker")
@@ -71,7 +73,15 @@ class FakeAttempts:
     def succeed(self, result: JobResult, tag: str, callback: str | None = None) -> str:
         return self._record("succeeded", result)
 
-    def fail(self, job_id: str, error: OmnifleetError, tag: str, callback: str | None = None) -> str:
+    def fail(
+        self,
+        job_id: str,
+        error: OmnifleetError,
+        tag: str,
+        callback: str | None = None,
+        letter: DeadLetter | None = None,
+    ) -> str:
+        self.letters += [letter] if letter is not None else []
         return self._record("failed", error)
 
     def retry(self, job_id: str, error: OmnifleetError, tag: str) -> str:
@@ -97,6 +107,9 @@ class FakeLeaseRenewer:
     def mark_running(self, tag: str) -> None:
         self.calls.append(("run", tag))
 
+    def mark_finishing(self, tag: str) -> None:
+        self.calls.append(("finish", tag))
+
     def stop_renewing(self, tag: str) -> None:
         self.calls.append(("let go", tag))
 
@@ -115,7 +128,6 @@ class Stage:
         self.attempts, self.lease_renewer = FakeAttempts(), FakeLeaseRenewer()
         self.work: Callable[[JobContext], JobResult] = result_of
         self.events: list[str] = []
-        self.letters: list[Any] = []
         jobs = SimpleNamespace(run=lambda run: self.work(run))
         webhooks = WebhookSender(Callbacks.connect(SETTINGS), SETTINGS)
         self.metrics = WorkerMetrics()
@@ -130,7 +142,10 @@ class Stage:
             self.metrics.jobs,
         ]
         self.deliveries = Deliveries(*cast(list[Any], parts))
-        self.deliveries._dead_letters = cast(Any, SimpleNamespace(put=self.letters.append, close=lambda: None))
+
+    @property
+    def letters(self) -> list[DeadLetter]:
+        return self.attempts.letters
 
     def deliver(self, payload: object = PAYLOAD, job_id: str = JOB.job_id) -> dict[str, Any]:
         request = SimpleNamespace(id=job_id, properties={"delivery_tag": TAG})
@@ -145,10 +160,8 @@ class Stage:
 
 
 @pytest.fixture
-def stage() -> Iterator[Stage]:
-    stage = Stage()
-    yield stage
-    stage.deliveries.close()
+def stage() -> Stage:
+    return Stage()
 
 
 def test_a_result_is_recorded_and_returned_as_json(stage: Stage) -> None:
@@ -157,7 +170,7 @@ def test_a_result_is_recorded_and_returned_as_json(stage: Stage) -> None:
     assert record["text"] == "an answer"
     ((what, result),) = stage.attempts.records
     assert (what, result.model_dump(mode="json")) == ("succeeded", record)
-    assert stage.lease_renewer.calls == [("run", TAG)]
+    assert stage.lease_renewer.calls == [("run", TAG), ("finish", TAG), ("let go", TAG)]
 
 
 def test_a_permanent_error_is_recorded_and_raised_as_it_is(stage: Stage) -> None:
