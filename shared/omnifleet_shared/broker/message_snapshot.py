@@ -105,8 +105,8 @@ def _queue_of(binding: bytes) -> str:
 
 
 def _read_message(stored: bytes) -> QueuedMessage:
-    # Messages under lease and suspects have the name of their list before them.
-    text = stored if stored.startswith(b"{") else stored.partition(b"\n")[2]
+    # Messages under lease, and suspects, have the names of their lists before them, one a line.
+    text = stored.rpartition(b"\n")[2]
     try:
         record = json.loads(text)
         if "body" not in record:

@@ -35,7 +35,7 @@ from omnifleet_shared.broker.deletions import Deletions
 from omnifleet_shared.broker.leases import LeasedMessage, Leases
 from omnifleet_shared.broker.submit import queue_lists
 from omnifleet_shared.errors import JobFailed, JobQuarantined, StorageUnavailable
-from omnifleet_shared.keys import DEAD_KEY, DELETION_KEY, LEASES_KEY, RESULT_KEY
+from omnifleet_shared.keys import DEAD_KEY, DELETION_KEY, LEASED_KEY, LEASES_KEY, RESULT_KEY, SUSPECTS_KEY
 from omnifleet_shared.schema.job_state import STATE_KEY, JobState
 from omnifleet_shared.schema.jobs import Job, UnderstandJob, read_job
 from omnifleet_shared.schema.results import Artifact, JobResult, JobStatus, ModelInfo, Timings
@@ -91,8 +91,8 @@ class Fleet:
 
     def dead_letter(self, job: Job, tag: str) -> DeadLetter:
         letter = DeadLetter(job=job, reason="it kills", worker="gpu-1:77", attempts=3)
-        self.letters.put(letter)
-        assert self.attempts.fail(job.job_id, JobQuarantined("it kills"), tag) == "written"
+        error = JobQuarantined("it kills")
+        assert self.attempts.fail(job.job_id, error, tag, letter=letter) == "written"
         self.leases.ack(tag)
         return letter
 
@@ -187,16 +187,21 @@ class TestInputs:
         assert not fleet.is_stored(garbage)
         assert all(fleet.is_stored(fleet.input(media)) for media in (b"dead", b"leased", b"postponed", b"waiting"))
 
-    def test_what_a_suspect_needs_stays(self, fleet: Fleet) -> None:
+    @pytest.mark.parametrize("is_leased", [False, True])
+    def test_what_a_suspect_needs_stays(self, fleet: Fleet, is_leased: bool) -> None:
         fleet.submit(b"suspected")
-        job, tag = fleet.take()
-        moved = fleet.redis.hget(f"omnifleet:leased:{QUEUE}", tag)
-        fleet.redis.rpush(f"omnifleet:suspects:{QUEUE}", moved)
+        _, tag = fleet.take()
+        leased, suspects = LEASED_KEY.format(queue=QUEUE), SUSPECTS_KEY.format(queue=QUEUE)
+        message = fleet.redis.hget(leased, tag)
         fleet.leases.ack(tag)
+        if is_leased:
+            fleet.redis.hset(leased, "a tag", suspects.encode() + b"\n" + message)  # type: ignore[operator]
+        else:
+            fleet.redis.rpush(suspects, message)  # type: ignore[arg-type]
         fleet.grow_old()
 
         assert collected()["kept"] == {"job": 1}
-        assert fleet.is_stored(job.task.audio[0].uri)
+        assert fleet.is_stored(fleet.input(b"suspected"))
 
     def test_a_job_in_another_queue_of_the_same_redis_counts(self, fleet: Fleet, settings: FleetSettings) -> None:
         fleet.submit(b"ours")
