@@ -39,7 +39,7 @@ class Deletions:
         if not uris:
             return False
         with typed_redis_errors():
-            return cast(Any, self._redis).exists(*_names(uris)) > 0
+            return bool(cast(Any, self._redis).exists(*_names(uris)))
 
 
 def _names(uris: Sequence[str]) -> list[str]:
