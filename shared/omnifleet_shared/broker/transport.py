@@ -10,11 +10,12 @@ import json
 import logging
 from queue import Empty
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from kombu.transport import redis, virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
+from redis import UnixDomainSocketConnection
 
 from ..errors import BrokerUnavailable
 from ..keys import WAKE_CALLS, WAKE_KEY
@@ -22,7 +23,7 @@ from .leases import LeasedMessage, Leases
 from .submit import SUBMISSION, Submission
 
 logger = logging.getLogger(__name__)
-OPTIONS = ("lease_holder", "fleet_queue", "batch_priority_slots")
+OPTIONS = ("lease_holder", "fleet_queue", "batch_priority_slots", "unix_socket_path")
 """Transport options of these channels, beside kombu's."""
 
 
@@ -98,10 +99,22 @@ class LeasingChannel(redis.Channel):
     batch_priority_slots: int = 1
     """Most batch jobs that a worker process holds at once; its other slots stay free for interactive ones."""
 
+    unix_socket_path: str | None = None
+    """Of the Redis, in place of host and port."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.leased: set[str] = set()
         self._more_expected = True
         super().__init__(*args, **kwargs)
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        if self.unix_socket_path is None:
+            return cast(dict[str, Any], super()._connparams(asynchronous))
+        # kombu itself knows unix sockets from URLs of its own transport alone.
+        self.connection_class = UnixDomainSocketConnection
+        parameters: dict[str, Any] = super()._connparams(asynchronous)
+        tcp = ("host", "port", "socket_keepalive", "socket_keepalive_options")
+        return {name: value for name, value in parameters.items() if name not in tcp} | {"path": self.unix_socket_path}
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
         submission: Submission | None = message["properties"].get(SUBMISSION)
