@@ -21,6 +21,9 @@ from ..keys import (
     CALLBACKS_KEY,
     CANCEL_KEY,
     LEASED_KEY,
+    STARTED_KEY,
+    SUSPECT_TAGS_KEY,
+    SUSPECTS_KEY,
     THROUGHPUT_KEY,
     THROUGHPUT_LIFETIME,
 )
@@ -34,8 +37,20 @@ from ..webhooks.outbox import ENQUEUE_CALLBACK
 MAX_TRACEBACK = 10_000
 """Most characters of a traceback that are kept, from its end, where the error is."""
 
-# KEYS: state, leased messages, attempts, cancel request, throughput counter; and those of `outbox.ENQUEUE_CALLBACK`.
+# KEYS: state, leased messages, attempts, cancel request, throughput counter; those of `outbox.ENQUEUE_CALLBACK`; tags
+# of started messages, suspects, tags of suspects.
 # ARGV: tag, record, lifetime in seconds, worker, job, traceback; and those of `outbox.ENQUEUE_CALLBACK`.
+HELPERS = """
+local started, suspects, suspect_tags = unpack(KEYS, 8, 10)
+local function is_suspect(tag)
+  local origin = suspects .. '\\n'
+  return string.sub(redis.call('HGET', KEYS[2], tag) or '', 1, #origin) == origin
+end
+local function now()
+  local time = redis.call('TIME')
+  return time[1] + time[2] / 1e6
+end
+"""
 ENDED = """
 local function ended(state)
   local known, record = pcall(cjson.decode, state)
@@ -43,32 +58,43 @@ local function ended(state)
   return record.status == 'SUCCESS' or record.status == 'FAILURE' or record.status == 'REVOKED'
 end
 local state = redis.call('GET', KEYS[1])
-if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then return {'lost', 0, 0, '', ''} end
-if state and ended(state) then return {'ended', 0, 0, '', ''} end
+if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then return {'lost', 0, 0, '', '', 0} end
+if state and ended(state) then return {'ended', 0, 0, '', '', 0} end
 """
 WRITE = """
 redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
 redis.call('PUBLISH', KEYS[1], ARGV[2])
 """
-BEGIN = f"""{ENDED}
-if redis.call('EXISTS', KEYS[4]) == 1 then return {{'cancelled', 0, 0, '', ''}} end
+BEGIN = f"""{ENDED}{HELPERS}
+if redis.call('EXISTS', KEYS[4]) == 1 then return {{'cancelled', 0, 0, '', '', 0}} end
 local attempts = redis.call('HINCRBY', KEYS[3], 'attempts', 1)
 local open = redis.call('HINCRBY', KEYS[3], 'open', 1)
+local died_alone = tonumber(redis.call('HGET', KEYS[3], 'alone') or 0)
+if is_suspect(ARGV[1]) then redis.call('HINCRBY', KEYS[3], 'alone', 1) end
+redis.call('ZADD', started, now(), ARGV[1])
+redis.call('ZREMRANGEBYSCORE', started, '-inf', now() - ARGV[3])
 local previous = redis.call('HGET', KEYS[3], 'worker') or ''
 redis.call('HSET', KEYS[3], 'worker', ARGV[4])
 redis.call('EXPIRE', KEYS[3], ARGV[3])
 {WRITE}
-return {{'begun', attempts, open, previous, redis.call('HGET', KEYS[3], 'traceback') or ''}}
+return {{'begun', attempts, open, previous, redis.call('HGET', KEYS[3], 'traceback') or '', died_alone}}
 """
-RETRY = f"""{ENDED}
-redis.call('HSET', KEYS[3], 'open', 0, 'traceback', ARGV[6])
+# Its worker lived to tell: the job is no suspect, and waits where it was queued.
+RETRY = f"""{ENDED}{HELPERS}
+redis.call('HSET', KEYS[3], 'open', 0, 'alone', 0, 'traceback', ARGV[6])
 redis.call('EXPIRE', KEYS[3], ARGV[3])
+if is_suspect(ARGV[1]) then
+  redis.call('HSET', KEYS[2], ARGV[1], string.sub(redis.call('HGET', KEYS[2], ARGV[1]), #suspects + 2))
+  redis.call('SREM', suspect_tags, ARGV[1])
+end
+redis.call('ZREM', started, ARGV[1])
 {WRITE}
-return {{'written', 0, 0, '', ''}}
+return {{'written', 0, 0, '', '', 0}}
 """
-FINISH = f"""{ENDED}
+FINISH = f"""{ENDED}{HELPERS}
 {WRITE}
-redis.call('HSET', KEYS[3], 'open', 0)
+redis.call('HSET', KEYS[3], 'open', 0, 'alone', 0)
+redis.call('ZREM', started, ARGV[1])
 redis.call('EXPIRE', KEYS[3], ARGV[3])
 {ENQUEUE_CALLBACK}
 local counted = redis.call('HGET', KEYS[3], 'unfinished')
@@ -76,7 +102,7 @@ if counted then redis.call('ZREM', counted, ARGV[5]) end
 local minute = KEYS[5] .. math.floor(redis.call('TIME')[1] / 60)
 redis.call('INCR', minute)
 redis.call('EXPIRE', minute, {THROUGHPUT_LIFETIME})
-return {{'written', 0, 0, '', ''}}
+return {{'written', 0, 0, '', '', 0}}
 """
 
 Verdict = Literal["begun", "written", "lost", "ended", "cancelled"]
@@ -95,6 +121,8 @@ class AttemptStart:
     """Name of the worker that started it before; empty at the first attempt."""
     traceback: str = ""
     """Of the last error after which it was retried; empty where there was none."""
+    died_alone: int = 0
+    """Those of the starts in a row before this one in which its worker ran nothing else."""
 
 
 class Attempts:
@@ -114,6 +142,7 @@ class Attempts:
         self._worker = worker
         self._finished = THROUGHPUT_KEY.format(queue=queue)
         self._callbacks = CALLBACKS_KEY.format(queue=queue)
+        self._suspects = [key.format(queue=queue) for key in (STARTED_KEY, SUSPECTS_KEY, SUSPECT_TAGS_KEY)]
         self._begin, self._retry, self._finish = (
             cast(Any, redis.register_script(script)) for script in (BEGIN, RETRY, FINISH)
         )
@@ -150,12 +179,12 @@ class Attempts:
         self, script: Any, job_id: str, tag: str, record: str, text: str = "", callback: Sequence[str] = ()
     ) -> AttemptStart:
         keys = [STATE_KEY, self._leased, ATTEMPTS_KEY, CANCEL_KEY, self._finished, CALLBACK_KEY, self._callbacks]
-        names = [key.format(job_id=job_id) for key in keys]
+        names = [key.format(job_id=job_id) for key in [*keys, *self._suspects]]
         with typed_redis_errors():
-            verdict, attempt, unacked, previous, last = script(
+            verdict, attempt, unacked, previous, last, alone = script(
                 keys=names, args=[tag, record, self._lifetime, self._worker, job_id, text, *callback]
             )
-        return AttemptStart(cast(Verdict, verdict.decode()), attempt, unacked, previous.decode(), last.decode())
+        return AttemptStart(cast(Verdict, verdict.decode()), attempt, unacked, previous.decode(), last.decode(), alone)
 
 
 def _callback_intent(url: str | None, outcome: Callable[[str], CallbackOutcome]) -> tuple[str, str, str]:

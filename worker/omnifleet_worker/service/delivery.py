@@ -191,7 +191,8 @@ class Deliveries:
             raise LeaseLost(start.verdict)
         if start.verdict == "cancelled":
             raise JobCancelled("the job was cancelled before it started")
-        if start.unacked_starts > self._settings.max_deliveries:
+        # What was lost in company may have died of its neighbour: only what died alone is put aside.
+        if start.unacked_starts > self._settings.max_deliveries and start.died_alone > 0:
             raise self._quarantine(job, start)
         queued = max(0.0, time.time() - job.submitted_at.timestamp())  # clocks of two machines may disagree
         self._metrics.begun(job.priority, queued, start.attempt, start.unacked_starts)
@@ -234,7 +235,10 @@ class Deliveries:
 
     def _quarantine(self, job: Job, start: AttemptStart) -> JobQuarantined:
         attempts, worker = start.attempt - 1, start.previous_worker
-        reason = f"{start.unacked_starts - 1} workers in a row were lost while they ran it, the last one {worker}"
+        lost, alone = start.unacked_starts - 1, start.died_alone
+        reason = (
+            f"{lost} workers in a row were lost while they ran it, {alone} of them ran it alone, the last one {worker}"
+        )
         traceback = start.traceback or None
         letter = DeadLetter(job=job, reason=reason, worker=worker, attempts=attempts, traceback=traceback)
         self._retry_redis(job.job_id, lambda: self._dead_letters.put(letter))

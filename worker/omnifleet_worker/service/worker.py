@@ -112,5 +112,6 @@ class FleetWorker:
         self.deliveries.abandon(tag)
 
     def _hand_back(self, grace: float) -> None:
+        self.lease_renewer.hand_back_waiting()
         time.sleep(grace)
         self.deliveries.hand_back()
