@@ -104,6 +104,10 @@ PROBE_KEY = "probes/{name}"
 RESULT_KEY = "results/{job_id}/{attempt}.{format}"
 """Storage key of what one attempt at a job made: an attempt that lost its lease overwrites no other attempt's file."""
 
+PART_KEY = "parts/{job_id}.{fingerprint}"
+"""Storage key of a window or part that an attempt at a long job finished: the next attempt goes on from there. They are
+deleted with the job's outcome; what is left behind, by a worker that was killed just then, is of no use after a day."""
+
 CALLBACK_KEY = "omnifleet:callback:{job_id}"
 """Hash: the delivery state of a job's callback, and until it is delivered its URL and body."""
 

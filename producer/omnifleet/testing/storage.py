@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import time
+from collections.abc import Iterator
 from typing import BinaryIO
 
 from omnifleet_shared.errors import ForeignURI, MediaNotFound
-from omnifleet_shared.storage import Storage, StoredObject
+from omnifleet_shared.storage import ListedObject, Storage, StoredObject
 from omnifleet_shared.storage.base import ByteStream
 
 HOME = "s3://memory/"
@@ -18,6 +20,7 @@ class MemoryStorage(Storage):
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
         """Bytes by key."""
+        self._modified: dict[str, float] = {}
 
     def uri(self, key: str) -> str:
         return HOME + key
@@ -34,6 +37,7 @@ class MemoryStorage(Storage):
 
     def put(self, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
         data = self.objects[key] = source.read()
+        self._modified[key] = time.time()
         return StoredObject(uri=self.uri(key), bytes=len(data))
 
     def open(self, uri: str, *, start: int = 0) -> ByteStream:
@@ -44,6 +48,11 @@ class MemoryStorage(Storage):
 
     def delete(self, uri: str) -> None:
         self.objects.pop(self.key(uri), None)
+
+    def list(self, prefix: str) -> Iterator[ListedObject]:
+        for key, data in list(self.objects.items()):
+            if key.startswith(prefix):
+                yield ListedObject(uri=self.uri(key), bytes=len(data), modified=self._modified.get(key, 0.0))
 
     def url(self, uri: str, lifetime: int) -> str:
         return f"https://memory.invalid/{self.key(uri)}?expires={lifetime}"

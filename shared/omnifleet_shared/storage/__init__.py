@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ..errors import InvalidSetting
 from ..settings import FleetSettings
-from .base import Storage, StoredObject
+from .base import ListedObject, Storage, StoredObject
 from .folder import FolderStorage
 from .s3 import S3Storage
 
-__all__ = ["FolderStorage", "S3Storage", "Storage", "StoredObject", "open_storage"]
+__all__ = ["FolderStorage", "ListedObject", "S3Storage", "Storage", "StoredObject", "open_storage"]
 
 
 def open_storage(settings: FleetSettings) -> Storage:

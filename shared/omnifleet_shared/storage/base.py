@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
@@ -19,6 +20,14 @@ class StoredObject:
 
     uri: str
     bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedObject(StoredObject):
+    """An object as a listing tells it."""
+
+    modified: float
+    """Unix time of its last change, by the storage's clock."""
 
 
 class ByteStream(Protocol):
@@ -61,6 +70,10 @@ class Storage(ABC):
     @abstractmethod
     def delete(self, uri: str) -> None:
         """Delete the object, if it is there. Raises ForeignURI."""
+
+    @abstractmethod
+    def list(self, prefix: str) -> Iterator[ListedObject]:
+        """List the objects whose keys begin with `prefix`, in no order."""
 
     def clock(self) -> float | None:
         """Read the storage's own clock as Unix time, to the second; None where it has none."""

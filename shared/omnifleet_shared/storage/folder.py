@@ -5,14 +5,14 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Self
 from urllib.parse import quote, unquote, urlsplit
 
-from ..atomic_file import write_atomically
+from ..atomic_file import PART_PREFIX, write_atomically
 from ..errors import ForeignURI, MediaNotFound, StorageRefused, StorageUnavailable
-from .base import ByteStream, Storage, StoredObject
+from .base import ByteStream, ListedObject, Storage, StoredObject
 
 
 class FolderStorage(Storage):
@@ -64,6 +64,17 @@ class FolderStorage(Storage):
         path = self._path(uri)
         with _typed_errors():
             path.unlink(missing_ok=True)
+
+    def list(self, prefix: str) -> Iterator[ListedObject]:
+        start = self.folder / prefix.rpartition("/")[0]
+        with _typed_errors():
+            for path in start.rglob("*"):
+                key = path.relative_to(self.folder).as_posix()
+                if not key.startswith(prefix) or path.name.startswith(PART_PREFIX) or not path.is_file():
+                    continue
+                with suppress(FileNotFoundError):  # deleted meanwhile
+                    found = path.stat()
+                    yield ListedObject(uri=self.uri(key), bytes=found.st_size, modified=found.st_mtime)
 
     def url(self, uri: str, lifetime: int) -> str:
         return self.uri(self.key(uri))

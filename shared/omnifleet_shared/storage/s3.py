@@ -22,7 +22,7 @@ from botocore.exceptions import (
 
 from ..errors import ForeignURI, InvalidSetting, MediaNotFound, OmnifleetError, StorageRefused, StorageUnavailable
 from ..settings import MEBIBYTE, FleetSettings
-from .base import ByteStream, Storage, StoredObject
+from .base import ByteStream, ListedObject, Storage, StoredObject
 
 MULTIPART_ABOVE = 64 * MEBIBYTE
 ABSENT = {"404", "NoSuchKey", "NotFound"}
@@ -84,6 +84,14 @@ class S3Storage(Storage):
         key = self.key(uri)
         with _typed_errors():
             self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
+
+    def list(self, prefix: str) -> Iterator[ListedObject]:
+        pages = self._client.get_paginator("list_objects_v2")
+        with _typed_errors():
+            for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix + prefix):
+                for found in page.get("Contents", ()):
+                    uri = self.uri(found["Key"].removeprefix(self.prefix))
+                    yield ListedObject(uri=uri, bytes=found["Size"], modified=found["LastModified"].timestamp())
 
     def clock(self) -> float | None:
         with _typed_errors():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -121,6 +122,16 @@ class TestObjects:
     def test_nothing_outside_is_deleted(self, storage: Storage) -> None:
         with pytest.raises(ForeignURI):
             storage.delete("s3://elsewhere/a")
+
+    def test_a_listing_tells_what_begins_with_the_prefix(self, storage: Storage) -> None:
+        wanted = {put(storage, key, key.encode()): len(key) for key in ("parts/j1.a", "parts/j1.b", "parts/j1/deep er")}
+        put(storage, "parts/j2.a"), put(storage, "results/j1.a")
+
+        found = list(storage.list("parts/j1"))
+
+        assert {one.uri: one.bytes for one in found} == wanted
+        assert all(abs(one.modified - time.time()) < 60 for one in found)
+        assert list(storage.list("nothing/")) == []
 
     def test_open_streams_in_pieces(self, storage: Storage) -> None:
         uri = put(storage, "results/j1.wav")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from omnifleet_shared.errors import StorageRefused, StorageUnavailable
-from omnifleet_shared.storage import Storage, StoredObject
+from omnifleet_shared.storage import ListedObject, Storage, StoredObject
 from omnifleet_shared.storage.base import ByteStream
 from prometheus_client import Counter
 
@@ -49,6 +49,10 @@ class MeteredStorage(Storage):
     def delete(self, uri: str) -> None:
         with self._counted("delete"):
             self._storage.delete(uri)
+
+    def list(self, prefix: str) -> Iterator[ListedObject]:
+        with self._counted("list"):
+            yield from self._storage.list(prefix)
 
     def clock(self) -> float | None:
         return self._storage.clock()
