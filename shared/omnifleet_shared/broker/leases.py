@@ -3,7 +3,7 @@
 Kombu pops a message and writes down that it is unacknowledged in two steps: a message is lost when its worker is
 killed, stopped or cut off in between. Here one script does both. A lease ends by Redis's own clock, so that no worker's
 clock matters, and each time a message is taken it gets a new tag: a worker that lost a lease can neither renew nor
-acknowledge the lease of the next worker.
+acknowledge the lease of the next worker. Every script may run again, at once or late: it then changes nothing.
 
 A message whose job was open (begun, without outcome or retry) when its lease ended is a suspect: its job may have
 killed the worker, or another one beside it. Suspects wait in a list of their own, and each is taken by a worker that
@@ -13,7 +13,6 @@ so that an older worker that recovers the lease puts it back there too.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -30,27 +29,33 @@ from ..keys import (
     WAKE_KEY,
     WORKERS_SEEN_KEY,
 )
+from ..numbered_calls import NUMBERED_CALL, NumberedCalls
 from ..redis_client import connect_redis, typed_redis_errors
 from ..settings import FleetSettings
 
 FAIR_TURN = 8
 """One in so many messages is taken from the last list first, so that the first list cannot starve it."""
 
-# RPOP comes first: Redis refuses the first write of a script when memory is full, and none after it.
-# A suspect takes a worker out of the common work, so half of the workers at most do that while other messages wait.
-TAKE = """
-local leases, leased, suspects, suspect_tags, workers = unpack(KEYS, 1, 5)
-local tag, seconds, is_idle = unpack(ARGV)
+# The call's id is the tag. RPOP comes first: Redis refuses the first write of a script when memory is full, and none
+# after it. A suspect takes a worker out of the common work, so half of the workers at most do that while others wait.
+TAKE = f"""{NUMBERED_CALL}
+local leases, leased, suspects, suspect_tags, workers = unpack(KEYS, 2, 6)
+local seconds, is_idle = ARGV[3], ARGV[4]
+if is_late then return false end
+if is_again then
+  local kept = redis.call('HGET', leased, call)
+  return kept and {{string.match(kept, '^([^\\n]*)\\n(.*)$')}}
+end
 local function take(place)
   local message = redis.call('RPOP', place)
   if not message then return false end
   local now = redis.call('TIME')
-  redis.call('HSET', leased, tag, place .. '\\n' .. message)
-  redis.call('ZADD', leases, now[1] + now[2] / 1e6 + seconds, tag)
-  return {place, message}
+  redis.call('HSET', leased, call, place .. '\\n' .. message)
+  redis.call('ZADD', leases, now[1] + now[2] / 1e6 + seconds, call)
+  return {{place, message}}
 end
 local function others_wait()
-  for place = 6, #KEYS do
+  for place = 7, #KEYS do
     if redis.call('LLEN', KEYS[place]) > 0 then return true end
   end
   return false
@@ -63,16 +68,13 @@ local function may_run_alone()
   if alone < math.max(1, math.floor(redis.call('ZCARD', workers) / 2)) then return true end
   return is_idle == '1' and not others_wait()
 end
-if redis.call('LLEN', suspects) > 0 and may_run_alone() then
-  local taken = take(suspects)
-  redis.call('SADD', suspect_tags, tag)
-  return taken
+local taken = redis.call('LLEN', suspects) > 0 and may_run_alone() and take(suspects)
+if taken then redis.call('SADD', suspect_tags, call) end
+for place = 7, #KEYS do
+  taken = taken or take(KEYS[place])
 end
-for place = 6, #KEYS do
-  local taken = take(KEYS[place])
-  if taken then return taken end
-end
-return false
+remember('')
+return taken
 """
 RENEW = """
 local now = redis.call('TIME')
@@ -86,20 +88,21 @@ for place = 2, #ARGV do
 end
 return lost
 """
-# Whoever postpones is alive: its job is no suspect.
+# Whoever postpones is alive: its job is no suspect. A wait that goes on already is this very one.
 POSTPONE = """
 redis.call('ZREM', KEYS[3], ARGV[2])
 local now = redis.call('TIME')
 local over = now[1] + now[2] / 1e6 + ARGV[1]
 if not redis.call('ZSCORE', KEYS[1], ARGV[2]) then return end
+if tonumber(redis.call('ZSCORE', KEYS[2], ARGV[2]) or 0) > now[1] + now[2] / 1e6 then return end
 redis.call('ZADD', KEYS[1], 'XX', over, ARGV[2])
 redis.call('ZADD', KEYS[2], over, ARGV[2])
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now[1])
 """
 RELEASE = """
 redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('HDEL', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[1])
-return redis.call('HDEL', KEYS[2], ARGV[1])
 """
 # A suspect that was started goes behind the others: if it kills its workers, they are not kept waiting.
 RECOVER = """
@@ -160,8 +163,9 @@ class Leases:
         self._suspect_tags = SUSPECT_TAGS_KEY.format(queue=queue)
         self._workers = WORKERS_SEEN_KEY.format(queue=queue)
         self._taken = 0
-        self._take, self._renew, self._postpone, self._release, self._recover = (
-            cast(Any, redis.register_script(script)) for script in (TAKE, RENEW, POSTPONE, RELEASE, RECOVER)
+        self._take = NumberedCalls(redis, TAKE)
+        self._renew, self._postpone, self._release, self._recover = (
+            cast(Any, redis.register_script(script)) for script in (RENEW, POSTPONE, RELEASE, RECOVER)
         )
 
     @classmethod
@@ -176,15 +180,15 @@ class Leases:
     def take(self, lists: Sequence[str], *, idle: bool = True) -> LeasedMessage | None:
         """Lease a suspect, or the next message of the first list that has one; None where all are empty.
 
+        After BrokerUnavailable the next call is given what the failed one took, if it did take something.
+
         Args:
             lists: keys of the queue's lists, most urgent first; see `FAIR_TURN`.
             idle: whether the worker holds no message, so that a suspect keeps it from nothing.
         """
-        tag = uuid.uuid4().hex
         order = reversed(lists) if self._taken % FAIR_TURN == FAIR_TURN - 1 else lists
         keys = [self._leases, self._leased, self._suspects, self._suspect_tags, self._workers, *order]
-        with typed_redis_errors():
-            taken = self._take(keys=keys, args=[tag, self.seconds, int(idle)])
+        tag, taken = self._take.make(keys, [self.seconds, int(idle)])
         if not taken:
             return None
         self._taken += 1
@@ -202,13 +206,16 @@ class Leases:
             lost = self._renew(keys=[self._leases], args=[self.seconds, *tags])
         return {one.decode() for one in lost}
 
-    def ack(self, tag: str) -> bool:
-        """Acknowledge a message: it is done with. Gives False where the lease had been lost."""
+    def ack(self, tag: str) -> None:
+        """Acknowledge a message: it is done with. Without effect where the lease had been lost."""
         with typed_redis_errors():
-            return bool(self._release(keys=[self._leases, self._leased, self._started], args=[tag]))
+            self._release(keys=[self._leases, self._leased, self._started], args=[tag])
 
     def postpone(self, tag: str, seconds: float) -> None:
-        """End the lease in so many seconds: the message goes back to the queue then, and no worker waits for it."""
+        """End the lease in so many seconds: the message goes back to the queue then, and no worker waits for it.
+
+        Without effect while a wait that was set before goes on.
+        """
         with typed_redis_errors():
             self._postpone(keys=[self._leases, self._postponed, self._started], args=[seconds, tag])
 

@@ -16,8 +16,8 @@ from kombu.transport import redis, virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
-from ..errors import BrokerUnavailable
-from ..keys import NO_WAKE_KEY, SUSPECTS_KEY, WAKE_CALLS, WAKE_KEY
+from ..errors import BrokerUnavailable, InvalidMessage
+from ..keys import NO_WAKE_KEY, SUSPECTS_KEY, WAKE_KEY
 from .leases import LeasedMessage, Leases
 from .submit import SUBMISSION, Submission
 
@@ -32,8 +32,11 @@ class LeaseHolder(Protocol):
     """What a channel needs of the worker's lease renewer."""
 
     leases: Leases
-    takes: bool
-    """Whether the worker accepts messages."""
+
+    @property
+    def takes(self) -> bool:
+        """Whether the worker accepts messages."""
+        ...
 
     @property
     def batch_jobs(self) -> int:
@@ -107,7 +110,7 @@ class LeasedQoS(redis.QoS):
 
 
 class LeasingChannel(redis.Channel):
-    """A channel that leases the fleet's messages, and pushes a wake-up token beside each new one."""
+    """A channel that leases the fleet's messages, and queues new ones as their submissions do."""
 
     QoS = LeasedQoS
     lease_holder: LeaseHolder
@@ -126,13 +129,11 @@ class LeasingChannel(redis.Channel):
         if submission is not None:
             self._submit(queue, message, submission)
             return
-        super()._put(queue, message, **kwargs)
         if queue == self.fleet_queue:
-            wake_key = WAKE_KEY.format(queue=queue)
-            with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
-                pipe.lpush(wake_key, "1")
-                pipe.ltrim(wake_key, 0, WAKE_CALLS - 1)
-                pipe.execute()
+            # Kombu's push, made again after a lost connection, queues a message twice.
+            problem = f"a message without a submission does not enter {queue!r}"
+            raise InvalidMessage(problem, "message", "Send jobs with omnifleet's client, or with schemas/submit.lua")
+        super()._put(queue, message, **kwargs)
 
     def _submit(self, queue: str, message: Any, submission: Submission) -> None:
         channel: Any = self
@@ -153,7 +154,8 @@ class LeasingChannel(redis.Channel):
         wake_key = WAKE_KEY.format(queue=self.fleet_queue)
         # After a message there may be another: RPOP takes a token without waiting for one.
         command = ("RPOP", wake_key) if self._more_expected else ("BRPOP", wake_key, timeout or self.brpop_timeout or 1)
-        if self.lease_holder.has_suspect:
+        if self.lease_holder.has_suspect or not self.lease_holder.takes:
+            # It takes nothing that others wait for, and no token that would wake them.
             command = ("BRPOP", NO_WAKE_KEY.format(queue=self.fleet_queue), ALONE_POLL_SECONDS)
         self.client.connection.send_command(*command)
 
@@ -193,13 +195,13 @@ class LeasingChannel(redis.Channel):
         return holder.next_suspect()
 
     def _size(self, queue: str) -> int:
-        return super()._size(queue) + self._suspects(queue)
+        return int(super()._size(queue)) + self._suspects(queue)
 
     def _purge(self, queue: str) -> int:
         suspects = self._suspects(queue)
         with self.conn_or_acquire() as client:
             client.delete(SUSPECTS_KEY.format(queue=queue))
-        return super()._purge(queue) + suspects
+        return int(super()._purge(queue)) + suspects
 
     def _suspects(self, queue: str) -> int:
         with self.conn_or_acquire() as client:

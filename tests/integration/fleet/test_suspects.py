@@ -12,10 +12,11 @@ from support.scripted_fleet import WAIT, ScriptedFleet
 WORKERS = 2
 
 
+@pytest.mark.timeout(360)
 def test_exactly_the_poison_is_put_aside_and_its_neighbours_succeed(scripted: ScriptedFleet) -> None:
-    jobs = [scripted.omni.understand(question=f"time {number}", max_new_tokens=10) for number in range(40)]
-    poison = scripted.omni.understand(question="die", max_new_tokens=10)
-    neighbours = jobs + [scripted.omni.understand(question=f"late {n}", max_new_tokens=10) for n in range(20)]
+    jobs = [scripted.omni.understand(question=f"time {number}", max_new_tokens=4) for number in range(30)]
+    poison = scripted.omni.understand(question="die", max_new_tokens=4)
+    neighbours = jobs + [scripted.omni.understand(question=f"late {n}", max_new_tokens=4) for n in range(10)]
 
     def all_ended() -> bool:
         # As Kubernetes would: a worker that died is started again.
@@ -24,7 +25,7 @@ def test_exactly_the_poison_is_put_aside_and_its_neighbours_succeed(scripted: Sc
             scripted.start(ready=False)
         return all(job.status().is_final for job in [poison, *neighbours])
 
-    services.wait_until(all_ended, WAIT, "an outcome of every job")
+    services.wait_until(all_ended, 3 * WAIT, "an outcome of every job")
 
     with pytest.raises(JobQuarantined, match="3 workers in a row were lost while they ran it, 2 of them ran it alone"):
         poison.result(1)
