@@ -35,7 +35,7 @@ from omnifleet_shared.broker.deletions import Deletions
 from omnifleet_shared.broker.leases import LeasedMessage, Leases
 from omnifleet_shared.broker.submit import queue_lists
 from omnifleet_shared.errors import JobFailed, JobQuarantined, StorageUnavailable
-from omnifleet_shared.keys import DEAD_KEY, DELETION_KEY, LEASED_KEY, LEASES_KEY, RESULT_KEY, SUSPECTS_KEY
+from omnifleet_shared.keys import DEAD_KEY, DELETION_KEY, LEASES_KEY, RESULT_KEY, SUSPECTS_KEY
 from omnifleet_shared.schema.job_state import STATE_KEY, JobState
 from omnifleet_shared.schema.jobs import Job, UnderstandJob, read_job
 from omnifleet_shared.schema.results import Artifact, JobResult, JobStatus, ModelInfo, Timings
@@ -190,14 +190,10 @@ class TestInputs:
     @pytest.mark.parametrize("is_leased", [False, True])
     def test_what_a_suspect_needs_stays(self, fleet: Fleet, is_leased: bool) -> None:
         fleet.submit(b"suspected")
-        _, tag = fleet.take()
-        leased, suspects = LEASED_KEY.format(queue=QUEUE), SUSPECTS_KEY.format(queue=QUEUE)
-        message = fleet.redis.hget(leased, tag)
-        fleet.leases.ack(tag)
+        fleet.lose(fleet.take()[1])
+        assert fleet.redis.llen(SUSPECTS_KEY.format(queue=QUEUE)) == 1
         if is_leased:
-            fleet.redis.hset(leased, "a tag", suspects.encode() + b"\n" + message)  # type: ignore[operator]
-        else:
-            fleet.redis.rpush(suspects, message)  # type: ignore[arg-type]
+            fleet.take()
         fleet.grow_old()
 
         assert collected()["kept"] == {"job": 1}
