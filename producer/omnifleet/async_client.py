@@ -62,7 +62,9 @@ class AsyncClient(
         self._settings, self._storage = settings_and_storage(settings, storage, overrides)
         self._executor = BlockingExecutor()
         self._transport = transport or AsyncCeleryTransport(self._settings, self._executor)
-        self._maker = JobMaker(self._settings, self._storage, self._transport.blocking.pending_deletion)
+        self._maker = JobMaker(
+            self._settings, self._storage, lambda uris: self._transport.blocking.pending_deletion(uris)
+        )
         self._closes_transport = transport is None
         self._closed = False
 
