@@ -40,7 +40,8 @@ class Timeline:
             Samples of silence before them, and how many of them are kept: padding beyond the file's end is not.
         """
         self._rate = frame.sample_rate
-        silence = 0 if frame.pts is None else self._silence_before(float(frame.time), frame.sample_rate)
+        time = frame.time
+        silence = 0 if time is None else self._silence_before(time, frame.sample_rate)
         self.samples += silence
         kept = self._within_end(samples)
         self.samples += kept

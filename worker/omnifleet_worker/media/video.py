@@ -191,7 +191,7 @@ class _Turn:
     @classmethod
     def of(cls, frame: VideoFrame) -> _Turn:
         """Read a frame's display matrix, which maps a point (x, y) to (a x + c y, b x + d y)."""
-        matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+        matrix = next((data for data in frame.side_data if data.type is SideDataType.DISPLAYMATRIX), None)
         if matrix is None:
             return cls()
         a, b, _, c, d = (int(value) for value in np.frombuffer(bytes(matrix), np.int32)[:5])
