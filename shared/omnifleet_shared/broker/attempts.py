@@ -64,10 +64,6 @@ if before then
   return {'begun', attempts, open, previous, redis.call('HGET', KEYS[3], 'traceback') or ''}
 end
 """
-WRITTEN_BEFORE = """
-local written = 'written:' .. ARGV[1]
-if redis.call('HEXISTS', KEYS[3], written) == 1 then return {'written', 0, 0, '', ''} end
-"""
 BEGIN = f"""{ENDED}
 {BEGUN_BEFORE}
 if redis.call('EXISTS', KEYS[4]) == 1 then return {{'cancelled', 0, 0, '', ''}} end
@@ -78,16 +74,20 @@ redis.call('HSET', KEYS[3], 'worker', ARGV[4], 'begun:' .. ARGV[1], cjson.encode
 {WRITE}
 return {{'begun', attempts, open, previous, redis.call('HGET', KEYS[3], 'traceback') or ''}}
 """
-RETRY = f"""{WRITTEN_BEFORE}
+RETRY = f"""
+local retried = 'retried:' .. ARGV[1]
+if redis.call('HEXISTS', KEYS[3], retried) == 1 then return {{'written', 0, 0, '', ''}} end
 {ENDED}
-redis.call('HSET', KEYS[3], 'open', 0, 'traceback', ARGV[6], written, 1)
+redis.call('HSET', KEYS[3], 'open', 0, 'traceback', ARGV[6], retried, 1)
 {WRITE}
 return {{'written', 0, 0, '', ''}}
 """
 # The message leaves the queue with the outcome: a replay in between would find it there a second time.
-FINISH = f"""{WRITTEN_BEFORE}
+FINISH = f"""
+local finished = 'finished:' .. ARGV[1]
+if redis.call('HEXISTS', KEYS[3], finished) == 1 then return {{'written', 0, 0, '', ''}} end
 {ENDED}
-redis.call('HSET', KEYS[3], 'open', 0, written, 1)
+redis.call('HSET', KEYS[3], 'open', 0, finished, 1)
 {WRITE}
 {ENQUEUE_CALLBACK}
 if ARGV[10] ~= '' then redis.call('HSET', KEYS[8], ARGV[5], ARGV[10]) end
