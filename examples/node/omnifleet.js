@@ -28,7 +28,7 @@ export class Omnifleet {
   /** Sends a job (see job.schema.json; ids, seed and time are filled in) and gives its id. */
   async submit(request, { idempotencyKey } = {}) {
     const job = {
-      schema_version: request.callback ? 2 : 1,
+      schema_version: request.audio_track != null ? 3 : request.callback ? 2 : 1,
       job_id: randomUUID().replaceAll("-", ""),
       submitted_at: new Date().toISOString(),
       priority: "interactive",

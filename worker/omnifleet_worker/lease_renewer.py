@@ -17,6 +17,8 @@ EXIT_HUNG = 70
 """Exit code of a process whose engine hung (EX_SOFTWARE)."""
 EXIT_POLL_STALLED = 71
 """Exit code of a process that has free slots and stopped polling for messages."""
+EXIT_BROKEN = 72
+"""Exit code of a process whose device broke, or whose model failed job after job: its jobs were handed back before."""
 
 
 @dataclass
@@ -54,8 +56,8 @@ class LeaseRenewer:
     ) -> None:
         self.leases = leases
         self.counts = LeaseCounts()
-        self.takes = True
-        """Whether messages may be taken."""
+        self._has_stopped_polling = False
+        self._is_paused = False
         self._slots = slots
         self._poll_timeout = poll_timeout
         self._polled_at: float | None = None
@@ -86,6 +88,11 @@ class LeaseRenewer:
         if self._thread.is_alive():
             self._thread.join()
         self.hand_back()
+
+    @property
+    def takes(self) -> bool:
+        """Whether messages may be taken."""
+        return not (self._has_stopped_polling or self._is_paused)
 
     @property
     def batch_jobs(self) -> int:
@@ -122,8 +129,16 @@ class LeaseRenewer:
 
     def stop_polling(self) -> None:
         """Take no more messages: a consumer that is being stopped must not take again what this process hands back."""
-        self.takes = False
+        self._has_stopped_polling = True
         self._polled_at = None
+
+    def pause(self) -> None:
+        """Take no messages until `resume`; polling goes on."""
+        self._is_paused = True
+
+    def resume(self) -> None:
+        """Take messages again, unless the consumer is being stopped."""
+        self._is_paused = False
 
     def track(self, tag: str, *, batch: bool = False) -> None:
         """Renew the lease of a message that was taken, for a while at first and then as long as its job runs."""
@@ -213,7 +228,7 @@ class LeaseRenewer:
         if engine_stalled > self._engine_timeout:
             extra = {"action": "engine_hung", "seconds": engine_stalled}
             logger.critical("the engine has not stepped for %.0f s: the process ends", engine_stalled, extra=extra)
-            _end_process(EXIT_HUNG)
+            end_process(EXIT_HUNG)
 
     def _check_consumer(self) -> None:
         """End a process that stopped polling; judged after an answer of Redis, which a consumer may be waiting for."""
@@ -224,7 +239,7 @@ class LeaseRenewer:
         if stalled > self._poll_timeout:
             extra = {"action": "poll_stalled", "seconds": stalled}
             logger.critical("no message was polled for %.0f s: the process ends", stalled, extra=extra)
-            _end_process(EXIT_POLL_STALLED)
+            end_process(EXIT_POLL_STALLED)
 
     def _all_slots_taken(self) -> bool:
         return len(self._held) >= self._slots
@@ -234,7 +249,8 @@ class LeaseRenewer:
         self._poll_clock_from = time.monotonic()
 
 
-def _end_process(code: int) -> None:
+def end_process(code: int) -> None:
+    """End this process now, without a word to its threads."""
     logging.shutdown()
     # Nothing gentler: a thread that hangs cannot be stopped, and its jobs must go to another worker.
     os._exit(code)

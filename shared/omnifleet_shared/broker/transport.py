@@ -30,8 +30,11 @@ class LeaseHolder(Protocol):
     """What a channel needs of the worker's lease renewer."""
 
     leases: Leases
-    takes: bool
-    """Whether the worker accepts messages."""
+
+    @property
+    def takes(self) -> bool:
+        """Whether the worker accepts messages."""
+        ...
 
     @property
     def batch_jobs(self) -> int:

@@ -55,7 +55,7 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         codes.append(code)
         raise Ended
 
-    monkeypatch.setattr(renewer_module, "_end_process", end)
+    monkeypatch.setattr(renewer_module, "end_process", end)
     return codes
 
 

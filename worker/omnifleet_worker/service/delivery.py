@@ -14,6 +14,7 @@ from omnifleet_shared.broker.attempts import Attempts, AttemptStart, Verdict
 from omnifleet_shared.broker.dead_letters import DeadLetter
 from omnifleet_shared.errors import (
     BrokerUnavailable,
+    DeviceFailed,
     EngineStopped,
     InvalidMessage,
     JobCancelled,
@@ -58,8 +59,16 @@ class _Delivery:
     callback: str | None
     attempt: int = 0
     task: str = UNREADABLE
+    context: JobContext | None = None
+    """Of its run, once that began."""
+
     letter: DeadLetter | None = None
     """Where the job is put aside."""
+
+    def end(self, reason: str) -> None:
+        """End the run at its next step."""
+        if self.context is not None:
+            self.context.cancel(EngineStopped(reason))
 
 
 class Deliveries:
@@ -95,9 +104,10 @@ class Deliveries:
         self._webhooks = webhooks
         self._settings = settings
         self._metrics = metrics
-        self._runs: dict[str, JobContext] = {}
+        self._open: dict[str, _Delivery] = {}
         self._lock = threading.Lock()
-        self._handing_back = False
+        self._ended = threading.Condition(self._lock)
+        self._handing_back: str | None = None
 
     def process(self, payload: object, job_id: str, tag: str) -> dict[str, Any]:
         """Run the job of a message and record its outcome.
@@ -117,7 +127,9 @@ class Deliveries:
         """
         self._lease_renewer.mark_running(tag)
         delivery = _Delivery(job_id, tag, self._webhooks.callback_url(payload))
-        with self._metered(delivery):
+        with self._kept_open(delivery), self._metered(delivery):
+            if self._handing_back is not None:
+                raise self._given_back(delivery, EngineStopped(self._handing_back))
             return self._process(payload, delivery)
 
     def _process(self, payload: object, delivery: _Delivery) -> dict[str, Any]:
@@ -143,22 +155,48 @@ class Deliveries:
         self._finish(delivery, lambda: self._attempts.succeed(result, tag, delivery.callback))
         return result.model_dump(mode="json")
 
-    def hand_back(self) -> None:
-        """End every run at its next step and give its message back to the queue at once."""
-        self._handing_back = True
+    def hand_back(self, reason: str) -> None:
+        """End every run at its next step and give its message back to the queue at once, and so with what comes yet."""
         with self._lock:
-            contexts = list(self._runs.values())
-        for context in contexts:
-            context.cancel(EngineStopped("the worker shuts down"))
+            self._handing_back = reason
+            for delivery in self._open.values():
+                delivery.end(reason)
+
+    def take_again(self) -> None:
+        """Run what comes from now on."""
+        self._handing_back = None
+
+    def await_end(self, seconds: float) -> None:
+        """Wait until every delivery has ended, but no longer than that; what has not is recorded as handed back."""
+        with self._ended:
+            self._ended.wait_for(lambda: not self._open, seconds)
+            left = list(self._open.values())
+        for delivery in left:
+            extra = {"action": "job_left", "job_id": delivery.job_id}
+            logger.warning("job did not end: %s", delivery.job_id, extra=extra)
+            with suppress(BrokerUnavailable):
+                reason = EngineStopped(self._handing_back or "the worker stepped aside")
+                self._attempts.retry(delivery.job_id, reason, delivery.tag)
 
     def abandon(self, tag: str) -> None:
         """End the run of a lease that was lost: another worker has the job."""
         with self._lock:
-            context = self._runs.get(tag)
-        if context is not None:
-            extra = {"action": "job_abandoned", "job_id": context.job.job_id, "attempt": context.attempt}
-            logger.warning("another worker has the job: %s", context.job.job_id, extra=extra)
-            context.cancel(EngineStopped("the lease was lost"))
+            delivery = self._open.get(tag)
+        if delivery is not None:
+            extra = {"action": "job_abandoned", "job_id": delivery.job_id, "attempt": delivery.attempt}
+            logger.warning("another worker has the job: %s", delivery.job_id, extra=extra)
+            delivery.end("the lease was lost")
+
+    @contextmanager
+    def _kept_open(self, delivery: _Delivery) -> Iterator[None]:
+        with self._lock:
+            self._open[delivery.tag] = delivery
+        try:
+            yield
+        finally:
+            with self._ended:
+                del self._open[delivery.tag]
+                self._ended.notify_all()
 
     @contextmanager
     def _metered(self, delivery: _Delivery) -> Iterator[None]:
@@ -174,8 +212,7 @@ class Deliveries:
             raise
         except Redelivered as error:
             cause = error.__cause__
-            handed_back = self._handing_back and isinstance(cause, EngineStopped)
-            count("handed_back" if handed_back else "retried", cause)
+            count("handed_back" if self._is_handed_back(cause) else "retried", cause)
             raise
         except OmnifleetError as error:
             count(outcome_of(error), error)
@@ -197,10 +234,14 @@ class Deliveries:
 
     def _run(self, job: Job, delivery: _Delivery) -> JobResult:
         context = JobContext(job, self._engine, attempt=delivery.attempt)
+        with self._lock:
+            delivery.context = context
+            if self._handing_back is not None:
+                delivery.end(self._handing_back)
         about = {"job_id": job.job_id, "attempt": delivery.attempt, "task": delivery.task}
         logger.info("job started: %s", job.job_id, extra={"action": "job_started", **about})
         try:
-            with self._tracked(delivery.tag, context), self._progress.tracking(context):
+            with self._progress.tracking(context):
                 result = self._run_with_typed_errors(context)
         finally:
             self._metrics.spent(context.timings.model_dump())
@@ -220,16 +261,6 @@ class Deliveries:
             problem = f"the worker failed with {name}: {error}"
             raise JobFailed(problem, None, "Report it with the job id", {"type": name}) from error
 
-    @contextmanager
-    def _tracked(self, tag: str, context: JobContext) -> Iterator[None]:
-        with self._lock:
-            self._runs[tag] = context
-        try:
-            yield
-        finally:
-            with self._lock:
-                del self._runs[tag]
-
     @staticmethod
     def _redelivered(job_id: str, error: Exception) -> Redelivered:
         # Celery would take the message of a job that has no outcome off the queue, and the job would be lost.
@@ -244,20 +275,28 @@ class Deliveries:
 
     def _retry_later(self, delivery: _Delivery, error: TransientError) -> None:
         """Leave the job to another attempt, or fail it where there is none left."""
-        handed_back = self._handing_back and isinstance(error, EngineStopped)
+        handed_back = self._is_handed_back(error)
         if delivery.attempt >= self._settings.max_attempts and not handed_back:
             self._fail(delivery, error)
             return
         _log("job is tried again", "job_retried", delivery.job_id, error)
         self._record(delivery, lambda: self._attempts.retry(delivery.job_id, error, delivery.tag))
-        wait = 0.0 if handed_back else self._backoff(delivery)
+        raise self._given_back(delivery, error, 0.0 if handed_back else self._backoff(delivery)) from error
+
+    def _is_handed_back(self, error: BaseException | None) -> bool:
+        """Whether the error is the worker's: it says nothing of the job, and no limit of the job's counts."""
+        return isinstance(error, DeviceFailed) or (self._handing_back is not None and isinstance(error, EngineStopped))
+
+    def _given_back(self, delivery: _Delivery, error: TransientError, wait: float = 0.0) -> Redelivered:
         # Renewed no more before its end is set: a renewal in between would set it later again.
         self._lease_renewer.stop_renewing(delivery.tag)
         with suppress(BrokerUnavailable):  # the lease then ends in its own time
             self._retry_redis(delivery.job_id, lambda: self._lease_renewer.leases.postpone(delivery.tag, wait))
-            if handed_back:
+            if not wait:
                 self._lease_renewer.leases.recover()
-        raise Redelivered(str(error)) from error
+        redelivered = Redelivered(str(error))
+        redelivered.__cause__ = error
+        return redelivered
 
     def _finish(self, delivery: _Delivery, write: Callable[[], Verdict]) -> None:
         self._lease_renewer.mark_finishing(delivery.tag)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -14,6 +16,7 @@ from omnifleet_shared.broker.attempts import AttemptStart
 from omnifleet_shared.broker.dead_letters import DeadLetter
 from omnifleet_shared.errors import (
     BrokerUnavailable,
+    DeviceFailed,
     EngineStopped,
     InvalidMessage,
     JobCancelled,
@@ -213,12 +216,62 @@ def test_a_transient_error_is_the_outcome_where_no_attempts_are_left(stage: Stag
 def test_a_worker_that_shuts_down_gives_the_message_back_at_once_whatever_attempt_it_was(stage: Stage) -> None:
     stage.fails_with(EngineStopped("the worker shuts down"))
     stage.attempts.attempt = SETTINGS.max_attempts
-    stage.deliveries.hand_back()
+    stage.deliveries.hand_back("the worker shuts down")
 
     with pytest.raises(Reject):
         stage.deliver()
 
     assert stage.lease_renewer.calls[-2:] == [("postpone", 0.0), ("recover",)]
+
+
+def test_a_job_on_a_device_that_broke_goes_back_at_once_whatever_attempt_it_was(stage: Stage) -> None:
+    error = DeviceFailed("the device failed")
+    stage.fails_with(error)
+    stage.attempts.attempt = SETTINGS.max_attempts
+
+    with pytest.raises(Reject):
+        stage.deliver()
+
+    assert stage.attempts.records == [("retried", error)]
+    assert stage.lease_renewer.calls[-2:] == [("postpone", 0.0), ("recover",)]
+    assert stage.metrics.jobs.counts == {"handed_back": 1}
+
+
+def test_what_comes_to_a_worker_out_of_service_goes_back_before_it_is_started(stage: Stage) -> None:
+    stage.deliveries.hand_back("its disk is full")
+
+    with pytest.raises(Reject, match="its disk is full"):
+        stage.deliver()
+
+    assert stage.attempts.records == []
+    assert stage.lease_renewer.calls[-2:] == [("postpone", 0.0), ("recover",)]
+    stage.deliveries.take_again()
+    assert stage.deliver()["text"] == "an answer"
+
+
+def test_what_does_not_end_in_time_is_recorded_as_handed_back(stage: Stage) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def work(run: JobContext) -> JobResult:
+        begun.set()
+        assert may_end.wait(30)
+        run.raise_if_cancelled()
+        return result_of(run)
+
+    stage.work = work
+    with ThreadPoolExecutor() as pool:
+        delivery = pool.submit(stage.deliver)
+        assert begun.wait(30)
+        stage.deliveries.hand_back("its device failed")
+
+        stage.deliveries.await_end(0.01)
+
+        ((what, error),) = stage.attempts.records
+        assert (what, str(error)) == ("retried", "its device failed.")
+        may_end.set()
+        with pytest.raises(Reject):
+            delivery.result(30)
+    stage.deliveries.await_end(30)
 
 
 def test_an_unforeseen_error_becomes_job_failed_and_names_it(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
