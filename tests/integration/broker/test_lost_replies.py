@@ -8,6 +8,7 @@ any later time: it then changes nothing, and is answered as the first time.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, cast
 
@@ -29,6 +30,7 @@ from omnifleet_shared.keys import (
     DEAD_KEY,
     LEASED_KEY,
     LEASES_KEY,
+    STARTED_KEY,
     THROUGHPUT_KEY,
     UNFINISHED_KEY,
 )
@@ -39,7 +41,7 @@ from omnifleet_shared.schema.tasks import TextToSound
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.webhooks.outbox import CLAIM, Callbacks, ClaimedCallback
 from redis import Redis
-from support.broker.fleet_model import LISTS, QUEUE, Lease, Model
+from support.broker.fleet_model import LISTS, QUEUE, SUSPECTS, Lease, Model
 from support.broker.lossy_redis import Fault, Network, SentScript, deliver
 from support.services import RedisServer
 
@@ -134,14 +136,16 @@ class Fleet(RuleBasedStateMachine):
             assert self.model.waiting() == 0
             return multiple()
         job = json.loads(taken.message)["headers"]["id"]
-        assert self.model.place[job] == taken.origin
+        assert self.model.place[job] == (SUSPECTS if taken.is_suspect else taken.origin)
         self.model.place[job] = taken.tag
-        return Lease(taken.tag, job, worker)
+        return Lease(taken.tag, job, worker, taken.origin, taken.is_suspect)
 
     @rule(lease=leases, faults=MANY_FAULTS)
     def begin(self, lease: Lease, faults: list[Fault]) -> None:
         start = self.network.call(faults, lambda: self.attempts[lease.worker].begin(lease.job, lease.tag))
-        if self.model.place[lease.job] != lease.tag:
+        if self.model.place[lease.job] != lease.tag or (
+            lease.tag not in self.model.starts and ("retry", lease.tag) in self.model.recorded
+        ):
             assert start.verdict == "lost"
         elif lease.tag not in self.model.starts and lease.job in self.model.cancelled:
             assert start.verdict == "cancelled"
@@ -153,10 +157,9 @@ class Fleet(RuleBasedStateMachine):
     def retry(self, lease: Lease, faults: list[Fault]) -> None:
         error, attempts = StorageUnavailable("away"), self.attempts[lease.worker]
         verdict = self.network.call(faults, lambda: attempts.retry(lease.job, error, lease.tag))
-        if self.model.place[lease.job] == lease.tag and verdict == "written":
-            if ("retry", lease.tag) not in self.model.recorded:
-                self.model.open[lease.job], self.model.status[lease.job] = 0, "RETRY"
-                self.model.recorded.add(("retry", lease.tag))
+        if self.model.place[lease.job] == lease.tag:
+            assert verdict == "written"
+            self.model.retry(lease)
         else:
             assert verdict == ("written" if ("retry", lease.tag) in self.model.recorded else "lost")
         self.network.call(faults, lambda: self.queues[lease.worker].postpone(lease.tag, 300))
@@ -170,9 +173,8 @@ class Fleet(RuleBasedStateMachine):
             assert verdict == ("written" if ("finish", lease.tag) in self.model.recorded else "lost")
             return
         assert verdict == "written"
-        self.model.recorded.add(("finish", lease.tag))
         place = "dead" if how == "quarantine" else "done"
-        self.model.end(lease.job, place, "SUCCESS" if how == "success" else "FAILURE")
+        self.model.end(lease, place, "SUCCESS" if how == "success" else "FAILURE")
         if url:
             self.model.to_post.add(lease.job)
             self.model.posts[lease.job] = 0
@@ -190,13 +192,9 @@ class Fleet(RuleBasedStateMachine):
     def end_the_lease(self, lease: Lease, faults: list[Fault]) -> None:
         """The worker is gone, and another one puts its message back; it may come back itself later on."""
         if self.model.place[lease.job] == lease.tag:
-            self.model.place[lease.job] = self._origin(lease)
+            self.model.put_back(lease)
             self.redis.zadd(LEASES_KEY.format(queue=QUEUE), {lease.tag: 0})
         self.network.call(faults, self.queues[1 - lease.worker].recover)
-
-    def _origin(self, lease: Lease) -> str:
-        kept = cast(str, self.redis.hget(LEASED_KEY.format(queue=QUEUE), lease.tag))
-        return kept.split("\n")[0]
 
     @rule(lease=leases, faults=MANY_FAULTS)
     def renew(self, lease: Lease, faults: list[Fault]) -> None:
@@ -254,7 +252,7 @@ class Fleet(RuleBasedStateMachine):
             return
         if self.model.place.get(job) == "dead":
             self.model.queue(job, LISTS[0])
-            self.model.attempts[job] = self.model.open[job] = 0
+            self.model.attempts[job] = self.model.open[job] = self.model.alone[job] = 0
             self.model.worker.pop(job, None)
             self.model.cancelled.discard(job)
 
@@ -285,73 +283,89 @@ class Fleet(RuleBasedStateMachine):
     # What holds at every moment.
 
     @invariant()
-    def each_message_is_in_one_place(self) -> None:
-        assert self._places() == {job: [place] for job, place in self.model.place.items()}
-
-    @invariant()
-    def each_count_is_that_of_one_run(self) -> None:
+    def each_message_is_in_one_place_and_each_count_that_of_one_run(self) -> None:
         model, records = self.model, self._records()
+        assert places(records, model.place) == {job: [place] for job, place in model.place.items()}
         for job in model.place:
+            assert records["status"][job] == model.status[job]
             runs = records["runs"][job]
-            assert (int(runs.get("attempts", 0)), int(runs.get("open", 0))) == (model.attempts[job], model.open[job])
-            assert records["states"][job] == model.status[job]
+            counts = [int(runs.get(name, 0)) for name in ("attempts", "open", "alone")]
+            assert counts == [model.attempts[job], model.open[job], model.alone[job]]
             assert int(records["callbacks"][job].get("attempts", 0)) == model.posts[job]
-        assert records["finished"] == model.finished
-        assert records["unfinished"] == model.unfinished
-        assert records["to_post"] == model.to_post
-        assert records["cancelled"] == model.cancelled
-
-    def _places(self) -> dict[str, list[str]]:
-        """Every place that each job is found in."""
-        found: dict[str, list[str]] = {job: [] for job in self.model.place}
-        records = self._records()
-        for name, messages in records["lists"].items():
-            for message in messages:
-                found[json.loads(message)["headers"]["id"]].append(name)
-        for tag, kept in records["leased"].items():
-            found[json.loads(kept.split("\n", 1)[1])["headers"]["id"]].append(tag)
-        assert records["leases"] == records["leased"].keys()
-        for job in found:
-            if records["states"][job] in ("SUCCESS", "FAILURE"):
-                found[job].append("dead" if job in records["dead"] else "done")
-        return found
+        assert sum(map(int, records["finished"])) == model.finished
+        for name in ("unfinished", "started", "to_post", "cancelled"):
+            assert records[name] == getattr(model, name)
 
     def _records(self) -> dict[str, Any]:
         """All that Redis holds of the fleet, but for what it remembers of calls."""
-        redis = cast(Any, self.redis)
-        of_queue = {"queue": QUEUE}
+        pipe = cast(Any, self.redis.pipeline(transaction=False))
+        minutes = cast(list[str], self.redis.keys(f"{THROUGHPUT_KEY.format(queue=QUEUE)}*"))
+        for name in (*LISTS, SUSPECTS):
+            pipe.lrange(name, 0, -1)
+        for key in (LEASED_KEY, DEAD_KEY):
+            pipe.hgetall(key.format(queue=QUEUE))
+        for key in (LEASES_KEY, STARTED_KEY, CALLBACKS_KEY, UNFINISHED_KEY):
+            pipe.zrange(key.format(queue=QUEUE, producer="web"), 0, -1)
+        for job in JOBS:
+            pipe.hgetall(ATTEMPTS_KEY.format(job_id=job)).hgetall(CALLBACK_KEY.format(job_id=job))
+            pipe.get(STATE_KEY.format(job_id=job)).exists(CANCEL_KEY.format(job_id=job))
+        pipe.mget(minutes or ["none"])
+        interactive, batch, suspects, leased, dead, *sets = pipe.execute()
+        leases, started, to_post, unfinished, *of_jobs, finished = sets
+        states = {job: json.loads(of_jobs[4 * place + 2] or "{}") for place, job in enumerate(JOBS)}
         return {
-            "lists": {name: redis.lrange(name, 0, -1) for name in LISTS},
-            "leased": redis.hgetall(LEASED_KEY.format(**of_queue)),
-            "leases": set(redis.zrange(LEASES_KEY.format(**of_queue), 0, -1)),
-            "dead": redis.hgetall(DEAD_KEY.format(**of_queue)),
-            "states": {job: self._status(job) for job in JOBS},
-            "runs": {job: self._runs(job) for job in JOBS},
-            "finished": sum(int(redis.get(key)) for key in redis.keys(THROUGHPUT_KEY.format(**of_queue) + "*")),
-            "unfinished": set(redis.zrange(UNFINISHED_KEY.format(producer="web"), 0, -1)),
-            "callbacks": {job: redis.hgetall(CALLBACK_KEY.format(job_id=job)) for job in JOBS},
-            "to_post": set(redis.zrange(CALLBACKS_KEY.format(**of_queue), 0, -1)),
-            "cancelled": {job for job in JOBS if redis.exists(CANCEL_KEY.format(job_id=job))},
+            "lists": dict(zip((*LISTS, SUSPECTS), (interactive, batch, suspects), strict=True)),
+            "leased": leased,
+            "dead": dead,
+            "leases": set(leases),
+            "started": set(started),
+            "to_post": set(to_post),
+            "unfinished": set(unfinished),
+            "runs": {job: counts_in(of_jobs[4 * place]) for place, job in enumerate(JOBS)},
+            "callbacks": {job: of_jobs[4 * place + 1] for place, job in enumerate(JOBS)},
+            "status": {job: state.get("status") for job, state in states.items()},
+            "cancelled": {job for place, job in enumerate(JOBS) if of_jobs[4 * place + 3]},
+            "finished": [one for one in finished if one],
         }
 
-    def _status(self, job: str) -> str | None:
-        stored = cast(str | None, self.redis.get(STATE_KEY.format(job_id=job)))
-        return None if stored is None else json.loads(stored)["status"]
 
-    def _runs(self, job: str) -> dict[str, str]:
-        fields = cast(dict[str, str], self.redis.hgetall(ATTEMPTS_KEY.format(job_id=job)))
-        return {name: value for name, value in fields.items() if ":" not in name}
+def counts_in(fields: dict[str, str]) -> dict[str, str]:
+    """The fields of a job's attempts without those that remember calls."""
+    return {name: value for name, value in fields.items() if ":" not in name}
+
+
+def places(records: dict[str, Any], jobs: Iterable[str]) -> dict[str, list[str]]:
+    """Every place that each job is found in."""
+    found: dict[str, list[str]] = {job: [] for job in jobs}
+    for name, messages in records["lists"].items():
+        for message in messages:
+            found[job_of(message)].append(name)
+    for tag, kept in records["leased"].items():
+        found[job_of(kept)].append(tag)
+    assert records["leases"] == records["leased"].keys()
+    for job in found:
+        if records["status"][job] in ("SUCCESS", "FAILURE"):
+            found[job].append("dead" if job in records["dead"] else "done")
+    return found
+
+
+def job_of(message: str) -> str:
+    """Of a message as it is kept in a list or under a lease: behind the lists that it was taken from."""
+    return str(json.loads(message.rpartition("\n")[2])["headers"]["id"])
 
 
 def is_same_answer(script: SentScript, reply: Any) -> bool:
     """Whether a script that runs again answers as the first time, or that the world has gone on since."""
-    if script.runs(TAKE) or script.runs(CLAIM):
-        return reply in (script.reply, None)  # the lease, or the claim, may be over
+    if reply is None and (script.runs(TAKE) or script.runs(CLAIM)):
+        return True  # the lease, or the claim, is over
+    if script.runs(TAKE):
+        return bool(job_of(reply[1].decode()) == job_of(script.reply[1].decode()))
     if script.runs(BEGIN):
-        return reply in (script.reply, [b"lost", 0, 0, b"", b""]) or reply[:4] == script.reply[:4]
+        # Not the traceback, which a retry may have written since.
+        return bool(reply[0] == b"lost" or reply[:4] + reply[5:] == script.reply[:4] + script.reply[5:])
     if script.runs(RENEW):
         return set(script.reply) <= set(reply)  # more of them may be lost by now
-    return script.runs(RECOVER) or reply == script.reply  # what is over now is counted now
+    return bool(script.runs(RECOVER) or reply == script.reply)  # what is over now is counted now
 
 
 def test_whatever_is_lost_each_message_is_in_one_place_and_counts_once(redis_server: RedisServer) -> None:

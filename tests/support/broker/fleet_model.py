@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 
 from omnifleet_shared.broker.attempts import AttemptStart
 from omnifleet_shared.broker.submit import queue_lists
+from omnifleet_shared.keys import SUSPECTS_KEY
 
 QUEUE = "audio-omni"
 LISTS = queue_lists(QUEUE)
+SUSPECTS = SUSPECTS_KEY.format(queue=QUEUE)
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,8 @@ class Lease:
     tag: str
     job: str
     worker: int
+    origin: str
+    is_suspect: bool
 
 
 @dataclass
@@ -27,6 +31,10 @@ class Model:
 
     place: dict[str, str] = field(default_factory=dict)
     """Of each job: a list, the tag of a lease, `dead` or `done`."""
+    started: set[str] = field(default_factory=set)
+    """Tags under which a job began and did not end, nor is it retried."""
+    alone: Counter[str] = field(default_factory=Counter)
+    """Starts of each job as a suspect."""
     status: dict[str, str] = field(default_factory=dict)
     attempts: Counter[str] = field(default_factory=Counter)
     open: Counter[str] = field(default_factory=Counter)
@@ -48,9 +56,20 @@ class Model:
         self.place[job], self.status[job] = place, "QUEUED"
         self.unfinished.add(job)
 
-    def end(self, job: str, place: str, status: str) -> None:
+    def retry(self, lease: Lease) -> None:
+        if ("retry", lease.tag) in self.recorded:
+            return
+        self.recorded.add(("retry", lease.tag))
+        self.status[lease.job] = "RETRY"
+        self.open[lease.job] = self.alone[lease.job] = 0
+        self.started.discard(lease.tag)
+
+    def end(self, lease: Lease, place: str, status: str) -> None:
+        job = lease.job
+        self.recorded.add(("finish", lease.tag))
         self.place[job], self.status[job] = place, status
-        self.open[job] = 0
+        self.open[job] = self.alone[job] = 0
+        self.started.discard(lease.tag)
         self.unfinished.discard(job)
         self.finished += 1
 
@@ -58,10 +77,19 @@ class Model:
         job = lease.job
         self.attempts[job] += 1
         self.open[job] += 1
-        started = AttemptStart("begun", self.attempts[job], self.open[job], self.worker.get(job, ""))
+        started = AttemptStart(
+            "begun", self.attempts[job], self.open[job], self.worker.get(job, ""), died_alone=self.alone[job]
+        )
+        self.alone[job] += lease.is_suspect
+        self.started.add(lease.tag)
         self.starts[lease.tag], self.status[job] = started, "STARTED"
         self.worker[job] = f"worker-{lease.worker}"
         return started
+
+    def put_back(self, lease: Lease) -> None:
+        is_suspect = lease.is_suspect and ("retry", lease.tag) not in self.recorded
+        self.place[lease.job] = SUSPECTS if is_suspect or lease.tag in self.started else lease.origin
+        self.started.discard(lease.tag)
 
     def stands(self, job: str) -> bool:
         return self.status[job] == "SUCCESS" or (self.status[job] != "FAILURE" and job not in self.cancelled)
