@@ -143,11 +143,10 @@ class Fleet(RuleBasedStateMachine):
     @rule(lease=leases, faults=MANY_FAULTS)
     def begin(self, lease: Lease, faults: list[Fault]) -> None:
         start = self.network.call(faults, lambda: self.attempts[lease.worker].begin(lease.job, lease.tag))
-        if self.model.place[lease.job] != lease.tag or (
-            lease.tag not in self.model.starts and ("retry", lease.tag) in self.model.recorded
-        ):
+        is_new = lease.tag not in self.model.starts
+        if self.model.place[lease.job] != lease.tag or (is_new and ("retry", lease.tag) in self.model.recorded):
             assert start.verdict == "lost"
-        elif lease.tag not in self.model.starts and lease.job in self.model.cancelled:
+        elif is_new and lease.job in self.model.cancelled:
             assert start.verdict == "cancelled"
         else:
             expected = self.model.starts.get(lease.tag) or self.model.start(lease)
