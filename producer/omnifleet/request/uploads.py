@@ -30,13 +30,13 @@ class Uploads:
     Args:
         storage: where the media go.
         max_bytes: largest file that is taken.
-        dry_run: local files are looked for, but neither read nor uploaded; their records are no good.
+        look_only: local files are looked for, but neither read nor uploaded; their records are no good.
     """
 
-    def __init__(self, storage: Storage, max_bytes: int, *, dry_run: bool = False) -> None:
+    def __init__(self, storage: Storage, max_bytes: int, *, look_only: bool = False) -> None:
         self._storage = storage
         self._max_bytes = max_bytes
-        self._dry_run = dry_run
+        self._look_only = look_only
         self._opened = ExitStack()
         self._described: dict[int, Media] = {}
         self._waiting: list[tuple[Media, BinaryIO]] = []
@@ -81,7 +81,7 @@ class Uploads:
         with _readable(field):
             stream = self._stream(source, field)
             self._check_size(stream.seek(0, os.SEEK_END), field)
-            if self._dry_run:
+            if self._look_only:
                 return Media(uri=self._storage.uri(UNREAD_KEY))
             media = self._storage.describe_input(stream)
         self._waiting.append((media, stream))

@@ -42,19 +42,18 @@ def test_a_job_has_the_id_that_it_is_given(maker: JobMaker) -> None:
     assert maker.make(request)[0].job_id != maker.make(request)[0].job_id
 
 
-def test_a_dry_run_neither_reads_nor_uploads_media(
+def test_a_check_neither_reads_nor_uploads_media(
     maker: JobMaker, storage: MemoryStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "street.wav").write_bytes(b"a recording")
     monkeypatch.setattr(storage, "describe_input", None)
 
-    job, _ = maker.make(edit("Add", tmp_path / "street.wav", desc="rain"), dry_run=True)
+    maker.check(edit("Add", tmp_path / "street.wav", desc="rain"))
 
-    assert (job.namespace, job.task.name) == ("edit", "add")
     assert storage.objects == {}
 
 
-@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize("call", [JobMaker.make, JobMaker.check])
 @pytest.mark.parametrize(
     ("arguments", "error", "field"),
     [
@@ -67,10 +66,10 @@ def test_a_dry_run_neither_reads_nor_uploads_media(
     ],
 )
 def test_what_is_wrong_is_refused_and_nothing_is_uploaded(
-    maker: JobMaker, storage: MemoryStorage, dry_run: bool, arguments: dict[str, Any], error: Any, field: str
+    maker: JobMaker, storage: MemoryStorage, call: Any, arguments: dict[str, Any], error: Any, field: str
 ) -> None:
     with pytest.raises(error) as refused:
-        maker.make(Request("edit", arguments), dry_run=dry_run)
+        call(maker, Request("edit", arguments))
 
     assert refused.value.field.split(".")[0] == field
     assert storage.objects == {}
