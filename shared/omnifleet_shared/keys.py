@@ -29,8 +29,7 @@ BROKER_PRIORITY = {"interactive": 0, "batch": 6}
 """Redis priority of each class; kombu takes the lower number first."""
 
 CANCEL_KEY = "omnifleet:cancel:{job_id}"
-"""Set by a producer to cancel the job, to the id of its request; the worker looks for it before the job and at its
-steps."""
+"""Set by a producer to cancel the job; the worker reads it before the job and at its steps."""
 CANCEL_LIFETIME = 7 * 24 * 3600
 
 CANCEL_CHANNEL = "omnifleet:cancel"
