@@ -48,7 +48,7 @@ class Uploads:
         storage: where the media go.
         max_bytes: largest file that is taken.
         pending_deletion: whether any of these URIs is about to be deleted; by default nothing ever is.
-        dry_run: local files are looked for, but neither read nor uploaded; their records are no good.
+        look_only: local files are looked for, but neither read nor uploaded; their records are no good.
     """
 
     def __init__(
@@ -57,12 +57,12 @@ class Uploads:
         max_bytes: int,
         pending_deletion: Pending = lambda _: False,
         *,
-        dry_run: bool = False,
+        look_only: bool = False,
     ) -> None:
         self._storage = storage
         self._max_bytes = max_bytes
         self._pending_deletion = pending_deletion
-        self._dry_run = dry_run
+        self._look_only = look_only
         self._opened = ExitStack()
         self._described: dict[int, Media] = {}
         self._waiting: list[tuple[Media, BinaryIO]] = []
@@ -142,7 +142,7 @@ class Uploads:
         with _readable(field):
             stream = self._stream(source, field)
             self._check_size(stream.seek(0, os.SEEK_END), field)
-            if self._dry_run:
+            if self._look_only:
                 media = Media(uri=self._storage.uri(UNREAD_KEY))
                 self._local[media.uri] = stream
                 return media
@@ -165,7 +165,7 @@ class Uploads:
         if found is None:
             raise _not_stored(uri, field)
         self._check_size(found.bytes, field)
-        if self._storage.key(uri).startswith(COLLECTED) and not self._dry_run:
+        if self._storage.key(uri).startswith(COLLECTED):
             self._named[uri] = field
         return Media(uri=uri, bytes=found.bytes)
 
