@@ -49,6 +49,14 @@ class NumberedCalls:
         with self._lock:
             with typed_redis_errors():
                 answer = self._script(keys=[self._key, *keys], args=[self._number, self._call, *args])
-            answered = self._call
-            self._number, self._call = self._number + 1, uuid.uuid4().hex
-        return answered, answer
+            return self.note_answer(), answer
+
+    def command(self, keys: Sequence[str], args: Sequence[Any]) -> tuple[Any, ...]:
+        """Make the command of the call, for a connection of the caller's own, who then calls `note_answer`."""
+        return ("EVALSHA", self._script.sha, len(keys) + 1, self._key, *keys, self._number, self._call, *args)
+
+    def note_answer(self) -> str:
+        """Note that the call was answered, so that the next one is another; gives the id of the call."""
+        answered = self._call
+        self._number, self._call = self._number + 1, uuid.uuid4().hex
+        return answered

@@ -4,32 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from threading import BoundedSemaphore
+from typing import Protocol, get_args
 
-from kombu import pools
-from kombu.exceptions import OperationalError
-from omnifleet_shared.broker.celery_app import create_app
 from omnifleet_shared.broker.dead_letters import DeadLetter, Replay
 from omnifleet_shared.broker.deletions import Deletions
-from omnifleet_shared.broker.submit import SUBMISSION, AlreadySubmitted, Submission, Submissions
+from omnifleet_shared.broker.message import encode_message
+from omnifleet_shared.broker.submit import AlreadySubmitted, Submission, Submissions, queue_lists
 from omnifleet_shared.broker.worker_registry import Capacity, WorkerRegistry
 from omnifleet_shared.errors import BrokerUnavailable, InvalidSetting, OmnifleetError
 from omnifleet_shared.job_state.batch_waiter import BatchResultWaiter, RedisResultWaiter
 from omnifleet_shared.job_state.store import JobStates
-from omnifleet_shared.keys import BROKER_PRIORITY, CELERY_TASKS, INPUTS_UNTIL
+from omnifleet_shared.keys import INPUTS_UNTIL
 from omnifleet_shared.observability import tracing as traces
 from omnifleet_shared.redis_client import certificate_refusal, connect_redis
 from omnifleet_shared.schema.callback import CallbackDelivery
 from omnifleet_shared.schema.job_state import JobState
-from omnifleet_shared.schema.jobs import Job
+from omnifleet_shared.schema.jobs import Job, Priority
 from omnifleet_shared.schema.results import Progress
 from omnifleet_shared.settings import FleetSettings
 from redis.exceptions import AuthenticationError, RedisError
 
 SENDERS = 10
 """Threads that send at once by default; further ones wait for one of them."""
-SHOWN_TEXT = 60
-"""Characters of a job's text that operators see in Flower."""
 
 
 class JobTransport(Protocol):
@@ -87,7 +84,7 @@ class CeleryTransport:
 
     Args:
         settings: of the fleet.
-        senders: threads that send at once; further ones wait. Each takes two connections to Redis.
+        senders: threads that send at once; further ones wait. Each takes a connection to Redis.
 
     Raises:
         InvalidSetting: the Redis URL is none, or a limit on unfinished jobs names no producer.
@@ -100,15 +97,9 @@ class CeleryTransport:
         self._states = JobStates(redis, settings.result_lifetime)
         self._deletions = Deletions(redis)
         self._workers = WorkerRegistry.connect(settings)
-        self._app: Any = create_app(settings)
-        kombu: Any = pools
-        # Celery applies its pool limit to every pool of the process; those of the backend around us stay as they are.
-        self._app.conf.broker_pool_limit = kombu.get_limit()
-        # Pools of our own: Celery's are shared by all apps with the same URL, and closing them would close theirs. And
-        # the URL is given here because CELERY_BROKER_URL, set for another app, would win over the configured one.
-        url = self._app.conf.broker_write_url
-        self._connections: Any = self._app.connection_for_write(url).Pool(limit=senders)
-        self._producers: Any = kombu.ProducerPool(self._connections, limit=senders)
+        self._redis = connect_redis(settings)
+        self._sending = BoundedSemaphore(senders)
+        self._lists = dict(zip(get_args(Priority), queue_lists(settings.queue), strict=True))
 
     def submit(self, job: Job, idempotency_key: str | None = None) -> str:
         """See `JobTransport`."""
@@ -171,9 +162,7 @@ class CeleryTransport:
     def close(self) -> None:
         """See `JobTransport`."""
         self._workers.close()
-        self._producers.force_close_all()
-        self._connections.force_close_all()
-        self._app.close()
+        self._redis.close()
         self._states.close()
 
     def _send(self, job: Job, submission: Submission) -> None:
@@ -181,42 +170,23 @@ class CeleryTransport:
             self._publish(job, submission)
         except OmnifleetError:
             raise
-        except (OperationalError, RedisError, OSError) as error:
+        except (RedisError, OSError) as error:
             raise _not_sent(error) from error
 
     def _publish(self, job: Job, submission: Submission) -> None:
         about = {"messaging.system": "redis", "messaging.destination.name": self._settings.queue, "job.id": job.job_id}
-        with traces.span("publish", "producer", attributes=about), self._producers.acquire(block=True) as producer:
-            self._app.send_task(
-                CELERY_TASKS[job.namespace],
-                kwargs={"job": job.model_dump(mode="json")},
-                task_id=job.job_id,
-                queue=self._settings.queue,
-                priority=BROKER_PRIORITY[job.priority],
-                producer=producer,
-                # A backend may submit from inside a Celery task of its own, whose child this is not.
-                add_to_parent=False,
-                argsrepr=f"{job.namespace}.{job.task.name}",
-                kwargsrepr=_describe(job),
-                headers={**traces.headers(), INPUTS_UNTIL: self._inputs_until(job).isoformat()},
-                **{SUBMISSION: submission},
-            )
+        with traces.span("publish", "producer", attributes=about), self._sending:
+            headers = {**traces.headers(), INPUTS_UNTIL: self._inputs_until(job).isoformat()}
+            message = encode_message(job, self._settings.queue, headers)
+            submission.push(self._redis, self._lists[job.priority], message)
 
     def _inputs_until(self, job: Job) -> datetime:
         # From now: a job that is replayed was submitted long ago.
         return job.deadline or datetime.now(UTC) + timedelta(seconds=self._settings.input_lifetime)
 
 
-def _describe(job: Job) -> str:
-    """Describe the job for people, without URIs, which may hold secrets."""
-    texts = {field: getattr(job.task, field, None) for field in ("text", "desc", "source", "target")}
-    shown = [f"{field}={text[:SHOWN_TEXT]!r}" for field, text in texts.items() if text]
-    return ", ".join([f"{job.namespace}.{job.task.name}", *shown, f"priority={job.priority}"])
-
-
 def _not_sent(error: Exception) -> InvalidSetting | BrokerUnavailable:
-    # Kombu wraps Redis's own error.
-    if isinstance(error.__cause__, AuthenticationError):
+    if isinstance(error, AuthenticationError):
         remedy = "Put the right user and password into OMNIFLEET_REDIS_URL"
         return InvalidSetting("Redis refuses the password", "OMNIFLEET_REDIS_URL", remedy)
     if refused := certificate_refusal(error):

@@ -39,8 +39,8 @@ FAIR_TURN = 8
 # The call's id is the tag. RPOP comes first: Redis refuses the first write of a script when memory is full, and none
 # after it. A suspect takes a worker out of the common work, so half of the workers at most do that while others wait.
 TAKE = f"""{NUMBERED_CALL}
-local leases, leased, suspects, suspect_tags, workers = unpack(KEYS, 2, 6)
-local seconds, is_idle = ARGV[3], ARGV[4]
+local leases, leased, suspects, suspect_tags, workers, wake = unpack(KEYS, 2, 7)
+local seconds, is_idle, is_awake = ARGV[3], ARGV[4], ARGV[5]
 if is_late then return false end
 if is_again then
   local kept = redis.call('HGET', leased, call)
@@ -55,7 +55,7 @@ local function take(place)
   return {{place, message}}
 end
 local function others_wait()
-  for place = 7, #KEYS do
+  for place = 8, #KEYS do
     if redis.call('LLEN', KEYS[place]) > 0 then return true end
   end
   return false
@@ -70,9 +70,10 @@ local function may_run_alone()
 end
 local taken = redis.call('LLEN', suspects) > 0 and may_run_alone() and take(suspects)
 if taken then redis.call('SADD', suspect_tags, call) end
-for place = 7, #KEYS do
+for place = 8, #KEYS do
   taken = taken or take(KEYS[place])
 end
+if taken and is_awake == '1' then redis.call('RPOP', wake) end
 remember('')
 return taken
 """
@@ -186,9 +187,26 @@ class Leases:
             lists: keys of the queue's lists, most urgent first; see `FAIR_TURN`.
             idle: whether the worker holds no message, so that a suspect keeps it from nothing.
         """
+        tag, taken = self._take.make(*self._take_from(lists, idle, awake=False))
+        return self._noted(tag, taken)
+
+    def take_command(self, lists: Sequence[str], *, idle: bool) -> tuple[Any, ...]:
+        """Make the command that takes as `take` does, for a worker that no wake-up token woke: it removes one itself.
+
+        The caller sends it on a connection of its own, and gives its reply to `read_taken`.
+        """
+        return self._take.command(*self._take_from(lists, idle, awake=True))
+
+    def read_taken(self, reply: Any) -> LeasedMessage | None:
+        """Read the reply to `take_command`."""
+        return self._noted(self._take.note_answer(), reply)
+
+    def _take_from(self, lists: Sequence[str], idle: bool, *, awake: bool) -> tuple[list[str], list[Any]]:
         order = reversed(lists) if self._taken % FAIR_TURN == FAIR_TURN - 1 else lists
-        keys = [self._leases, self._leased, self._suspects, self._suspect_tags, self._workers, *order]
-        tag, taken = self._take.make(keys, [self.seconds, int(idle)])
+        keys = [self._leases, self._leased, self._suspects, self._suspect_tags, self._workers, self._wake, *order]
+        return keys, [self.seconds, int(idle), int(awake)]
+
+    def _noted(self, tag: str, taken: Any) -> LeasedMessage | None:
         if not taken:
             return None
         self._taken += 1

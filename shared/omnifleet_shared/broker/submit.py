@@ -1,6 +1,5 @@
 """Submissions: a message enters the queue together with the records of its job, in one step or not at all.
 
-The channel (`transport.LeasingChannel`) pushes a message that carries a submission with the submission's script.
 Sending again after a lost connection is harmless: the script finds what its first run did, and answers as that did.
 """
 
@@ -28,9 +27,6 @@ from ..keys import (
 )
 from ..schema.job_state import STATE_KEY, queued_record
 from ..settings import FleetSettings
-
-SUBMISSION = "submission"
-"""Property that carries the submission to the channel; it is removed before the message is queued."""
 
 MIN_RETRY_AFTER, DEFAULT_RETRY_AFTER, MAX_RETRY_AFTER = 1, 30, 600
 """Bounds of `retry_after` in seconds, and its value where no job has ended lately."""
@@ -106,7 +102,7 @@ return {{'sent', job_id, 0, 0, 0}}
 
 
 class Submission(Protocol):
-    """What a message carries to the channel, which calls it to queue the message."""
+    """Queues a message."""
 
     def push(self, redis: Redis, list_key: str, message: str) -> None:
         """Push the message to the list `list_key` and write the job's records. May raise OmnifleetError."""

@@ -1,4 +1,4 @@
-"""Kombu's Redis transport with leases in place of its unacknowledged messages. Producers and workers use it alike.
+"""Kombu's Redis transport for workers, with leases in place of its unacknowledged messages.
 
 Idle workers do not block on the queue but on a list of wake-up tokens that producers push beside each message: a token
 that is lost with its connection costs a second, a message would be lost for good.
@@ -6,8 +6,8 @@ that is lost with its connection costs a second, a message would be lost for goo
 
 from __future__ import annotations
 
-import json
 import logging
+from contextlib import suppress
 from queue import Empty
 from time import monotonic
 from typing import Any, Protocol, cast
@@ -16,11 +16,11 @@ from kombu.transport import redis, virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 from redis import UnixDomainSocketConnection
+from redis.exceptions import NoScriptError
 
 from ..errors import BrokerUnavailable, InvalidMessage
 from ..keys import NO_WAKE_KEY, SUSPECTS_KEY, WAKE_KEY
 from .leases import LeasedMessage, Leases
-from .submit import SUBMISSION, Submission
 
 logger = logging.getLogger(__name__)
 OPTIONS = ("lease_holder", "fleet_queue", "batch_priority_slots", "unix_socket_path")
@@ -111,11 +111,11 @@ class LeasedQoS(redis.QoS):
 
 
 class LeasingChannel(redis.Channel):
-    """A channel that leases the fleet's messages, and queues new ones as their submissions do."""
+    """A channel that leases the fleet's messages."""
 
     QoS = LeasedQoS
     lease_holder: LeaseHolder
-    """The worker's lease renewer; producers have none, and receive nothing."""
+    """The worker's lease renewer."""
     fleet_queue: str = ""
     batch_priority_slots: int = 1
     """Most batch jobs that a worker process holds at once; its other slots stay free for interactive ones."""
@@ -126,6 +126,7 @@ class LeasingChannel(redis.Channel):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.leased: set[str] = set()
         self._more_expected = True
+        self._takes_in_poll = False
         super().__init__(*args, **kwargs)
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
@@ -138,26 +139,11 @@ class LeasingChannel(redis.Channel):
         return {name: value for name, value in parameters.items() if name not in tcp} | {"path": self.unix_socket_path}
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
-        submission: Submission | None = message["properties"].get(SUBMISSION)
-        if submission is not None:
-            self._submit(queue, message, submission)
-            return
         if queue == self.fleet_queue:
             # Kombu's push, made again after a lost connection, queues a message twice.
-            problem = f"a message without a submission does not enter {queue!r}"
+            problem = f"Celery itself sends nothing to {queue!r}"
             raise InvalidMessage(problem, "message", "Send jobs with omnifleet's client, or with schemas/submit.lua")
         super()._put(queue, message, **kwargs)
-
-    def _submit(self, queue: str, message: Any, submission: Submission) -> None:
-        channel: Any = self
-        if channel.connection is None:
-            # Kombu reconnects while it declares the queue, and goes on with the channel of the lost connection.
-            raise ConnectionResetError("the connection was lost while the queue was declared")
-        # Left in the message itself, which kombu prepares once and puts again after a lost connection.
-        properties = {name: value for name, value in message["properties"].items() if name != SUBMISSION}
-        list_key = channel._q_for_pri(queue, channel._get_message_priority(message, reverse=False))
-        with channel.conn_or_acquire() as client:
-            submission.push(client, list_key, json.dumps(message | {"properties": properties}))
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         if self.fleet_queue not in self.active_queues:
@@ -167,25 +153,33 @@ class LeasingChannel(redis.Channel):
         self.lease_holder.note_poll()
         # Kombu's check for half-open connections counts from here.
         self._brpop_sent_at = monotonic()
-        wake_key = WAKE_KEY.format(queue=self.fleet_queue)
-        # After a message there may be another: RPOP takes a token without waiting for one.
-        command = ("RPOP", wake_key) if self._more_expected else ("BRPOP", wake_key, timeout or self.brpop_timeout or 1)
-        if self.lease_holder.has_suspect or not self.lease_holder.takes:
+        self.client.connection.send_command(*self._poll_command(timeout or self.brpop_timeout or 1))
+
+    def _poll_command(self, timeout: float) -> tuple[Any, ...]:
+        holder = self.lease_holder
+        self._takes_in_poll = False
+        if holder.has_suspect or not holder.takes:
             # It takes nothing that others wait for, and no token that would wake them.
-            command = ("BRPOP", NO_WAKE_KEY.format(queue=self.fleet_queue), ALONE_POLL_SECONDS)
-        self.client.connection.send_command(*command)
+            return ("BRPOP", NO_WAKE_KEY.format(queue=self.fleet_queue), ALONE_POLL_SECONDS)
+        if not self._more_expected:
+            return ("BRPOP", WAKE_KEY.format(queue=self.fleet_queue), timeout)
+        # After a message there may be another, which needs no token.
+        self._takes_in_poll = True
+        return holder.leases.take_command(self._lists(), idle=holder.is_idle)
 
     def _brpop_read(self, **options: Any) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
         if self.fleet_queue not in self.active_queues:
             return bool(super()._brpop_read(**options))
         try:
-            self.client.parse_response(self.client.connection, "BRPOP", **options)
+            reply = self.client.parse_response(self.client.connection, "BRPOP", **options)
+        except NoScriptError:  # Redis was started anew: the client of the leases loads it
+            self._takes_in_poll = False
         except self.connection_errors:
             self.client.connection.disconnect()
             raise
         finally:
             self._in_poll = None
-        leased = self._take()
+        leased = self._accept(self.lease_holder.leases.read_taken(reply)) if self._takes_in_poll else self._take()
         self._more_expected = leased is not None
         if leased is None:
             raise Empty
@@ -197,14 +191,24 @@ class LeasingChannel(redis.Channel):
             return None
         if holder.has_suspect:
             return holder.next_suspect()
-        lists: list[str] = [self._q_for_pri(self.fleet_queue, priority) for priority in self.priority_steps]
-        if holder.batch_jobs >= self.batch_priority_slots:
-            lists = lists[:1]
         try:
-            taken = holder.leases.take(lists, idle=holder.is_idle)
+            return self._accept(holder.leases.take(self._lists(), idle=holder.is_idle))
         except BrokerUnavailable as error:
             # As a lost connection of kombu's own, so that Celery reconnects.
             raise ConnectionResetError(str(error)) from error
+
+    def _lists(self) -> list[str]:
+        lists: list[str] = [self._q_for_pri(self.fleet_queue, priority) for priority in self.priority_steps]
+        return lists[:1] if self.lease_holder.batch_jobs >= self.batch_priority_slots else lists
+
+    def _accept(self, taken: LeasedMessage | None) -> LeasedMessage | None:
+        holder = self.lease_holder
+        if taken is not None and not holder.takes:
+            # It came while this worker stopped taking messages: it is for another one.
+            with suppress(BrokerUnavailable):  # its lease then ends in its own time
+                holder.leases.postpone(taken.tag, 0)
+                holder.leases.recover()
+            return None
         if taken is None or not taken.is_suspect:
             return taken
         holder.claim_suspect(taken)

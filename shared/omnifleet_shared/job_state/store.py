@@ -129,15 +129,14 @@ class JobStates:
         return query.read(reply)
 
     def _wait(self, job_id: str, until: float) -> JobState:
-        state = self.read(job_id)
-        if state.status.is_final:
-            return state
+        left = 0.0  # at first a look alone: that there is no such job is told at once
         with self._waiter(job_id) as waiter:
-            while (left := until - time.monotonic()) > 0:
+            while left >= 0:
                 if ended := waiter.wait(min(left, LISTEN_SECONDS)):
                     return ended[0][1]
                 if waiter.unknown:
                     self.read(job_id)  # raises UnknownJob, unless a record is there again
+                left = until - time.monotonic()
         return self.read(job_id)
 
     @contextmanager

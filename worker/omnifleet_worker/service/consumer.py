@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _JOB_ID: TypeAdapter[str] = TypeAdapter(JobId)
+EVENTS_INTERVAL = 0.2
+"""Seconds between two messages with task events; Celery sends one at each turn of its loop, at a sixth of its work."""
 
 
 class _FleetApp(Protocol):
@@ -32,6 +34,22 @@ class FleetConsumer(Consumer):
     """Answers a message that cannot be read with InvalidMessage, and takes it off the queue."""
 
     app: _FleetApp
+    _has_events = False
+    _events_timer: Any = None
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        super().register_with_event_loop(hub)
+        if self._events_timer is not None:
+            self._events_timer.cancel()  # of the connection before
+        self._events_timer = hub.call_repeatedly(EVENTS_INTERVAL, self._send_events)
+
+    def on_send_event_buffered(self) -> None:
+        self._has_events = True
+
+    def _send_events(self) -> None:
+        if self._has_events:
+            self._has_events = False
+            self._flush_events()
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[..., None]:
         handle = super().create_task_handler(*args, **kwargs)
