@@ -16,12 +16,12 @@ from omnifleet_shared.schema.tasks import NamedUnderstanding, SpeechEdit, VideoT
 from omnifleet_shared.storage import Storage
 from omnifleet_shared.storage.base import verify_sha256
 
-from ..media.decode import DecodedAudio, decode_audio
+from ..media.decode import DecodedAudio
 from ..media.encode import check_samples
+from ..media.isolation.processes import MediaProcesses
 from ..media.limits import MediaLimits
-from ..media.mux import why_not_muxed
 from ..media.signal import resample, to_mono
-from ..media.video import DecodedVideo, decode_video
+from ..media.video import DecodedVideo
 from ..models.audio_omni.synchformer import FRAME_SIDE
 from ..models.audio_omni.video import FRAMES_PER_SECOND, WINDOW_SECONDS
 
@@ -113,23 +113,30 @@ def _of_field(error: OmnifleetError, field: str) -> OmnifleetError:
     return type(error)(error.problem, field, error.remedy, error.details)
 
 
-def decode(job: Job, fetched: Fetched, card: ModelCard, limits: MediaLimits) -> JobMedia:
+def decode(job: Job, fetched: Fetched, card: ModelCard, limits: MediaLimits, processes: MediaProcesses) -> JobMedia:
     """Decode the fetched files, and look whether what is made of them can be written.
+
+    Args:
+        job: what is asked.
+        fetched: files by field.
+        card: of the model.
+        limits: what is allowed of each file.
+        processes: where they are decoded.
 
     Raises:
         MediaError: with the field, also where a recording is too long for the task.
         InvalidJob: the job's format cannot hold the edited recording.
     """
     audio = {
-        field: tuple(_decode_audio(data, field, job, _limited(limits, job, field, card)) for data in files)
+        field: tuple(_decode_audio(data, field, job, _limited(limits, job, field, card), processes) for data in files)
         for field, files in fetched.items()
         if field != "video"
     }
-    video = tuple(_decode_video(data, job, card, limits) for data in fetched.get("video", ()))
+    video = tuple(_decode_video(data, job, card, limits, processes) for data in fetched.get("video", ()))
     if isinstance(job, EditJob) and isinstance(job.task, SpeechEdit):
         return JobMedia(audio, video, warnings=_check_edited(audio["audio"][0], job.format))
     if isinstance(job.task, VideoToSound) and job.task.mux:
-        reason = why_not_muxed(fetched["video"][0], limits=limits)
+        reason = processes.why_not_muxed(fetched["video"][0], limits=limits)
         return JobMedia(audio, video, None if reason else fetched["video"][0], (reason,) if reason else ())
     return JobMedia(audio, video)
 
@@ -140,24 +147,27 @@ def _check_edited(source: DecodedAudio, form: AudioFormat) -> tuple[str, ...]:
     return (warning,) if warning else ()
 
 
-def _decode_audio(data: bytes, field: str, job: Job, limits: MediaLimits) -> DecodedAudio:
+def _decode_audio(data: bytes, field: str, job: Job, limits: MediaLimits, processes: MediaProcesses) -> DecodedAudio:
     mono_rate = THINKER_SAMPLE_RATE if can_transcribe_in_parts(job.task) else None
     # Of `audio`, and of a voice where that is all there is to hear.
     named = "audio" if getattr(job.task, "audio", None) else "ref"
     track = job.audio_track if field == named else None
     exact = isinstance(job.task, SpeechEdit)
-    return decode_audio(data, field=field, limits=limits, exact=exact, mono_rate=mono_rate, track=track)
+    return processes.decode_audio(data, field=field, limits=limits, exact=exact, mono_rate=mono_rate, track=track)
 
 
-def _decode_video(data: bytes, job: Job, card: ModelCard, limits: MediaLimits) -> DecodedVideo:
+def _decode_video(
+    data: bytes, job: Job, card: ModelCard, limits: MediaLimits, processes: MediaProcesses
+) -> DecodedVideo:
     if isinstance(job.task, VideoToSound):
         # A little more than is looked at, so that a video is seen to be too long.
         seen = WINDOW_SECONDS + LENGTH_TOLERANCE_SECONDS
         size = (FRAME_SIDE, FRAME_SIDE)
-        return decode_video(data, frames_per_second=FRAMES_PER_SECOND, max_seconds=seen, size=size, limits=limits)
+        pace = FRAMES_PER_SECOND
+        return processes.decode_video(data, frames_per_second=pace, max_seconds=seen, size=size, limits=limits)
     longest = card.max_watch_seconds
     watched = replace(limits, max_seconds=longest)
-    return decode_video(data, frames_per_second=WATCH_FRAMES_PER_SECOND, max_seconds=longest, limits=watched)
+    return processes.decode_video(data, frames_per_second=WATCH_FRAMES_PER_SECOND, max_seconds=longest, limits=watched)
 
 
 def _limited(limits: MediaLimits, job: Job, field: str, card: ModelCard) -> MediaLimits:

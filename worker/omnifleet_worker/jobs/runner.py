@@ -17,10 +17,10 @@ from omnifleet_shared.schema.jobs import AudioFormat, UnderstandJob
 from omnifleet_shared.schema.results import Artifact, EditedSpan, EditPlan, JobResult, ModelInfo, VideoArtifact
 from omnifleet_shared.storage import Storage
 
-from ..media.encode import CONTENT_TYPES, encode_audio, encode_samples
+from ..media.encode import CONTENT_TYPES
+from ..media.isolation.processes import shared_processes
 from ..media.limits import MediaLimits
 from ..media.mux import CONTENT_TYPES as VIDEO_CONTENT_TYPES
-from ..media.mux import mux
 from ..models.audio_omni.sampling import SAMPLE_RATE, to_int16
 from ..retry import retry_until
 from ..settings import WorkerSettings
@@ -49,6 +49,7 @@ class JobRunner:
         self._storage = storage
         self._settings = settings
         self._limits = MediaLimits(max_bytes=settings.max_input_bytes, max_decode_seconds=settings.decode_seconds)
+        self._media = shared_processes()
 
     def run(self, context: JobContext) -> JobResult:
         """Run the job from its inputs to its stored result.
@@ -80,20 +81,20 @@ class JobRunner:
             most = self._settings.max_input_bytes
             fetched = self._retry_storage(context, lambda: fetch(context.job, self._storage, most))
         with context.stage("decoded"):
-            return decode(context.job, fetched, self._model.card, self._limits)
+            return decode(context.job, fetched, self._model.card, self._limits, self._media)
 
     def _store(self, context: JobContext, pcm: np.ndarray) -> Artifact:
         assert not isinstance(context.job, UnderstandJob)
         form = context.job.format
         with context.stage("encoded"):
-            data = encode_audio(pcm, SAMPLE_RATE, form)
+            data = self._media.encode_audio(pcm, SAMPLE_RATE, form)
         return self._artifact(context, data, form, SAMPLE_RATE, pcm.T)
 
     def _store_edited(self, context: JobContext, edited: EditedRecording) -> Artifact:
         assert not isinstance(context.job, UnderstandJob)
         form, rate = context.job.format, edited.source.sample_rate
         with context.stage("encoded"):
-            data = encode_samples(edited.samples, rate, form, edited.subtype)
+            data = self._media.encode_samples(edited.samples, rate, form, edited.subtype)
         return self._artifact(context, data, form, rate, edited.samples)
 
     def _artifact(
@@ -111,7 +112,7 @@ class JobRunner:
             return None, ()
         try:
             with context.stage("encoded"):
-                muxed = mux(video, pcm, SAMPLE_RATE, limits=self._limits)
+                muxed = self._media.mux(video, pcm, SAMPLE_RATE, limits=self._limits)
         except MediaError as error:
             return None, (str(error),)
         put = self._put(context, muxed.data, muxed.format, VIDEO_CONTENT_TYPES[muxed.format])

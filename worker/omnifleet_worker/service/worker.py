@@ -21,6 +21,7 @@ from ..engine.runner import ModelRunner
 from ..jobs.model import ModelData
 from ..jobs.runner import JobRunner
 from ..lease_renewer import EXIT_BROKEN, LeaseRenewer
+from ..media.isolation.processes import shared_processes
 from ..model_loader import describe, open_model
 from ..observability.telemetry import Telemetry
 from ..retry import retry_until
@@ -66,6 +67,7 @@ class FleetWorker:
         model, runner, limits = self.load()
         metrics = self.telemetry.metrics
         self._engine = engine = Engine(runner, limits, observer=metrics.engine, on_device_failed=self._device_failed)
+        shared_processes().start()
         jobs = JobRunner(model, storage, self.settings)
         parts = (jobs, engine, self.attempts, self._progress, self.lease_renewer, self._webhooks, self.settings)
         self.deliveries = Deliveries(*parts, metrics.jobs)
