@@ -33,8 +33,9 @@ _SHORTFALL = {
 def missing_bytes(data: bytes) -> int:
     """Count the bytes that the outermost structure of a file declares and that are not there.
 
-    It is looked at in wav, mp4, ogg, avi, w64 and caf. 0 for a whole file, for other formats and where nothing is declared. It finds cuts that no duration shows:
-    in ogg, in fragmented mp4 and in wav, whose length libav works out from the bytes that are left.
+    It is looked at in wav, mp4, ogg, avi, w64 and caf; 0 for a whole file, for other formats and where nothing is
+    declared. It finds cuts that no duration shows: in ogg, in fragmented mp4 and in wav, whose length libav works out
+    from the bytes that are left.
     """
     if data[:4] in (b"RIFF", b"RF64", b"BW64") and data[8:12] == b"WAVE":
         return missing_from_wav(data)
