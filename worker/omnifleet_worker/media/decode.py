@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
+from av.audio.codeccontext import AudioCodecContext
 from av.audio.frame import AudioFrame
 from numpy.typing import NDArray
 from omnifleet_shared.errors import MediaEmpty, MediaUnreadable
@@ -70,6 +72,27 @@ def decode_audio(
     with open_media(data, kind="audio", field=field, limits=limits, track=track) as reader:
         reader.stream.codec_context.thread_count = 1  # audio gains nothing from threads, a many-core worker loses
         return _decode_stream(reader, field, limits, np.dtype(np.float64 if exact else np.float32), mono_rate)
+
+
+def measure_audio(
+    data: bytes,
+    *,
+    field: str = "audio",
+    limits: MediaLimits = DEFAULT_LIMITS,
+    exact: bool = False,
+    mono_rate: int | None = None,
+    track: int | None = None,
+) -> int:
+    """Return the bytes of the samples that `decode_audio` would give, as the header tells; `limits` where it does not.
+
+    Raises: as `decode_audio`, for what is known before decoding.
+    """
+    with open_media(data, kind="audio", field=field, limits=limits, track=track) as reader:
+        context = cast(AudioCodecContext, reader.stream.codec_context)
+        rate, channels = (mono_rate, 1) if mono_rate is not None else (context.sample_rate, context.channels)
+        seconds = limits.max_seconds if reader.declared_seconds is None else reader.declared_seconds
+        size = math.ceil(seconds * rate) * channels * (8 if exact else 4)
+        return min(size, limits.max_decoded_bytes) or limits.max_decoded_bytes
 
 
 def _decode_stream(

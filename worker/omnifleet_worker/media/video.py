@@ -94,6 +94,22 @@ def decode_video(
     return DecodedVideo(np.stack(pictures), frames_per_second, seconds)
 
 
+def measure_video(
+    data: bytes, *, frames_per_second: float, field: str = "video", limits: MediaLimits = DEFAULT_LIMITS
+) -> int:
+    """Return the bytes of the frames that `decode_video` would give of the whole file, as its header tells.
+
+    Raises: as `decode_video`, for what is known before decoding.
+    """
+    with open_media(data, kind="video", field=field, limits=limits) as reader:
+        context = cast(VideoCodecContext, reader.stream.codec_context)
+        _check_pixels(reader, context.width, context.height, limits)
+        seconds = limits.max_seconds if reader.declared_seconds is None else reader.declared_seconds
+        shrink = min(1.0, limits.max_frame_side / max(1, context.width, context.height))
+        pixels = max(1, round(context.width * shrink)) * max(1, round(context.height * shrink))
+        return min(_moments_before(seconds, frames_per_second, seconds) * 3 * pixels, limits.max_decoded_bytes)
+
+
 def _prepare_decoder(reader: MediaReader, limits: MediaLimits) -> None:
     context = cast(VideoCodecContext, reader.stream.codec_context)
     context.thread_type = "AUTO"

@@ -67,6 +67,8 @@ class FleetWorker:
         metrics = self.telemetry.metrics
         self._engine = engine = Engine(runner, limits, observer=metrics.engine, on_device_failed=self._device_failed)
         jobs = JobRunner(model, storage, self.settings)
+        memory = jobs.host_memory
+        metrics.watch_host_memory(memory.limit, lambda: memory.reserved, lambda: memory.waiting)
         parts = (jobs, engine, self.attempts, self._progress, self.lease_renewer, self._webhooks, self.settings)
         self.deliveries = Deliveries(*parts, metrics.jobs)
         engine.start()
