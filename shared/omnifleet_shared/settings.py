@@ -23,10 +23,13 @@ class FleetSettings(BaseSettings):
     )
 
     redis_url: str = "redis://localhost:6379/0"
-    """Redis that carries jobs and their results."""
+    """Redis that carries jobs and their results: `redis://user:password@host:6379/0`, `rediss://` for TLS with
+    verified certificates (`ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile`, `ssl_check_hostname` and `ssl_cert_reqs` as
+    its options), or `unix:///path?db=0`."""
     redis_sentinels: str | None = None
-    """Sentinels that know which Redis is the master, as `host:port,host:port`; then `redis_url` gives user, password
-    and database alone."""
+    """Sentinels that know which Redis is the master, as `host:port,host:port`, or with a login and TLS of their own as
+    `rediss://user:password@host:port,host:port?ssl_ca_certs=…`; then `redis_url` gives user, password, database and TLS
+    of the Redis alone."""
     redis_master: str = "mymaster"
     """Name of the master that the sentinels watch."""
     redis_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5.0
@@ -51,6 +54,8 @@ class FleetSettings(BaseSettings):
     """Region that requests are signed for."""
     s3_path_style: bool = True
     """Bucket in the path, as MinIO wants it, not in the host name."""
+    input_lifetime: Annotated[int, Field(ge=3600)] = 30 * 24 * 3600
+    """Seconds from its submission for which a job without a deadline keeps its inputs from `omnifleet storage gc`."""
     url_lifetime: Annotated[int, Field(ge=1, le=7 * 24 * 3600)] = 24 * 3600
     """Seconds that a presigned link works."""
     max_input_bytes: Annotated[int, Field(ge=1)] = 512 * MEBIBYTE

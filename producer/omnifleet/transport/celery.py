@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from kombu import pools
 from kombu.exceptions import OperationalError
 from omnifleet_shared.broker.celery_app import create_app
 from omnifleet_shared.broker.dead_letters import DeadLetter, Replay
+from omnifleet_shared.broker.deletions import Deletions
 from omnifleet_shared.broker.submit import SUBMISSION, AlreadySubmitted, Submission, Submissions
 from omnifleet_shared.broker.worker_registry import Capacity, WorkerRegistry
 from omnifleet_shared.errors import BrokerUnavailable, InvalidSetting, OmnifleetError
 from omnifleet_shared.job_state.batch_waiter import BatchResultWaiter, RedisResultWaiter
 from omnifleet_shared.job_state.store import JobStates
-from omnifleet_shared.keys import BROKER_PRIORITY, CELERY_TASKS
+from omnifleet_shared.keys import BROKER_PRIORITY, CELERY_TASKS, INPUTS_UNTIL
 from omnifleet_shared.observability import tracing as traces
-from omnifleet_shared.redis_client import broker_url
+from omnifleet_shared.redis_client import certificate_refusal, connect_redis
 from omnifleet_shared.schema.callback import CallbackDelivery
 from omnifleet_shared.schema.job_state import JobState
 from omnifleet_shared.schema.jobs import Job
@@ -71,6 +74,10 @@ class JobTransport(Protocol):
         """Read how many jobs the live workers hold at once. Raises BrokerUnavailable."""
         ...
 
+    def pending_deletion(self, uris: Sequence[str]) -> bool:
+        """Whether any of these objects is about to be deleted from storage. Raises BrokerUnavailable."""
+        ...
+
     def close(self) -> None:
         """Close the connections."""
 
@@ -89,7 +96,9 @@ class CeleryTransport:
     def __init__(self, settings: FleetSettings, senders: int = SENDERS) -> None:
         self._settings = settings
         self._submissions = Submissions(settings)
-        self._states = JobStates.connect(settings)
+        redis = connect_redis(settings)
+        self._states = JobStates(redis, settings.result_lifetime)
+        self._deletions = Deletions(redis)
         self._workers = WorkerRegistry.connect(settings)
         self._app: Any = create_app(settings)
         kombu: Any = pools
@@ -97,7 +106,8 @@ class CeleryTransport:
         self._app.conf.broker_pool_limit = kombu.get_limit()
         # Pools of our own: Celery's are shared by all apps with the same URL, and closing them would close theirs. And
         # the URL is given here because CELERY_BROKER_URL, set for another app, would win over the configured one.
-        self._connections: Any = self._app.connection_for_write(broker_url(settings)).Pool(limit=senders)
+        url = self._app.conf.broker_write_url
+        self._connections: Any = self._app.connection_for_write(url).Pool(limit=senders)
         self._producers: Any = kombu.ProducerPool(self._connections, limit=senders)
 
     def submit(self, job: Job, idempotency_key: str | None = None) -> str:
@@ -154,6 +164,10 @@ class CeleryTransport:
         """See `JobTransport`."""
         return self._workers.capacity()
 
+    def pending_deletion(self, uris: Sequence[str]) -> bool:
+        """See `JobTransport`."""
+        return self._deletions.pending(uris)
+
     def close(self) -> None:
         """See `JobTransport`."""
         self._workers.close()
@@ -184,9 +198,13 @@ class CeleryTransport:
                 add_to_parent=False,
                 argsrepr=f"{job.namespace}.{job.task.name}",
                 kwargsrepr=_describe(job),
-                headers=traces.headers(),
+                headers={**traces.headers(), INPUTS_UNTIL: self._inputs_until(job).isoformat()},
                 **{SUBMISSION: submission},
             )
+
+    def _inputs_until(self, job: Job) -> datetime:
+        # From now: a job that is replayed was submitted long ago.
+        return job.deadline or datetime.now(UTC) + timedelta(seconds=self._settings.input_lifetime)
 
 
 def _describe(job: Job) -> str:
@@ -201,5 +219,7 @@ def _not_sent(error: Exception) -> InvalidSetting | BrokerUnavailable:
     if isinstance(error.__cause__, AuthenticationError):
         remedy = "Put the right user and password into OMNIFLEET_REDIS_URL"
         return InvalidSetting("Redis refuses the password", "OMNIFLEET_REDIS_URL", remedy)
+    if refused := certificate_refusal(error):
+        return refused
     remedy = "Check OMNIFLEET_REDIS_URL and that Redis runs"
     return BrokerUnavailable(f"the job could not be sent: {error}", "redis_url", remedy)
