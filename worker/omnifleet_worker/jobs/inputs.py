@@ -156,8 +156,8 @@ def _check_edited(source: DecodedAudio, form: AudioFormat) -> tuple[str, ...]:
 def decoded_bytes(job: Job, fetched: Fetched, card: ModelCard, limits: MediaLimits) -> int:
     """Return the bytes that decoding the fetched files takes at once, as their headers tell; reads nothing else.
 
-    A file that declares no length counts as the longest, one that declares a wrong length as it declares: that it
-    fills no more than `limits.max_decoded_bytes` is held while it is decoded. Raises MediaError as `decode`.
+    A file that declares no length counts as the longest of its size, one that declares a wrong length as it declares:
+    that it fills no more than `limits.max_decoded_bytes` is held while it is decoded. Raises MediaError as `decode`.
     """
     sizes = [
         measure_audio(data, field=field, limits=_limited(limits, job, field, card), **_audio_form(job, field))
