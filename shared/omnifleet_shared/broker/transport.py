@@ -10,11 +10,12 @@ import json
 import logging
 from queue import Empty
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from kombu.transport import redis, virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
+from redis import UnixDomainSocketConnection
 
 from ..errors import BrokerUnavailable, InvalidMessage
 from ..keys import NO_WAKE_KEY, SUSPECTS_KEY, WAKE_KEY
@@ -22,7 +23,7 @@ from .leases import LeasedMessage, Leases
 from .submit import SUBMISSION, Submission
 
 logger = logging.getLogger(__name__)
-OPTIONS = ("lease_holder", "fleet_queue", "batch_priority_slots")
+OPTIONS = ("lease_holder", "fleet_queue", "batch_priority_slots", "unix_socket_path")
 """Transport options of these channels, beside kombu's."""
 ALONE_POLL_SECONDS = 0.2
 """Seconds between two looks of a worker that holds a suspect at whether all else has ended, and then whether it has."""
@@ -119,10 +120,22 @@ class LeasingChannel(redis.Channel):
     batch_priority_slots: int = 1
     """Most batch jobs that a worker process holds at once; its other slots stay free for interactive ones."""
 
+    unix_socket_path: str | None = None
+    """Of the Redis, in place of host and port."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.leased: set[str] = set()
         self._more_expected = True
         super().__init__(*args, **kwargs)
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        if self.unix_socket_path is None:
+            return cast(dict[str, Any], super()._connparams(asynchronous))
+        # kombu itself knows unix sockets from URLs of its own transport alone.
+        self.connection_class = UnixDomainSocketConnection
+        parameters: dict[str, Any] = super()._connparams(asynchronous)
+        tcp = ("host", "port", "socket_keepalive", "socket_keepalive_options")
+        return {name: value for name, value in parameters.items() if name not in tcp} | {"path": self.unix_socket_path}
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
         submission: Submission | None = message["properties"].get(SUBMISSION)
@@ -137,6 +150,9 @@ class LeasingChannel(redis.Channel):
 
     def _submit(self, queue: str, message: Any, submission: Submission) -> None:
         channel: Any = self
+        if channel.connection is None:
+            # Kombu reconnects while it declares the queue, and goes on with the channel of the lost connection.
+            raise ConnectionResetError("the connection was lost while the queue was declared")
         # Left in the message itself, which kombu prepares once and puts again after a lost connection.
         properties = {name: value for name, value in message["properties"].items() if name != SUBMISSION}
         list_key = channel._q_for_pri(queue, channel._get_message_priority(message, reverse=False))
