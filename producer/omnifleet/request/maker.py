@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from omnifleet_shared.schema.jobs import Job
+from omnifleet_shared.audio_formats import check_format
+from omnifleet_shared.schema.jobs import EditJob, Job
+from omnifleet_shared.schema.tasks import SpeechEdit
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.storage import Storage
 from omnifleet_shared.webhooks.allow_list import CallbackHosts
 
+from ..results.audio_files import sound_form
 from .build import OPTIONS, build_job, check_arguments, task_fields
 from .idempotency import idempotency_key
 from .request import MEDIA, Request
@@ -53,6 +56,7 @@ class JobMaker:
         with Uploads(self._storage, self._max_bytes, dry_run=dry_run) as uploads:
             job = build_job(request.namespace, fields | _media(request, uploads), options, job_id)
             self._check_callback(job)
+            _check_format(job, uploads)
             key = idempotency_key(job, options)
             # Only now: a request that is refused has uploaded nothing.
             uploads.send()
@@ -62,6 +66,20 @@ class JobMaker:
         # A producer without the list does not know; the workers do.
         if job.callback is not None and self._callback_hosts:
             self._callback_hosts.find(job.callback)
+
+
+def _check_format(job: Job, uploads: Uploads) -> None:
+    """Refuse a format that cannot hold what a word edit gives back: the recording's own rate and channels.
+
+    Only where the recording is a local file that libsndfile knows; of all others the worker sees to it, before it
+    edits. All other jobs make 44.1 kHz stereo, which every format holds.
+    """
+    if not isinstance(job, EditJob) or not isinstance(job.task, SpeechEdit) or job.format == "wav":
+        return
+    stream = uploads.local(job.task.audio)
+    found = None if stream is None else sound_form(stream)
+    if found is not None:
+        check_format(job.format, *found)
 
 
 def _media(request: Request, uploads: Uploads) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from omnifleet.request.calls import Calls, edit, generate, understand
 from omnifleet.request.maker import JobMaker
 from omnifleet.request.request import MEDIA, Request
 from omnifleet.testing.storage import MemoryStorage
+from support.data import media_files
 
 
 @pytest.fixture
@@ -81,3 +82,31 @@ def test_traces_name_the_task_and_never_a_question() -> None:
     assert understand("Who is it that speaks?").title == "understand question"
     assert understand(question="Who").title == "understand question"
     assert generate("t2a", "rain").title == "generate t2a"
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize("format", ["mp3", "ogg"])
+def test_a_format_that_cannot_hold_the_edited_recording_is_refused_before_it_is_uploaded(
+    maker: JobMaker, storage: MemoryStorage, tmp_path: Path, format: Any, dry_run: bool
+) -> None:
+    source = tmp_path / "fast.flac"
+    source.write_bytes(media_files.encode("flac", media_files.tone(0.1, 384_000), 384_000))
+
+    with pytest.raises(InvalidJob, match=f"{format} cannot hold 1 channel at 384000 Hz") as refused:
+        maker.make(edit("Speech", source, desc="delete 'um'", format=format), dry_run=dry_run)
+
+    assert refused.value.field == "format"
+    assert storage.objects == {}
+    assert maker.make(edit("Speech", source, desc="delete 'um'", format="flac"), dry_run=dry_run)
+    assert maker.make(edit("Add", source, desc="rain", format=format), dry_run=dry_run)
+
+
+def test_what_is_uploaded_after_that_look_is_the_whole_file(
+    maker: JobMaker, storage: MemoryStorage, tmp_path: Path
+) -> None:
+    source = tmp_path / "call.flac"
+    source.write_bytes(media_files.encode("flac", media_files.tone(0.1, 44_100), 44_100))
+
+    maker.make(edit("Speech", source, desc="delete 'um'", format="ogg"))
+
+    assert source.read_bytes() in list(storage.objects.values())

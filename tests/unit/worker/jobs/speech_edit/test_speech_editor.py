@@ -168,6 +168,34 @@ def test_all_but_the_edited_span_is_the_sources_own(
     assert not np.array_equal(edited, original)
 
 
+@pytest.mark.parametrize(("rate", "channels", "format"), [(384_000, 1, "ogg"), (96_000, 2, "mp3"), (44_100, 3, "mp3")])
+def test_what_the_format_cannot_hold_is_refused_before_the_model_is_asked(
+    edit: Edit, rate: int, channels: int, format: str
+) -> None:
+    with pytest.raises(InvalidJob, match=f"{format} cannot hold") as refused:
+        edit(speech(rate=rate, channels=channels), "replace 'dear' with 'good'", "never asked", format=format)
+
+    assert refused.value.field == "format"
+
+
+@pytest.mark.parametrize(
+    ("source", "format", "said"),
+    [("wav-float", "flac", "floating-point"), ("wav-32", "flac", "32-bit"), ("flac-24", "flac", None),
+     ("wav-float", "wav", None), ("mp3", "flac", None), ("wav-float", "ogg", None)],
+)  # fmt: skip
+def test_depth_that_is_lost_is_said(edit: Edit, source: str, format: str, said: str | None) -> None:
+    result, _ = edit(speech(source, 44_100), "replace 'dear' with 'good'", format=format)
+
+    assert [said in warning for warning in result.warnings] == ([True] if said else [])
+
+
+def test_a_recording_above_full_scale_is_not_cut_off(edit: Edit) -> None:
+    loud = media_files.encode("wav-float", read(speech()).T.astype(np.float32) * 5, 16_000)
+
+    with pytest.raises(InvalidJob, match="full scale"):
+        edit(loud, "replace 'dear' with 'good'", "never asked", format="flac")
+
+
 def test_new_words_of_the_same_length_take_the_old_ones_time(edit: Edit) -> None:
     data = speech()
 
