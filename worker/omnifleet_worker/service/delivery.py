@@ -268,7 +268,7 @@ class Deliveries:
 
     def _find_fault(self, delivery: OpenDelivery, error: StorageRefused | DiskFull) -> None:
         """Give the job back where the worker is at fault, and fail it where the workers agree that the job is."""
-        delivery.is_workers_fault = self._storage_check.is_workers_fault(error)
+        delivery.is_workers_fault |= self._storage_check.is_workers_fault(error)
         if delivery.is_workers_fault or isinstance(error, DiskFull):
             self._retry_later(delivery, error)
         elif self._storage_check.is_jobs_fault(delivery.start.refused_by):

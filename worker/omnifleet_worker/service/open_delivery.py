@@ -35,6 +35,7 @@ class OpenDelivery:
         return self.start.attempt
 
     def end(self, reason: str) -> None:
-        """End the run at its next step."""
+        """End the run at its next step, which is not the job's fault."""
+        self.is_workers_fault = True
         if self.context is not None:
             self.context.cancel(EngineStopped(reason))

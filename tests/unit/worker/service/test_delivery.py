@@ -396,6 +396,23 @@ def test_a_fault_of_the_worker_s_place_gives_the_job_back_at_once_and_counts_not
     assert stage.metrics.jobs.counts == {"handed_back": 1}
 
 
+def test_what_ends_after_its_worker_is_back_in_service_was_handed_back_all_the_same(stage: Stage) -> None:
+    def work(run: JobContext) -> JobResult:
+        stage.deliveries.hand_back("its disk is full")
+        stage.deliveries.take_again()
+        run.raise_if_cancelled()
+        return result_of(run)
+
+    stage.work = work
+    stage.attempts.attempt = SETTINGS.max_attempts
+
+    with pytest.raises(Reject):
+        stage.deliver()
+
+    assert stage.attempts.faults == ["worker"]
+    assert stage.deliveries._handing_back is None
+
+
 def test_a_job_that_the_storage_refuses_fails_where_another_worker_agrees(stage: Stage) -> None:
     error = StorageRefused("no such rights")
     stage.attempts.refused_by = frozenset({"another"})
