@@ -13,6 +13,7 @@ from omnifleet_shared.errors import (
     DeadlineExceeded,
     DeviceFailed,
     DiskFull,
+    EditAmbiguous,
     EngineStopped,
     ForeignURI,
     InvalidJob,
@@ -47,7 +48,7 @@ from omnifleet_shared.errors import (
 )
 from omnifleet_shared.schema.answers import Classification, Feedback, Gender, Sarcasm, Scene, Sources, Speakers
 from omnifleet_shared.schema.callback import CallbackDelivery, CallbackOutcome
-from omnifleet_shared.schema.results import JobStatus, Progress
+from omnifleet_shared.schema.results import EditPlan, JobStatus, Progress
 from omnifleet_shared.schema.tasks import Turn
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.webhooks.signatures import verify_callback
@@ -77,6 +78,8 @@ __all__ = [
     "DeadlineExceeded",
     "DeviceFailed",
     "DiskFull",
+    "EditAmbiguous",
+    "EditPlan",
     "EngineStopped",
     "Feedback",
     "FleetSettings",

@@ -7,10 +7,10 @@ from typing import Final
 SCHEMA_VERSION = 1
 """Version of every record on the wire. A reader takes its own and older ones, and refuses newer ones."""
 
-JOB_SCHEMA_VERSION = 3
+JOB_SCHEMA_VERSION = 4
 """Newest version of jobs: 2 is a job with a callback, or of another quality than the published model's; 3 one that
-names a sound track. One with none of these is still written as version 1, which workers of every release read; older
-workers refuse newer versions and ask to be upgraded."""
+names a sound track; 4 a dry run. One with none of these is still written as version 1, which workers of every release
+read; older workers refuse newer versions and ask to be upgraded."""
 
 MODEL: Final = "audio-omni"
 """The model that a job is for, and the name of its queue."""
@@ -29,8 +29,7 @@ BROKER_PRIORITY = {"interactive": 0, "batch": 6}
 """Redis priority of each class; kombu takes the lower number first."""
 
 CANCEL_KEY = "omnifleet:cancel:{job_id}"
-"""Set by a producer to cancel the job, to the id of its request; the worker looks for it before the job and at its
-steps."""
+"""Set by a producer to cancel the job; the worker reads it before the job and at its steps."""
 CANCEL_LIFETIME = 7 * 24 * 3600
 
 CANCEL_CHANNEL = "omnifleet:cancel"
@@ -109,6 +108,21 @@ DEAD_KEY = "omnifleet:dead:{queue}"
 
 INPUT_KEY = "inputs/{shard}/{sha256}"
 """Storage key of uploaded media: its own hash, so that the same bytes are stored once. `shard` is its first byte."""
+
+COLLECTED = ("inputs/", "results/", "parts/")
+"""Prefixes of storage keys below which `omnifleet storage gc` deletes what nothing needs any more."""
+
+DELETION_KEY = "omnifleet:deletion:{uri}"
+"""Announces that `omnifleet storage gc` is about to delete an object: no job is sent that names it meanwhile."""
+DELETION_LIFETIME = 300
+"""Longer than the requests that delete it may take, repetitions included."""
+
+INPUTS_UNTIL = "inputs_until"
+"""Header of a job's message: time until which the job needs its inputs, ISO 8601. Older releases write none."""
+
+SNAPSHOT_KEY = "omnifleet:snapshot:{token}:{place}"
+"""Copy of something that holds messages, which is read piece by piece while the original goes on changing."""
+SNAPSHOT_LIFETIME = 600
 
 PROBE_KEY = "probes/{name}"
 """Storage key of what `omnifleet doctor` writes, reads and deletes."""

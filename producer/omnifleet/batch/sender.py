@@ -32,7 +32,7 @@ class JobSender:
         self.settings = settings
         self.storage = storage
         self.transport = transport
-        self._maker = JobMaker(settings, storage)
+        self._maker = JobMaker(settings, storage, transport.pending_deletion)
 
     def send(self, request: Request, job_id: str) -> str:
         """Upload the request's media and send it under that id; what was sent before is not sent again.
@@ -50,7 +50,7 @@ class JobSender:
     def validate(self, request: Request) -> None:
         """Check the request as far as is possible without sending it or reading its media. Raises as `send`."""
         with _typed_errors():
-            self._maker.make(request.with_default(priority=PRIORITY), dry_run=True)
+            self._maker.check(request.with_default(priority=PRIORITY))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from ..results.audio_files import sound_form
 from .build import OPTIONS, build_job, check_arguments, task_fields
 from .idempotency import idempotency_key
 from .request import MEDIA, Request
-from .uploads import Uploads
+from .uploads import Pending, Uploads
 
 
 class JobMaker:
@@ -24,24 +24,24 @@ class JobMaker:
     Args:
         settings: limits and the allow list.
         storage: where the media go.
+        pending_deletion: see `Uploads`.
 
     Raises:
         InvalidSetting: an allow list that is none.
     """
 
-    def __init__(self, settings: FleetSettings, storage: Storage) -> None:
+    def __init__(self, settings: FleetSettings, storage: Storage, pending_deletion: Pending = lambda _: False) -> None:
+        self._pending_deletion = pending_deletion
         self._max_bytes = settings.max_input_bytes
         self._storage = storage
         self._callback_hosts = CallbackHosts(settings.callback_hosts)
 
-    def make(self, request: Request, *, job_id: str | None = None, dry_run: bool = False) -> tuple[Job, str | None]:
+    def make(self, request: Request, *, job_id: str | None = None) -> tuple[Job, str | None]:
         """Check a request and upload its media.
 
         Args:
             request: what to make a job of.
             job_id: the job's id; drawn by default.
-            dry_run: check alone. Local media are looked for, but neither read nor uploaded, and the job's records of
-                them are no good: hashing ten thousand clips takes minutes.
 
         Returns:
             The job and its idempotency key; None where the request has none.
@@ -49,18 +49,26 @@ class JobMaker:
         Raises:
             As `Calls.understand`; besides, TypeError and the like for arguments that Python itself cannot use.
         """
+        with Uploads(self._storage, self._max_bytes, self._pending_deletion) as uploads:
+            job, key = self._build(request, uploads, job_id)
+            # Only now: a request that is refused has uploaded nothing.
+            uploads.send()
+        return job, key
+
+    def check(self, request: Request) -> None:
+        """Check a request as `make` does, but look for local media alone: to hash ten thousand clips takes minutes."""
+        with Uploads(self._storage, self._max_bytes, look_only=True) as uploads:
+            self._build(request, uploads, None)
+
+    def _build(self, request: Request, uploads: Uploads, job_id: str | None) -> tuple[Job, str | None]:
         check_arguments(request.namespace, request.arguments)
         arguments = {name: value for name, value in request.arguments.items() if value is not None}
         options = {name: arguments.pop(name) for name in OPTIONS[request.namespace] & arguments.keys()}
         fields = task_fields(request.namespace, arguments)
-        with Uploads(self._storage, self._max_bytes, dry_run=dry_run) as uploads:
-            job = build_job(request.namespace, fields | _media(request, uploads), options, job_id)
-            self._check_callback(job)
-            _check_format(job, uploads)
-            key = idempotency_key(job, options)
-            # Only now: a request that is refused has uploaded nothing.
-            uploads.send()
-        return job, key
+        job = build_job(request.namespace, fields | _media(request, uploads), options, job_id)
+        self._check_callback(job)
+        _check_format(job, uploads)
+        return job, idempotency_key(job, options)
 
     def _check_callback(self, job: Job) -> None:
         # A producer without the list does not know; the workers do.

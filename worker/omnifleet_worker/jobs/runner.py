@@ -14,7 +14,7 @@ from omnifleet_shared.errors import MediaError, StorageUnavailable
 from omnifleet_shared.keys import RESULT_KEY
 from omnifleet_shared.schema.answers import Answer
 from omnifleet_shared.schema.jobs import AudioFormat, UnderstandJob
-from omnifleet_shared.schema.results import Artifact, EditedSpan, JobResult, ModelInfo, VideoArtifact
+from omnifleet_shared.schema.results import Artifact, EditedSpan, EditPlan, JobResult, ModelInfo, VideoArtifact
 from omnifleet_shared.storage import Storage
 
 from ..media.encode import CONTENT_TYPES, encode_audio, encode_samples
@@ -28,6 +28,7 @@ from .answers import StructuredAnswer
 from .inputs import JobMedia, decode, fetch
 from .job_context import JobContext
 from .model import ModelData
+from .speech_edit.plan import PlannedRecording
 from .speech_edit.speech_editor import EditedRecording
 from .tasks import run_task
 
@@ -64,6 +65,8 @@ class JobRunner:
             return self._result(context, text=outcome)
         if isinstance(outcome, StructuredAnswer):
             return self._result(context, text=outcome.text, answer=outcome.answer)
+        if isinstance(outcome, PlannedRecording):
+            return self._result(context, text=outcome.heard, plan=outcome.plan, warnings=media.warnings)
         if isinstance(outcome, EditedRecording):
             artifact = self._store_edited(context, outcome)
             return self._result(context, artifact=artifact, edits=outcome.edits, warnings=media.warnings)
@@ -134,6 +137,7 @@ class JobRunner:
         *,
         text: str | None = None,
         answer: Answer | None = None,
+        plan: EditPlan | None = None,
         artifact: Artifact | None = None,
         video: VideoArtifact | None = None,
         edits: tuple[EditedSpan, ...] | None = None,
@@ -146,6 +150,7 @@ class JobRunner:
             task=context.job.task.name,
             text=text,
             answer=answer,
+            plan=plan,
             artifact=artifact,
             video=video,
             edits=edits,
