@@ -65,8 +65,26 @@ def encode_samples(buffers: Sequence[Any], _limits: MediaLimits, options: dict[s
     return {}, [encode_samples(buffers[0], **options)]
 
 
+def measure_audio(buffers: Sequence[Any], limits: MediaLimits, options: dict[str, Any]) -> Answer:
+    """See `media.measure.measure_audio`."""
+    from omnifleet_worker.media.measure import measure_audio
+
+    return {"bytes": measure_audio(buffers[0], limits=limits, **options)}, []
+
+
+def measure_video(buffers: Sequence[Any], limits: MediaLimits, options: dict[str, Any]) -> Answer:
+    """See `media.measure.measure_video`."""
+    from omnifleet_worker.media.measure import measure_video
+
+    return {"bytes": measure_video(buffers[0], limits=limits, **options)}, []
+
+
 CALLS: dict[str, Callable[[Sequence[Any], MediaLimits, dict[str, Any]], Answer]] = {
-    call.__name__: call for call in (decode_audio, decode_video, why_not_muxed, mux, encode_audio, encode_samples)
+    call.__name__: call
+    for call in (
+        *(decode_audio, decode_video, measure_audio, measure_video),
+        *(why_not_muxed, mux, encode_audio, encode_samples),
+    )
 }
 """What it can do, by name. Libraries are loaded with the first file that needs them."""
 

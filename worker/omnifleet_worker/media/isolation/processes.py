@@ -27,6 +27,7 @@ from ..encode import Subtype
 from ..encode import encode_audio as encode_in_process
 from ..encode import encode_samples as encode_samples_in_process
 from ..limits import DEFAULT_LIMITS, MediaLimits
+from ..measure import measure_audio as measure_in_process
 from ..mux import MuxedVideo
 from ..video import DecodedVideo, Size
 from ..wav import read_wav
@@ -105,6 +106,29 @@ class MediaProcesses:
         pace = {"frames_per_second": frames_per_second, "max_seconds": max_seconds}
         said, made = self._decode("decode_video", [data], limits, {**pace, "size": size, "field": field})
         return DecodedVideo(_array(made), said["frames_per_second"], said["seconds"])
+
+    def measure_audio(
+        self,
+        data: bytes,
+        *,
+        field: str = "audio",
+        limits: MediaLimits = DEFAULT_LIMITS,
+        exact: bool = False,
+        mono_rate: int | None = None,
+        track: int | None = None,
+    ) -> int:
+        """Tell the bytes that decoding sound makes; see `media.measure.measure_audio`."""
+        if not track and read_wav(data, field) is not None:
+            return measure_in_process(data, limits=limits, field=field, exact=exact, mono_rate=mono_rate)
+        options = {"field": field, "exact": exact, "mono_rate": mono_rate, "track": track}
+        return int(self._decode("measure_audio", [data], limits, options)[0]["bytes"])
+
+    def measure_video(
+        self, data: bytes, *, frames_per_second: float, field: str = "video", limits: MediaLimits = DEFAULT_LIMITS
+    ) -> int:
+        """Tell the bytes that decoding pictures makes; see `media.measure.measure_video`."""
+        options = {"frames_per_second": frames_per_second, "field": field}
+        return int(self._decode("measure_video", [data], limits, options)[0]["bytes"])
 
     def why_not_muxed(self, video: bytes, *, field: str = "video", limits: MediaLimits = DEFAULT_LIMITS) -> str | None:
         """Say why a video cannot get another sound; see `media.mux.why_not_muxed`."""
