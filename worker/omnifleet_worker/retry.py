@@ -41,6 +41,16 @@ def retry_until(
         What the call returns.
     """
 
+    try:
+        return call()
+    except retry_on as error:
+        first = [error]
+
+    def call_again() -> R:
+        if first:
+            raise first.pop()
+        return call()
+
     def before_sleep(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         about = {"action": "job_waits", "job_id": job_id} if job_id else {"action": "worker_waits"}
@@ -53,7 +63,7 @@ def retry_until(
         stop=stop_after_delay(timeout),
         before_sleep=before_sleep,
         reraise=True,
-    )(call)
+    )(call_again)
 
 
 def backoff_seconds(attempt: int, first: float, longest: float) -> float:

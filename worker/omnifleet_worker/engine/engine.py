@@ -109,7 +109,9 @@ class Engine:
     def start(self) -> None:
         """Step on a thread of its own, and work on others beside it, until `stop`."""
         for stage in self._stages:
-            stage.start()
+            # An answer that is done is a text already: for that it need not cross to another thread and back.
+            if stage is not self._finishers["chat"]:
+                stage.start()
         self._thread.start()
 
     def stop(self) -> None:

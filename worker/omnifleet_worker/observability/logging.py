@@ -27,3 +27,7 @@ def configure_logging(level: int | str, form: str, worker: str) -> None:
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    if logging.getLogger().level == logging.INFO:
+        # What Celery says of a job's start and end, the delivery says with its fields.
+        for name in ("celery.worker.strategy", "celery.app.trace"):
+            logging.getLogger(name).setLevel(logging.WARNING)
