@@ -188,6 +188,19 @@ def test_a_device_that_breaks_ends_its_process_and_its_jobs_go_on_elsewhere_as_i
     culprit.cancel()
 
 
+def test_a_worker_whose_model_fails_job_after_job_ends_and_its_jobs_go_on_elsewhere(
+    omni: Client, start_worker: StartWorker
+) -> None:
+    broken = start_worker(SCRIPTED_MODEL_FAILS="1", OMNIFLEET_CONCURRENCY="4")
+    jobs = [ask(omni, steps=5) for _ in range(20)]
+
+    assert broken.process.wait(timeout=WAIT) == EXIT_BROKEN
+
+    assert "jobs in a row failed, and its own probe did" in broken.log.read_text()
+    other = start_worker()
+    assert {pid_in(job.result(WAIT)) for job in jobs} == {other.process.pid}
+
+
 def test_a_drained_worker_finishes_what_runs_and_leaves_what_waits(omni: Client, start_worker: StartWorker) -> None:
     worker = start_worker(OMNIFLEET_CONCURRENCY="1")
     running, waiting = ask(omni, steps=40), ask(omni, steps=1)
