@@ -52,7 +52,8 @@ class FleetWorker:
         )
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.attempts = Attempts.connect(settings, worker=self.name)
-        self.telemetry = Telemetry(self.name, settings, self.lease_renewer, self._engine_stalled)
+        about_engine = (self._engine_stalled, self._device_failed)
+        self.telemetry = Telemetry(self.name, settings, self.lease_renewer, *about_engine)
         self.availability = Availability(self.telemetry.health, self.lease_renewer, lambda: self.deliveries)
         self._webhooks = WebhookSender(Callbacks.connect(settings), settings)
         self._progress = ProgressReporter(self.states, settings.progress_interval)
