@@ -10,7 +10,7 @@ from omnifleet_shared.errors import DeviceFailed
 from omnifleet_shared.observability.http_server import PageServer
 from omnifleet_shared.observability.tracing import export_traces
 from omnifleet_shared.schema.model_card import ModelCard
-from omnifleet_shared.storage import Storage
+from omnifleet_shared.storage import Storage, storage_home
 
 from ..lease_renewer import LeaseRenewer
 from ..settings import WorkerSettings
@@ -55,6 +55,7 @@ class Telemetry:
             self.health,
             renewer,
             lambda: Device(settings.device, on_device_failed),
+            storage_home(settings),
         )
         self.metrics.registry.register(WorkerCollector(self._heartbeat, renewer, self.health))
         self._pages: PageServer | None = None
