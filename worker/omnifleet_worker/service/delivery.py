@@ -289,9 +289,10 @@ class Deliveries:
             return
         _log("job is tried again", "job_retried", delivery.job_id, error)
         if isinstance(error, DeviceFailed) and delivery.start.handed_back >= self._settings.max_deliveries:
-            # Too many devices broke with it to be chance: its start stays open, as if its worker had been lost, so that
-            # it runs alone next.
-            raise self._given_back(delivery, error) from error
+            # Too many devices broke with it to be chance: its lease ends as if its worker had been lost, and it runs
+            # alone next.
+            self._lease_renewer.stop_renewing(delivery.tag)
+            raise Redelivered(str(error)) from error
         fault, wait = ("worker", 0.0) if delivery.is_workers_fault else (fault, self._backoff(delivery))
         self._record(delivery, lambda: self._attempts.retry(delivery.job_id, error, delivery.tag, fault))
         raise self._given_back(delivery, error, wait) from error

@@ -275,7 +275,9 @@ def test_a_job_on_a_device_that_broke_goes_back_at_once_whatever_attempt_it_was(
     assert stage.metrics.jobs.counts == {"handed_back": 1}
 
 
-def test_a_job_with_which_device_after_device_broke_is_left_open_so_that_it_runs_alone(stage: Stage) -> None:
+def test_a_job_with_which_device_after_device_broke_is_left_as_if_its_worker_was_lost_so_that_it_runs_alone(
+    stage: Stage,
+) -> None:
     stage.fails_with(DeviceFailed("the device failed"))
     stage.attempts.attempt = stage.attempts.handed_back = SETTINGS.max_deliveries
 
@@ -283,7 +285,7 @@ def test_a_job_with_which_device_after_device_broke_is_left_open_so_that_it_runs
         stage.deliver()
 
     assert stage.attempts.records == []
-    assert stage.lease_renewer.calls[-2:] == [("postpone", 0.0), ("recover",)]
+    assert stage.lease_renewer.calls == [("run", TAG), ("let go", TAG)]
 
 
 def test_what_comes_to_a_worker_out_of_service_goes_back_before_it_is_started(stage: Stage) -> None:
