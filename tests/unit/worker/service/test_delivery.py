@@ -275,7 +275,7 @@ def test_a_job_on_a_device_that_broke_goes_back_at_once_whatever_attempt_it_was(
     assert stage.metrics.jobs.counts == {"handed_back": 1}
 
 
-def test_a_job_with_which_device_after_device_broke_is_left_as_if_its_worker_was_lost_so_that_it_runs_alone(
+def test_a_job_with_which_device_after_device_broke_is_left_to_run_alone(
     stage: Stage,
 ) -> None:
     stage.fails_with(DeviceFailed("the device failed"))
