@@ -19,6 +19,8 @@ class StepCount:
         self._lock = threading.Lock()
         self._expected = 0
         self._past = 0
+        self._taken = 0
+        """Steps of requests that were done before they were counted: they tell nothing of the pace."""
         self._running: tuple[Request, ...] = ()
         self._started_at: float | None = None
 
@@ -32,6 +34,7 @@ class StepCount:
         """Count the requests' steps, during the block and from then on."""
         with self._lock:
             self._running = tuple(requests)
+            self._taken += sum(one.step for one in requests if one.outcome.done())
             self._expected = max(self._expected, self._past + sum(one.steps for one in requests))
         try:
             yield
@@ -45,10 +48,10 @@ class StepCount:
         """Return steps done and expected, and seconds left at the pace so far; zeros before anything is expected."""
         with self._lock:
             step = self._past + sum(one.step for one in self._running)
-            steps, started_at = self._expected, self._first_start()
-        if step == 0 or started_at is None:
+            steps, taken, started_at = self._expected, self._taken, self._first_start()
+        if step <= taken or started_at is None:
             return Progress(step=step, steps=steps)
-        pace = (time.monotonic() - started_at) / step
+        pace = (time.monotonic() - started_at) / (step - taken)
         return Progress(step=step, steps=steps, eta=max(0.0, pace * (steps - step)))
 
     def _first_start(self) -> float | None:

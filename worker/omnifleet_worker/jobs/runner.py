@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from omnifleet_shared.errors import StorageUnavailable
+from omnifleet_shared.errors import StorageUnavailable, TransientError
 from omnifleet_shared.keys import RESULT_KEY
 from omnifleet_shared.schema.answers import Answer
 from omnifleet_shared.schema.jobs import AudioFormat, UnderstandJob
@@ -25,6 +26,7 @@ from ..models.audio_omni.sampling import SAMPLE_RATE, to_int16
 from ..retry import retry_until
 from ..settings import WorkerSettings
 from .answers import StructuredAnswer
+from .finished_parts import FinishedParts
 from .inputs import JobMedia, decode, fetch
 from .job_context import JobContext
 from .model import ModelData
@@ -41,12 +43,16 @@ class JobRunner:
         model: describes the loaded checkpoint.
         storage: holds inputs and results.
         settings: limits and lifetimes.
+        parts: keeps what long jobs have finished; without it they start anew at every attempt.
     """
 
-    def __init__(self, model: ModelData, storage: Storage, settings: WorkerSettings) -> None:
+    def __init__(
+        self, model: ModelData, storage: Storage, settings: WorkerSettings, parts: FinishedParts | None = None
+    ) -> None:
         self._model = model
         self._storage = storage
         self._settings = settings
+        self._parts = parts
         self._limits = MediaLimits(max_bytes=settings.max_input_bytes, max_decode_seconds=settings.decode_seconds)
 
     def run(self, context: JobContext) -> JobResult:
@@ -56,6 +62,30 @@ class JobRunner:
             PermanentError: the job itself is at fault.
             TransientError: it may succeed when tried again.
         """
+        if self._parts is not None:
+            context.parts = self._parts.of(context.job.job_id, context.attempt)
+        try:
+            return self._run(context)
+        except TransientError:
+            if context.parts is not None:
+                context.parts.flush()
+            raise
+
+    def delete_parts(self, context: JobContext | None, job_id: str) -> None:
+        """Delete what was kept of a job, now that it has its outcome.
+
+        Args:
+            context: of the attempt; None where there was none, and an earlier one may have kept something.
+            job_id: of the job.
+        """
+        if self._parts is None:
+            return
+        if context is None:
+            self._parts.delete(job_id, [])
+        elif context.parts is not None:
+            context.parts.delete()
+
+    def _run(self, context: JobContext) -> JobResult:
         self._model.card.validate_job(context.job)
         context.raise_if_too_late()  # before anything is fetched
         media = self._load(context)
@@ -72,8 +102,8 @@ class JobRunner:
 
     def _load(self, context: JobContext) -> JobMedia:
         with context.stage("fetched"):
-            most = self._settings.max_input_bytes
-            fetched = self._retry_storage(context, lambda: fetch(context.job, self._storage, most))
+            most, patience = self._settings.max_input_bytes, self._settings.storage_patience
+            fetched = self._retry_storage(context, lambda: fetch(context.job, self._storage, most), patience)
         with context.stage("decoded"):
             return decode(context.job, fetched, self._model.card, self._limits)
 
@@ -109,13 +139,14 @@ class JobRunner:
         with context.stage("stored"):
             key = RESULT_KEY.format(job_id=context.job.job_id, attempt=context.attempt, format=form)
             put = partial(self._storage.put, key, content_type=content_type)
-            stored = self._retry_storage(context, lambda: put(io.BytesIO(data)))
+            # However long it takes: with the result given up, all of it would have to be made again.
+            stored = self._retry_storage(context, lambda: put(io.BytesIO(data)), math.inf)
             url = self._storage.url(stored.uri, self._settings.url_lifetime)
         return {"uri": stored.uri, "url": url, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
-    def _retry_storage(self, context: JobContext, work: Callable[[], R]) -> R:
-        timeout, job_id = self._settings.storage_patience, context.job.job_id
-        check = context.raise_if_cancelled
+    @staticmethod
+    def _retry_storage(context: JobContext, work: Callable[[], R], timeout: float) -> R:
+        job_id, check = context.job.job_id, context.raise_if_cancelled
         return retry_until(work, StorageUnavailable, timeout, job_id=job_id, before_retry=check)
 
     def _result(

@@ -58,6 +58,11 @@ class JobMetrics:
         self._redeliveries = Counter(
             "omnifleet_job_redeliveries", "Starts of jobs whose last worker was lost.", registry=registry
         )
+        self._resumed = Counter(
+            "omnifleet_job_parts_resumed",
+            "Windows and parts of long jobs that were taken over from an earlier attempt.",
+            registry=registry,
+        )
         self._refused = Counter("omnifleet_messages_refused", "Messages that could not be read.", registry=registry)
         self.counts: Counts[Outcome] = Counts()
         """Deliveries since the process started."""
@@ -82,6 +87,10 @@ class JobMetrics:
         for stage, seconds in stages.items():
             if seconds > 0 and stage != "queued":
                 self._stages.labels(stage).observe(seconds)
+
+    def resumed(self, parts: int) -> None:
+        """Count the windows and parts that an attempt took over from an earlier one."""
+        self._resumed.inc(parts)
 
     def refused(self) -> None:
         """Count a message that could not be read."""

@@ -58,6 +58,7 @@ class _Delivery:
     callback: str | None
     attempt: int = 0
     task: str = UNREADABLE
+    context: JobContext | None = None
 
 
 class Deliveries:
@@ -140,6 +141,7 @@ class Deliveries:
         except Exception as error:
             raise self._redelivered(job_id, error) from error
         self._record(delivery, lambda: self._attempts.succeed(result, tag, delivery.callback))
+        self._delete_parts(delivery)
         return result.model_dump(mode="json")
 
     def close(self) -> None:
@@ -198,16 +200,17 @@ class Deliveries:
         return start.attempt
 
     def _run(self, job: Job, delivery: _Delivery) -> JobResult:
-        context = JobContext(job, self._engine, attempt=delivery.attempt)
-        about = {"job_id": job.job_id, "attempt": delivery.attempt, "task": delivery.task}
+        delivery.context = context = JobContext(job, self._engine, attempt=delivery.attempt)
+        about: dict[str, Any] = {"job_id": job.job_id, "attempt": delivery.attempt, "task": delivery.task}
         logger.info("job started: %s", job.job_id, extra={"action": "job_started", **about})
         try:
             with self._tracked(delivery.tag, context), self._progress.tracking(context):
                 result = self._run_with_typed_errors(context)
         finally:
             self._metrics.spent(context.timings.model_dump())
-        spent = result.timings.model_dump()
-        logger.info("job done: %s", job.job_id, extra={"action": "job_done", **about, "timings": spent})
+            self._metrics.resumed(context.resumed_from)
+        about |= {"timings": result.timings.model_dump(), "resumed_from": context.resumed_from}
+        logger.info("job done: %s", job.job_id, extra={"action": "job_done", **about})
         return result
 
     def _run_with_typed_errors(self, context: JobContext) -> JobResult:
@@ -252,6 +255,12 @@ class Deliveries:
         _log("job failed", "job_failed", delivery.job_id, error)
         about = (delivery.job_id, error, delivery.tag, delivery.callback)
         self._record(delivery, lambda: self._attempts.fail(*about))
+        self._delete_parts(delivery)
+
+    def _delete_parts(self, delivery: _Delivery) -> None:
+        # A message that could not be read has none, and its id may be anything.
+        if delivery.task != UNREADABLE:
+            self._jobs.delete_parts(delivery.context, delivery.job_id)
 
     def _retry_later(self, delivery: _Delivery, error: TransientError) -> None:
         """Leave the job to another attempt, or fail it where there is none left."""
@@ -279,6 +288,8 @@ class Deliveries:
         if verdict != "written":
             extra = {"action": "outcome_dropped", "job_id": delivery.job_id, "verdict": verdict}
             logger.warning("outcome dropped, %s: %s", verdict, delivery.job_id, extra=extra)
+            if verdict == "ended":
+                self._delete_parts(delivery)
             raise LeaseLost(verdict)
         if delivery.callback is not None:
             self._webhooks.wake()

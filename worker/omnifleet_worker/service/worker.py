@@ -18,6 +18,7 @@ from omnifleet_shared.webhooks.outbox import Callbacks
 from ..engine.engine import Engine
 from ..engine.limits import EngineLimits
 from ..engine.runner import ModelRunner
+from ..jobs.finished_parts import FinishedParts
 from ..jobs.model import ModelData
 from ..jobs.runner import JobRunner
 from ..lease_renewer import LeaseRenewer
@@ -52,6 +53,7 @@ class FleetWorker:
         self._webhooks = WebhookSender(Callbacks.connect(settings), settings)
         self._progress = ProgressReporter(self.states, settings.progress_interval)
         self._engine: Engine | None = None
+        self._parts: FinishedParts | None = None
         self._draining = False
         self.deliveries: Deliveries
 
@@ -64,7 +66,9 @@ class FleetWorker:
         model, runner, limits = self.load()
         metrics = self.telemetry.metrics
         self._engine = engine = Engine(runner, limits, observer=metrics.engine)
-        jobs = JobRunner(model, storage, self.settings)
+        decides = (model.card.name, model.card.revision, model.precision)
+        self._parts = FinishedParts(storage, decides)
+        jobs = JobRunner(model, storage, self.settings, self._parts)
         parts = (jobs, engine, self.attempts, self._progress, self.lease_renewer, self._webhooks, self.settings)
         self.deliveries = Deliveries(*parts, metrics.jobs)
         engine.start()
@@ -99,6 +103,8 @@ class FleetWorker:
             self._engine.stop()
             self.lease_renewer.stop()
             self.deliveries.close()
+        if self._parts is not None:
+            self._parts.close()
         self._webhooks.stop()
         self.telemetry.stop()
         for connection in (self.states, self.attempts, self.lease_renewer.leases):

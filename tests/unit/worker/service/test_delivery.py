@@ -113,7 +113,9 @@ class Stage:
         self.work: Callable[[JobContext], JobResult] = result_of
         self.events: list[str] = []
         self.letters: list[Any] = []
-        jobs = SimpleNamespace(run=lambda run: self.work(run))
+        self.parts_deleted: list[str] = []
+        delete_parts = lambda run, job_id: self.parts_deleted.append(job_id)  # noqa: E731
+        jobs = SimpleNamespace(run=lambda run: self.work(run), delete_parts=delete_parts)
         webhooks = WebhookSender(Callbacks.connect(SETTINGS), SETTINGS)
         self.metrics = WorkerMetrics()
         parts = [
