@@ -18,6 +18,7 @@
 --  4  seconds that records live              OMNIFLEET_RESULT_LIFETIME, 604800 by default
 --  5  most jobs in the queue                 OMNIFLEET_MAX_QUEUED, 100000 by default
 --  6  most unfinished jobs of the producer   or an empty string
+--  7  an id of this call                     sent again it is answered as before, for 300 s; optional
 -- Returns {verdict, job id, count, jobs that ended lately, in so many seconds}
 --  sent        the job is in the queue; where the id is another one, that job has the same idempotency key
 --  queued      refused: so many jobs wait already
@@ -45,24 +46,32 @@ local function count_unfinished(runs, unfinished, job_id, lifetime)
 end
 
 local state, runs, wake, place, finished, same, unfinished = unpack(KEYS, 1, 7)
-local job_id, message, record, lifetime, most_queued, most_unfinished = unpack(ARGV)
+local job_id, message, record, lifetime, most_queued, most_unfinished, call = unpack(ARGV)
 lifetime, most_queued, most_unfinished = tonumber(lifetime), tonumber(most_queued), tonumber(most_unfinished)
 local function stands(other)
   local status = status_of('celery-task-meta-' .. other)
   if not status or status == 'FAILURE' or status == 'REVOKED' then return false end
   return status == 'SUCCESS' or redis.call('EXISTS', 'omnifleet:cancel:' .. other) == 0
 end
+local answered = call and call ~= '' and 'omnifleet:answer:' .. call
+-- Kept where nothing is queued, which a full Redis may refuse: the call may come again when there is room.
+local function keep(answer)
+  if answered then redis.pcall('SET', answered, cjson.encode(answer), 'EX', 300) end
+  return answer
+end
 local function refusal(verdict, count)
   local now = tonumber(redis.call('TIME')[1])
   local minute = math.floor(now / 60)
   local done = tonumber(redis.call('GET', finished .. minute) or 0)
   local done_before = tonumber(redis.call('GET', finished .. (minute - 1)) or 0)
-  return {verdict, '', count, done + done_before, 60 + now % 60}
+  return keep({verdict, '', count, done + done_before, 60 + now % 60})
 end
 
+local before = answered and redis.call('GET', answered)
+if before then return cjson.decode(before) end
 if redis.call('EXISTS', state) == 1 then return {'sent', job_id, 0, 0, 0} end
 local other = same ~= '' and redis.call('GET', same)
-if other and stands(other) then return {'sent', other, 0, 0, 0} end
+if other and stands(other) then return keep({'sent', other, 0, 0, 0}) end
 local queued = 0
 for list = 8, #KEYS do queued = queued + redis.call('LLEN', KEYS[list]) end
 if queued >= most_queued then return refusal('queued', queued) end

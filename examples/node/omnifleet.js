@@ -28,7 +28,7 @@ export class Omnifleet {
   /** Sends a job (see job.schema.json; ids, seed and time are filled in) and gives its id. */
   async submit(request, { idempotencyKey } = {}) {
     const job = {
-      schema_version: request.callback ? 2 : 1,
+      schema_version: request.audio_track != null ? 3 : request.callback ? 2 : 1,
       job_id: randomUUID().replaceAll("-", ""),
       submitted_at: new Date().toISOString(),
       priority: "interactive",
@@ -49,7 +49,7 @@ export class Omnifleet {
       ...lists,
     ];
     const message = JSON.stringify(this.message(job, priority));
-    const args = [job.job_id, message, queued(job.job_id), this.lifetime, this.maxQueued, ""];
+    const args = [job.job_id, message, queued(job.job_id), this.lifetime, this.maxQueued, "", randomUUID()];
     const [verdict, jobId, count] = await this.redis.eval(SUBMIT, keys.length, ...keys, ...args);
     if (verdict !== "sent") throw new JobError("QueueFull", [`${count} jobs wait in the queue already`]);
     return jobId;

@@ -36,6 +36,7 @@ OmnifleetError
     ├── QueueFull                   a limit on jobs is reached
     ├── OutOfMemory
     ├── EngineStopped
+    │   └── DeviceFailed            the worker's device broke: its jobs go to another worker
     └── ResultTimeout               the caller stopped waiting; the job goes on
 
 Errors cross the wire by class name with their four arguments and come back as the same class.
@@ -217,6 +218,10 @@ class OutOfMemory(TransientError):
 
 class EngineStopped(TransientError):
     """The engine failed or shut down while it ran the job."""
+
+
+class DeviceFailed(EngineStopped):
+    """The device of the worker broke while the job was on it: the worker's process ends, and another does the job."""
 
 
 class ResultTimeout(TransientError, TimeoutError):

@@ -7,10 +7,10 @@ from typing import Final
 SCHEMA_VERSION = 1
 """Version of every record on the wire. A reader takes its own and older ones, and refuses newer ones."""
 
-JOB_SCHEMA_VERSION = 2
-"""Newest version of jobs: 2 is a job with a callback, or of another quality than the published model's. One with
-neither is still written as version 1, which workers of every release read; older workers refuse version 2 and ask to be
-upgraded."""
+JOB_SCHEMA_VERSION = 3
+"""Newest version of jobs: 2 is a job with a callback, or of another quality than the published model's; 3 one that
+names a sound track. One with none of these is still written as version 1, which workers of every release read; older
+workers refuse newer versions and ask to be upgraded."""
 
 MODEL: Final = "audio-omni"
 """The model that a job is for, and the name of its queue."""
@@ -29,7 +29,8 @@ BROKER_PRIORITY = {"interactive": 0, "batch": 6}
 """Redis priority of each class; kombu takes the lower number first."""
 
 CANCEL_KEY = "omnifleet:cancel:{job_id}"
-"""Set by a producer to cancel the job; the worker reads it before the job and at its steps."""
+"""Set by a producer to cancel the job, to the id of its request; the worker looks for it before the job and at its
+steps."""
 CANCEL_LIFETIME = 7 * 24 * 3600
 
 CANCEL_CHANNEL = "omnifleet:cancel"
@@ -41,7 +42,17 @@ PROGRESS_LIFETIME = 3600
 
 ATTEMPTS_KEY = "omnifleet:runs:{job_id}"
 """Hash of a job's attempts: `attempts`, times that workers started it; `open`, starts in a row without an outcome or a
-retry; `worker`, who started it last; `traceback`, of its last transient error; `unfinished`, the set that counts it."""
+retry; `worker`, who started it last; `traceback`, of its last transient error; `unfinished`, the set that counts it.
+Fields with a colon remember calls, by the tag or id that each was made under: one that comes again finds its answer."""
+
+CALLS_KEY = "omnifleet:calls:{caller}"
+"""Number of the last call by which one object took a message or claimed a callback, and what of: a call of that number
+that comes again gets the same, and an older one that was late gets nothing."""
+CALLS_LIFETIME = 24 * 3600
+
+ANSWER_KEY = "omnifleet:answer:{call}"
+"""What a submission was answered that queued nothing, so that the same call does not queue a job afterwards."""
+ANSWER_LIFETIME = 300
 
 LEASES_KEY = "omnifleet:leases:{queue}"
 """Sorted set: tags of leased messages, by the Unix time at which each lease ends."""

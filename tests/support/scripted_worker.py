@@ -1,8 +1,9 @@
 """A real worker process around an engine that does as the job says: take time, hang, or kill the process.
 
-Its answers name the question, and its clips are the tone of their seed over what they hear. It logs each as
-`scripted_finished`, with a hash of all that it was asked for. With SCRIPTED_LOAD_AWAITS in the environment
-its checkpoint is there once that file is.
+Its answers name the question, and its clips are the tone of their seed over what they hear; it logs each of them as
+`scripted_finished`, with a hash of all that it was asked for. In its environment, SCRIPTED_LOAD_AWAITS names a file with
+which its checkpoint is there, and SCRIPTED_DEVICE_BREAKS a word: the first request that has it breaks its device for
+good.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ SENTENCES = {
 class ScriptedRunner:
     """Answers `<what was asked> by <pid>`, or gives a tone, after as many steps as it may take."""
 
+    def __init__(self) -> None:
+        self.is_broken = False
+
     def prepare(self, request: Request) -> None:
         pass
 
@@ -50,11 +54,19 @@ class ScriptedRunner:
         time.sleep(STEP_SECONDS)
         for request in batch:
             asked = _asked(request)
+            self._check_device(asked)
             if "die" in asked:
                 os.kill(os.getpid(), signal.SIGKILL)
             if "hang" in asked:
                 time.sleep(3600)
             request.step += 1
+
+    def _check_device(self, asked: str) -> None:
+        """As torch says it."""
+        word = os.environ.get("SCRIPTED_DEVICE_BREAKS")
+        self.is_broken = self.is_broken or (word is not None and word in asked)
+        if self.is_broken:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\nIt may be reported late.")
 
     def is_done(self, request: Request) -> bool:
         return request.step >= request.steps

@@ -17,6 +17,8 @@ EXIT_HUNG = 70
 """Exit code of a process whose engine hung (EX_SOFTWARE)."""
 EXIT_POLL_STALLED = 71
 """Exit code of a process that has free slots and stopped polling for messages."""
+EXIT_BROKEN = 72
+"""Exit code of a process whose device broke, or whose model failed job after job: its jobs were handed back before."""
 
 
 @dataclass
@@ -54,8 +56,8 @@ class LeaseRenewer:
     ) -> None:
         self.leases = leases
         self.counts = LeaseCounts()
-        self.takes = True
-        """Whether messages may be taken."""
+        self._has_stopped_polling = False
+        self._is_paused = False
         self._slots = slots
         self._poll_timeout = poll_timeout
         self._polled_at: float | None = None
@@ -66,6 +68,7 @@ class LeaseRenewer:
         self._engine_timeout = engine_timeout
         self._held: dict[str, float] = {}
         self._running: set[str] = set()
+        self._finishing: set[str] = set()
         self._batch: set[str] = set()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -85,6 +88,11 @@ class LeaseRenewer:
         if self._thread.is_alive():
             self._thread.join()
         self.hand_back()
+
+    @property
+    def takes(self) -> bool:
+        """Whether messages may be taken."""
+        return not (self._has_stopped_polling or self._is_paused)
 
     @property
     def batch_jobs(self) -> int:
@@ -121,8 +129,16 @@ class LeaseRenewer:
 
     def stop_polling(self) -> None:
         """Take no more messages: a consumer that is being stopped must not take again what this process hands back."""
-        self.takes = False
+        self._has_stopped_polling = True
         self._polled_at = None
+
+    def pause(self) -> None:
+        """Take no messages until `resume`; polling goes on."""
+        self._is_paused = True
+
+    def resume(self) -> None:
+        """Take messages again, unless the consumer is being stopped."""
+        self._is_paused = False
 
     def track(self, tag: str, *, batch: bool = False) -> None:
         """Renew the lease of a message that was taken, for a while at first and then as long as its job runs."""
@@ -136,15 +152,23 @@ class LeaseRenewer:
         with self._lock:
             self._running.add(tag)
 
+    def mark_finishing(self, tag: str) -> None:
+        """Note that the job's outcome is being recorded, which ends the lease: that is not to lose it."""
+        with self._lock:
+            self._finishing.add(tag)
+
     def stop_renewing(self, tag: str) -> None:
         """Stop renewing a lease, which then ends in its own time."""
         with self._lock:
             self._held.pop(tag, None)
             self._running.discard(tag)
+            self._finishing.discard(tag)
             self._batch.discard(tag)
 
     def ack(self, tag: str) -> None:
-        """End the lease of a finished job; with Redis away, the message is delivered again and finds the outcome."""
+        """End a lease that is still held; with Redis away, the message is delivered again and finds the outcome."""
+        if tag not in self._held:
+            return
         self.stop_renewing(tag)
         try:
             self.leases.ack(tag)
@@ -164,7 +188,7 @@ class LeaseRenewer:
     def renew_and_recover(self) -> None:
         """Renew this process's leases and recover those of lost workers, once."""
         tags = self._worth_renewing()
-        lost = self.leases.renew(tags)
+        lost = self._still_held(self.leases.renew(tags))
         self.counts.renewed += len(tags) - len(lost)
         self.counts.lost += len(lost)
         for tag in lost:
@@ -176,6 +200,10 @@ class LeaseRenewer:
         if recovered:
             extra = {"action": "leases_recovered", "jobs": recovered}
             logger.warning("%d jobs of workers that are gone are back in the queue", recovered, extra=extra)
+
+    def _still_held(self, tags: set[str]) -> set[str]:
+        with self._lock:
+            return (tags & self._held.keys()) - self._finishing
 
     def _worth_renewing(self) -> list[str]:
         # What was received and never started was dropped on the way, by a consumer that lost its connection, say.
@@ -200,7 +228,7 @@ class LeaseRenewer:
         if engine_stalled > self._engine_timeout:
             extra = {"action": "engine_hung", "seconds": engine_stalled}
             logger.critical("the engine has not stepped for %.0f s: the process ends", engine_stalled, extra=extra)
-            _end_process(EXIT_HUNG)
+            end_process(EXIT_HUNG)
 
     def _check_consumer(self) -> None:
         """End a process that stopped polling; judged after an answer of Redis, which a consumer may be waiting for."""
@@ -211,7 +239,7 @@ class LeaseRenewer:
         if stalled > self._poll_timeout:
             extra = {"action": "poll_stalled", "seconds": stalled}
             logger.critical("no message was polled for %.0f s: the process ends", stalled, extra=extra)
-            _end_process(EXIT_POLL_STALLED)
+            end_process(EXIT_POLL_STALLED)
 
     def _all_slots_taken(self) -> bool:
         return len(self._held) >= self._slots
@@ -221,7 +249,8 @@ class LeaseRenewer:
         self._poll_clock_from = time.monotonic()
 
 
-def _end_process(code: int) -> None:
+def end_process(code: int) -> None:
+    """End this process now, without a word to its threads."""
     logging.shutdown()
     # Nothing gentler: a thread that hangs cannot be stopped, and its jobs must go to another worker.
     os._exit(code)

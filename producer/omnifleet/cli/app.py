@@ -40,6 +40,9 @@ Format = Annotated[AudioFormat | None, typer.Option("--format", help="By default
 PriorityOption = Annotated[Priority | None, typer.Option(help="Interactive jobs (default) are taken first.")]
 Deadline = Annotated[float | None, typer.Option(help="Seconds from now after which the job fails.")]
 Language = Annotated[str | None, typer.Option(help="ISO 639-1 code of what is said.")]
+AudioTrack = Annotated[
+    int | None, typer.Option(help="Sound track that is heard, 0 is the first; the file's default one by default.")
+]
 IdempotencyKey = Annotated[
     str | None, typer.Option(help="Join the job of this key, if one waits, runs or succeeded; auto: by its content.")
 ]
@@ -69,6 +72,7 @@ def understand(
     priority: PriorityOption = None,
     deadline: Deadline = None,
     language: Language = None,
+    audio_track: AudioTrack = None,
     commercial: Commercial = False,
     idempotency_key: IdempotencyKey = None,
     callback: Callback = None,
@@ -88,7 +92,7 @@ def understand(
             system=system,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
-            **_common(seed, priority, deadline, language, commercial, idempotency_key, callback),
+            **_common(seed, priority, deadline, language, audio_track, commercial, idempotency_key, callback),
         )
         session.finish(job, output, timeout, no_wait=no_wait)
 
@@ -116,6 +120,7 @@ def generate(
     priority: PriorityOption = None,
     deadline: Deadline = None,
     language: Language = None,
+    audio_track: AudioTrack = None,
     commercial: Commercial = False,
     idempotency_key: IdempotencyKey = None,
     callback: Callback = None,
@@ -140,7 +145,7 @@ def generate(
             quality=quality,
             guidance=guidance,
             format=_format(audio_format, None if mux and output and is_video(output) else output),
-            **_common(seed, priority, deadline, language, commercial, idempotency_key, callback),
+            **_common(seed, priority, deadline, language, audio_track, commercial, idempotency_key, callback),
         )
         session.finish(job, output, timeout, no_wait=no_wait)
 
@@ -163,6 +168,7 @@ def edit(
     priority: PriorityOption = None,
     deadline: Deadline = None,
     language: Language = None,
+    audio_track: AudioTrack = None,
     commercial: Commercial = False,
     idempotency_key: IdempotencyKey = None,
     callback: Callback = None,
@@ -184,7 +190,7 @@ def edit(
             quality=quality,
             guidance=guidance,
             format=_format(audio_format, output),
-            **_common(seed, priority, deadline, language, commercial, idempotency_key, callback),
+            **_common(seed, priority, deadline, language, audio_track, commercial, idempotency_key, callback),
         )
         session.finish(job, output, timeout, no_wait=no_wait)
 
@@ -222,12 +228,14 @@ def _common(
     priority: Priority | None,
     deadline: float | None,
     language: str | None,
+    audio_track: int | None,
     commercial: bool,
     idempotency_key: str | None,
     callback: str | None,
 ) -> JobOptions:
     options: JobOptions = {"seed": seed, "priority": priority, "deadline": deadline, "language": language}
-    return {**options, "commercial": commercial, "idempotency_key": idempotency_key, "callback": callback}
+    options |= {"audio_track": audio_track, "commercial": commercial}
+    return {**options, "idempotency_key": idempotency_key, "callback": callback}
 
 
 def _format(requested: AudioFormat | None, output: Path | None) -> AudioFormat | None:

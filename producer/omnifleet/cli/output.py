@@ -38,13 +38,16 @@ class Printer:
         self.print(job_id, {"job_id": job_id})
 
     def print_result(self, result: JobResult, saved: Path | None) -> None:
-        """Print the text, or where the audio is."""
+        """Print the text, or where the audio is, and what the result lacks."""
         record = result.record.model_dump(mode="json")
         if result.audio is not None:
             record["artifact"]["url"] = result.audio.url
         if result.video is not None:
             record["video"]["url"] = result.video.url
         shown = result.text if result.audio is None else result.audio.url
+        if not self._as_json:
+            for warning in result.warnings:
+                self._err.print(f"Warning: {warning}", markup=False, highlight=False, soft_wrap=True)
         self.print(str(saved) if saved else str(shown), record | ({"saved": str(saved)} if saved else {}))
 
     def print_status(

@@ -40,6 +40,9 @@ class JobOptions(TypedDict, total=False):
     returned, whatever its own request is, and nothing is sent. `auto` makes the key of the content: task, media, the
     options that change the result (the seed only where there is one) and the model's revision; not priority, deadline
     and callback. A callback is made for the job's own request alone, not for those that join it."""
+    audio_track: int | None
+    """Which sound track of the files in `audio` (or in `ref` where there is no `audio`) is heard; 0 is the first. By
+    default the one that the file marks as its default, else the first."""
     callback: str | None
     """Where the workers post the outcome, signed: `https://host/path` on a host that they allow. None by default."""
 
@@ -105,10 +108,10 @@ def build_job(
     fields.pop("idempotency_key", None)  # of the submission, not of the job
     if "deadline" in fields:
         fields["deadline"] = _moment(fields["deadline"])
-    # The oldest version that has all fields, so that workers of an older release still take what they can do.
-    is_newer = "callback" in fields or fields.get("quality", "exact") != "exact"
-    head = {"schema_version": JOB_SCHEMA_VERSION if is_newer else SCHEMA_VERSION, "namespace": namespace}
+    head = {"schema_version": JOB_SCHEMA_VERSION, "namespace": namespace}
     job = read_job(head | {"task": _without_none(task)} | fields)
+    # The oldest version that has all fields, so that workers of an older release still take what they can do.
+    job = job.model_copy(update={"schema_version": max(job.newer_fields.values(), default=SCHEMA_VERSION)})
     AUDIO_OMNI.validate_job(job)
     return job
 

@@ -43,8 +43,8 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             max_new_tokens: longest answer, 1 to 4096; 512 by default.
             history: earlier turns of the conversation, `("user", ...)` and `("assistant", ...)` alternately, an answer
                 last. Audio and video belong to the first turn.
-            options: temperature, seed, language, priority, deadline, commercial, idempotency_key, callback; see
-                `UnderstandOptions`.
+            options: temperature, seed, language, audio_track, priority, deadline, commercial, idempotency_key,
+                callback; see `UnderstandOptions`.
 
         Raises:
             InvalidJob, UnknownTask, TaskNotSupported, LanguageNotSupported, LicenceRefused: the request.
@@ -83,8 +83,8 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             video: v2a, v2m: the video to make sound for.
             seconds: length; 10 by default, for v2a and v2m that of the video.
             mux: v2a, v2m: True to have the video with the new sound too, as `result().video`.
-            options: steps, quality, guidance, seed, format, language, priority, deadline, commercial, idempotency_key,
-                callback; see `DiffusionOptions`.
+            options: steps, quality, guidance, seed, format, language, audio_track, priority, deadline, commercial,
+                idempotency_key, callback; see `DiffusionOptions`.
 
         Raises:
             OmnifleetError: the errors of `understand`.
@@ -112,8 +112,8 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             desc: add, remove, extract: the sound; speech: the instruction.
             source: style: the sound that is there.
             target: style: the sound to make of it.
-            options: steps, quality, guidance, seed, format, language, priority, deadline, commercial, idempotency_key,
-                callback; see `DiffusionOptions`.
+            options: steps, quality, guidance, seed, format, language, audio_track, priority, deadline, commercial,
+                idempotency_key, callback; see `DiffusionOptions`.
 
         Raises:
             OmnifleetError: the errors of `understand`.

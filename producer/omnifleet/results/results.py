@@ -128,7 +128,8 @@ class JobResult(ABC):
 
     @property
     def video(self) -> Video | None:
-        """The job's video with the new sound; None unless `generate` was called with `mux`."""
+        """The job's video with the new sound; None unless `generate` was called with `mux`, and where `warnings` says
+        why there is none."""
         return None
 
     @property
@@ -160,6 +161,11 @@ class JobResult(ABC):
     def attempts(self) -> int:
         """How often workers started the job."""
         return self.record.attempts
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the result lacks and why, such as a film that could not be made; empty where all is as was asked."""
+        return self.record.warnings
 
     @property
     def timings(self) -> Timings:

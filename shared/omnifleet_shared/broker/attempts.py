@@ -1,14 +1,15 @@
 """Attempts at jobs as workers record them. A write counts only while the worker holds the lease of the job's message.
 
 A worker that was stopped, or cut off, for longer than its lease may come back and finish: it then can neither start the
-job, nor record an outcome, nor overwrite what the next worker recorded.
+job, nor record an outcome, nor overwrite what the next worker recorded. What was recorded is remembered by the tag of
+the lease: a script that runs again, at once or late, changes nothing and answers as it did.
 """
 
 from __future__ import annotations
 
 import traceback
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -20,7 +21,9 @@ from ..keys import (
     CALLBACK_KEY,
     CALLBACKS_KEY,
     CANCEL_KEY,
+    DEAD_KEY,
     LEASED_KEY,
+    LEASES_KEY,
     THROUGHPUT_KEY,
     THROUGHPUT_LIFETIME,
 )
@@ -30,12 +33,14 @@ from ..schema.job_state import STATE_KEY, failure_record, retry_record, started_
 from ..schema.results import JobResult
 from ..settings import FleetSettings
 from ..webhooks.outbox import ENQUEUE_CALLBACK
+from .dead_letters import DeadLetter
 
 MAX_TRACEBACK = 10_000
 """Most characters of a traceback that are kept, from its end, where the error is."""
 
-# KEYS: state, leased messages, attempts, cancel request, throughput counter; and those of `outbox.ENQUEUE_CALLBACK`.
-# ARGV: tag, record, lifetime in seconds, worker, job, traceback; and those of `outbox.ENQUEUE_CALLBACK`.
+# KEYS: state, leased messages, attempts, cancel request, throughput counter; those of `outbox.ENQUEUE_CALLBACK`; dead
+# letters, leases.
+# ARGV: tag, record, lifetime in seconds, worker, job, traceback; those of `outbox.ENQUEUE_CALLBACK`; dead letter or ''.
 ENDED = """
 local function ended(state)
   local known, record = pcall(cjson.decode, state)
@@ -43,34 +48,53 @@ local function ended(state)
   return record.status == 'SUCCESS' or record.status == 'FAILURE' or record.status == 'REVOKED'
 end
 local state = redis.call('GET', KEYS[1])
-if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then return {'lost', 0, 0, '', ''} end
+local message = redis.call('HGET', KEYS[2], ARGV[1])
+if not message then return {'lost', 0, 0, '', ''} end
 if state and ended(state) then return {'ended', 0, 0, '', ''} end
 """
 WRITE = """
 redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
 redis.call('PUBLISH', KEYS[1], ARGV[2])
+redis.call('EXPIRE', KEYS[3], ARGV[3])
+"""
+BEGUN_BEFORE = """
+local before = redis.call('HGET', KEYS[3], 'begun:' .. ARGV[1])
+if before then
+  local attempts, open, previous = unpack(cjson.decode(before))
+  return {'begun', attempts, open, previous, redis.call('HGET', KEYS[3], 'traceback') or ''}
+end
+"""
+WRITTEN_BEFORE = """
+local written = 'written:' .. ARGV[1]
+if redis.call('HEXISTS', KEYS[3], written) == 1 then return {'written', 0, 0, '', ''} end
 """
 BEGIN = f"""{ENDED}
+{BEGUN_BEFORE}
 if redis.call('EXISTS', KEYS[4]) == 1 then return {{'cancelled', 0, 0, '', ''}} end
 local attempts = redis.call('HINCRBY', KEYS[3], 'attempts', 1)
 local open = redis.call('HINCRBY', KEYS[3], 'open', 1)
 local previous = redis.call('HGET', KEYS[3], 'worker') or ''
-redis.call('HSET', KEYS[3], 'worker', ARGV[4])
-redis.call('EXPIRE', KEYS[3], ARGV[3])
+redis.call('HSET', KEYS[3], 'worker', ARGV[4], 'begun:' .. ARGV[1], cjson.encode({{attempts, open, previous}}))
 {WRITE}
 return {{'begun', attempts, open, previous, redis.call('HGET', KEYS[3], 'traceback') or ''}}
 """
-RETRY = f"""{ENDED}
-redis.call('HSET', KEYS[3], 'open', 0, 'traceback', ARGV[6])
-redis.call('EXPIRE', KEYS[3], ARGV[3])
+RETRY = f"""{WRITTEN_BEFORE}
+{ENDED}
+redis.call('HSET', KEYS[3], 'open', 0, 'traceback', ARGV[6], written, 1)
 {WRITE}
 return {{'written', 0, 0, '', ''}}
 """
-FINISH = f"""{ENDED}
+# The message leaves the queue with the outcome: a replay in between would find it there a second time.
+FINISH = f"""{WRITTEN_BEFORE}
+{ENDED}
+redis.call('HSET', KEYS[3], 'open', 0, written, 1)
 {WRITE}
-redis.call('HSET', KEYS[3], 'open', 0)
-redis.call('EXPIRE', KEYS[3], ARGV[3])
 {ENQUEUE_CALLBACK}
+if ARGV[10] ~= '' then redis.call('HSET', KEYS[8], ARGV[5], ARGV[10]) end
+if string.find(message, ARGV[5], 1, true) then
+  redis.call('HDEL', KEYS[2], ARGV[1])
+  redis.call('ZREM', KEYS[9], ARGV[1])
+end
 local counted = redis.call('HGET', KEYS[3], 'unfinished')
 if counted then redis.call('ZREM', counted, ARGV[5]) end
 local minute = KEYS[5] .. math.floor(redis.call('TIME')[1] / 60)
@@ -79,6 +103,17 @@ redis.call('EXPIRE', minute, {THROUGHPUT_LIFETIME})
 return {{'written', 0, 0, '', ''}}
 """
 
+SCRIPT_KEYS = (
+    STATE_KEY,
+    LEASED_KEY,
+    ATTEMPTS_KEY,
+    CANCEL_KEY,
+    THROUGHPUT_KEY,
+    CALLBACK_KEY,
+    CALLBACKS_KEY,
+    DEAD_KEY,
+    LEASES_KEY,
+)
 Verdict = Literal["begun", "written", "lost", "ended", "cancelled"]
 
 
@@ -109,11 +144,9 @@ class Attempts:
 
     def __init__(self, redis: Redis, queue: str, lifetime: int, worker: str) -> None:
         self._redis = redis
-        self._leased = LEASED_KEY.format(queue=queue)
         self._lifetime = lifetime
         self._worker = worker
-        self._finished = THROUGHPUT_KEY.format(queue=queue)
-        self._callbacks = CALLBACKS_KEY.format(queue=queue)
+        self._queue = queue
         self._begin, self._retry, self._finish = (
             cast(Any, redis.register_script(script)) for script in (BEGIN, RETRY, FINISH)
         )
@@ -128,32 +161,44 @@ class Attempts:
         self._redis.close()
 
     def begin(self, job_id: str, tag: str) -> AttemptStart:
-        """Count and record that this worker starts the job whose message is leased under `tag`."""
+        """Count and record that this worker starts the job whose message is leased under `tag`.
+
+        Called again under the same tag it counts nothing, and gives the same start.
+        """
         return self._run(self._begin, job_id, tag, started_record(job_id))
 
     def succeed(self, result: JobResult, tag: str, callback: str | None = None) -> Verdict:
-        """Record the result, and that it is to be posted to `callback`; gives `written`, or why it does not count."""
-        intent = _callback_intent(callback, lambda delivery_id: succeeded(result, delivery_id))
-        return self._run(self._finish, result.job_id, tag, success_record(result), callback=intent).verdict
+        """Record the result, that it is to be posted to `callback`, and end the lease of the job's message.
 
-    def fail(self, job_id: str, error: OmnifleetError, tag: str, callback: str | None = None) -> Verdict:
-        """Record a final failure, and that it is to be posted to `callback`."""
+        Returns:
+            `written`, or why it does not count.
+        """
+        intent = _callback_intent(callback, lambda delivery_id: succeeded(result, delivery_id))
+        return self._run(self._finish, result.job_id, tag, success_record(result), "", *intent, "").verdict
+
+    def fail(
+        self,
+        job_id: str,
+        error: OmnifleetError,
+        tag: str,
+        callback: str | None = None,
+        letter: DeadLetter | None = None,
+    ) -> Verdict:
+        """Record a final failure as `succeed` records a result; `letter` is kept until it is replayed or dropped."""
         intent = _callback_intent(callback, lambda delivery_id: failed(job_id, error, delivery_id))
-        return self._run(self._finish, job_id, tag, failure_record(job_id, error), callback=intent).verdict
+        kept = "" if letter is None else letter.model_dump_json()
+        return self._run(self._finish, job_id, tag, failure_record(job_id, error), "", *intent, kept).verdict
 
     def retry(self, job_id: str, error: OmnifleetError, tag: str) -> Verdict:
         """Record a failure after which the job is retried."""
         text = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]
         return self._run(self._retry, job_id, tag, retry_record(job_id, error), text).verdict
 
-    def _run(
-        self, script: Any, job_id: str, tag: str, record: str, text: str = "", callback: Sequence[str] = ()
-    ) -> AttemptStart:
-        keys = [STATE_KEY, self._leased, ATTEMPTS_KEY, CANCEL_KEY, self._finished, CALLBACK_KEY, self._callbacks]
-        names = [key.format(job_id=job_id) for key in keys]
+    def _run(self, script: Any, job_id: str, tag: str, record: str, *args: str) -> AttemptStart:
+        names = [key.format(job_id=job_id, queue=self._queue) for key in SCRIPT_KEYS]
         with typed_redis_errors():
             verdict, attempt, unacked, previous, last = script(
-                keys=names, args=[tag, record, self._lifetime, self._worker, job_id, text, *callback]
+                keys=names, args=[tag, record, self._lifetime, self._worker, job_id, *args]
             )
         return AttemptStart(cast(Verdict, verdict.decode()), attempt, unacked, previous.decode(), last.decode())
 

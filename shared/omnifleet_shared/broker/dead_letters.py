@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any, cast
 
@@ -10,7 +11,7 @@ from pydantic import AwareDatetime, ConfigDict, Field, ValidationError
 from redis import Redis
 
 from ..errors import InvalidJob, InvalidMessage, UnknownJob
-from ..keys import ATTEMPTS_KEY, CANCEL_KEY, DEAD_KEY, SCHEMA_VERSION, WAKE_KEY
+from ..keys import ATTEMPTS_KEY, CANCEL_KEY, CANCEL_LIFETIME, DEAD_KEY, SCHEMA_VERSION, WAKE_KEY
 from ..redis_client import connect_redis, typed_redis_errors
 from ..schema.base import Record, wire_names
 from ..schema.job_state import STATE_KEY, queued_record
@@ -18,10 +19,12 @@ from ..schema.jobs import Job
 from ..settings import FleetSettings
 from .submit import HELPERS
 
-# Run again after a lost connection, it finds no dead letter and a job that is queued or running already.
+# The job's attempts begin anew, but for what they remember of calls (`keys.ATTEMPTS_KEY`): one that comes again may be
+# of the time before the replay.
 REPLAY = f"""{HELPERS}
 local state, runs, wake, place, dead, cancel = unpack(KEYS)
-local job_id, message, record, lifetime = unpack(ARGV)
+local job_id, message, record, lifetime, call = unpack(ARGV)
+if redis.call('HEXISTS', runs, 'replayed:' .. call) == 1 then return 'sent' end
 local status = status_of(state)
 if redis.call('HEXISTS', dead, job_id) == 0 then
   local is_queued = status and status ~= 'FAILURE' and status ~= 'REVOKED'
@@ -30,10 +33,24 @@ end
 if status == 'SUCCESS' then return 'succeeded' end
 local unfinished = redis.call('HGET', runs, 'unfinished') or ''
 push(place, message, wake, state, record, lifetime)
-redis.call('DEL', runs, cancel)
+for _, field in ipairs(redis.call('HKEYS', runs)) do
+  if not string.find(field, ':', 1, true) then redis.call('HDEL', runs, field) end
+end
+redis.call('HSET', runs, 'replayed:' .. call, 1, 'uncancelled:' .. (redis.call('GET', cancel) or ''), 1)
+redis.call('EXPIRE', runs, lifetime)
+redis.call('DEL', cancel)
 count_unfinished(runs, unfinished, job_id, lifetime)
 redis.call('HDEL', dead, job_id)
 return 'sent'
+"""
+DROP = f"""
+local dead, runs = unpack(KEYS)
+local job_id, call = unpack(ARGV)
+if redis.call('HEXISTS', runs, 'dropped:' .. call) == 1 then return 1 end
+if redis.call('HDEL', dead, job_id) == 0 then return 0 end
+redis.call('HSET', runs, 'dropped:' .. call, 1)
+if redis.call('TTL', runs) < 0 then redis.call('EXPIRE', runs, {CANCEL_LIFETIME}) end
+return 1
 """
 
 
@@ -55,11 +72,12 @@ class DeadLetter(Record):
 
 
 class DeadLetters:
-    """The dead letters of one queue. Every method may raise BrokerUnavailable."""
+    """The dead letters of one queue, which `Attempts.fail` writes. Every method may raise BrokerUnavailable."""
 
     def __init__(self, redis: Redis, queue: str) -> None:
         self._redis = redis
         self._key = DEAD_KEY.format(queue=queue)
+        self._drop = cast(Any, redis.register_script(DROP))
 
     @classmethod
     def connect(cls, settings: FleetSettings) -> DeadLetters:
@@ -69,11 +87,6 @@ class DeadLetters:
     def close(self) -> None:
         """Close the connections to Redis."""
         self._redis.close()
-
-    def put(self, letter: DeadLetter) -> None:
-        """Keep a job until it is replayed or dropped."""
-        with typed_redis_errors():
-            self._redis.hset(self._key, letter.job.job_id, letter.model_dump_json())
 
     def read(self, job_id: str) -> DeadLetter:
         """Read one dead letter. Raises UnknownJob where the job has none."""
@@ -92,7 +105,8 @@ class DeadLetters:
     def drop(self, job_id: str) -> None:
         """Delete a dead letter. Raises UnknownJob where the job has none."""
         with typed_redis_errors():
-            dropped = self._redis.hdel(self._key, job_id)
+            keys = [self._key, ATTEMPTS_KEY.format(job_id=job_id)]
+            dropped = self._drop(keys=keys, args=[job_id, uuid.uuid4().hex])
         if not dropped:
             raise _not_here(job_id)
 
@@ -103,6 +117,7 @@ class Replay:
 
     job_id: str
     settings: FleetSettings
+    call: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def push(self, redis: Redis, list_key: str, message: str) -> None:
         """See `Submission`.
@@ -111,7 +126,7 @@ class Replay:
             UnknownJob: the job has no dead letter any more.
             InvalidJob: the job has succeeded since.
         """
-        args = [self.job_id, message, queued_record(self.job_id), self.settings.result_lifetime]
+        args = [self.job_id, message, queued_record(self.job_id), self.settings.result_lifetime, self.call]
         verdict = cast(Any, redis.register_script(REPLAY))(keys=self._keys(list_key), args=args)
         if verdict == b"unknown":
             raise _not_here(self.job_id)

@@ -3,12 +3,11 @@
 Kombu pops a message and writes down that it is unacknowledged in two steps: a message is lost when its worker is
 killed, stopped or cut off in between. Here one script does both. A lease ends by Redis's own clock, so that no worker's
 clock matters, and each time a message is taken it gets a new tag: a worker that lost a lease can neither renew nor
-acknowledge the lease of the next worker.
+acknowledge the lease of the next worker. Every script may run again, at once or late: it then changes nothing.
 """
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -16,23 +15,33 @@ from typing import Any, cast
 from redis import Redis
 
 from ..keys import LEASED_KEY, LEASES_KEY, POSTPONED_KEY, WAKE_KEY
+from ..numbered_calls import NUMBERED_CALL, NumberedCalls
 from ..redis_client import connect_redis, typed_redis_errors
 from ..settings import FleetSettings
 
 FAIR_TURN = 8
 """One in so many messages is taken from the last list first, so that the first list cannot starve it."""
 
-# RPOP comes first: Redis refuses the first write of a script when memory is full, and none after it.
-TAKE = """
+# The call's id is the tag. RPOP comes first: Redis refuses the first write of a script when memory is full, and none
+# after it.
+TAKE = f"""{NUMBERED_CALL}
+local leases, leased = KEYS[2], KEYS[3]
+if is_late then return false end
+if is_again then
+  local kept = redis.call('HGET', leased, call)
+  return kept and {{string.match(kept, '^([^\\n]*)\\n(.*)$')}}
+end
 local now = redis.call('TIME')
-for place = 3, #KEYS do
+for place = 4, #KEYS do
   local message = redis.call('RPOP', KEYS[place])
   if message then
-    redis.call('HSET', KEYS[2], ARGV[1], KEYS[place] .. '\\n' .. message)
-    redis.call('ZADD', KEYS[1], now[1] + now[2] / 1e6 + ARGV[2], ARGV[1])
-    return {KEYS[place], message}
+    redis.call('HSET', leased, call, KEYS[place] .. '\\n' .. message)
+    redis.call('ZADD', leases, now[1] + now[2] / 1e6 + ARGV[3], call)
+    remember('')
+    return {{KEYS[place], message}}
   end
 end
+remember('')
 return false
 """
 RENEW = """
@@ -47,17 +56,19 @@ for place = 2, #ARGV do
 end
 return lost
 """
+# A wait that goes on already is this very one.
 POSTPONE = """
 local now = redis.call('TIME')
 local over = now[1] + now[2] / 1e6 + ARGV[1]
 if not redis.call('ZSCORE', KEYS[1], ARGV[2]) then return end
+if tonumber(redis.call('ZSCORE', KEYS[2], ARGV[2]) or 0) > now[1] + now[2] / 1e6 then return end
 redis.call('ZADD', KEYS[1], 'XX', over, ARGV[2])
 redis.call('ZADD', KEYS[2], over, ARGV[2])
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now[1])
 """
 RELEASE = """
 redis.call('ZREM', KEYS[1], ARGV[1])
-return redis.call('HDEL', KEYS[2], ARGV[1])
+redis.call('HDEL', KEYS[2], ARGV[1])
 """
 RECOVER = """
 local now = redis.call('TIME')
@@ -104,8 +115,9 @@ class Leases:
         self._postponed = POSTPONED_KEY.format(queue=queue)
         self._wake = WAKE_KEY.format(queue=queue)
         self._taken = 0
-        self._take, self._renew, self._postpone, self._release, self._recover = (
-            cast(Any, redis.register_script(script)) for script in (TAKE, RENEW, POSTPONE, RELEASE, RECOVER)
+        self._take = NumberedCalls(redis, TAKE)
+        self._renew, self._postpone, self._release, self._recover = (
+            cast(Any, redis.register_script(script)) for script in (RENEW, POSTPONE, RELEASE, RECOVER)
         )
 
     @classmethod
@@ -118,12 +130,13 @@ class Leases:
         self._redis.close()
 
     def take(self, lists: Sequence[str]) -> LeasedMessage | None:
-        """Lease the next message of the first list that has one; None where all are empty. See `FAIR_TURN`."""
-        tag = uuid.uuid4().hex
+        """Lease the next message of the first list that has one; None where all are empty. See `FAIR_TURN`.
+
+        After BrokerUnavailable the next call is given what the failed one took, if it did take something.
+        """
         fair = self._taken % FAIR_TURN == FAIR_TURN - 1
-        with typed_redis_errors():
-            order = reversed(lists) if fair else lists
-            taken = self._take(keys=[self._leases, self._leased, *order], args=[tag, self.seconds])
+        order = reversed(lists) if fair else lists
+        tag, taken = self._take.make([self._leases, self._leased, *order], [self.seconds])
         if not taken:
             return None
         self._taken += 1
@@ -137,13 +150,16 @@ class Leases:
             lost = self._renew(keys=[self._leases], args=[self.seconds, *tags])
         return {one.decode() for one in lost}
 
-    def ack(self, tag: str) -> bool:
-        """Acknowledge a message: it is done with. Gives False where the lease had been lost."""
+    def ack(self, tag: str) -> None:
+        """Acknowledge a message: it is done with. Without effect where the lease had been lost."""
         with typed_redis_errors():
-            return bool(self._release(keys=[self._leases, self._leased], args=[tag]))
+            self._release(keys=[self._leases, self._leased], args=[tag])
 
     def postpone(self, tag: str, seconds: float) -> None:
-        """End the lease in so many seconds: the message goes back to the queue then, and no worker waits for it."""
+        """End the lease in so many seconds: the message goes back to the queue then, and no worker waits for it.
+
+        Without effect while a wait that was set before goes on.
+        """
         with typed_redis_errors():
             self._postpone(keys=[self._leases, self._postponed], args=[seconds, tag])
 

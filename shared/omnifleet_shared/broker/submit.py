@@ -1,19 +1,22 @@
 """Submissions: a message enters the queue together with the records of its job, in one step or not at all.
 
 The channel (`transport.LeasingChannel`) pushes a message that carries a submission with the submission's script.
-Sending again after a lost connection is harmless: the script finds what its first run did.
+Sending again after a lost connection is harmless: the script finds what its first run did, and answers as that did.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, cast
 
 from redis import Redis
 
 from ..errors import InvalidSetting, QueueFull
 from ..keys import (
+    ANSWER_KEY,
+    ANSWER_LIFETIME,
     ATTEMPTS_KEY,
     BROKER_PRIORITY,
     CANCEL_KEY,
@@ -61,24 +64,32 @@ end
 # Names of other jobs' keys are made from the id that the idempotency key holds.
 SUBMIT = f"""{HELPERS}
 local state, runs, wake, place, finished, same, unfinished = unpack(KEYS, 1, 7)
-local job_id, message, record, lifetime, most_queued, most_unfinished = unpack(ARGV)
+local job_id, message, record, lifetime, most_queued, most_unfinished, call = unpack(ARGV)
 lifetime, most_queued, most_unfinished = tonumber(lifetime), tonumber(most_queued), tonumber(most_unfinished)
 local function stands(other)
   local status = status_of('{STATE_KEY.format(job_id="")}' .. other)
   if not status or status == 'FAILURE' or status == 'REVOKED' then return false end
   return status == 'SUCCESS' or redis.call('EXISTS', '{CANCEL_KEY.format(job_id="")}' .. other) == 0
 end
+local answered = call and call ~= '' and '{ANSWER_KEY.format(call="")}' .. call
+-- Kept where nothing is queued, which a full Redis may refuse: the call may come again when there is room.
+local function keep(answer)
+  if answered then redis.pcall('SET', answered, cjson.encode(answer), 'EX', {ANSWER_LIFETIME}) end
+  return answer
+end
 local function refusal(verdict, count)
   local now = tonumber(redis.call('TIME')[1])
   local minute = math.floor(now / 60)
   local done = tonumber(redis.call('GET', finished .. minute) or 0)
   local done_before = tonumber(redis.call('GET', finished .. (minute - 1)) or 0)
-  return {{verdict, '', count, done + done_before, 60 + now % 60}}
+  return keep({{verdict, '', count, done + done_before, 60 + now % 60}})
 end
 
+local before = answered and redis.call('GET', answered)
+if before then return cjson.decode(before) end
 if redis.call('EXISTS', state) == 1 then return {{'sent', job_id, 0, 0, 0}} end
 local other = same ~= '' and redis.call('GET', same)
-if other and stands(other) then return {{'sent', other, 0, 0, 0}} end
+if other and stands(other) then return keep({{'sent', other, 0, 0, 0}}) end
 local queued = 0
 for list = 8, #KEYS do queued = queued + redis.call('LLEN', KEYS[list]) end
 if queued >= most_queued then return refusal('queued', queued) end
@@ -147,10 +158,11 @@ class _NewJob:
     of: Submissions
     job_id: str
     idempotency_key: str | None
+    call: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def push(self, redis: Redis, list_key: str, message: str) -> None:
         settings = self.of.settings
-        limits = [settings.result_lifetime, settings.max_queued, settings.max_unfinished or ""]
+        limits = [settings.result_lifetime, settings.max_queued, settings.max_unfinished or "", self.call]
         args = [self.job_id, message, queued_record(self.job_id), *limits]
         verdict, job_id, *counts = cast(Any, redis.register_script(SUBMIT))(keys=self._keys(list_key), args=args)
         if verdict != b"sent":

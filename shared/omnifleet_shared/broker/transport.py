@@ -16,8 +16,8 @@ from kombu.transport import redis, virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
-from ..errors import BrokerUnavailable
-from ..keys import WAKE_CALLS, WAKE_KEY
+from ..errors import BrokerUnavailable, InvalidMessage
+from ..keys import WAKE_KEY
 from .leases import LeasedMessage, Leases
 from .submit import SUBMISSION, Submission
 
@@ -30,8 +30,11 @@ class LeaseHolder(Protocol):
     """What a channel needs of the worker's lease renewer."""
 
     leases: Leases
-    takes: bool
-    """Whether the worker accepts messages."""
+
+    @property
+    def takes(self) -> bool:
+        """Whether the worker accepts messages."""
+        ...
 
     @property
     def batch_jobs(self) -> int:
@@ -89,7 +92,7 @@ class LeasedQoS(redis.QoS):
 
 
 class LeasingChannel(redis.Channel):
-    """A channel that leases the fleet's messages, and pushes a wake-up token beside each new one."""
+    """A channel that leases the fleet's messages, and queues new ones as their submissions do."""
 
     QoS = LeasedQoS
     lease_holder: LeaseHolder
@@ -108,13 +111,11 @@ class LeasingChannel(redis.Channel):
         if submission is not None:
             self._submit(queue, message, submission)
             return
-        super()._put(queue, message, **kwargs)
         if queue == self.fleet_queue:
-            wake_key = WAKE_KEY.format(queue=queue)
-            with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
-                pipe.lpush(wake_key, "1")
-                pipe.ltrim(wake_key, 0, WAKE_CALLS - 1)
-                pipe.execute()
+            # Kombu's push, made again after a lost connection, queues a message twice.
+            problem = f"a message without a submission does not enter {queue!r}"
+            raise InvalidMessage(problem, "message", "Send jobs with omnifleet's client, or with schemas/submit.lua")
+        super()._put(queue, message, **kwargs)
 
     def _submit(self, queue: str, message: Any, submission: Submission) -> None:
         channel: Any = self

@@ -14,7 +14,7 @@ from ..schema.job_state import JobState
 from ..schema.results import Progress
 from ..settings import FleetSettings
 from .async_waiter import AsyncResultWaiter
-from .queries import Query, add_cancel_request, callback_query, progress_query, state_query
+from .queries import CANCEL, Query, callback_query, progress_query, run_cancel, state_query
 
 T = TypeVar("T")
 CONNECTIONS = 2
@@ -28,6 +28,7 @@ class AsyncJobStates:
         self._redis = redis
         self._subscriber = subscriber
         self._lifetime = lifetime
+        self._cancel = cast(Any, redis).register_script(CANCEL)
         self._slots = asyncio.Semaphore(CONNECTIONS)
         self._waiter = AsyncResultWaiter(subscriber, self._records)
 
@@ -67,10 +68,9 @@ class AsyncJobStates:
 
     async def request_cancel(self, job_id: str) -> None:
         """See `JobStates.request_cancel`."""
-        async with self._slots, cast(Any, self._redis).pipeline() as pipe:
+        async with self._slots:
             with typed_redis_errors():
-                add_cancel_request(pipe, job_id)
-                await pipe.execute()
+                await run_cancel(self._cancel, job_id)
 
     async def _ask(self, query: Query[T]) -> T:
         async with self._slots:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -9,13 +10,21 @@ from typing import Any, Generic, TypeVar
 from pydantic import ValidationError
 
 from ..errors import UnknownJob
-from ..keys import CALLBACK_KEY, CANCEL_CHANNEL, CANCEL_KEY, CANCEL_LIFETIME, PROGRESS_KEY
+from ..keys import ATTEMPTS_KEY, CALLBACK_KEY, CANCEL_CHANNEL, CANCEL_KEY, CANCEL_LIFETIME, PROGRESS_KEY
 from ..schema.callback import CallbackDelivery
 from ..schema.job_state import STATE_KEY, JobState, read_state, unreadable
 from ..schema.results import Progress
 from ..webhooks.outbox import read_delivery
 
 T = TypeVar("T")
+# A request that was made before the job was replayed (`dead_letters.REPLAY`), and comes again, does not cancel the job.
+CANCEL = f"""
+local cancel, runs = unpack(KEYS)
+local job_id, request = unpack(ARGV)
+if redis.call('HEXISTS', runs, 'uncancelled:' .. request) == 1 then return end
+redis.call('SET', cancel, request, 'EX', {CANCEL_LIFETIME})
+redis.call('PUBLISH', '{CANCEL_CHANNEL}', job_id)
+"""
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,7 @@ def callback_query(job_id: str) -> Query[CallbackDelivery | None]:
     return Query(("HMGET", CALLBACK_KEY.format(job_id=job_id), *fields), read)
 
 
-def add_cancel_request(pipe: Any, job_id: str) -> None:
-    """Add to a pipeline, of either client, the request that whichever worker runs the job stops."""
-    pipe.set(CANCEL_KEY.format(job_id=job_id), b"1", ex=CANCEL_LIFETIME)
-    pipe.publish(CANCEL_CHANNEL, job_id)
+def run_cancel(script: Any, job_id: str) -> Any:
+    """Run `CANCEL`, registered with either client, for a new request; gives what the script gives, or its awaitable."""
+    keys = [CANCEL_KEY.format(job_id=job_id), ATTEMPTS_KEY.format(job_id=job_id)]
+    return script(keys=keys, args=[job_id, uuid.uuid4().hex])

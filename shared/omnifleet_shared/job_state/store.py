@@ -24,7 +24,7 @@ from ..schema.job_state import JobState, read_state
 from ..schema.results import Progress
 from ..settings import FleetSettings
 from .batch_waiter import RedisResultWaiter
-from .queries import Query, add_cancel_request, callback_query, progress_query, state_query
+from .queries import CANCEL, Query, callback_query, progress_query, run_cancel, state_query
 
 LISTEN_SECONDS = 1.0
 """Seconds after which a waiter sees that a job's record has vanished."""
@@ -40,6 +40,7 @@ class JobStates:
         self._redis = redis
         self._lifetime = lifetime
         self._waiters: deque[RedisResultWaiter] = deque()
+        self._cancel = cast(Any, redis.register_script(CANCEL))
         self._cancel_pubsub: Any = None
 
     @classmethod
@@ -99,9 +100,8 @@ class JobStates:
 
     def request_cancel(self, job_id: str) -> None:
         """Ask whichever worker runs the job, now or later, to stop."""
-        with typed_redis_errors(), self._redis.pipeline() as pipe:
-            add_cancel_request(pipe, job_id)
-            pipe.execute()
+        with typed_redis_errors():
+            run_cancel(self._cancel, job_id)
 
     def wait_for_cancel(self, seconds: float) -> str | None:
         """Wait up to so many seconds for a cancel request; gives the job's id, or None. For use by one thread.

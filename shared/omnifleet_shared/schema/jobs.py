@@ -38,6 +38,8 @@ Language = Annotated[str, AfterValidator(lambda code: code.lower().replace("_", 
 
 CallbackUrl = Annotated[str, StringConstraints(max_length=2048, pattern=r"^https?://[!-~]+$")]
 """`https://host/path`, or `http://` where the workers allow it."""
+AudioTrack = Annotated[int, Field(ge=0, le=31)]
+"""Number of a sound track among those of its file, from 0."""
 
 
 class _Job(Record):
@@ -58,19 +60,31 @@ class _Job(Record):
     # Left out where there is none: workers of schema version 1 refuse the field.
     callback: Annotated[CallbackUrl | None, Field(exclude_if=lambda url: url is None)] = None
     """URL that the signed outcome is posted to, on a host that the workers allow. Since schema version 2."""
+    # Left out likewise: workers of schema version 2 refuse it.
+    audio_track: Annotated[AudioTrack | None, Field(exclude_if=lambda track: track is None)] = None
+    """Which sound track is heard of the files in `audio`, or in `ref` where there is no `audio`; 0 is the first. By
+    default the one that the file marks as such, else the first. Since schema version 3."""
 
     @model_validator(mode="after")
     def _newer_fields_have_their_version(self) -> Self:
-        newer = self.newer_fields
-        if newer and self.schema_version < JOB_SCHEMA_VERSION:
-            remedy = f"Set schema_version to {JOB_SCHEMA_VERSION}"
-            raise ValueError(f"{newer[0]}: schema version {self.schema_version} has none. {remedy}")
+        for field, version in self.newer_fields.items():
+            if self.schema_version < version:
+                problem = f"schema version {self.schema_version} has none"
+                raise ValueError(f"{field}: {problem}. Set schema_version to {version}")
         return self
 
     @property
-    def newer_fields(self) -> tuple[str, ...]:
-        """Fields that this job has and that workers of schema version 1 refuse."""
-        return ("callback",) if self.callback is not None else ()
+    def newer_fields(self) -> dict[str, int]:
+        """Fields that this job has and that older workers refuse, with the schema version that brought them."""
+        callback = {"callback": 2} if self.callback is not None else {}
+        return callback | ({"audio_track": 3} if self.audio_track is not None else {})
+
+    @model_validator(mode="after")
+    def _track_has_its_audio(self) -> Self:
+        task: Any = getattr(self, "task", None)
+        if self.audio_track is not None and not any(getattr(task, name, None) for name in ("audio", "ref")):
+            raise ValueError("audio_track: the job has no audio. Leave it out")
+        return self
 
 
 class UnderstandJob(_Job):
@@ -100,9 +114,9 @@ class _DiffusionJob(_Job):
         return cast(Any, fields)
 
     @property
-    def newer_fields(self) -> tuple[str, ...]:
-        """Fields that this job has and that workers of schema version 1 refuse."""
-        return (*super().newer_fields, *(("quality",) if self.quality != "exact" else ()))
+    def newer_fields(self) -> dict[str, int]:
+        """Fields that this job has and that older workers refuse, with the schema version that brought them."""
+        return super().newer_fields | ({"quality": 2} if self.quality != "exact" else {})
 
 
 class GenerateJob(_DiffusionJob):

@@ -98,6 +98,9 @@ class JobResult(Record):
     text: str | None = None
     answer: Answer | None = None
     """The text as a record; only for the tasks in `answers.ANSWERS`."""
+    # Left out where there are none: clients of the first release refuse the field.
+    warnings: Annotated[tuple[str, ...], Field(exclude_if=lambda warnings: not warnings)] = ()
+    """What the result lacks and why, each as `field: problem. Remedy.`, such as a film that could not be made."""
     model: ModelInfo
     seed: int
     attempts: Annotated[int, Field(ge=1)]

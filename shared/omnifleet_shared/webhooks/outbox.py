@@ -6,7 +6,6 @@ other. A worker claims a callback for some seconds and posts it; where that work
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 from redis import Redis
 
 from ..keys import CALLBACK_KEY, CALLBACKS_KEY
+from ..numbered_calls import NUMBERED_CALL, NumberedCalls
 from ..redis_client import connect_redis, typed_redis_errors
 from ..schema.callback import CallbackDelivery
 from ..schema.job_state import unreadable
@@ -33,24 +33,33 @@ if ARGV[7] ~= '' then
 end
 """
 # Keys of callbacks are made from the job ids in the set. An entry whose callback has expired is removed.
-CLAIM = f"""
+CLAIM = f"""{NUMBERED_CALL}
+local waiting = KEYS[2]
+local function key_of(job_id) return '{CALLBACK_KEY.format(job_id="")}' .. job_id end
+local function claimed(job_id)
+  local url, id, body, attempts = unpack(redis.call('HMGET', key_of(job_id), 'url', 'id', 'body', 'attempts'))
+  return {{job_id, url, id, body, tonumber(attempts)}}
+end
+if is_late then return false end
+if is_again then return redis.call('HGET', key_of(given), 'claim') == call and claimed(given) end
 local now = redis.call('TIME')
 now = now[1] + now[2] / 1e6
-for _, job_id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 100)) do
-  local callback = '{CALLBACK_KEY.format(job_id="")}' .. job_id
-  local url, id, body = unpack(redis.call('HMGET', callback, 'url', 'id', 'body'))
-  if body then
-    redis.call('ZADD', KEYS[1], now + ARGV[2], job_id)
-    redis.call('HSET', callback, 'claim', ARGV[1])
-    return {{job_id, url, id, body, redis.call('HINCRBY', callback, 'attempts', 1)}}
+for _, job_id in ipairs(redis.call('ZRANGEBYSCORE', waiting, '-inf', now, 'LIMIT', 0, 100)) do
+  if redis.call('HEXISTS', key_of(job_id), 'body') == 1 then
+    redis.call('ZADD', waiting, now + ARGV[3], job_id)
+    redis.call('HSET', key_of(job_id), 'claim', call)
+    redis.call('HINCRBY', key_of(job_id), 'attempts', 1)
+    remember(job_id)
+    return claimed(job_id)
   end
-  redis.call('ZREM', KEYS[1], job_id)
+  redis.call('ZREM', waiting, job_id)
 end
+remember('')
 return false
 """
 # ARGV: claim, job, status, error, time, seconds until it may be claimed again, attempts to add.
 SETTLE = """
-if redis.call('HGET', KEYS[2], 'claim') ~= ARGV[1] then return 0 end
+if redis.call('HGET', KEYS[2], 'claim') ~= ARGV[1] then return end
 redis.call('HSET', KEYS[2], 'status', ARGV[3], 'error', ARGV[4], 'at', ARGV[5])
 redis.call('HINCRBY', KEYS[2], 'attempts', ARGV[7])
 redis.call('HDEL', KEYS[2], 'claim')
@@ -61,7 +70,6 @@ else
   redis.call('HDEL', KEYS[2], 'body', 'url')
   redis.call('ZREM', KEYS[1], ARGV[2])
 end
-return 1
 """
 
 
@@ -79,12 +87,16 @@ class ClaimedCallback:
 
 
 class Callbacks:
-    """The callbacks of one queue's jobs. Every method may raise BrokerUnavailable."""
+    """The callbacks of one queue's jobs. Every method may raise BrokerUnavailable.
+
+    What becomes of a claimed callback is recorded only while no other process has claimed it since.
+    """
 
     def __init__(self, redis: Redis, queue: str) -> None:
         self._redis = redis
         self._waiting = CALLBACKS_KEY.format(queue=queue)
-        self._claim, self._settle = (cast(Any, redis.register_script(script)) for script in (CLAIM, SETTLE))
+        self._claim = NumberedCalls(redis, CLAIM)
+        self._settle = cast(Any, redis.register_script(SETTLE))
 
     @classmethod
     def connect(cls, settings: FleetSettings) -> Callbacks:
@@ -97,43 +109,41 @@ class Callbacks:
 
     def claim(self, seconds: float) -> ClaimedCallback | None:
         """Claim the next callback that is due, for so many seconds; None where none is due."""
-        claim = uuid.uuid4().hex
-        with typed_redis_errors():
-            claimed = self._claim(keys=[self._waiting], args=[claim, seconds])
+        claim, claimed = self._claim.make([self._waiting], [seconds])
         if not claimed:
             return None
         job_id, url, delivery_id, body, attempts = claimed
         return ClaimedCallback(claim, job_id.decode(), url.decode(), delivery_id.decode(), body, attempts)
 
-    def delivered(self, claimed: ClaimedCallback) -> bool:
-        """Record that the receiver has it; gives False where the claim has gone to another process."""
-        return self._settled(claimed, "delivered")
+    def delivered(self, claimed: ClaimedCallback) -> None:
+        """Record that the receiver has it."""
+        self._record(claimed, "delivered")
 
-    def failed(self, claimed: ClaimedCallback, error: str) -> bool:
-        """Record that no more attempts are made; gives False where the claim has gone to another process."""
-        return self._settled(claimed, "failed", error)
+    def failed(self, claimed: ClaimedCallback, error: str) -> None:
+        """Record that no more attempts are made."""
+        self._record(claimed, "failed", error)
 
-    def retry(self, claimed: ClaimedCallback, error: str, seconds: float) -> bool:
+    def retry(self, claimed: ClaimedCallback, error: str, seconds: float) -> None:
         """Record a failed attempt; it may be claimed again in so many seconds."""
-        return self._settled(claimed, "pending", error, seconds)
+        self._record(claimed, "pending", error, seconds)
 
-    def release_claim(self, claimed: ClaimedCallback, seconds: float) -> bool:
+    def release_claim(self, claimed: ClaimedCallback, seconds: float) -> None:
         """Give back a claim that was not used; it may be claimed again in so many seconds."""
-        return self._settled(claimed, "pending", "", seconds, -1)
+        self._record(claimed, "pending", "", seconds, -1)
 
-    def _settled(
+    def _record(
         self,
         claimed: ClaimedCallback,
         status: Literal["pending", "delivered", "failed"],
         error: str = "",
         seconds: float = 0,
         attempts: int = 0,
-    ) -> bool:
+    ) -> None:
         keys = [self._waiting, CALLBACK_KEY.format(job_id=claimed.job_id)]
         now = datetime.now(UTC).isoformat()
         args = [claimed.claim, claimed.job_id, status, error, now, seconds, attempts]
         with typed_redis_errors():
-            return bool(self._settle(keys=keys, args=args))
+            self._settle(keys=keys, args=args)
 
 
 def read_delivery(stored: Mapping[str, str]) -> CallbackDelivery | None:

@@ -17,7 +17,7 @@ from omnifleet_shared.broker.leases import Leases
 from omnifleet_shared.broker.submit import queue_lists
 from omnifleet_shared.errors import JobQuarantined, StorageUnavailable, UnknownJob
 from omnifleet_shared.job_state.store import JobStates
-from omnifleet_shared.keys import ATTEMPTS_KEY, UNFINISHED_KEY, WAKE_KEY
+from omnifleet_shared.keys import ATTEMPTS_KEY, DEAD_KEY, UNFINISHED_KEY, WAKE_KEY
 from omnifleet_shared.schema.jobs import GenerateJob, read_job
 from omnifleet_shared.schema.results import JobResult, JobStatus, ModelInfo, Timings
 from omnifleet_shared.schema.tasks import TextToSound
@@ -65,24 +65,34 @@ def letter(job_id: str = JOB, **values: Any) -> DeadLetter:
     return DeadLetter(job=job, reason=REASON, worker="gpu-1:77", attempts=3, **values)
 
 
-def take(redis: Redis) -> str:
-    taken = Leases(redis, QUEUE, seconds=60).take(queue_lists(QUEUE))
+def put(redis: Redis, dead: DeadLetter) -> None:
+    """Write the letter as `Attempts.fail` does."""
+    redis.hset(DEAD_KEY.format(queue=QUEUE), dead.job.job_id, dead.model_dump_json())
+
+
+def take(redis: Redis, lost: str | None = None) -> str:
+    """Take the next message; that under the lease `lost` where it is given."""
+    leases = Leases(redis, QUEUE, seconds=60)
+    if lost is not None:
+        leases.postpone(lost, 0)
+        leases.recover()
+    taken = leases.take(queue_lists(QUEUE))
     assert taken is not None
     return taken.tag
 
 
 @pytest.fixture
-def dead_letter(settings: FleetSettings, redis: Redis, letters: DeadLetters, attempts: Attempts) -> DeadLetter:
+def dead_letter(settings: FleetSettings, redis: Redis, attempts: Attempts) -> DeadLetter:
     """A job that was submitted, lost three workers, was cancelled too late, and was dead-lettered."""
     dead = letter()
     with closing(CeleryTransport(settings)) as transport:
         transport.submit(dead.job)
-        tag = take(redis)
+        tag: str | None = None
         for _ in range(3):
+            tag = take(redis, tag)
             attempts.begin(JOB, tag)
         transport.cancel(JOB)
-    letters.put(dead)
-    attempts.fail(JOB, JobQuarantined(REASON), tag)
+    attempts.fail(JOB, JobQuarantined(REASON), take(redis, tag), letter=dead)
     return dead
 
 
@@ -94,18 +104,18 @@ class TestList:
     def test_nothing_was_dead_lettered(self, settings: FleetSettings) -> None:
         assert (run("list").stdout, json.loads(run("list", "--json").stdout)) == ("", [])
 
-    def test_a_line_each_the_oldest_first(self, letters: DeadLetters) -> None:
+    def test_a_line_each_the_oldest_first(self, redis: Redis) -> None:
         later, earlier = letter("later"), letter("earlier", dead_lettered_at="2026-01-02T03:04:05Z")
-        letters.put(later)
-        letters.put(earlier)
+        put(redis, later)
+        put(redis, earlier)
 
         lines = run("list").stdout.splitlines()
 
         assert lines[0] == f"earlier  2026-01-02T03:04:05+00:00  generate.t2a  gpu-1:77  {REASON}"
         assert lines[1].startswith("later  ")
 
-    def test_programs_get_the_records(self, letters: DeadLetters) -> None:
-        letters.put(letter())
+    def test_programs_get_the_records(self, redis: Redis, letters: DeadLetters) -> None:
+        put(redis, letter())
 
         [record] = json.loads(run("list", "--json").stdout)
 
@@ -113,16 +123,16 @@ class TestList:
 
 
 class TestShow:
-    def test_people_see_why_and_what(self, letters: DeadLetters) -> None:
-        letters.put(letter(traceback="Traceback (most recent call last):\nStorageUnavailable: away.\n"))
+    def test_people_see_why_and_what(self, redis: Redis) -> None:
+        put(redis, letter(traceback="Traceback (most recent call last):\nStorageUnavailable: away.\n"))
 
         shown = run("show", JOB).stdout
 
         for fact in (JOB, "generate.t2a", "gpu-1:77", REASON, "StorageUnavailable: away.", '"text": "rain"'):
             assert fact in shown
 
-    def test_programs_get_the_record(self, letters: DeadLetters) -> None:
-        letters.put(letter())
+    def test_programs_get_the_record(self, redis: Redis, letters: DeadLetters) -> None:
+        put(redis, letter())
 
         record = json.loads(run("show", JOB, "--json").stdout)
 
@@ -193,7 +203,7 @@ class TestReplay:
         assert redis.hget(ATTEMPTS_KEY.format(job_id=JOB), "attempts") == b"3"
 
     def test_a_job_that_succeeded_after_all_is_left_alone(
-        self, settings: FleetSettings, redis: Redis, letters: DeadLetters, attempts: Attempts, states: JobStates
+        self, settings: FleetSettings, redis: Redis, attempts: Attempts, states: JobStates
     ) -> None:
         with closing(CeleryTransport(settings)) as transport:
             transport.submit(letter().job)
@@ -201,7 +211,7 @@ class TestReplay:
         model = ModelInfo(name="m", revision="r", licence="l")
         made = JobResult(job_id=JOB, text="x", model=model, timings=Timings(), **fields)
         attempts.succeed(made, take(redis))
-        letters.put(letter())
+        put(redis, letter())
 
         refused = run("replay", JOB)
 
@@ -244,7 +254,7 @@ def test_the_last_error_that_a_worker_lived_to_tell_is_known_to_the_next(
     except StorageUnavailable as error:
         attempts.retry(JOB, error, tag)
 
-    second = attempts.begin(JOB, tag)
+    second = attempts.begin(JOB, take(redis, tag))
 
     assert first.traceback == ""
     assert second.traceback.startswith("Traceback (most recent call last):")

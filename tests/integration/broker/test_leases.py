@@ -20,6 +20,7 @@ QUEUE = "audio-omni"
 BATCH = f"{QUEUE}\x06\x166"
 LISTS = [QUEUE, BATCH]
 JOB = "job-1"
+MESSAGE = json.dumps({"headers": {"id": JOB}}).encode()
 
 
 @pytest.fixture
@@ -46,10 +47,21 @@ def states(redis: Redis) -> JobStates:
 @pytest.fixture
 def tag(redis: Redis, leases: Leases) -> str:
     """Of a message that was taken."""
-    redis.lpush(QUEUE, b"message")
+    redis.lpush(QUEUE, MESSAGE)
+    return take(leases)
+
+
+def take(leases: Leases) -> str:
     taken = leases.take(LISTS)
     assert taken is not None
     return taken.tag
+
+
+def take_again(leases: Leases, tag: str) -> str:
+    """End the lease, and take the message as another worker does."""
+    leases.postpone(tag, 0)
+    leases.recover()
+    return take(leases)
 
 
 def result() -> JobResult:
@@ -124,19 +136,22 @@ def test_who_lost_a_lease_cannot_end_the_next_one_s(leases: Leases, tag: str) ->
     leases.recover()
     again = leases.take(LISTS)
 
-    assert leases.ack(tag) is False
+    leases.ack(tag)
 
     assert again is not None
     assert leases.renew([again.tag]) == set()
 
 
-def test_a_job_under_lease_begins_and_ends_once(attempts: Attempts, states: JobStates, tag: str) -> None:
+def test_a_job_under_lease_begins_and_ends_once(
+    redis: Redis, leases: Leases, attempts: Attempts, states: JobStates, tag: str
+) -> None:
     begun = attempts.begin(JOB, tag)
 
     assert (begun.verdict, begun.attempt, begun.unacked_starts) == ("begun", 1, 1)
     assert states.read(JOB).status is JobStatus.RUNNING
     assert attempts.succeed(result(), tag) == "written"
-    assert attempts.fail(JOB, MediaEmpty("late"), tag) == "ended"
+    redis.lpush(QUEUE, MESSAGE)
+    assert attempts.fail(JOB, MediaEmpty("late"), take(leases)) == "ended"
     assert states.read(JOB).result == result()
 
 
@@ -161,11 +176,20 @@ def test_nothing_begins_without_a_lease(attempts: Attempts) -> None:
     assert attempts.begin(JOB, "no-such-tag").verdict == "lost"
 
 
-def test_a_job_that_ended_does_not_begin_again(attempts: Attempts, tag: str) -> None:
+def test_a_job_that_ended_does_not_begin_again(redis: Redis, leases: Leases, attempts: Attempts, tag: str) -> None:
     attempts.begin(JOB, tag)
     attempts.succeed(result(), tag)
+    redis.lpush(QUEUE, MESSAGE)
 
-    assert attempts.begin(JOB, tag).verdict == "ended"
+    assert attempts.begin(JOB, take(leases)).verdict == "ended"
+
+
+def test_an_outcome_ends_the_lease_of_its_own_message_alone(leases: Leases, attempts: Attempts, tag: str) -> None:
+    attempts.fail("another-job", MediaEmpty("empty"), tag)
+    assert leases.count() == 1
+
+    attempts.fail(JOB, MediaEmpty("empty"), tag)
+    assert leases.count() == 0
 
 
 def test_a_cancelled_job_does_not_begin(attempts: Attempts, states: JobStates, tag: str) -> None:
@@ -176,13 +200,18 @@ def test_a_cancelled_job_does_not_begin(attempts: Attempts, states: JobStates, t
     assert states.read(JOB).status is JobStatus.CANCELLED
 
 
-def test_starts_that_came_to_no_end_are_counted_and_a_retry_is_an_end(attempts: Attempts, tag: str) -> None:
-    assert [attempts.begin(JOB, tag).unacked_starts for _ in range(3)] == [1, 2, 3]
+def test_starts_that_came_to_no_end_are_counted_and_a_retry_is_an_end(
+    leases: Leases, attempts: Attempts, tag: str
+) -> None:
+    for starts in (1, 2, 3):
+        assert attempts.begin(JOB, tag).unacked_starts == starts
+        tag = take_again(leases, tag)
+    attempts.begin(JOB, tag)
 
     attempts.retry(JOB, StorageUnavailable("away"), tag)
-    begun = attempts.begin(JOB, tag)
+    begun = attempts.begin(JOB, take_again(leases, tag))
 
-    assert (begun.attempt, begun.unacked_starts, begun.previous_worker) == (4, 1, "worker-1")
+    assert (begun.attempt, begun.unacked_starts, begun.previous_worker) == (5, 1, "worker-1")
 
 
 def test_a_retry_is_no_outcome(attempts: Attempts, states: JobStates, tag: str) -> None:

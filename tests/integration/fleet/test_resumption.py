@@ -82,7 +82,7 @@ def resumed_from(worker: ScriptedWorker, job_id: str) -> int:
 
 
 def samples(result: AudioResult) -> np.ndarray:
-    return soundfile.read(io.BytesIO(result.audio.bytes()), dtype="int16")[0]
+    return soundfile.read(io.BytesIO(result.audio.read()), dtype="int16")[0]
 
 
 @pytest.mark.parametrize("end", [kill, drain])

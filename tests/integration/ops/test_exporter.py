@@ -11,12 +11,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from omnifleet.ops.exporter import FleetCollector
 from omnifleet.transport.celery import CeleryTransport
-from omnifleet_shared.broker.dead_letters import DeadLetter, DeadLetters
+from omnifleet_shared.broker.dead_letters import DeadLetter
 from omnifleet_shared.broker.leases import Leases
 from omnifleet_shared.broker.queue_stats import OLDEST_AMONG, submitted_at
 from omnifleet_shared.broker.submit import queue_lists
 from omnifleet_shared.broker.worker_registry import WorkerRecord, WorkerRegistry
-from omnifleet_shared.keys import THROUGHPUT_KEY
+from omnifleet_shared.keys import DEAD_KEY, THROUGHPUT_KEY
 from omnifleet_shared.schema.jobs import Job, Priority, read_job
 from omnifleet_shared.settings import FleetSettings
 from prometheus_client import CollectorRegistry
@@ -141,8 +141,8 @@ def test_a_scrape_costs_no_more_with_many_jobs_in_the_queue(settings: FleetSetti
 
 
 def test_dead_letters_the_pace_and_the_workers_are_there(port: int, settings: FleetSettings, redis_url: str) -> None:
-    letters, workers = DeadLetters.connect(settings), WorkerRegistry.connect(settings)
-    letters.put(DeadLetter(job=a_job(), reason="r", worker="w", attempts=3))
+    workers = WorkerRegistry.connect(settings)
+    letter = DeadLetter(job=a_job(), reason="r", worker="w", attempts=3)
     now = datetime.now(UTC)
     for name, state in (("a", "ready"), ("b", "ready"), ("c", "loading")):
         record = WorkerRecord(
@@ -150,6 +150,7 @@ def test_dead_letters_the_pace_and_the_workers_are_there(port: int, settings: Fl
         )
         workers.report(record)
     with Redis.from_url(redis_url) as redis:
+        redis.hset(DEAD_KEY.format(queue=QUEUE), letter.job.job_id, letter.model_dump_json())
         seconds, _ = redis.time()
         # This minute and the last one: the test may run at the turn of one.
         for minute in (seconds // 60 - 1, seconds // 60):
@@ -163,7 +164,6 @@ def test_dead_letters_the_pace_and_the_workers_are_there(port: int, settings: Fl
     assert found.value("omnifleet_workers", queue=QUEUE, state="loading") == 1
     assert found.value("omnifleet_fleet_engine_places", queue=QUEUE) == 16
     assert found.value("omnifleet_redis_aof_ok") == 1
-    letters.close()
     workers.close()
 
 

@@ -170,3 +170,17 @@ def _rotated(film: bytes, rotation: Rotation) -> bytes:
     matrix = [cos * one, sin * one, 0, -sin * one, cos * one, 0, 0, 0, 1 << 30]
     at = film.index(b"tkhd") + 44
     return film[:at] + b"".join(value.to_bytes(4, "big", signed=True) for value in matrix) + film[at + 36 :]
+
+
+def tracks(*sounds: NDArray[np.float32], rate: int, default: int | None = None) -> bytes:
+    """A matroska file with a track for each of `sounds` [channels, n], flac; `default` is marked as such."""
+    target = io.BytesIO()
+    with av.open(target, "w", format="matroska") as out:
+        streams = [cast(av.AudioStream, out.add_stream("flac", rate=rate, layout=_LAYOUTS[len(one)])) for one in sounds]
+        for number, stream in enumerate(streams):
+            marks = av.stream.Disposition.default if number == default else av.stream.Disposition(0)
+            stream.disposition = marks.value
+        for stream, samples in zip(streams, sounds, strict=True):
+            stream.codec_context.format = "s16"
+            _mux_sound(out, stream, samples, rate, "s16")
+    return target.getvalue()

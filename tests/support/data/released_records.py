@@ -83,7 +83,10 @@ def jobs(version: int = 1) -> Iterator[Job]:
         if number % 2 and version > 1:
             options |= {"callback": "https://hooks.example.com/omnifleet"}
             options |= {} if namespace == "understand" else {"quality": "fast"}
-        head = {"schema_version": 1 + ("callback" in options), "job_id": task.replace(".", "-"), "namespace": namespace}
+        if number % 4 == 3 and version > 2 and "audio" in fields:
+            options |= {"audio_track": 0}
+        needed = 3 if "audio_track" in options else 1 + ("callback" in options)
+        head = {"schema_version": needed, "job_id": task.replace(".", "-"), "namespace": namespace}
         yield read_job(head | {"task": {"name": name, **fields}} | options)
 
 
@@ -110,6 +113,7 @@ def results() -> dict[str, JobResult]:
         "text": _result("understand", "transcribe", text="hello"),
         "audio": _result("generate", "t2a", artifact=audio),
         "video": _result("generate", "v2m", artifact=audio, video=video),
+        "without video": _result("generate", "v2m", artifact=audio, warnings=("video: no film. Send mp4.",)),
         "words": _result("edit", "speech", artifact=audio, edits=(span,)),
     }
 

@@ -31,11 +31,10 @@ class FakeLeases:
         self.renewed.append(list(tags))
         return self.lost & set(tags)
 
-    def ack(self, tag: str) -> bool:
+    def ack(self, tag: str) -> None:
         if self.away:
             raise BrokerUnavailable("away")
         self.released.append(tag)
-        return True
 
     def postpone(self, tag: str, seconds: float) -> None:
         self.postponed.append((tag, seconds))
@@ -56,7 +55,7 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         codes.append(code)
         raise Ended
 
-    monkeypatch.setattr(renewer_module, "_end_process", end)
+    monkeypatch.setattr(renewer_module, "end_process", end)
     return codes
 
 
@@ -111,6 +110,20 @@ def test_who_runs_a_lost_lease_is_told_once(leases: FakeLeases) -> None:
     lease_renewer.renew_and_recover()
 
     assert told == ["a"]
+
+
+def test_a_lease_that_ends_with_its_job_s_outcome_is_not_lost(leases: FakeLeases) -> None:
+    told: list[str] = []
+    lease_renewer = keeper_of(leases, lost=told)
+    lease_renewer.track("a")
+    lease_renewer.mark_finishing("a")
+    leases.lost = {"a"}
+
+    lease_renewer.renew_and_recover()
+    lease_renewer.stop_renewing("a")
+    lease_renewer.ack("a")
+
+    assert (told, lease_renewer.counts.lost, leases.released) == ([], 0, [])
 
 
 def test_a_release_that_redis_does_not_hear_of_is_renewed_no_more(leases: FakeLeases) -> None:

@@ -11,32 +11,24 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 
-from omnifleet_shared.errors import EngineStopped, JobFailed, OmnifleetError, OutOfMemory
+from omnifleet_shared.errors import DeviceFailed, EngineStopped, OmnifleetError, OutOfMemory
 
+from ..models.model_errors import read_device_error, read_model_error
 from .fair_share import FairShare, StepTimer
 from .limits import BatchLimit, EngineLimits
 from .observer import EngineObserver, NoObserver, Work
 from .request import Kind, Request
-from .runner import Done, LaunchedWork, ModelRunner
+from .runner import Done, LaunchedStep, ModelRunner
 from .scheduler import KINDS, Scheduler
 from .stage_thread import StageThread
 
 logger = logging.getLogger(__name__)
 IDLE_WAIT = 0.5
 """Seconds that an idle engine waits for a request before it looks whether it should stop."""
-
-
-@dataclass(frozen=True)
-class _Step:
-    """A step that was launched."""
-
-    kind: Kind
-    batch: Sequence[Request]
-    work: LaunchedWork
 
 
 class Engine:
@@ -46,14 +38,25 @@ class Engine:
         runner: the tensor side.
         limits: how much is done at once.
         observer: notified of every call of the model; none by default.
+        on_device_failed: called once, on any of the engine's threads, before the requests fail with DeviceFailed: the
+            device broke, the engine has ended, and only a new process can help.
     """
 
-    def __init__(self, runner: ModelRunner, limits: EngineLimits, *, observer: EngineObserver | None = None) -> None:
+    def __init__(
+        self,
+        runner: ModelRunner,
+        limits: EngineLimits,
+        *,
+        observer: EngineObserver | None = None,
+        on_device_failed: Callable[[DeviceFailed], None] = lambda error: None,
+    ) -> None:
         self.runner = runner
         self.scheduler = Scheduler(limits)
         self._observer = observer or NoObserver()
+        self._on_device_failed = on_device_failed
+        self._device_failed: DeviceFailed | None = None
         self._fair_share, self._timer = FairShare(), StepTimer()
-        self._launched: deque[_Step] = deque()
+        self._launched: deque[LaunchedStep] = deque()
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._stopping = threading.Event()
         self._door = threading.Lock()
@@ -68,8 +71,14 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def submit(self, request: Request) -> Request:
-        """Hand a request to the engine's thread; its `outcome` future ends with the result or an OmnifleetError."""
+        """Hand a request to the engine's thread; its `outcome` future ends with the result or an OmnifleetError.
+
+        Raises:
+            EngineStopped: the engine takes no more requests; DeviceFailed where that is because its device broke.
+        """
         with self._door:
+            if self._device_failed is not None:
+                raise DeviceFailed(*self._device_failed.args)
             if self._stopping.is_set():
                 raise EngineStopped("the engine is shutting down")
             self._inbox.put(partial(self.scheduler.add, request))
@@ -134,9 +143,32 @@ class Engine:
                 self._busy_since = None
                 if not self.scheduler.kinds and not self._launched:
                     self._receive(wait=IDLE_WAIT)
-            except Exception:
-                logger.exception("the engine failed between steps", extra={"action": "engine_failed"})
-                self._fail_all(EngineStopped("the engine failed and was restarted"))
+            except Exception as error:
+                self._failed_between_steps(read_device_error(error))
+
+    def _failed_between_steps(self, error: Exception) -> None:
+        if isinstance(error, DeviceFailed):
+            self._end_with_device(error)
+            return
+        logger.error("the engine failed between steps", exc_info=error, extra={"action": "engine_failed"})
+        self._fail_all(EngineStopped("the engine failed and was restarted"))
+
+    def _end_with_device(self, error: DeviceFailed) -> None:
+        """Take nothing more, and fail every request; none is released, as no call of the device would return."""
+        if self._device_failed is not None:
+            return
+        with self._door:
+            self._device_failed = error
+            self._stopping.set()
+        logger.critical("the engine ends: %s", error, exc_info=error, extra={"action": "device_failed"})
+        self._launched.clear()
+        self._on_device_failed(error)
+        while not self._inbox.empty():
+            with suppress(Exception):  # of releases, which the device refuses too
+                self._inbox.get_nowait()()
+        for request in list(self.scheduler):
+            self.scheduler.remove(request)
+            request.fail(error)
 
     def _receive(self, wait: float = 0.0) -> None:
         """Take in what came from other threads: new requests, and what became of those beside the steps."""
@@ -181,22 +213,25 @@ class Engine:
     def _launch(self, batch: Sequence[Request]) -> None:
         start = time.monotonic()
         work = self.runner.advance(batch)
-        step = _Step(batch[0].kind, batch, work or Done(time.monotonic() - start))
+        step = LaunchedStep(batch[0].kind, batch, work or Done(time.monotonic() - start))
         if step.work.done:
             self._retire(step)
         else:
             self._launched.append(step)
 
-    def _retire(self, step: _Step) -> None:
+    def _retire(self, step: LaunchedStep) -> None:
         """Wait for the step, and note what it took."""
         start = time.monotonic()
         try:
             seconds = step.work.wait()
-        except Exception as error:
+        except Exception as raised:
+            error = read_device_error(raised)
             self._observer.failed(step.kind, len(step.batch), error)
+            if isinstance(error, DeviceFailed):
+                self._end_with_device(error)
             for request in step.batch:
                 if not request.outcome.done():
-                    self._fail(request, _typed(error))
+                    self._fail(request, read_model_error(error))
             return
         finally:
             self._waited += time.monotonic() - start
@@ -246,7 +281,7 @@ class Engine:
         self._observer.worked("finish", len(batch), seconds, seconds)
         for request, outcome in zip(batch, outcomes, strict=True):
             self._inbox.put(partial(self._leave, request))
-            request.outcome.set_result(outcome)
+            request.succeed(outcome)
 
     def _each(
         self,
@@ -259,9 +294,10 @@ class Engine:
         """Do the work for the batch; where that fails, for each half, so that only the culprit fails."""
         try:
             work(batch)
-        except Exception as error:
+        except Exception as raised:
+            error = read_device_error(raised)
             self._observer.failed(name, len(batch), error)
-            if len(batch) == 1:
+            if len(batch) == 1 or isinstance(error, DeviceFailed):
                 failed(batch[0], error, name)
                 return
             if isinstance(error, OutOfMemory):
@@ -277,11 +313,14 @@ class Engine:
 
     def _failed(self, request: Request, error: Exception, work: Work) -> None:
         """Its own fault fails the request; for want of memory it is tried again once others have left."""
+        if isinstance(error, DeviceFailed):
+            self._end_with_device(error)
+            return
         if isinstance(error, OutOfMemory) and not self.scheduler.is_alone(request) and not request.outcome.done():
             logger.warning("a request waits for memory: %s", error, extra={"action": "request_parked"})
             self.scheduler.park(request, work)
             return
-        self._fail(request, _typed(error), held=True)
+        self._fail(request, read_model_error(error), held=True)
 
     def _fail(self, request: Request, error: OmnifleetError, *, held: bool = False) -> None:
         """Give the request its error. `held`: by this thread, whatever the scheduler says."""
@@ -289,8 +328,7 @@ class Engine:
         self.scheduler.remove(request)
         if not beside:  # else whoever has it releases it
             self.runner.release(request)
-        if not request.outcome.done():
-            request.outcome.set_exception(error)
+        request.fail(error)
 
     def _leave(self, request: Request) -> None:
         self.scheduler.remove(request)
@@ -300,14 +338,6 @@ class Engine:
         for request in list(self.scheduler):
             if stopped or not self.scheduler.is_finishing(request):
                 self._fail(request, error, held=stopped)
-
-
-def _typed(error: Exception) -> OmnifleetError:
-    if isinstance(error, OmnifleetError):
-        return error
-    logger.error("a request failed in the model", exc_info=error, extra={"action": "request_failed"})
-    name = type(error).__name__
-    return JobFailed(f"the model failed with {name}: {error}", details={"type": name})
 
 
 def _allowed(limit: BatchLimit) -> Callable[[], int]:

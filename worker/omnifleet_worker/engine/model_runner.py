@@ -14,6 +14,7 @@ from ..models.audio_omni.pipeline import AudioOmniPipeline
 from ..models.audio_omni.sampling import FRAME_SAMPLES, LATENT_FRAMES, prepare_latents
 from ..models.audio_omni.thinker.decoding import DecodeState
 from ..models.content_cache import ContentCache
+from ..models.model_errors import read_device_error
 from ..models.streams import LaunchedWork, SideStream, to_device, to_host
 from .costs import RequestCosts
 from .diffusion_batch import DiffusionBatch, DiffusionState, Known
@@ -23,7 +24,7 @@ from .scheduler import KINDS
 
 
 class AudioOmniRunner:
-    """Runs requests on one pipeline. Its methods raise OutOfMemory where the device has no memory left.
+    """Runs requests on one pipeline. Its methods raise OutOfMemory or DeviceFailed for what is the device's fault.
 
     Args:
         pipeline: the model.
@@ -124,9 +125,11 @@ class AudioOmniRunner:
         try:
             with torch.inference_mode():
                 yield
-        except torch.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
-            raise OutOfMemory("the GPU had no memory left for the job", None, "It is tried again") from error
+        except RuntimeError as error:
+            typed = read_device_error(error)
+            if isinstance(typed, OutOfMemory):
+                torch.cuda.empty_cache()
+            raise typed from typed.__cause__
 
     def _prepare_clip(self, inputs: DiffusionInputs) -> DiffusionState:
         pipeline, cached = self.pipeline, self.encodings.get

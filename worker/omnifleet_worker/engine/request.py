@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -92,6 +93,16 @@ class Request:
     def cancel(self, reason: OmnifleetError | None = None) -> None:
         """Ask for the request to be dropped at the next step boundary, with JobCancelled or another reason."""
         self.cancelled = reason or JobCancelled("the job was cancelled")
+
+    def succeed(self, outcome: object) -> None:
+        """Give the request its outcome, unless it has one."""
+        with suppress(InvalidStateError):
+            self.outcome.set_result(outcome)
+
+    def fail(self, error: OmnifleetError) -> None:
+        """Give the request its error, unless it has an outcome."""
+        with suppress(InvalidStateError):
+            self.outcome.set_exception(error)
 
     @property
     def least_steps_left(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .request import Request
+from .request import Kind, Request
 
 
 class LaunchedWork(Protocol):
@@ -58,6 +58,15 @@ class ModelRunner(Protocol):
     def release(self, request: Request) -> None:
         """Forget the request's tensors. Called once for every request, prepared or not."""
         ...
+
+
+@dataclass(frozen=True)
+class LaunchedStep:
+    """A step that was launched."""
+
+    kind: Kind
+    batch: Sequence[Request]
+    work: LaunchedWork
 
 
 @dataclass(frozen=True)

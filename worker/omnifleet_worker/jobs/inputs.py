@@ -121,7 +121,11 @@ def decode(job: Job, fetched: Fetched, card: ModelCard, limits: MediaLimits) -> 
 
 def _decode_audio(data: bytes, field: str, job: Job, limits: MediaLimits) -> DecodedAudio:
     mono_rate = THINKER_SAMPLE_RATE if can_transcribe_in_parts(job.task) else None
-    return decode_audio(data, field=field, limits=limits, exact=isinstance(job.task, SpeechEdit), mono_rate=mono_rate)
+    # Of `audio`, and of a voice where that is all there is to hear.
+    named = "audio" if getattr(job.task, "audio", None) else "ref"
+    track = job.audio_track if field == named else None
+    exact = isinstance(job.task, SpeechEdit)
+    return decode_audio(data, field=field, limits=limits, exact=exact, mono_rate=mono_rate, track=track)
 
 
 def _decode_video(data: bytes, job: Job, card: ModelCard, limits: MediaLimits) -> DecodedVideo:

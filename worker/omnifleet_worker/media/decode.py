@@ -41,8 +41,9 @@ def decode_audio(
     limits: MediaLimits = DEFAULT_LIMITS,
     exact: bool = False,
     mono_rate: int | None = None,
+    track: int | None = None,
 ) -> DecodedAudio:
-    """Decode the first audio stream of a wav, flac, mp3, ogg, aac, m4a, mp4, mov, mkv or webm file.
+    """Decode the sound of a wav, flac, mp3, ogg, aac, m4a, mp4, mov, mkv or webm file.
 
     A file that was cut off is refused where its format tells (wav, flac, ogg, mp4, webm with a duration, mp3 with a
     Xing header); a few damaged packets in mp3, aac, ogg or webm are skipped, as players do.
@@ -54,17 +55,19 @@ def decode_audio(
         exact: give float64, which holds the values of every sample format; by default float32, which rounds those
             of 32-bit integers and of float64.
         mono_rate: give the mean of the channels at that rate, made on the way: hours then fit into memory.
+        track: number of the sound track, from 0; by default the one that the file marks as such, else the first.
 
     Returns:
         Samples [channels, n] at the source's own rate, or [1, n] at `mono_rate`, n > 0.
 
     Raises:
         MediaEmpty: no bytes, or no samples.
-        MediaUnreadable: not audio, damaged, cut off, or holding samples that are not numbers.
+        MediaUnreadable: not audio, damaged, cut off, or holding samples that are not numbers; with the field
+            `audio_track`, no such track.
         MediaTooLarge: more bytes, streams, channels, samples per second or decoding time than allowed.
         MediaTooLong: more seconds than allowed.
     """
-    with open_media(data, kind="audio", field=field, limits=limits) as reader:
+    with open_media(data, kind="audio", field=field, limits=limits, track=track) as reader:
         reader.stream.codec_context.thread_count = 1  # audio gains nothing from threads, a many-core worker loses
         return _decode_stream(reader, field, limits, np.dtype(np.float64 if exact else np.float32), mono_rate)
 

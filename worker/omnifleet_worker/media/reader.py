@@ -79,6 +79,7 @@ class MediaReader:
         kind: the stream to read, "audio" or "video".
         field: the request's field, for errors.
         limits: what is allowed.
+        track: number of the stream among those of its kind; the default one when None.
 
     Attributes:
         stream: the stream that is read.
@@ -95,6 +96,7 @@ class MediaReader:
         kind: Kind,
         field: str,
         limits: MediaLimits,
+        track: int | None = None,
     ) -> None:
         self.format = container.format.name
         self._container = container
@@ -107,7 +109,7 @@ class MediaReader:
         self._container_end = 0.0
         self._check_time()
         self._check_streams()
-        self.stream = self._choose(kind)
+        self.stream = self._choose(kind, track)
         self.declared_seconds = declared_seconds(container, self.stream, data)
         self.check_seconds(self.declared_seconds or 0.0)
 
@@ -179,7 +181,7 @@ class MediaReader:
         if count > allowed:
             raise self.too_large(f"it holds {count} streams, and {allowed} are allowed", "Send one stream of it")
 
-    def _choose(self, kind: Kind) -> av.stream.Stream:
+    def _choose(self, kind: Kind, track: int | None) -> av.stream.Stream:
         streams = [
             stream
             for stream in self._container.streams
@@ -187,10 +189,14 @@ class MediaReader:
         ]
         if not streams:
             raise MediaUnreadable(f"the file holds no {kind} stream", self._field, _REMEDIES[kind])
-        codec = streams[0].codec_context.name if streams[0].codec_context else "an unknown codec"
-        if codec not in CODECS[kind]:
-            raise MediaUnreadable(f"its {kind} is encoded as {codec}, which is not taken", self._field, _REMEDIES[kind])
-        return streams[0]
+        if track is not None and track >= len(streams):
+            problem = f"{self._field} has {len(streams)} sound tracks, and none of number {track}"
+            raise MediaUnreadable(problem, "audio_track", f"Use 0 to {len(streams) - 1}, or leave it out")
+        chosen = _default_of(streams, kind) if track is None else streams[track]
+        if _codec(chosen) not in CODECS[kind]:
+            problem = f"its {kind} is encoded as {_codec(chosen)}, which is not taken"
+            raise MediaUnreadable(problem, self._field, _REMEDIES[kind])
+        return chosen
 
     def _demux(self) -> Iterator[av.Packet]:
         packets = self._container.demux()
@@ -226,13 +232,31 @@ class MediaReader:
             raise _too_slow(self._field, self._limits)
 
 
+def _default_of(streams: list[av.stream.Stream], kind: Kind) -> av.stream.Stream:
+    """Choose the stream that the file marks as its default, else the first; of those that can be decoded, if any.
+
+    Phones write a spatial sound track, which nobody else decodes, beside one in AAC.
+    """
+    known = [stream for stream in streams if _codec(stream) in CODECS[kind]] or streams
+    marked = [stream for stream in known if stream.disposition & av.stream.Disposition.default]
+    return (marked or known)[0]
+
+
+def _codec(stream: av.stream.Stream) -> str:
+    return stream.codec_context.name if stream.codec_context else "an unknown codec"
+
+
 @contextmanager
-def open_media(data: bytes, *, kind: Kind, field: str, limits: MediaLimits) -> Iterator[MediaReader]:
-    """Open the first audio or video stream of a file held in memory; nothing but `data` is ever read.
+def open_media(
+    data: bytes, *, kind: Kind, field: str, limits: MediaLimits, track: int | None = None
+) -> Iterator[MediaReader]:
+    """Open an audio or video stream of a file held in memory; nothing but `data` is ever read.
+
+    It is the file's default one, or `track` counted among those of its kind.
 
     Raises:
         MediaEmpty: there are no bytes.
-        MediaUnreadable: not a known format, damaged or cut off, or without such a stream.
+        MediaUnreadable: not a known format, damaged or cut off, or without such a stream or track.
         MediaTooLarge: more bytes or streams, or longer in opening, than the limits allow.
         MediaTooLong: more seconds declared than the limits allow.
     """
@@ -243,7 +267,7 @@ def open_media(data: bytes, *, kind: Kind, field: str, limits: MediaLimits) -> I
     except (av.FFmpegError, ValueError) as error:
         raise _not_opened(error, file, kind, field, limits) from error
     with container:
-        yield MediaReader(container, file, data, kind=kind, field=field, limits=limits)
+        yield MediaReader(container, file, data, kind=kind, field=field, limits=limits, track=track)
 
 
 def _open_container(file: _TimedBytes, limits: MediaLimits) -> av.container.InputContainer:

@@ -9,14 +9,16 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from ..lease_renewer import LeaseRenewer
+from .health import Health
 from .heartbeat import Heartbeat
 
 
 class WorkerCollector(Collector):
     """Collects what the heartbeat reports, and the counts of leases."""
 
-    def __init__(self, heartbeat: Heartbeat, renewer: LeaseRenewer) -> None:
+    def __init__(self, heartbeat: Heartbeat, renewer: LeaseRenewer, health: Health) -> None:
         self._heartbeat = heartbeat
+        self._health = health
         self._renewer = renewer
 
     def describe(self) -> list[Metric]:
@@ -28,6 +30,9 @@ class WorkerCollector(Collector):
         record = self._heartbeat.record()
         yield from _leases(self._renewer)
         yield from _worker(record)
+        aside = float(self._health.out_of_service is not None)
+        help_text = "1 while the worker stepped aside; its health page says why."
+        yield GaugeMetricFamily("omnifleet_worker_out_of_service", help_text, value=aside)
         if record.gpu is not None:
             yield from gpu_metrics(record.gpu)
 

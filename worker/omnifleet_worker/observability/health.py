@@ -28,6 +28,8 @@ class Health:
         self._poll_timeout = poll_timeout
         self._loaded = False
         self._draining = False
+        self.out_of_service: str | None = None
+        """Why the worker stepped aside, if it did."""
 
     def loaded(self) -> None:
         """Note that the checkpoint is loaded and the engine runs."""
@@ -51,6 +53,8 @@ class Health:
         """Return why the process takes no jobs, if so."""
         if self._draining:
             return "draining: running jobs finish, no new ones are taken"
+        if self.out_of_service is not None:
+            return f"out of service: {self.out_of_service}"
         if not self._loaded:
             return "loading: the checkpoint is not there yet"
         if not self._renewer.has_polled:
@@ -64,6 +68,8 @@ class Health:
         """Return the state for the heartbeat."""
         if self._draining:
             return "draining"
+        if self.out_of_service is not None:
+            return "unwell"
         if not self._loaded or not self._renewer.has_polled:
             return "loading"
         return "ready" if self.why_not_ready() is None else "unwell"

@@ -49,7 +49,7 @@ class Telemetry:
             renewer,
             lambda: Device(settings.device),
         )
-        self.metrics.registry.register(WorkerCollector(self._heartbeat, renewer))
+        self.metrics.registry.register(WorkerCollector(self._heartbeat, renewer, self.health))
         self._pages: PageServer | None = None
 
     def start(self) -> None:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from omnifleet_shared.broker.attempts import Attempts, AttemptStart, Verdict
-from omnifleet_shared.broker.dead_letters import DeadLetter, DeadLetters
+from omnifleet_shared.broker.dead_letters import DeadLetter
 from omnifleet_shared.errors import (
     BrokerUnavailable,
+    DeviceFailed,
     EngineStopped,
     InvalidMessage,
     JobCancelled,
@@ -59,6 +60,15 @@ class _Delivery:
     attempt: int = 0
     task: str = UNREADABLE
     context: JobContext | None = None
+    """Of its run, once that began."""
+
+    letter: DeadLetter | None = None
+    """Where the job is put aside."""
+
+    def end(self, reason: str) -> None:
+        """End the run at its next step."""
+        if self.context is not None:
+            self.context.cancel(EngineStopped(reason))
 
 
 class Deliveries:
@@ -94,10 +104,10 @@ class Deliveries:
         self._webhooks = webhooks
         self._settings = settings
         self._metrics = metrics
-        self._dead_letters = DeadLetters.connect(settings)
-        self._runs: dict[str, JobContext] = {}
+        self._open: dict[str, _Delivery] = {}
         self._lock = threading.Lock()
-        self._handing_back = False
+        self._ended = threading.Condition(self._lock)
+        self._handing_back: str | None = None
 
     def process(self, payload: object, job_id: str, tag: str) -> dict[str, Any]:
         """Run the job of a message and record its outcome.
@@ -117,7 +127,9 @@ class Deliveries:
         """
         self._lease_renewer.mark_running(tag)
         delivery = _Delivery(job_id, tag, self._webhooks.callback_url(payload))
-        with self._metered(delivery):
+        with self._kept_open(delivery), self._metered(delivery):
+            if self._handing_back is not None:
+                raise self._given_back(delivery, EngineStopped(self._handing_back))
             return self._process(payload, delivery)
 
     def _process(self, payload: object, delivery: _Delivery) -> dict[str, Any]:
@@ -127,7 +139,7 @@ class Deliveries:
             job = _read(payload, job_id)
             delivery.task = f"{job.namespace}.{job.task.name}"
             self._webhooks.validate_callback(job)
-            delivery.attempt = self._begin(job, tag)
+            delivery.attempt = self._begin(job, delivery)
             set_attempt(delivery.attempt)
             result = self._run(job, delivery)
         except TransientError as error:
@@ -140,30 +152,51 @@ class Deliveries:
             raise
         except Exception as error:
             raise self._redelivered(job_id, error) from error
-        self._record(delivery, lambda: self._attempts.succeed(result, tag, delivery.callback))
-        self._delete_parts(delivery)
+        self._finish(delivery, lambda: self._attempts.succeed(result, tag, delivery.callback))
         return result.model_dump(mode="json")
 
-    def close(self) -> None:
-        """Close the connections that were opened here."""
-        self._dead_letters.close()
-
-    def hand_back(self) -> None:
-        """End every run at its next step and give its message back to the queue at once."""
-        self._handing_back = True
+    def hand_back(self, reason: str) -> None:
+        """End every run at its next step and give its message back to the queue at once, and so with what comes yet."""
         with self._lock:
-            contexts = list(self._runs.values())
-        for context in contexts:
-            context.cancel(EngineStopped("the worker shuts down"))
+            self._handing_back = reason
+            for delivery in self._open.values():
+                delivery.end(reason)
+
+    def take_again(self) -> None:
+        """Run what comes from now on."""
+        self._handing_back = None
+
+    def await_end(self, seconds: float) -> None:
+        """Wait until every delivery has ended, but no longer than that; what has not is recorded as handed back."""
+        with self._ended:
+            self._ended.wait_for(lambda: not self._open, seconds)
+            left = list(self._open.values())
+        for delivery in left:
+            extra = {"action": "job_left", "job_id": delivery.job_id}
+            logger.warning("job did not end: %s", delivery.job_id, extra=extra)
+            with suppress(BrokerUnavailable):
+                reason = EngineStopped(self._handing_back or "the worker stepped aside")
+                self._attempts.retry(delivery.job_id, reason, delivery.tag)
 
     def abandon(self, tag: str) -> None:
         """End the run of a lease that was lost: another worker has the job."""
         with self._lock:
-            context = self._runs.get(tag)
-        if context is not None:
-            extra = {"action": "job_abandoned", "job_id": context.job.job_id, "attempt": context.attempt}
-            logger.warning("another worker has the job: %s", context.job.job_id, extra=extra)
-            context.cancel(EngineStopped("the lease was lost"))
+            delivery = self._open.get(tag)
+        if delivery is not None:
+            extra = {"action": "job_abandoned", "job_id": delivery.job_id, "attempt": delivery.attempt}
+            logger.warning("another worker has the job: %s", delivery.job_id, extra=extra)
+            delivery.end("the lease was lost")
+
+    @contextmanager
+    def _kept_open(self, delivery: _Delivery) -> Iterator[None]:
+        with self._lock:
+            self._open[delivery.tag] = delivery
+        try:
+            yield
+        finally:
+            with self._ended:
+                del self._open[delivery.tag]
+                self._ended.notify_all()
 
     @contextmanager
     def _metered(self, delivery: _Delivery) -> Iterator[None]:
@@ -179,32 +212,36 @@ class Deliveries:
             raise
         except Redelivered as error:
             cause = error.__cause__
-            handed_back = self._handing_back and isinstance(cause, EngineStopped)
-            count("handed_back" if handed_back else "retried", cause)
+            count("handed_back" if self._is_handed_back(cause) else "retried", cause)
             raise
         except OmnifleetError as error:
             count(outcome_of(error), error)
             raise
         count("succeeded")
 
-    def _begin(self, job: Job, tag: str) -> int:
-        start = self._retry_redis(job.job_id, lambda: self._attempts.begin(job.job_id, tag))
+    def _begin(self, job: Job, delivery: _Delivery) -> int:
+        start = self._retry_redis(job.job_id, lambda: self._attempts.begin(job.job_id, delivery.tag))
         if start.verdict in ("lost", "ended"):
             raise LeaseLost(start.verdict)
         if start.verdict == "cancelled":
             raise JobCancelled("the job was cancelled before it started")
         if start.unacked_starts > self._settings.max_deliveries:
-            raise self._quarantine(job, start)
+            delivery.letter = _dead_letter(job, start)
+            raise _quarantined(delivery.letter)
         queued = max(0.0, time.time() - job.submitted_at.timestamp())  # clocks of two machines may disagree
         self._metrics.begun(job.priority, queued, start.attempt, start.unacked_starts)
         return start.attempt
 
     def _run(self, job: Job, delivery: _Delivery) -> JobResult:
-        delivery.context = context = JobContext(job, self._engine, attempt=delivery.attempt)
+        context = JobContext(job, self._engine, attempt=delivery.attempt)
+        with self._lock:
+            delivery.context = context
+            if self._handing_back is not None:
+                delivery.end(self._handing_back)
         about: dict[str, Any] = {"job_id": job.job_id, "attempt": delivery.attempt, "task": delivery.task}
         logger.info("job started: %s", job.job_id, extra={"action": "job_started", **about})
         try:
-            with self._tracked(delivery.tag, context), self._progress.tracking(context):
+            with self._progress.tracking(context):
                 result = self._run_with_typed_errors(context)
         finally:
             self._metrics.spent(context.timings.model_dump())
@@ -225,25 +262,6 @@ class Deliveries:
             problem = f"the worker failed with {name}: {error}"
             raise JobFailed(problem, None, "Report it with the job id", {"type": name}) from error
 
-    @contextmanager
-    def _tracked(self, tag: str, context: JobContext) -> Iterator[None]:
-        with self._lock:
-            self._runs[tag] = context
-        try:
-            yield
-        finally:
-            with self._lock:
-                del self._runs[tag]
-
-    def _quarantine(self, job: Job, start: AttemptStart) -> JobQuarantined:
-        attempts, worker = start.attempt - 1, start.previous_worker
-        reason = f"{start.unacked_starts - 1} workers in a row were lost while they ran it, the last one {worker}"
-        traceback = start.traceback or None
-        letter = DeadLetter(job=job, reason=reason, worker=worker, attempts=attempts, traceback=traceback)
-        self._retry_redis(job.job_id, lambda: self._dead_letters.put(letter))
-        remedy = "`omnifleet dead show` tells more, `omnifleet dead replay` tries again"
-        return JobQuarantined(reason, None, remedy, {"worker": worker, "attempts": attempts})
-
     @staticmethod
     def _redelivered(job_id: str, error: Exception) -> Redelivered:
         # Celery would take the message of a job that has no outcome off the queue, and the job would be lost.
@@ -253,9 +271,8 @@ class Deliveries:
 
     def _fail(self, delivery: _Delivery, error: OmnifleetError) -> None:
         _log("job failed", "job_failed", delivery.job_id, error)
-        about = (delivery.job_id, error, delivery.tag, delivery.callback)
-        self._record(delivery, lambda: self._attempts.fail(*about))
-        self._delete_parts(delivery)
+        about = (delivery.job_id, error, delivery.tag, delivery.callback, delivery.letter)
+        self._finish(delivery, lambda: self._attempts.fail(*about))
 
     def _delete_parts(self, delivery: _Delivery) -> None:
         # A message that could not be read has none, and its id may be anything.
@@ -264,20 +281,36 @@ class Deliveries:
 
     def _retry_later(self, delivery: _Delivery, error: TransientError) -> None:
         """Leave the job to another attempt, or fail it where there is none left."""
-        handed_back = self._handing_back and isinstance(error, EngineStopped)
+        handed_back = self._is_handed_back(error)
         if delivery.attempt >= self._settings.max_attempts and not handed_back:
             self._fail(delivery, error)
             return
         _log("job is tried again", "job_retried", delivery.job_id, error)
         self._record(delivery, lambda: self._attempts.retry(delivery.job_id, error, delivery.tag))
-        wait = 0.0 if handed_back else self._backoff(delivery)
+        raise self._given_back(delivery, error, 0.0 if handed_back else self._backoff(delivery)) from error
+
+    def _is_handed_back(self, error: BaseException | None) -> bool:
+        """Whether the error is the worker's: it says nothing of the job, and no limit of the job's counts."""
+        return isinstance(error, DeviceFailed) or (self._handing_back is not None and isinstance(error, EngineStopped))
+
+    def _given_back(self, delivery: _Delivery, error: TransientError, wait: float = 0.0) -> Redelivered:
         # Renewed no more before its end is set: a renewal in between would set it later again.
         self._lease_renewer.stop_renewing(delivery.tag)
         with suppress(BrokerUnavailable):  # the lease then ends in its own time
             self._retry_redis(delivery.job_id, lambda: self._lease_renewer.leases.postpone(delivery.tag, wait))
-            if handed_back:
+            if not wait:
                 self._lease_renewer.leases.recover()
-        raise Redelivered(str(error)) from error
+        redelivered = Redelivered(str(error))
+        redelivered.__cause__ = error
+        return redelivered
+
+    def _finish(self, delivery: _Delivery, write: Callable[[], Verdict]) -> None:
+        self._lease_renewer.mark_finishing(delivery.tag)
+        self._record(delivery, write)
+        self._lease_renewer.stop_renewing(delivery.tag)
+        self._delete_parts(delivery)
+        if delivery.callback is not None:
+            self._webhooks.wake()
 
     def _record(self, delivery: _Delivery, write: Callable[[], Verdict]) -> None:
         enter_stage("record")
@@ -291,8 +324,6 @@ class Deliveries:
             if verdict == "ended":
                 self._delete_parts(delivery)
             raise LeaseLost(verdict)
-        if delivery.callback is not None:
-            self._webhooks.wake()
 
     def _backoff(self, delivery: _Delivery) -> float:
         return backoff_seconds(max(1, delivery.attempt), self._settings.retry_backoff, MAX_BACKOFF)
@@ -307,6 +338,18 @@ def _read(payload: object, job_id: str) -> Job:
         problem = f"the message {job_id!r} carries a job of another id"
         raise InvalidMessage(problem, "job_id", "Send a job under its own id")
     return job
+
+
+def _dead_letter(job: Job, start: AttemptStart) -> DeadLetter:
+    lost, worker = start.unacked_starts - 1, start.previous_worker
+    reason = f"{lost} workers in a row were lost while they ran it, the last one {worker}"
+    attempts, traceback = start.attempt - 1, start.traceback or None
+    return DeadLetter(job=job, reason=reason, worker=worker, attempts=attempts, traceback=traceback)
+
+
+def _quarantined(letter: DeadLetter) -> JobQuarantined:
+    remedy = "`omnifleet dead show` tells more, `omnifleet dead replay` tries again"
+    return JobQuarantined(letter.reason, None, remedy, {"worker": letter.worker, "attempts": letter.attempts})
 
 
 def _log(message: str, action: str, job_id: str, error: OmnifleetError) -> None:

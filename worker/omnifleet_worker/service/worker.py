@@ -10,7 +10,7 @@ import time
 
 from omnifleet_shared.broker.attempts import Attempts
 from omnifleet_shared.broker.leases import Leases
-from omnifleet_shared.errors import BrokerUnavailable
+from omnifleet_shared.errors import BrokerUnavailable, DeviceFailed
 from omnifleet_shared.job_state.store import JobStates
 from omnifleet_shared.storage import open_storage
 from omnifleet_shared.webhooks.outbox import Callbacks
@@ -21,11 +21,12 @@ from ..engine.runner import ModelRunner
 from ..jobs.finished_parts import FinishedParts
 from ..jobs.model import ModelData
 from ..jobs.runner import JobRunner
-from ..lease_renewer import LeaseRenewer
+from ..lease_renewer import EXIT_BROKEN, LeaseRenewer
 from ..model_loader import describe, open_model
 from ..observability.telemetry import Telemetry
 from ..retry import retry_until
 from ..settings import WorkerSettings
+from .availability import Availability
 from .delivery import Deliveries
 from .progress_reporter import ProgressReporter
 from .webhook_sender import WebhookSender
@@ -50,6 +51,7 @@ class FleetWorker:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.attempts = Attempts.connect(settings, worker=self.name)
         self.telemetry = Telemetry(self.name, settings, self.lease_renewer, self._engine_stalled)
+        self.availability = Availability(self.telemetry.health, self.lease_renewer, lambda: self.deliveries)
         self._webhooks = WebhookSender(Callbacks.connect(settings), settings)
         self._progress = ProgressReporter(self.states, settings.progress_interval)
         self._engine: Engine | None = None
@@ -65,7 +67,7 @@ class FleetWorker:
         retry_until(self.states.check_redis, BrokerUnavailable, self.settings.redis_patience)
         model, runner, limits = self.load()
         metrics = self.telemetry.metrics
-        self._engine = engine = Engine(runner, limits, observer=metrics.engine)
+        self._engine = engine = Engine(runner, limits, observer=metrics.engine, on_device_failed=self._device_failed)
         decides = (model.card.name, model.card.revision, model.precision)
         self._parts = FinishedParts(storage, decides)
         jobs = JobRunner(model, storage, self.settings, self._parts)
@@ -102,7 +104,6 @@ class FleetWorker:
             self._progress.stop()
             self._engine.stop()
             self.lease_renewer.stop()
-            self.deliveries.close()
         if self._parts is not None:
             self._parts.close()
         self._webhooks.stop()
@@ -117,6 +118,9 @@ class FleetWorker:
     def _abandon(self, tag: str) -> None:
         self.deliveries.abandon(tag)
 
+    def _device_failed(self, error: DeviceFailed) -> None:
+        self.availability.take_out_of_service(error.problem, exit_code=EXIT_BROKEN)
+
     def _hand_back(self, grace: float) -> None:
         time.sleep(grace)
-        self.deliveries.hand_back()
+        self.deliveries.hand_back("the worker shuts down")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -76,6 +77,7 @@ class RedisBatchLock:
         name = BATCH_KEY.format(journal=hashlib.sha256(journal.encode()).hexdigest()[:32])
         # Not kept in the thread that took it: another one renews it.
         self._lock = cast(Any, self._redis).lock(name, timeout=LIFETIME, thread_local=False)
+        self._token = uuid.uuid4().hex.encode()
         self._released = threading.Event()
         self._lost = threading.Event()
         self._renewing = threading.Thread(target=self._renew, name="batch-lock", daemon=True)
@@ -83,7 +85,7 @@ class RedisBatchLock:
     def acquire(self) -> None:
         """See `BatchLock`. Raises BrokerUnavailable too."""
         with typed_redis_errors():
-            if not self._lock.acquire(blocking=False):
+            if not self._take():
                 raise _running(self._journal)
         self._renewing.start()
 
@@ -106,6 +108,13 @@ class RedisBatchLock:
                 self._lock.release()
         self._redis.close()
 
+    def _take(self) -> bool:
+        if self._lock.acquire(blocking=False, token=self._token):
+            return True
+        # Sent again after a lost connection, the command is refused by the lock that its first run took.
+        self._lock.local.token = self._token
+        return bool(self._lock.owned())
+
     def _renew(self) -> None:
         while not self._released.wait(LIFETIME / 4):
             with suppress(BrokerUnavailable), typed_redis_errors():
@@ -116,7 +125,7 @@ class RedisBatchLock:
             self._lock.reacquire()
         except LockError:
             # It expired while Redis was away, or was lost with it; nobody may have taken it.
-            if not self._lock.acquire(blocking=False):
+            if not self._take():
                 self._lost.set()
                 self._released.set()
 

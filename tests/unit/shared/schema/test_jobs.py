@@ -562,7 +562,32 @@ class TestQuality:
         error = refusal(message("generate.t2a", quality="fast"), InvalidJob)
 
         assert error.field == "quality"
-        assert str(JOB_SCHEMA_VERSION) in (error.remedy or "")
+        assert error.remedy == "Set schema_version to 2"
 
     def test_another_quality_is_refused(self) -> None:
         assert refusal(message("generate.t2a", quality="good", schema_version=2), InvalidJob).field == "quality"
+
+
+class TestAudioTrack:
+    def test_a_track_is_asked_for_in_the_third_schema_version(self) -> None:
+        job = read_job(message("edit.add", audio_track=1, schema_version=3))
+
+        assert job.audio_track == 1
+        assert read_job(json.loads(job.model_dump_json())) == job
+
+    @pytest.mark.parametrize("version", [1, 2])
+    def test_older_versions_have_none(self, version: int) -> None:
+        error = refusal(message("edit.add", audio_track=1, schema_version=version), InvalidJob)
+
+        assert (error.field, error.remedy) == ("audio_track", "Set schema_version to 3")
+
+    def test_a_job_without_one_is_written_without_the_field(self) -> None:
+        assert "audio_track" not in read_job(message("edit.add")).model_dump(mode="json")
+
+    @pytest.mark.parametrize("task", ["generate.t2a", "generate.v2a"])
+    def test_a_job_without_audio_has_no_tracks(self, task: str) -> None:
+        assert refusal(message(task, audio_track=0, schema_version=3), InvalidJob).field == "audio_track"
+
+    @pytest.mark.parametrize("track", [-1, 32, 1.5, "one"])
+    def test_what_is_no_number_of_a_track_is_refused(self, track: object) -> None:
+        assert refusal(message("edit.add", audio_track=track, schema_version=3), InvalidJob).field == "audio_track"

@@ -8,7 +8,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from omnifleet_shared.errors import DeadlineExceeded, EngineStopped, JobCancelled, JobFailed, OutOfMemory
+from omnifleet_shared.errors import (
+    DeadlineExceeded,
+    DeviceFailed,
+    EngineStopped,
+    JobCancelled,
+    JobFailed,
+    OutOfMemory,
+)
 from omnifleet_worker.engine.engine import Engine
 from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.observer import Work
@@ -525,19 +532,113 @@ def test_a_cancelled_clip_takes_at_most_the_step_that_is_launched() -> None:
     assert device.in_flight == 0
 
 
-def test_a_step_that_fails_on_the_device_fails_its_requests_once(runner: CountingRunner) -> None:
+def test_a_step_that_fails_late_fails_its_requests_once() -> None:
     device = Device()
     requests = [clip(steps=9), clip(steps=9)]
     engine = engine_with(device, *requests)
     engine.step()
 
-    device.fault = RuntimeError("an illegal address")
+    device.fault = RuntimeError("not foreseen")
     run_dry(engine)
 
     for request in requests:
-        with pytest.raises(JobFailed, match="an illegal address"):
+        with pytest.raises(JobFailed, match="not foreseen"):
             request.outcome.result()
     assert sorted(map(id, device.released)) == sorted(map(id, requests))
+
+
+BROKEN = "CUDA error: an illegal memory access was encountered\nIt might be reported late."
+
+
+class BreakingDevice(CountingRunner):
+    """Breaks for good in the call that is named."""
+
+    def __init__(self, breaks_in: str) -> None:
+        super().__init__()
+        self.calls = 0
+        self._breaks_in = breaks_in
+        self._is_broken = False
+
+    def _call(self, name: str) -> None:
+        self._is_broken = self._is_broken or name == self._breaks_in
+        if self._is_broken:
+            self.calls += 1
+            raise RuntimeError(BROKEN)
+
+    def prepare(self, request: Request) -> None:
+        self._call("prepare")
+        super().prepare(request)
+
+    def advance(self, batch: Sequence[Request]) -> None:
+        self._call("advance")
+        super().advance(batch)
+
+    def is_done(self, request: Request) -> bool:
+        self._call("is_done")
+        return super().is_done(request)
+
+    def finish(self, batch: Sequence[Request]) -> list[Any]:
+        self._call("finish")
+        return super().finish(batch)
+
+    def release(self, request: Request) -> None:
+        self._call("release")
+        super().release(request)
+
+
+@pytest.mark.parametrize("call", ["prepare", "advance", "is_done", "finish", "release"])
+def test_a_device_that_breaks_ends_the_engine_and_its_requests_with_it(call: str) -> None:
+    device = BreakingDevice(call)
+    told: list[tuple[DeviceFailed, bool]] = []
+    engine = Engine(
+        device,
+        EngineLimits(clips=4, chats=4),
+        on_device_failed=lambda error: told.append((error, all(one.outcome.done() for one in requests))),
+    )
+    requests = [engine.submit(clip(steps=1)) for _ in range(8)]
+
+    engine.start()
+    failures = [request.outcome.exception(timeout=30) for request in requests]
+
+    failed = [error for error in failures if error is not None]
+    assert failed  # but for what was done before a release
+    assert {type(error) for error in failed} == {DeviceFailed}
+    ((reason, were_answered),) = told
+    assert reason.problem == "the device failed: CUDA error: an illegal memory access was encountered"
+    assert not were_answered  # told first: whoever runs the jobs knows by then that they are handed back
+    with pytest.raises(DeviceFailed, match="illegal memory access"):
+        engine.submit(clip())
+    engine.stop()
+    assert device.calls <= 8  # and not one for each job that ever comes
+
+
+def test_a_launched_step_that_finds_the_device_broken_ends_the_engine() -> None:
+    device = Device()
+    engine = engine_with(device, clip(steps=9), clip(steps=9))
+    engine.step()
+
+    device.fault = RuntimeError(BROKEN)
+    run_dry(engine)
+
+    with pytest.raises(DeviceFailed):
+        engine.submit(clip())
+    assert len(device.launched) == 2  # the one that failed, and the one that was launched meanwhile
+
+
+def test_an_allocation_that_fails_in_a_library_is_out_of_memory(runner: CountingRunner) -> None:
+    requests = [clip() for _ in range(4)]
+    engine = engine_with(runner, *requests)
+    advance = runner.advance
+
+    def full(batch: Sequence[Request]) -> None:
+        if len(batch) > 2:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+        advance(batch)
+
+    runner.advance = full  # type: ignore[method-assign]
+    run_dry(engine)
+
+    assert [one.outcome.result() for one in requests] == ["diffusion after 3"] * 4
 
 
 def test_in_turns_no_token_is_written_before_the_device_has_taken_the_clips_step() -> None:

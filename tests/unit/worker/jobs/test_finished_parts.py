@@ -66,7 +66,7 @@ JOBS = {
 def sounds(name: str) -> JobMedia:
     seconds, rate = {"an edit": (35, 44_100), "a transcript": (125, 16_000)}.get(name, (1, 44_100))
     wave = np.random.default_rng(1).standard_normal((1, seconds * rate), dtype=np.float32)
-    return JobMedia({"audio": (DecodedAudio(wave, rate),), "ref": (DecodedAudio(wave, rate),)}, ())
+    return JobMedia({"ref" if name == "a reference" else "audio": (DecodedAudio(wave, rate),)}, ())
 
 
 @pytest.fixture
@@ -264,7 +264,7 @@ def test_parts_of_other_parameters_or_of_another_model_are_not_taken(
 def test_a_job_of_one_part_keeps_nothing(
     model: ModelData, storage: MemoryStorage, opened: Callable[..., FinishedParts]
 ) -> None:
-    parts, media = opened(), sounds("speech")
+    parts, media = opened(), sounds("a reference")
     short = {"name": "t2m", "text": "a waltz", "seconds": 9}
     spoken = {"name": "tts", "text": "One word.", "ref": FILE}
 
@@ -280,9 +280,9 @@ def test_the_words_of_a_reference_are_kept_with_the_clips_that_are_spoken_with_t
     job = job_of("generate", task={"name": "tts", "text": "One more word. " * 20, "ref": FILE})
     first, second = Device(), Device(number=1)
 
-    whole, _ = attempt(job, sounds("speech"), model, first, opened())
+    whole, _ = attempt(job, sounds("a reference"), model, first, opened())
     elsewhere = replace(model, transcripts=ContentCache(1000, len))
-    again, context = attempt(job, sounds("speech"), elsewhere, second, opened(), 2)
+    again, context = attempt(job, sounds("a reference"), elsewhere, second, opened(), 2)
 
     assert equal(again, whole)
     assert (context.resumed_from, second.made) == (first.made, 0)

@@ -211,3 +211,15 @@ def test_a_film_that_is_too_long_to_watch_is_refused(storage: FolderStorage) -> 
         load(question_about(video=put(storage, media_files.video(2.0))), storage, card)
 
     assert caught.value.field == "video"
+
+
+def test_the_track_that_is_asked_for_is_heard_in_the_audio_and_not_in_the_voice(storage: FolderStorage) -> None:
+    quiet, loud = (media_files.tone(0.5, 8_000, level=level) for level in (0.1, 0.4))
+    film = put(storage, media_files.tracks(quiet, loud, rate=8_000)).model_dump()
+    vc = {"name": "vc", "ref": film, "audio": film}
+    message = {"schema_version": 3, "namespace": "generate", "task": vc, "audio_track": 1}
+
+    media = load(read_job(message), storage)
+
+    peaks = [np.abs(media.recording(field).samples).max() for field in ("audio", "ref")]
+    assert peaks == pytest.approx([0.4, 0.1], abs=0.01)

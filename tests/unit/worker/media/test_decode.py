@@ -215,6 +215,30 @@ def test_a_long_file_that_declares_nothing_is_refused_on_the_way_in_little_memor
     assert peak < 1_000_000 < 60 * 8_000 * 4
 
 
+QUIET, LOUD = media_files.tone(0.5, 8_000, level=0.1), media_files.tone(0.5, 8_000, level=0.4)
+
+
+@pytest.mark.parametrize(
+    ("default", "asked", "heard"),
+    [(None, None, 0.1), (0, None, 0.1), (1, None, 0.4), (0, 1, 0.4), (1, 0, 0.1)],
+)
+def test_the_default_track_is_heard_unless_another_is_asked_for(
+    default: int | None, asked: int | None, heard: float
+) -> None:
+    film = media_files.tracks(QUIET, LOUD, rate=8_000, default=default)
+
+    assert np.abs(decode_audio(film, track=asked).samples).max() == pytest.approx(heard, abs=0.01)
+
+
+def test_a_track_that_is_not_there_is_refused() -> None:
+    film = media_files.tracks(QUIET, LOUD, rate=8_000)
+
+    with pytest.raises(MediaUnreadable, match="2 sound tracks") as refused:
+        decode_audio(film, track=2)
+
+    assert (refused.value.field, refused.value.remedy) == ("audio_track", "Use 0 to 1, or leave it out")
+
+
 def _loudest_hertz(audio: DecodedAudio, channel: int) -> float:
     samples = audio.samples[channel, : audio.sample_rate // 2]
     spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -11,8 +13,10 @@ from typing import Any, cast
 import pytest
 from celery.exceptions import Ignore, Reject
 from omnifleet_shared.broker.attempts import AttemptStart
+from omnifleet_shared.broker.dead_letters import DeadLetter
 from omnifleet_shared.errors import (
     BrokerUnavailable,
+    DeviceFailed,
     EngineStopped,
     InvalidMessage,
     JobCancelled,
@@ -61,6 +65,7 @@ class FakeAttempts:
     written: str = "written"
     away: bool = False
     records: list[tuple[str, Any]] = field(default_factory=list)
+    letters: list[DeadLetter] = field(default_factory=list)
 
     def begin(self, job_id: str, tag: str) -> AttemptStart:
         return AttemptStart(cast(Any, self.verdict), self.attempt, self.unfinished, "a worker")
@@ -68,7 +73,15 @@ class FakeAttempts:
     def succeed(self, result: JobResult, tag: str, callback: str | None = None) -> str:
         return self._record("succeeded", result)
 
-    def fail(self, job_id: str, error: OmnifleetError, tag: str, callback: str | None = None) -> str:
+    def fail(
+        self,
+        job_id: str,
+        error: OmnifleetError,
+        tag: str,
+        callback: str | None = None,
+        letter: DeadLetter | None = None,
+    ) -> str:
+        self.letters += [letter] if letter is not None else []
         return self._record("failed", error)
 
     def retry(self, job_id: str, error: OmnifleetError, tag: str) -> str:
@@ -94,6 +107,9 @@ class FakeLeaseRenewer:
     def mark_running(self, tag: str) -> None:
         self.calls.append(("run", tag))
 
+    def mark_finishing(self, tag: str) -> None:
+        self.calls.append(("finish", tag))
+
     def stop_renewing(self, tag: str) -> None:
         self.calls.append(("let go", tag))
 
@@ -112,7 +128,6 @@ class Stage:
         self.attempts, self.lease_renewer = FakeAttempts(), FakeLeaseRenewer()
         self.work: Callable[[JobContext], JobResult] = result_of
         self.events: list[str] = []
-        self.letters: list[Any] = []
         self.parts_deleted: list[str] = []
         delete_parts = lambda run, job_id: self.parts_deleted.append(job_id)  # noqa: E731
         jobs = SimpleNamespace(run=lambda run: self.work(run), delete_parts=delete_parts)
@@ -129,7 +144,10 @@ class Stage:
             self.metrics.jobs,
         ]
         self.deliveries = Deliveries(*cast(list[Any], parts))
-        self.deliveries._dead_letters = cast(Any, SimpleNamespace(put=self.letters.append, close=lambda: None))
+
+    @property
+    def letters(self) -> list[DeadLetter]:
+        return self.attempts.letters
 
     def deliver(self, payload: object = PAYLOAD, job_id: str = JOB.job_id) -> dict[str, Any]:
         request = SimpleNamespace(id=job_id, properties={"delivery_tag": TAG})
@@ -144,10 +162,8 @@ class Stage:
 
 
 @pytest.fixture
-def stage() -> Iterator[Stage]:
-    stage = Stage()
-    yield stage
-    stage.deliveries.close()
+def stage() -> Stage:
+    return Stage()
 
 
 def test_a_result_is_recorded_and_returned_as_json(stage: Stage) -> None:
@@ -156,7 +172,7 @@ def test_a_result_is_recorded_and_returned_as_json(stage: Stage) -> None:
     assert record["text"] == "an answer"
     ((what, result),) = stage.attempts.records
     assert (what, result.model_dump(mode="json")) == ("succeeded", record)
-    assert stage.lease_renewer.calls == [("run", TAG)]
+    assert stage.lease_renewer.calls == [("run", TAG), ("finish", TAG), ("let go", TAG)]
 
 
 def test_a_permanent_error_is_recorded_and_raised_as_it_is(stage: Stage) -> None:
@@ -202,12 +218,62 @@ def test_a_transient_error_is_the_outcome_where_no_attempts_are_left(stage: Stag
 def test_a_worker_that_shuts_down_gives_the_message_back_at_once_whatever_attempt_it_was(stage: Stage) -> None:
     stage.fails_with(EngineStopped("the worker shuts down"))
     stage.attempts.attempt = SETTINGS.max_attempts
-    stage.deliveries.hand_back()
+    stage.deliveries.hand_back("the worker shuts down")
 
     with pytest.raises(Reject):
         stage.deliver()
 
     assert stage.lease_renewer.calls[-2:] == [("postpone", 0.0), ("recover",)]
+
+
+def test_a_job_on_a_device_that_broke_goes_back_at_once_whatever_attempt_it_was(stage: Stage) -> None:
+    error = DeviceFailed("the device failed")
+    stage.fails_with(error)
+    stage.attempts.attempt = SETTINGS.max_attempts
+
+    with pytest.raises(Reject):
+        stage.deliver()
+
+    assert stage.attempts.records == [("retried", error)]
+    assert stage.lease_renewer.calls[-2:] == [("postpone", 0.0), ("recover",)]
+    assert stage.metrics.jobs.counts == {"handed_back": 1}
+
+
+def test_what_comes_to_a_worker_out_of_service_goes_back_before_it_is_started(stage: Stage) -> None:
+    stage.deliveries.hand_back("its disk is full")
+
+    with pytest.raises(Reject, match="its disk is full"):
+        stage.deliver()
+
+    assert stage.attempts.records == []
+    assert stage.lease_renewer.calls[-2:] == [("postpone", 0.0), ("recover",)]
+    stage.deliveries.take_again()
+    assert stage.deliver()["text"] == "an answer"
+
+
+def test_what_does_not_end_in_time_is_recorded_as_handed_back(stage: Stage) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def work(run: JobContext) -> JobResult:
+        begun.set()
+        assert may_end.wait(30)
+        run.raise_if_cancelled()
+        return result_of(run)
+
+    stage.work = work
+    with ThreadPoolExecutor() as pool:
+        delivery = pool.submit(stage.deliver)
+        assert begun.wait(30)
+        stage.deliveries.hand_back("its device failed")
+
+        stage.deliveries.await_end(0.01)
+
+        ((what, error),) = stage.attempts.records
+        assert (what, str(error)) == ("retried", "its device failed.")
+        may_end.set()
+        with pytest.raises(Reject):
+            delivery.result(30)
+    stage.deliveries.await_end(30)
 
 
 def test_an_unforeseen_error_becomes_job_failed_and_names_it(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
