@@ -1,9 +1,9 @@
 """A real worker process around an engine that does as the job says: take time, hang, or kill the process.
 
 Its answers name the question, and its clips are the tone of their seed over what they hear; it logs each of them as
-`scripted_finished`, with a hash of all that it was asked for. In its environment, SCRIPTED_LOAD_AWAITS names a file with
-which its checkpoint is there, and SCRIPTED_DEVICE_BREAKS a word: the first request that has it breaks its device for
-good.
+`scripted_finished`, with a hash of all that it was asked for. In its environment, SCRIPTED_LOAD_AWAITS names a file
+with which its checkpoint is there, and SCRIPTED_DEVICE_BREAKS a word: the first request that has it breaks its device
+for good.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from signal import SIGTERM
 
 import numpy as np
@@ -16,8 +16,7 @@ from omnifleet import AudioResult, Client, FleetSettings, JobHandle
 from omnifleet_shared.storage import Storage, open_storage
 from support import services
 from support.data import media_files
-from support.fork_server import ForkServer
-from support.scripted_fleet import LEASE, WAIT, ScriptedFleet, ScriptedWorker, scripted_fleet
+from support.scripted_fleet import LEASE, WAIT, ScriptedFleet, ScriptedWorker
 
 MUSIC_SECONDS, MUSIC_WINDOWS = 70, 7
 EDIT_SECONDS, EDIT_WINDOWS = 95, 11
@@ -37,23 +36,27 @@ def drain(worker: ScriptedWorker) -> None:
     worker.wait()
 
 
-@pytest.fixture(params=["folder", "s3"])
-def fleet(request: pytest.FixtureRequest, tmp_path: Path, fork_server: ForkServer) -> Iterator[ScriptedFleet]:
-    """A fleet whose workers hand back at once, with its storage in a folder, or in a bucket."""
-    with scripted_fleet(tmp_path, fork_server) as fleet:
-        if request.param == "folder":
-            yield fleet
-            return
-        server: services.S3Server = request.getfixturevalue("s3_server")
-        storage = f"s3://{request.getfixturevalue('bucket')}/home"
-        place = {"redis_url": fleet.settings.redis_url, "storage": storage, "s3_endpoint": server.endpoint}
-        settings = FleetSettings(**place, lease=LEASE)  # type: ignore[arg-type]
-        with Client(settings) as omni:
-            yield replace(fleet, settings=settings, omni=omni, workers=fleet.workers)
+@pytest.fixture
+def in_bucket(scripted: ScriptedFleet, bucket: str, s3_server: services.S3Server) -> Iterator[ScriptedFleet]:
+    """A fleet with its storage behind an S3 API."""
+    redis_url, endpoint = scripted.settings.redis_url, s3_server.endpoint
+    settings = FleetSettings(redis_url=redis_url, storage=f"s3://{bucket}/home", s3_endpoint=endpoint, lease=LEASE)
+    with Client(settings) as omni:
+        yield replace(scripted, settings=settings, omni=omni, workers=scripted.workers)
+
+
+@pytest.fixture
+def fleet(request: pytest.FixtureRequest) -> ScriptedFleet:
+    """The fleet that the test names."""
+    named: ScriptedFleet = request.getfixturevalue(request.param)
+    return named
 
 
 def start(fleet: ScriptedFleet) -> ScriptedWorker:
-    s3 = {"OMNIFLEET_S3_ENDPOINT": fleet.settings.s3_endpoint} if fleet.settings.s3_endpoint else {}
+    """Start a worker that hands back at once when it is told to end."""
+    credentials = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    endpoint = fleet.settings.s3_endpoint
+    s3 = {"OMNIFLEET_S3_ENDPOINT": endpoint, **credentials} if endpoint else {}
     return fleet.start(OMNIFLEET_GRACE="0", **s3)
 
 
@@ -85,7 +88,7 @@ def samples(result: AudioResult) -> np.ndarray:
     return soundfile.read(io.BytesIO(result.audio.read()), dtype="int16")[0]
 
 
-@pytest.mark.parametrize("end", [kill, drain])
+@pytest.mark.parametrize(("fleet", "end"), [("scripted", kill), ("in_bucket", drain)], indirect=["fleet"])
 def test_music_goes_on_at_its_last_window(fleet: ScriptedFleet, end: End) -> None:
     storage, first = open_storage(fleet.settings), start(fleet)
     job = music(fleet)
@@ -105,31 +108,29 @@ def test_music_goes_on_at_its_last_window(fleet: ScriptedFleet, end: End) -> Non
     services.wait_until(lambda: parts_of(storage, job.id) == 0, WAIT, "nothing is left of the parts")
 
 
-@pytest.mark.parametrize("end", [kill, drain])
-def test_an_edit_makes_no_finished_window_again(fleet: ScriptedFleet, end: End) -> None:
-    storage, first = open_storage(fleet.settings), start(fleet)
-    job = edit(fleet)
+def test_an_edit_makes_no_finished_window_again(scripted: ScriptedFleet) -> None:
+    storage, first = open_storage(scripted.settings), start(scripted)
+    job = edit(scripted)
     services.wait_until(lambda: parts_of(storage, job.id) >= AT_ONCE, WAIT, "the first windows")
 
-    end(first)
-    second = start(fleet)
+    first.kill()
+    second = start(scripted)
 
     result = job.result(WAIT)
     assert finished([first, second]) == Counter(dict.fromkeys(finished([first, second]), 1))
     assert resumed_from(second, job.id) == AT_ONCE
     assert finished([second]).total() == EDIT_WINDOWS - AT_ONCE
-    assert np.array_equal(samples(result), samples(edit(fleet).result(WAIT)))
+    assert np.array_equal(samples(result), samples(edit(scripted).result(WAIT)))
 
 
-@pytest.mark.parametrize("end", [kill, drain])
-def test_a_long_recording_is_not_transcribed_twice(fleet: ScriptedFleet, end: End) -> None:
-    storage, first = open_storage(fleet.settings), start(fleet)
+def test_a_long_recording_is_not_transcribed_twice(scripted: ScriptedFleet) -> None:
+    storage, first = open_storage(scripted.settings), start(scripted)
     source = media_files.wav(SPOKEN_SECONDS, 8_000)
-    job = fleet.omni.understand("transcribe", source, max_new_tokens=12)
+    job = scripted.omni.understand("transcribe", source, max_new_tokens=12)
     services.wait_until(lambda: parts_of(storage, job.id) >= AT_ONCE, WAIT, "the first parts")
 
-    end(first)
-    second = start(fleet)
+    drain(first)
+    second = start(scripted)
 
     said = job.result(WAIT).text
     assert said.count(f"by {first.pid}") == AT_ONCE
@@ -137,10 +138,10 @@ def test_a_long_recording_is_not_transcribed_twice(fleet: ScriptedFleet, end: En
     assert resumed_from(second, job.id) == AT_ONCE
 
 
-def test_a_job_that_is_cancelled_leaves_no_parts(fleet: ScriptedFleet) -> None:
-    storage = open_storage(fleet.settings)
-    start(fleet)
-    job = music(fleet, steps=20)
+def test_a_job_that_is_cancelled_leaves_no_parts(scripted: ScriptedFleet) -> None:
+    storage = open_storage(scripted.settings)
+    start(scripted)
+    job = music(scripted, steps=20)
     services.wait_until(lambda: parts_of(storage, job.id) >= 1, WAIT, "a window")
 
     job.cancel()

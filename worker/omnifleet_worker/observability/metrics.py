@@ -82,15 +82,17 @@ class JobMetrics:
         if error is not None:
             self._errors.labels(type(error).__name__).inc()
 
-    def spent(self, stages: Mapping[str, float]) -> None:
-        """Record the seconds that an attempt spent in each stage; stages that it did not have are 0."""
+    def spent(self, stages: Mapping[str, float], resumed_from: int = 0) -> None:
+        """Record the seconds that an attempt spent in each stage, 0 in those that it did not have.
+
+        Args:
+            stages: the seconds.
+            resumed_from: windows and parts that it took over from an earlier attempt.
+        """
+        self._resumed.inc(resumed_from)
         for stage, seconds in stages.items():
             if seconds > 0 and stage != "queued":
                 self._stages.labels(stage).observe(seconds)
-
-    def resumed(self, parts: int) -> None:
-        """Count the windows and parts that an attempt took over from an earlier one."""
-        self._resumed.inc(parts)
 
     def refused(self) -> None:
         """Count a message that could not be read."""

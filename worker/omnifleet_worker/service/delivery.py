@@ -61,7 +61,6 @@ class _Delivery:
     task: str = UNREADABLE
     context: JobContext | None = None
     """Of its run, once that began."""
-
     letter: DeadLetter | None = None
     """Where the job is put aside."""
 
@@ -244,8 +243,7 @@ class Deliveries:
             with self._progress.tracking(context):
                 result = self._run_with_typed_errors(context)
         finally:
-            self._metrics.spent(context.timings.model_dump())
-            self._metrics.resumed(context.resumed_from)
+            self._metrics.spent(context.timings.model_dump(), context.resumed_from)
         about |= {"timings": result.timings.model_dump(), "resumed_from": context.resumed_from}
         logger.info("job done: %s", job.job_id, extra={"action": "job_done", **about})
         return result
@@ -273,11 +271,6 @@ class Deliveries:
         _log("job failed", "job_failed", delivery.job_id, error)
         about = (delivery.job_id, error, delivery.tag, delivery.callback, delivery.letter)
         self._finish(delivery, lambda: self._attempts.fail(*about))
-
-    def _delete_parts(self, delivery: _Delivery) -> None:
-        # A message that could not be read has none, and its id may be anything.
-        if delivery.task != UNREADABLE:
-            self._jobs.delete_parts(delivery.context, delivery.job_id)
 
     def _retry_later(self, delivery: _Delivery, error: TransientError) -> None:
         """Leave the job to another attempt, or fail it where there is none left."""
@@ -308,7 +301,8 @@ class Deliveries:
         self._lease_renewer.mark_finishing(delivery.tag)
         self._record(delivery, write)
         self._lease_renewer.stop_renewing(delivery.tag)
-        self._delete_parts(delivery)
+        if delivery.task != UNREADABLE:
+            self._jobs.delete_parts(delivery.context, delivery.job_id)
         if delivery.callback is not None:
             self._webhooks.wake()
 
@@ -321,8 +315,6 @@ class Deliveries:
         if verdict != "written":
             extra = {"action": "outcome_dropped", "job_id": delivery.job_id, "verdict": verdict}
             logger.warning("outcome dropped, %s: %s", verdict, delivery.job_id, extra=extra)
-            if verdict == "ended":
-                self._delete_parts(delivery)
             raise LeaseLost(verdict)
 
     def _backoff(self, delivery: _Delivery) -> float:
