@@ -42,7 +42,8 @@ PROGRESS_LIFETIME = 3600
 
 ATTEMPTS_KEY = "omnifleet:runs:{job_id}"
 """Hash of a job's attempts: `attempts`, times that workers started it; `open`, starts in a row without an outcome or a
-retry; `worker`, who started it last; `traceback`, of its last transient error; `unfinished`, the set that counts it.
+retry; `alone`, those of them in which the worker ran nothing else; `worker`, who started it last; `traceback`, of its
+last transient error; `unfinished`, the set that counts it.
 Fields with a colon remember calls, by the tag or id that each was made under: one that comes again finds its answer."""
 
 CALLS_KEY = "omnifleet:calls:{caller}"
@@ -64,10 +65,21 @@ POSTPONED_KEY = "omnifleet:postponed:{queue}"
 """Sorted set: tags of leased messages that wait for a retry, by the Unix time at which the wait ends. Kept for counting
 alone: an entry whose time has come means nothing."""
 
+STARTED_KEY = "omnifleet:started:{queue}"
+"""Sorted set: tags of leased messages whose jobs were started and are open, by the Unix time of the start."""
+
+SUSPECTS_KEY = "omnifleet:suspects:{queue}"
+"""List of suspects: messages whose jobs were open when their worker was lost. Each value is the key of the list that
+the message came from, a line feed, and the message. A suspect is delivered to a worker that does nothing else."""
+SUSPECT_TAGS_KEY = "omnifleet:suspects:{queue}:leased"
+"""Set: tags under which suspects were leased. A tag without a lease means nothing, and is removed on the way."""
+
 WAKE_KEY = "omnifleet:wake:{queue}"
 """List of wake-up tokens that idle workers block on; one is pushed beside each message."""
 WAKE_CALLS = 256
 """Most wake-up tokens that are kept; more than there are idle workers wake nobody."""
+NO_WAKE_KEY = "omnifleet:wake:{queue}:none"
+"""Never written: what a worker blocks on that takes nothing now, so that it takes no token from those that do."""
 
 IDEMPOTENCY_KEY = "omnifleet:idempotency:{queue}:{key}"
 """Id of the job that answers every request with that idempotency key; lives as long as the job's record."""

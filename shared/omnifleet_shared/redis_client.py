@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.connection import parse_url
 from redis.exceptions import AuthenticationError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from .errors import BrokerUnavailable, InvalidSetting
+from .redis_url import redis_address, sentinels
 from .settings import FleetSettings
 
 BACKOFF = ExponentialWithJitterBackoff(base=0.05, cap=0.5)
@@ -41,44 +40,45 @@ def connect_async_redis(settings: FleetSettings, *, retry: bool = True) -> Async
 
 def _connect(settings: FleetSettings, client: Any, sentinel: Any, retry: Any) -> Any:
     options: dict[str, Any] = {
-        "socket_timeout": settings.redis_timeout,
-        "socket_connect_timeout": settings.redis_timeout,
+        **_timeouts(settings),
         "health_check_interval": 30,
         # A timeout is not retried: redis-py would, nine times over, and `redis_timeout` would not be the limit.
         "retry": retry,
     }
-    try:
-        if settings.redis_sentinels is None:
-            return client.from_url(settings.redis_url, **options)
-        sentinels = sentinel(sentinel_addresses(settings), socket_timeout=settings.redis_timeout)
-        return sentinels.master_for(settings.redis_master, **options, **_login(settings.redis_url))
-    except ValueError as error:
-        # The URL may hold a password: it is not repeated.
-        problem, remedy = "this is no URL of a Redis", "Use redis://host:6379/0"
-        raise InvalidSetting(problem, "OMNIFLEET_REDIS_URL", remedy) from error
+    address, watching = redis_address(settings), sentinels(settings)
+    if watching is None:
+        return client(**address.parameters, **options)
+    known = sentinel(watching.hosts, sentinel_kwargs={**_timeouts(settings), **watching.login})
+    return known.master_for(settings.redis_master, db=address.database, **address.login, **options)
 
 
-def sentinel_addresses(settings: FleetSettings) -> list[tuple[str, int]]:
-    """Parse host and port of each sentinel. Raises InvalidSetting for what is none."""
-    addresses = [one.strip().rpartition(":") for one in (settings.redis_sentinels or "").split(",")]
-    if not all(host and port.isdecimal() for host, _, port in addresses):
-        remedy = "Use host:port,host:port"
-        raise InvalidSetting("these are no addresses", "OMNIFLEET_REDIS_SENTINELS", remedy)
-    return [(host, int(port)) for host, _, port in addresses]
+def _timeouts(settings: FleetSettings) -> dict[str, float]:
+    return {"socket_timeout": settings.redis_timeout, "socket_connect_timeout": settings.redis_timeout}
 
 
-def broker_url(settings: FleetSettings) -> str:
-    """Make kombu's URL of the same Redis, or of its sentinels."""
-    if settings.redis_sentinels is None:
-        return settings.redis_url
-    parts = urlsplit(settings.redis_url)
-    login = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
-    return ";".join(f"sentinel://{login}{host}:{port}{parts.path}" for host, port in sentinel_addresses(settings))
+def broker_configuration(settings: FleetSettings) -> dict[str, Any]:
+    """Make kombu's part of Celery's configuration: where the same Redis is, or its sentinels, and how it is spoken to.
 
-
-def _login(url: str) -> dict[str, Any]:
-    parsed = cast(Any, parse_url)(url)
-    return {name: parsed[name] for name in ("username", "password", "db") if name in parsed}
+    Raises:
+        InvalidSetting: as `connect_redis`.
+    """
+    address, watching = redis_address(settings), sentinels(settings)
+    options: dict[str, Any] = {**_timeouts(settings), "socket_keepalive": True, "health_check_interval": 10}
+    if watching is None:
+        url = address.kombu_url
+        options["unix_socket_path"] = address.path
+    else:
+        url = ";".join(address.sentinel_url(host, port) for host, port in watching.hosts)
+        sentinel_kwargs = {**_timeouts(settings), **watching.login}
+        options |= {"master_name": settings.redis_master, "sentinel_kwargs": sentinel_kwargs}
+    return {
+        # The two that win over CELERY_BROKER_URL, which may be in the environment for an app of the user's own.
+        "broker_read_url": url,
+        "broker_write_url": url,
+        # kombu opens a plain connection without it, whatever the scheme says, where a transport is named.
+        "broker_use_ssl": address.tls or False,
+        "broker_transport_options": options,
+    }
 
 
 def refuse_eviction(redis: Redis) -> None:
@@ -98,12 +98,23 @@ def refuse_eviction(redis: Redis) -> None:
 
 @contextmanager
 def typed_redis_errors() -> Iterator[None]:
-    """Turn Redis errors of the block into BrokerUnavailable, or InvalidSetting where Redis refuses the password."""
+    """Turn Redis errors into BrokerUnavailable, or InvalidSetting where password or certificate are refused."""
     try:
         yield
     except AuthenticationError as error:
         remedy = "Put the right user and password into OMNIFLEET_REDIS_URL"
         raise InvalidSetting("Redis refuses the password", "OMNIFLEET_REDIS_URL", remedy) from error
     except (RedisError, OSError) as error:
+        if refused := certificate_refusal(error):
+            raise refused from error
         remedy = "Check OMNIFLEET_REDIS_URL and that Redis runs"
         raise BrokerUnavailable(f"Redis does not answer: {error}", "redis_url", remedy) from error
+
+
+def certificate_refusal(error: BaseException) -> InvalidSetting | None:
+    """Return the error of a connection that failed because nobody vouches for the server's certificate, else None."""
+    if "CERTIFICATE_VERIFY_FAILED" not in str(error):  # redis-py and kombu wrap what ssl raises
+        return None
+    problem = f"the certificate of this Redis cannot be trusted: {error}"
+    remedy = "Name the file of the CA that vouches for it: rediss://host:6379/0?ssl_ca_certs=/etc/ssl/redis-ca.pem"
+    return InvalidSetting(problem, "OMNIFLEET_REDIS_URL", remedy)

@@ -23,10 +23,13 @@ class FleetSettings(BaseSettings):
     )
 
     redis_url: str = "redis://localhost:6379/0"
-    """Redis that carries jobs and their results."""
+    """Redis that carries jobs and their results: `redis://user:password@host:6379/0`, `rediss://` for TLS with
+    verified certificates (`ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile`, `ssl_check_hostname` and `ssl_cert_reqs` as
+    its options), or `unix:///path?db=0`."""
     redis_sentinels: str | None = None
-    """Sentinels that know which Redis is the master, as `host:port,host:port`; then `redis_url` gives user, password
-    and database alone."""
+    """Sentinels that know which Redis is the master, as `host:port,host:port`, or with a login and TLS of their own as
+    `rediss://user:password@host:port,host:port?ssl_ca_certs=…`; then `redis_url` gives user, password, database and TLS
+    of the Redis alone."""
     redis_master: str = "mymaster"
     """Name of the master that the sentinels watch."""
     redis_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5.0

@@ -49,6 +49,13 @@ class EngineStep(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         if not isinstance(parent.pool, TaskPool):
             raise ImproperlyConfigured("omnifleet runs with --pool threads: one process, one GPU, one checkpoint")
+        served, own = set(self.app.amqp.queues.consume_from), self.app.fleet.settings.queue
+        if served != {own}:
+            # Its messages would have no lease, and be gone with the worker that took them.
+            other = ", ".join(sorted(served - {own})) or "none"
+            raise ImproperlyConfigured(
+                f"this worker serves {own} alone, not {other}: set OMNIFLEET_QUEUE in place of -Q"
+            )
         self.app.fleet.start()
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from omnifleet_shared.broker.leases import Leases
+from omnifleet_shared.broker.leases import LeasedMessage, Leases
 from omnifleet_shared.errors import BrokerUnavailable
 
 logger = logging.getLogger(__name__)
@@ -70,6 +70,8 @@ class LeaseRenewer:
         self._running: set[str] = set()
         self._finishing: set[str] = set()
         self._batch: set[str] = set()
+        self._suspect: LeasedMessage | None = None
+        self._suspect_waits = False
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="lease-renewer", daemon=True)
@@ -98,6 +100,16 @@ class LeaseRenewer:
     def batch_jobs(self) -> int:
         """Messages of batch priority that are held."""
         return len(self._batch.intersection(self._worth_renewing()))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no message is held."""
+        return not self._worth_renewing()
+
+    @property
+    def has_suspect(self) -> bool:
+        """Whether a suspect is held, beside which nothing may be taken."""
+        return self._suspect is not None and self._suspect.tag in self._worth_renewing()
 
     @property
     def held_jobs(self) -> int:
@@ -147,6 +159,21 @@ class LeaseRenewer:
             if batch:
                 self._batch.add(tag)
 
+    def claim_suspect(self, suspect: LeasedMessage) -> None:
+        """Hold a suspect under lease until everything else has ended; nothing is taken before it has ended too."""
+        self._suspect, self._suspect_waits = suspect, True
+        self.track(suspect.tag)
+        extra = {"action": "suspect_claimed", "lease": suspect.tag, "others": self.held_jobs - 1}
+        logger.info("a job whose worker was lost runs alone once %d others have ended", self.held_jobs - 1, extra=extra)
+
+    def next_suspect(self) -> LeasedMessage | None:
+        """Give the suspect to be delivered, once; None while anything else is held, and afterwards."""
+        suspect = self._suspect
+        if suspect is None or not self._suspect_waits or self._worth_renewing() != [suspect.tag]:
+            return None
+        self._suspect_waits = False
+        return suspect
+
     def mark_running(self, tag: str) -> None:
         """Note that the job of the message runs."""
         with self._lock:
@@ -178,12 +205,20 @@ class LeaseRenewer:
     def hand_back(self) -> None:
         """Put every held message back into the queue at once."""
         for tag in list(self._held):
-            self.stop_renewing(tag)
-            try:
-                self.leases.postpone(tag, 0)
-                self.leases.recover()
-            except BrokerUnavailable as error:
-                logger.warning("a job waits for its lease to end: %s", error, extra={"action": "hand_back_failed"})
+            self._hand_back(tag)
+
+    def hand_back_waiting(self) -> None:
+        """Put a suspect that was not delivered yet back at once: a worker that takes nothing more never delivers it."""
+        if self._suspect is not None and self._suspect_waits:
+            self._hand_back(self._suspect.tag)
+
+    def _hand_back(self, tag: str) -> None:
+        self.stop_renewing(tag)
+        try:
+            self.leases.postpone(tag, 0)
+            self.leases.recover()
+        except BrokerUnavailable as error:
+            logger.warning("a job waits for its lease to end: %s", error, extra={"action": "hand_back_failed"})
 
     def renew_and_recover(self) -> None:
         """Renew this process's leases and recover those of lost workers, once."""
@@ -209,7 +244,9 @@ class LeaseRenewer:
         # What was received and never started was dropped on the way, by a consumer that lost its connection, say.
         oldest = time.monotonic() - 3 * self.leases.seconds
         with self._lock:
-            return [tag for tag, since in self._held.items() if tag in self._running or since > oldest]
+            waiting = self._suspect.tag if self._suspect is not None and self._suspect_waits else None
+            kept = self._running | {waiting}
+            return [tag for tag, since in self._held.items() if tag in kept or since > oldest]
 
     def _loop(self) -> None:
         while not self._stopping.wait(self.leases.seconds / 4):

@@ -44,7 +44,8 @@ class WorkerSettings(FleetSettings):
     retry_backoff: Annotated[float, Field(gt=0)] = 2.0
     """Seconds before the second attempt, doubled for each further one, with jitter, up to two minutes."""
     max_deliveries: Annotated[int, Field(ge=1, le=100)] = 3
-    """Workers that may be lost in a row while they run a job, before the job becomes a dead letter."""
+    """Workers that may be lost in a row while they run a job, the last one at least with nothing else to do, before the
+    job becomes a dead letter."""
     storage_patience: Annotated[float, Field(ge=0)] = 120.0
     """Seconds that a job waits for its input from storage that does not answer before that counts as a failed attempt.
     A finished result waits as long as it takes, so that nothing is made twice."""

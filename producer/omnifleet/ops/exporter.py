@@ -76,6 +76,8 @@ def _queue(found: QueueStats) -> Iterator[Metric]:
         for level in found.priorities:
             family.add_metric([found.queue, level.priority], value(level))
         yield family
+    meaning = "Jobs that wait in the queue to run alone, because their worker was lost."
+    yield _gauge("suspect_jobs", meaning, found.queue, found.suspects)
     yield _gauge("dead_letters", "Jobs that were dead-lettered.", found.queue, found.dead)
     yield _gauge("last_minute_finished_jobs", "Jobs that ended in the last full minute.", found.queue, found.finished)
 

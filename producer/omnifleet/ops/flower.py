@@ -9,6 +9,7 @@ from typing import Any
 
 from omnifleet_shared.broker.celery_app import create_app
 from omnifleet_shared.errors import InvalidSetting
+from omnifleet_shared.redis_url import redis_address
 from omnifleet_shared.settings import FleetSettings
 
 MIN_PASSWORD = 8
@@ -31,6 +32,8 @@ def run_flower(settings: FleetSettings, host: str, port: int) -> None:
     app = create_app(settings)
     # Flower takes no jobs, and knows kombu's own transports by name.
     app.conf.broker_transport = None
+    if settings.redis_sentinels is None:
+        app.conf.broker_read_url = app.conf.broker_write_url = redis_address(settings).own_kombu_url
     options: dict[str, Any] = {
         "address": host,
         "port": port,

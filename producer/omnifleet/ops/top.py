@@ -70,6 +70,7 @@ def _headline(view: FleetView) -> Text:
         f"{view.queue.finished} jobs/min",
         f"{sum(record.failed for record in records)} failed",
         f"{sum(record.retried for record in records)} retried",
+        f"{view.queue.suspects} to run alone",
         f"{view.queue.dead} dead-lettered",
     ]
     return Text("   ".join(parts), style="bold")

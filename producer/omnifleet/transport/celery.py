@@ -15,7 +15,7 @@ from omnifleet_shared.job_state.batch_waiter import BatchResultWaiter, RedisResu
 from omnifleet_shared.job_state.store import JobStates
 from omnifleet_shared.keys import BROKER_PRIORITY, CELERY_TASKS
 from omnifleet_shared.observability import tracing as traces
-from omnifleet_shared.redis_client import broker_url
+from omnifleet_shared.redis_client import certificate_refusal
 from omnifleet_shared.schema.callback import CallbackDelivery
 from omnifleet_shared.schema.job_state import JobState
 from omnifleet_shared.schema.jobs import Job
@@ -97,7 +97,8 @@ class CeleryTransport:
         self._app.conf.broker_pool_limit = kombu.get_limit()
         # Pools of our own: Celery's are shared by all apps with the same URL, and closing them would close theirs. And
         # the URL is given here because CELERY_BROKER_URL, set for another app, would win over the configured one.
-        self._connections: Any = self._app.connection_for_write(broker_url(settings)).Pool(limit=senders)
+        url = self._app.conf.broker_write_url
+        self._connections: Any = self._app.connection_for_write(url).Pool(limit=senders)
         self._producers: Any = kombu.ProducerPool(self._connections, limit=senders)
 
     def submit(self, job: Job, idempotency_key: str | None = None) -> str:
@@ -201,5 +202,7 @@ def _not_sent(error: Exception) -> InvalidSetting | BrokerUnavailable:
     if isinstance(error.__cause__, AuthenticationError):
         remedy = "Put the right user and password into OMNIFLEET_REDIS_URL"
         return InvalidSetting("Redis refuses the password", "OMNIFLEET_REDIS_URL", remedy)
+    if refused := certificate_refusal(error):
+        return refused
     remedy = "Check OMNIFLEET_REDIS_URL and that Redis runs"
     return BrokerUnavailable(f"the job could not be sent: {error}", "redis_url", remedy)

@@ -24,6 +24,9 @@ from ..keys import (
     DEAD_KEY,
     LEASED_KEY,
     LEASES_KEY,
+    STARTED_KEY,
+    SUSPECT_TAGS_KEY,
+    SUSPECTS_KEY,
     THROUGHPUT_KEY,
     THROUGHPUT_LIFETIME,
 )
@@ -39,7 +42,7 @@ MAX_TRACEBACK = 10_000
 """Most characters of a traceback that are kept, from its end, where the error is."""
 
 # KEYS: state, leased messages, attempts, cancel request, throughput counter; those of `outbox.ENQUEUE_CALLBACK`; dead
-# letters, leases.
+# letters, leases, tags of started messages, suspects, tags of suspects.
 # ARGV: tag, record, lifetime in seconds, worker, job, traceback; those of `outbox.ENQUEUE_CALLBACK`; dead letter or ''.
 ENDED = """
 local function ended(state)
@@ -49,8 +52,10 @@ local function ended(state)
 end
 local state = redis.call('GET', KEYS[1])
 local message = redis.call('HGET', KEYS[2], ARGV[1])
-if not message then return {'lost', 0, 0, '', ''} end
-if state and ended(state) then return {'ended', 0, 0, '', ''} end
+if not message then return {'lost', 0, 0, '', '', 0} end
+if state and ended(state) then return {'ended', 0, 0, '', '', 0} end
+local started, suspects, suspect_tags = unpack(KEYS, 10, 12)
+local is_suspect = string.sub(message, 1, #suspects + 1) == suspects .. '\\n'
 """
 WRITE = """
 redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
@@ -60,34 +65,47 @@ redis.call('EXPIRE', KEYS[3], ARGV[3])
 BEGUN_BEFORE = """
 local before = redis.call('HGET', KEYS[3], 'begun:' .. ARGV[1])
 if before then
-  local attempts, open, previous = unpack(cjson.decode(before))
-  return {'begun', attempts, open, previous, redis.call('HGET', KEYS[3], 'traceback') or ''}
+  local attempts, open, previous, died_alone = unpack(cjson.decode(before))
+  return {'begun', attempts, open, previous, redis.call('HGET', KEYS[3], 'traceback') or '', died_alone or 0}
 end
 """
 WRITTEN_BEFORE = """
 local written = 'written:' .. ARGV[1]
-if redis.call('HEXISTS', KEYS[3], written) == 1 then return {'written', 0, 0, '', ''} end
+if redis.call('HEXISTS', KEYS[3], written) == 1 then return {'written', 0, 0, '', '', 0} end
 """
 BEGIN = f"""{ENDED}
 {BEGUN_BEFORE}
-if redis.call('EXISTS', KEYS[4]) == 1 then return {{'cancelled', 0, 0, '', ''}} end
+if redis.call('EXISTS', KEYS[4]) == 1 then return {{'cancelled', 0, 0, '', '', 0}} end
 local attempts = redis.call('HINCRBY', KEYS[3], 'attempts', 1)
 local open = redis.call('HINCRBY', KEYS[3], 'open', 1)
+local died_alone = tonumber(redis.call('HGET', KEYS[3], 'alone') or 0)
+if is_suspect then redis.call('HINCRBY', KEYS[3], 'alone', 1) end
+local now = redis.call('TIME')[1]
+redis.call('ZADD', started, now, ARGV[1])
+redis.call('ZREMRANGEBYSCORE', started, '-inf', now - ARGV[3])
 local previous = redis.call('HGET', KEYS[3], 'worker') or ''
-redis.call('HSET', KEYS[3], 'worker', ARGV[4], 'begun:' .. ARGV[1], cjson.encode({{attempts, open, previous}}))
+local start = cjson.encode({{attempts, open, previous, died_alone}})
+redis.call('HSET', KEYS[3], 'worker', ARGV[4], 'begun:' .. ARGV[1], start)
 {WRITE}
-return {{'begun', attempts, open, previous, redis.call('HGET', KEYS[3], 'traceback') or ''}}
+return {{'begun', attempts, open, previous, redis.call('HGET', KEYS[3], 'traceback') or '', died_alone}}
 """
+# Its worker lived to tell: the job is no suspect, and waits where it was queued.
 RETRY = f"""{WRITTEN_BEFORE}
 {ENDED}
-redis.call('HSET', KEYS[3], 'open', 0, 'traceback', ARGV[6], written, 1)
+redis.call('HSET', KEYS[3], 'open', 0, 'alone', 0, 'traceback', ARGV[6], written, 1)
+redis.call('ZREM', started, ARGV[1])
+if is_suspect then
+  redis.call('HSET', KEYS[2], ARGV[1], string.sub(message, #suspects + 2))
+  redis.call('SREM', suspect_tags, ARGV[1])
+end
 {WRITE}
-return {{'written', 0, 0, '', ''}}
+return {{'written', 0, 0, '', '', 0}}
 """
 # The message leaves the queue with the outcome: a replay in between would find it there a second time.
 FINISH = f"""{WRITTEN_BEFORE}
 {ENDED}
-redis.call('HSET', KEYS[3], 'open', 0, written, 1)
+redis.call('HSET', KEYS[3], 'open', 0, 'alone', 0, written, 1)
+redis.call('ZREM', started, ARGV[1])
 {WRITE}
 {ENQUEUE_CALLBACK}
 if ARGV[10] ~= '' then redis.call('HSET', KEYS[8], ARGV[5], ARGV[10]) end
@@ -100,7 +118,7 @@ if counted then redis.call('ZREM', counted, ARGV[5]) end
 local minute = KEYS[5] .. math.floor(redis.call('TIME')[1] / 60)
 redis.call('INCR', minute)
 redis.call('EXPIRE', minute, {THROUGHPUT_LIFETIME})
-return {{'written', 0, 0, '', ''}}
+return {{'written', 0, 0, '', '', 0}}
 """
 
 SCRIPT_KEYS = (
@@ -113,6 +131,9 @@ SCRIPT_KEYS = (
     CALLBACKS_KEY,
     DEAD_KEY,
     LEASES_KEY,
+    STARTED_KEY,
+    SUSPECTS_KEY,
+    SUSPECT_TAGS_KEY,
 )
 Verdict = Literal["begun", "written", "lost", "ended", "cancelled"]
 
@@ -130,6 +151,8 @@ class AttemptStart:
     """Name of the worker that started it before; empty at the first attempt."""
     traceback: str = ""
     """Of the last error after which it was retried; empty where there was none."""
+    died_alone: int = 0
+    """Those of the starts in a row before this one in which its worker ran nothing else."""
 
 
 class Attempts:
@@ -197,10 +220,10 @@ class Attempts:
     def _run(self, script: Any, job_id: str, tag: str, record: str, *args: str) -> AttemptStart:
         names = [key.format(job_id=job_id, queue=self._queue) for key in SCRIPT_KEYS]
         with typed_redis_errors():
-            verdict, attempt, unacked, previous, last = script(
+            verdict, attempt, unacked, previous, last, alone = script(
                 keys=names, args=[tag, record, self._lifetime, self._worker, job_id, *args]
             )
-        return AttemptStart(cast(Verdict, verdict.decode()), attempt, unacked, previous.decode(), last.decode())
+        return AttemptStart(cast(Verdict, verdict.decode()), attempt, unacked, previous.decode(), last.decode(), alone)
 
 
 def _callback_intent(url: str | None, outcome: Callable[[str], CallbackOutcome]) -> tuple[str, str, str]:

@@ -8,7 +8,7 @@ from celery import Celery
 from kombu import Exchange, Queue
 
 from ..keys import BROKER_PRIORITY
-from ..redis_client import broker_url
+from ..redis_client import broker_configuration
 from ..settings import FleetSettings
 
 NO_BACKEND = "disabled://"
@@ -34,23 +34,18 @@ def configure(app: Any, settings: FleetSettings) -> None:
 
 def _broker(settings: FleetSettings) -> dict[str, Any]:
     transport = "Transport" if settings.redis_sentinels is None else "SentinelTransport"
+    connection = broker_configuration(settings)
     return {
-        # The two that win over CELERY_BROKER_URL, which may be in the environment for an app of the user's own.
-        "broker_read_url": broker_url(settings),
-        "broker_write_url": broker_url(settings),
+        **connection,
         "broker_transport": f"omnifleet_shared.broker.transport:{transport}",
         "broker_connection_timeout": settings.redis_timeout,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_transport_options": {
+            **connection["broker_transport_options"],
             "fleet_queue": settings.queue,
-            "master_name": settings.redis_master,
             "queue_order_strategy": "priority",
             "priority_steps": sorted(BROKER_PRIORITY.values()),
-            "socket_connect_timeout": settings.redis_timeout,
-            "socket_timeout": settings.redis_timeout,
-            "socket_keepalive": True,
-            "health_check_interval": 10,
         },
         "task_publish_retry_policy": {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2},
     }

@@ -4,6 +4,11 @@ Kombu pops a message and writes down that it is unacknowledged in two steps: a m
 killed, stopped or cut off in between. Here one script does both. A lease ends by Redis's own clock, so that no worker's
 clock matters, and each time a message is taken it gets a new tag: a worker that lost a lease can neither renew nor
 acknowledge the lease of the next worker. Every script may run again, at once or late: it then changes nothing.
+
+A message whose job was open (begun, without outcome or retry) when its lease ended is a suspect: its job may have
+killed the worker, or another one beside it. Suspects wait in a list of their own, and each is taken by a worker that
+takes nothing beside it. A suspect's lease names that list as its origin, and its message is kept with its first origin,
+so that an older worker that recovers the lease puts it back there too.
 """
 
 from __future__ import annotations
@@ -14,7 +19,16 @@ from typing import Any, cast
 
 from redis import Redis
 
-from ..keys import LEASED_KEY, LEASES_KEY, POSTPONED_KEY, WAKE_KEY
+from ..keys import (
+    LEASED_KEY,
+    LEASES_KEY,
+    POSTPONED_KEY,
+    STARTED_KEY,
+    SUSPECT_TAGS_KEY,
+    SUSPECTS_KEY,
+    WAKE_KEY,
+    WORKERS_SEEN_KEY,
+)
 from ..numbered_calls import NUMBERED_CALL, NumberedCalls
 from ..redis_client import connect_redis, typed_redis_errors
 from ..settings import FleetSettings
@@ -23,26 +37,44 @@ FAIR_TURN = 8
 """One in so many messages is taken from the last list first, so that the first list cannot starve it."""
 
 # The call's id is the tag. RPOP comes first: Redis refuses the first write of a script when memory is full, and none
-# after it.
+# after it. A suspect takes a worker out of the common work, so half of the workers at most do that while others wait.
 TAKE = f"""{NUMBERED_CALL}
-local leases, leased = KEYS[2], KEYS[3]
+local leases, leased, suspects, suspect_tags, workers = unpack(KEYS, 2, 6)
+local seconds, is_idle = ARGV[3], ARGV[4]
 if is_late then return false end
 if is_again then
   local kept = redis.call('HGET', leased, call)
   return kept and {{string.match(kept, '^([^\\n]*)\\n(.*)$')}}
 end
-local now = redis.call('TIME')
-for place = 4, #KEYS do
-  local message = redis.call('RPOP', KEYS[place])
-  if message then
-    redis.call('HSET', leased, call, KEYS[place] .. '\\n' .. message)
-    redis.call('ZADD', leases, now[1] + now[2] / 1e6 + ARGV[3], call)
-    remember('')
-    return {{KEYS[place], message}}
+local function take(place)
+  local message = redis.call('RPOP', place)
+  if not message then return false end
+  local now = redis.call('TIME')
+  redis.call('HSET', leased, call, place .. '\\n' .. message)
+  redis.call('ZADD', leases, now[1] + now[2] / 1e6 + seconds, call)
+  return {{place, message}}
+end
+local function others_wait()
+  for place = 7, #KEYS do
+    if redis.call('LLEN', KEYS[place]) > 0 then return true end
   end
+  return false
+end
+local function may_run_alone()
+  local alone = 0
+  for _, other in ipairs(redis.call('SMEMBERS', suspect_tags)) do
+    if redis.call('ZSCORE', leases, other) then alone = alone + 1 else redis.call('SREM', suspect_tags, other) end
+  end
+  if alone < math.max(1, math.floor(redis.call('ZCARD', workers) / 2)) then return true end
+  return is_idle == '1' and not others_wait()
+end
+local taken = redis.call('LLEN', suspects) > 0 and may_run_alone() and take(suspects)
+if taken then redis.call('SADD', suspect_tags, call) end
+for place = 7, #KEYS do
+  taken = taken or take(KEYS[place])
 end
 remember('')
-return false
+return taken
 """
 RENEW = """
 local now = redis.call('TIME')
@@ -56,8 +88,9 @@ for place = 2, #ARGV do
 end
 return lost
 """
-# A wait that goes on already is this very one.
+# Whoever postpones is alive: its job is no suspect. A wait that goes on already is this very one.
 POSTPONE = """
+redis.call('ZREM', KEYS[3], ARGV[2])
 local now = redis.call('TIME')
 local over = now[1] + now[2] / 1e6 + ARGV[1]
 if not redis.call('ZSCORE', KEYS[1], ARGV[2]) then return end
@@ -69,19 +102,28 @@ redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now[1])
 RELEASE = """
 redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('HDEL', KEYS[2], ARGV[1])
+redis.call('ZREM', KEYS[3], ARGV[1])
 """
+# A suspect that was started goes behind the others: if it kills its workers, they are not kept waiting.
 RECOVER = """
+local leases, leased, wake, started, suspects = unpack(KEYS)
 local now = redis.call('TIME')
-local over = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now[1] + now[2] / 1e6, 'LIMIT', 0, 100)
+local over = redis.call('ZRANGEBYSCORE', leases, '-inf', now[1] + now[2] / 1e6, 'LIMIT', 0, 100)
 for _, tag in ipairs(over) do
-  local kept = redis.call('HGET', KEYS[2], tag)
+  local kept = redis.call('HGET', leased, tag)
   if kept then
     local cut = string.find(kept, '\\n', 1, true)
-    redis.call('RPUSH', string.sub(kept, 1, cut - 1), string.sub(kept, cut + 1))
-    redis.call('LPUSH', KEYS[3], '1')
+    local origin, message = string.sub(kept, 1, cut - 1), string.sub(kept, cut + 1)
+    if redis.call('ZSCORE', started, tag) then
+      redis.call('LPUSH', suspects, origin == suspects and message or kept)
+    else
+      redis.call('RPUSH', origin, message)
+    end
+    redis.call('LPUSH', wake, '1')
   end
-  redis.call('HDEL', KEYS[2], tag)
-  redis.call('ZREM', KEYS[1], tag)
+  redis.call('HDEL', leased, tag)
+  redis.call('ZREM', leases, tag)
+  redis.call('ZREM', started, tag)
 end
 return #over
 """
@@ -93,8 +135,10 @@ class LeasedMessage:
 
     tag: str
     origin: str
-    """Key of the list that it was taken from."""
+    """Key of the list that it was queued in."""
     message: bytes
+    is_suspect: bool = False
+    """Whether its worker must do nothing else while it runs: its last worker was lost."""
 
 
 class Leases:
@@ -114,6 +158,10 @@ class Leases:
         self._leased = LEASED_KEY.format(queue=queue)
         self._postponed = POSTPONED_KEY.format(queue=queue)
         self._wake = WAKE_KEY.format(queue=queue)
+        self._started = STARTED_KEY.format(queue=queue)
+        self._suspects = SUSPECTS_KEY.format(queue=queue)
+        self._suspect_tags = SUSPECT_TAGS_KEY.format(queue=queue)
+        self._workers = WORKERS_SEEN_KEY.format(queue=queue)
         self._taken = 0
         self._take = NumberedCalls(redis, TAKE)
         self._renew, self._postpone, self._release, self._recover = (
@@ -129,18 +177,26 @@ class Leases:
         """Close the connections to Redis."""
         self._redis.close()
 
-    def take(self, lists: Sequence[str]) -> LeasedMessage | None:
-        """Lease the next message of the first list that has one; None where all are empty. See `FAIR_TURN`.
+    def take(self, lists: Sequence[str], *, idle: bool = True) -> LeasedMessage | None:
+        """Lease a suspect, or the next message of the first list that has one; None where all are empty.
 
         After BrokerUnavailable the next call is given what the failed one took, if it did take something.
+
+        Args:
+            lists: keys of the queue's lists, most urgent first; see `FAIR_TURN`.
+            idle: whether the worker holds no message, so that a suspect keeps it from nothing.
         """
-        fair = self._taken % FAIR_TURN == FAIR_TURN - 1
-        order = reversed(lists) if fair else lists
-        tag, taken = self._take.make([self._leases, self._leased, *order], [self.seconds])
+        order = reversed(lists) if self._taken % FAIR_TURN == FAIR_TURN - 1 else lists
+        keys = [self._leases, self._leased, self._suspects, self._suspect_tags, self._workers, *order]
+        tag, taken = self._take.make(keys, [self.seconds, int(idle)])
         if not taken:
             return None
         self._taken += 1
-        return LeasedMessage(tag, taken[0].decode(), taken[1])
+        origin, message = taken[0].decode(), taken[1]
+        if origin != self._suspects:
+            return LeasedMessage(tag, origin, message)
+        first_origin, _, message = message.partition(b"\n")
+        return LeasedMessage(tag, first_origin.decode(), message, is_suspect=True)
 
     def renew(self, tags: Sequence[str]) -> set[str]:
         """Renew leases for their full time from now; gives the tags of those that were lost."""
@@ -153,7 +209,7 @@ class Leases:
     def ack(self, tag: str) -> None:
         """Acknowledge a message: it is done with. Without effect where the lease had been lost."""
         with typed_redis_errors():
-            self._release(keys=[self._leases, self._leased], args=[tag])
+            self._release(keys=[self._leases, self._leased, self._started], args=[tag])
 
     def postpone(self, tag: str, seconds: float) -> None:
         """End the lease in so many seconds: the message goes back to the queue then, and no worker waits for it.
@@ -161,12 +217,17 @@ class Leases:
         Without effect while a wait that was set before goes on.
         """
         with typed_redis_errors():
-            self._postpone(keys=[self._leases, self._postponed], args=[seconds, tag])
+            self._postpone(keys=[self._leases, self._postponed, self._started], args=[seconds, tag])
 
     def recover(self) -> int:
-        """Put up to 100 messages whose leases are over back to the front of their queue; gives how many."""
+        """Put up to 100 messages whose leases are over back to the front of their queue, or among the suspects.
+
+        Returns:
+            How many.
+        """
+        keys = [self._leases, self._leased, self._wake, self._started, self._suspects]
         with typed_redis_errors():
-            return int(self._recover(keys=[self._leases, self._leased, self._wake], args=[]))
+            return int(self._recover(keys=keys, args=[]))
 
     def count(self) -> int:
         """Count the messages under lease."""

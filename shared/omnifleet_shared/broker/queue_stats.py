@@ -1,6 +1,7 @@
 """Statistics of a queue by priority: jobs that wait, jobs under lease, and the age of the oldest.
 
-One script reads it all at one moment. Its cost grows with the jobs under lease, never with the jobs that wait.
+One script reads it all at one moment. Its cost grows with the jobs under lease and with the suspects, never with the
+other jobs that wait.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, cast
 
 from redis import Redis
 
-from ..keys import BROKER_PRIORITY, DEAD_KEY, LEASED_KEY, POSTPONED_KEY, THROUGHPUT_KEY
+from ..keys import BROKER_PRIORITY, DEAD_KEY, LEASED_KEY, POSTPONED_KEY, SUSPECTS_KEY, THROUGHPUT_KEY
 from ..redis_client import connect_redis, typed_redis_errors
 from ..settings import FleetSettings
 from .submit import queue_lists
@@ -24,12 +25,16 @@ OLDEST_AMONG = 16
 back after a lease stands before older ones."""
 
 READ_STATS = f"""
-local leased, postponed, dead, finished = unpack(KEYS, 1, 4)
+local leased, postponed, dead, finished, suspects = unpack(KEYS, 1, 5)
 local now = redis.call('TIME')
+local function origin_of(kept)
+  local origin, rest = string.match(kept, '^([^\\n]*)\\n(.*)$')
+  return origin == suspects and string.match(rest, '^[^\\n]*') or origin
+end
 local function count(messages)
   local counts = {{}}
   for _, kept in ipairs(messages) do
-    local origin = kept and string.match(kept, '^[^\\n]*')
+    local origin = kept and origin_of(kept)
     if origin then counts[origin] = (counts[origin] or 0) + 1 end
   end
   return counts
@@ -40,14 +45,20 @@ for _, tag in ipairs(redis.call('ZRANGEBYSCORE', postponed, now[1] + now[2] / 1e
   later[#later + 1] = redis.call('HGET', leased, tag)
 end
 later = count(later)
+local alone = redis.call('LRANGE', suspects, 0, -1)
+local suspected = count(alone)
 local levels = {{}}
-for place = 5, #KEYS do
+for place = 6, #KEYS do
   local list = KEYS[place]
   local next_ones = redis.call('LRANGE', list, -{OLDEST_AMONG}, -1)
-  levels[#levels + 1] = {{redis.call('LLEN', list), held[list] or 0, later[list] or 0, next_ones}}
+  for next = math.max(1, #alone - {OLDEST_AMONG - 1}), #alone do
+    if origin_of(alone[next]) == list then next_ones[#next_ones + 1] = string.sub(alone[next], #list + 2) end
+  end
+  local waiting = redis.call('LLEN', list) + (suspected[list] or 0)
+  levels[#levels + 1] = {{waiting, held[list] or 0, later[list] or 0, next_ones}}
 end
 local minute = redis.call('GET', finished .. (math.floor(now[1] / 60) - 1))
-return {{now, redis.call('HLEN', dead), tonumber(minute or 0), levels}}
+return {{now, redis.call('HLEN', dead), tonumber(minute or 0), #alone, levels}}
 """
 
 
@@ -57,6 +68,7 @@ class PriorityStats:
 
     priority: str
     waiting: int
+    """Jobs in the queue, suspects included."""
     leased: int
     """Jobs that workers hold, and retries that wait for their backoff."""
     postponed: int
@@ -76,6 +88,8 @@ class QueueStats:
     """Jobs that are dead-lettered."""
     finished: int
     """Jobs that ended in the last full minute."""
+    suspects: int
+    """Jobs that wait to run alone, because their worker was lost."""
 
 
 class QueueStatsReader:
@@ -84,7 +98,7 @@ class QueueStatsReader:
     def __init__(self, redis: Redis, queue: str) -> None:
         self._queue = queue
         self._priorities = sorted(BROKER_PRIORITY, key=lambda name: BROKER_PRIORITY[name])
-        keys = (LEASED_KEY, POSTPONED_KEY, DEAD_KEY, THROUGHPUT_KEY)
+        keys = (LEASED_KEY, POSTPONED_KEY, DEAD_KEY, THROUGHPUT_KEY, SUSPECTS_KEY)
         self._keys = [*(key.format(queue=queue) for key in keys), *queue_lists(queue)]
         self._read = cast(Any, redis.register_script(READ_STATS))
 
@@ -96,7 +110,7 @@ class QueueStatsReader:
     def read(self) -> QueueStats:
         """Read the statistics of this moment. Raises BrokerUnavailable."""
         with typed_redis_errors():
-            time, dead, finished, priorities = self._read(keys=self._keys, args=[])
+            time, dead, finished, suspects, priorities = self._read(keys=self._keys, args=[])
         now = int(time[0]) + int(time[1]) / 1e6
         named = zip(self._priorities, priorities, strict=True)
         return QueueStats(
@@ -107,6 +121,7 @@ class QueueStatsReader:
             ),
             dead=dead,
             finished=finished,
+            suspects=suspects,
         )
 
 

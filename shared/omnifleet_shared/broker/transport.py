@@ -10,20 +10,23 @@ import json
 import logging
 from queue import Empty
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from kombu.transport import redis, virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
+from redis import UnixDomainSocketConnection
 
 from ..errors import BrokerUnavailable, InvalidMessage
-from ..keys import WAKE_KEY
+from ..keys import NO_WAKE_KEY, SUSPECTS_KEY, WAKE_KEY
 from .leases import LeasedMessage, Leases
 from .submit import SUBMISSION, Submission
 
 logger = logging.getLogger(__name__)
-OPTIONS = ("lease_holder", "fleet_queue", "batch_priority_slots")
+OPTIONS = ("lease_holder", "fleet_queue", "batch_priority_slots", "unix_socket_path")
 """Transport options of these channels, beside kombu's."""
+ALONE_POLL_SECONDS = 0.2
+"""Seconds between two looks of a worker that holds a suspect at whether all else has ended, and then whether it has."""
 
 
 class LeaseHolder(Protocol):
@@ -40,6 +43,22 @@ class LeaseHolder(Protocol):
     def batch_jobs(self) -> int:
         """Messages of batch priority that the worker holds."""
         ...
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the worker holds no message."""
+        ...
+
+    @property
+    def has_suspect(self) -> bool:
+        """Whether the worker holds a suspect, so that it takes nothing else."""
+        ...
+
+    def claim_suspect(self, suspect: LeasedMessage) -> None:
+        """Hold a suspect under lease until all other messages have ended."""
+
+    def next_suspect(self) -> LeasedMessage | None:
+        """Give the suspect once nothing else is held, for delivery; None before, and afterwards."""
 
     def note_poll(self) -> None:
         """Note that the consumer polls for messages."""
@@ -101,10 +120,22 @@ class LeasingChannel(redis.Channel):
     batch_priority_slots: int = 1
     """Most batch jobs that a worker process holds at once; its other slots stay free for interactive ones."""
 
+    unix_socket_path: str | None = None
+    """Of the Redis, in place of host and port."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.leased: set[str] = set()
         self._more_expected = True
         super().__init__(*args, **kwargs)
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        if self.unix_socket_path is None:
+            return cast(dict[str, Any], super()._connparams(asynchronous))
+        # kombu itself knows unix sockets from URLs of its own transport alone.
+        self.connection_class = UnixDomainSocketConnection
+        parameters: dict[str, Any] = super()._connparams(asynchronous)
+        tcp = ("host", "port", "socket_keepalive", "socket_keepalive_options")
+        return {name: value for name, value in parameters.items() if name not in tcp} | {"path": self.unix_socket_path}
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
         submission: Submission | None = message["properties"].get(SUBMISSION)
@@ -136,6 +167,9 @@ class LeasingChannel(redis.Channel):
         wake_key = WAKE_KEY.format(queue=self.fleet_queue)
         # After a message there may be another: RPOP takes a token without waiting for one.
         command = ("RPOP", wake_key) if self._more_expected else ("BRPOP", wake_key, timeout or self.brpop_timeout or 1)
+        if self.lease_holder.has_suspect or not self.lease_holder.takes:
+            # It takes nothing that others wait for, and no token that would wake them.
+            command = ("BRPOP", NO_WAKE_KEY.format(queue=self.fleet_queue), ALONE_POLL_SECONDS)
         self.client.connection.send_command(*command)
 
     def _brpop_read(self, **options: Any) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -155,16 +189,36 @@ class LeasingChannel(redis.Channel):
         return self._deliver(leased)
 
     def _take(self) -> LeasedMessage | None:
-        if not self.lease_holder.takes:
+        holder = self.lease_holder
+        if not holder.takes:
             return None
+        if holder.has_suspect:
+            return holder.next_suspect()
         lists: list[str] = [self._q_for_pri(self.fleet_queue, priority) for priority in self.priority_steps]
-        if self.lease_holder.batch_jobs >= self.batch_priority_slots:
+        if holder.batch_jobs >= self.batch_priority_slots:
             lists = lists[:1]
         try:
-            return self.lease_holder.leases.take(lists)
+            taken = holder.leases.take(lists, idle=holder.is_idle)
         except BrokerUnavailable as error:
             # As a lost connection of kombu's own, so that Celery reconnects.
             raise ConnectionResetError(str(error)) from error
+        if taken is None or not taken.is_suspect:
+            return taken
+        holder.claim_suspect(taken)
+        return holder.next_suspect()
+
+    def _size(self, queue: str) -> int:
+        return int(super()._size(queue)) + self._suspects(queue)
+
+    def _purge(self, queue: str) -> int:
+        suspects = self._suspects(queue)
+        with self.conn_or_acquire() as client:
+            client.delete(SUSPECTS_KEY.format(queue=queue))
+        return int(super()._purge(queue)) + suspects
+
+    def _suspects(self, queue: str) -> int:
+        with self.conn_or_acquire() as client:
+            return int(client.llen(SUSPECTS_KEY.format(queue=queue)))
 
     def _deliver(self, taken: LeasedMessage) -> bool:
         self.leased.add(taken.tag)

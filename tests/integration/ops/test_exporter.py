@@ -11,12 +11,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from omnifleet.ops.exporter import FleetCollector
 from omnifleet.transport.celery import CeleryTransport
+from omnifleet_shared.broker.attempts import Attempts
 from omnifleet_shared.broker.dead_letters import DeadLetter
 from omnifleet_shared.broker.leases import Leases
 from omnifleet_shared.broker.queue_stats import OLDEST_AMONG, submitted_at
 from omnifleet_shared.broker.submit import queue_lists
 from omnifleet_shared.broker.worker_registry import WorkerRecord, WorkerRegistry
-from omnifleet_shared.keys import DEAD_KEY, THROUGHPUT_KEY
+from omnifleet_shared.keys import DEAD_KEY, LEASES_KEY, THROUGHPUT_KEY
 from omnifleet_shared.schema.jobs import Job, Priority, read_job
 from omnifleet_shared.settings import FleetSettings
 from prometheus_client import CollectorRegistry
@@ -99,6 +100,25 @@ def test_a_retry_that_is_back_in_the_queue_is_postponed_no_more(
     assert found.value("omnifleet_queue_jobs", queue=QUEUE, priority="interactive") == 1
     assert found.value("omnifleet_leased_jobs", queue=QUEUE, priority="interactive") == 0
     assert found.value("omnifleet_postponed_jobs", queue=QUEUE, priority="interactive") == 0
+
+
+def test_jobs_whose_worker_was_lost_wait_to_run_alone(
+    port: int, transport: CeleryTransport, leases: Leases, redis_url: str
+) -> None:
+    job = a_job("batch", age=500)
+    transport.submit(job)
+    taken = leases.take(LISTS)
+    assert taken is not None
+    with Redis.from_url(redis_url) as redis:
+        Attempts(redis, QUEUE, lifetime=100, worker="w").begin(job.job_id, taken.tag)
+        redis.zadd(LEASES_KEY.format(queue=QUEUE), {taken.tag: 1.0})
+    leases.recover()
+
+    found = scripted_fleet.scrape(port)
+
+    assert found.value("omnifleet_suspect_jobs", queue=QUEUE) == 1
+    assert found.value("omnifleet_queue_jobs", queue=QUEUE, priority="batch") == 1
+    assert 500 <= found.value("omnifleet_oldest_job_age_seconds", queue=QUEUE, priority="batch") < 600
 
 
 def test_the_oldest_age_is_that_of_the_job_that_waits_longest(

@@ -145,12 +145,11 @@ def test_a_lost_worker_s_job_is_counted_as_redelivered(scripted: ScriptedFleet) 
 
 
 def test_a_job_that_is_dead_lettered_is_counted(scripted: ScriptedFleet) -> None:
-    lost = scripted.start()
-    job = scripted.omni.understand(question="time", max_new_tokens=LONG)
-    services.wait_until(lambda: job.progress().step > 2, WAIT, "progress")
-    lost.kill()
+    job = scripted.omni.understand(question="die")
+    for _ in range(2):
+        scripted.start(ready=False).wait()
 
-    worker = scripted.start(OMNIFLEET_MAX_DELIVERIES="1")
+    worker = scripted.start(OMNIFLEET_MAX_DELIVERIES="2")
     with pytest.raises(JobQuarantined):
         job.result(WAIT)
 

@@ -83,6 +83,7 @@ class Availability:
         logger.warning("the worker is back in service", extra={"action": "back_in_service"})
 
     def _step_aside(self, exit_code: int | None) -> None:
+        self._lease_renewer.hand_back_waiting()
         try:
             self._jobs().await_end(HAND_BACK_SECONDS)
         finally:

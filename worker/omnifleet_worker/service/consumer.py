@@ -46,6 +46,11 @@ class FleetConsumer(Consumer):
 
         return handle_any
 
+    def add_task_queue(self, queue: Any, *args: Any, **kwargs: Any) -> None:
+        """Refuse `control add_consumer`: messages of another queue have no lease, and would be lost with the worker."""
+        name = getattr(queue, "name", queue)
+        raise ValueError(f"this worker serves one queue, not {name}: start another with OMNIFLEET_QUEUE={name}")
+
     def on_decode_error(self, message: Message, exc: Exception) -> None:
         self._refuse(message, exc)
 

@@ -224,7 +224,8 @@ class Deliveries:
             raise LeaseLost(start.verdict)
         if start.verdict == "cancelled":
             raise JobCancelled("the job was cancelled before it started")
-        if start.unacked_starts > self._settings.max_deliveries:
+        # What was lost in company may have died of its neighbour: only what died alone is put aside.
+        if start.unacked_starts > self._settings.max_deliveries and start.died_alone > 0:
             delivery.letter = _dead_letter(job, start)
             raise _quarantined(delivery.letter)
         queued = max(0.0, time.time() - job.submitted_at.timestamp())  # clocks of two machines may disagree
@@ -333,8 +334,8 @@ def _read(payload: object, job_id: str) -> Job:
 
 
 def _dead_letter(job: Job, start: AttemptStart) -> DeadLetter:
-    lost, worker = start.unacked_starts - 1, start.previous_worker
-    reason = f"{lost} workers in a row were lost while they ran it, the last one {worker}"
+    lost, alone, worker = start.unacked_starts - 1, start.died_alone, start.previous_worker
+    reason = f"{lost} workers in a row were lost while they ran it, {alone} of them ran it alone, the last one {worker}"
     attempts, traceback = start.attempt - 1, start.traceback or None
     return DeadLetter(job=job, reason=reason, worker=worker, attempts=attempts, traceback=traceback)
 

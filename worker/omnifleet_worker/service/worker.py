@@ -122,5 +122,6 @@ class FleetWorker:
         self.availability.take_out_of_service(error.problem, exit_code=EXIT_BROKEN)
 
     def _hand_back(self, grace: float) -> None:
+        self.lease_renewer.hand_back_waiting()
         time.sleep(grace)
         self.deliveries.hand_back("the worker shuts down")

@@ -62,13 +62,14 @@ class FakeAttempts:
     verdict: str = "begun"
     attempt: int = 1
     unfinished: int = 1
+    died_alone: int = 0
     written: str = "written"
     away: bool = False
     records: list[tuple[str, Any]] = field(default_factory=list)
     letters: list[DeadLetter] = field(default_factory=list)
 
     def begin(self, job_id: str, tag: str) -> AttemptStart:
-        return AttemptStart(cast(Any, self.verdict), self.attempt, self.unfinished, "a worker")
+        return AttemptStart(cast(Any, self.verdict), self.attempt, self.unfinished, "a worker", "", self.died_alone)
 
     def succeed(self, result: JobResult, tag: str, callback: str | None = None) -> str:
         return self._record("succeeded", result)
@@ -341,12 +342,14 @@ def test_an_outcome_that_cannot_be_recorded_comes_again(stage: Stage) -> None:
 def test_a_job_that_workers_were_lost_with_is_dead_lettered(stage: Stage) -> None:
     stage.attempts.unfinished = SETTINGS.max_deliveries + 1
     stage.attempts.attempt = SETTINGS.max_deliveries + 1
+    stage.attempts.died_alone = 2
 
     with pytest.raises(JobQuarantined, match="a worker"):
         stage.deliver()
 
     (letter,) = stage.letters
     assert (letter.job, letter.attempts) == (JOB, SETTINGS.max_deliveries)
+    assert "2 of them ran it alone" in letter.reason
     assert stage.attempts.records[0][0] == "failed"
 
 
@@ -370,3 +373,11 @@ def test_nothing_is_deleted_in_the_name_of_a_message_that_is_no_job(stage: Stage
         stage.deliver(None, "../results/x")
 
     assert stage.parts_deleted == []
+
+
+def test_a_job_that_workers_were_lost_with_in_company_alone_runs(stage: Stage) -> None:
+    stage.attempts.unfinished = SETTINGS.max_deliveries + 1
+
+    assert stage.deliver()["text"] == "an answer"
+
+    assert stage.letters == []

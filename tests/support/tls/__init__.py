@@ -1,0 +1,1 @@
+"""TLS before plain servers, with certificates of the tests' own."""
