@@ -20,7 +20,7 @@ from support.scripted_fleet import LEASE, WAIT, ScriptedFleet, ScriptedWorker
 
 MUSIC_SECONDS, MUSIC_WINDOWS = 70, 7
 EDIT_SECONDS, EDIT_WINDOWS = 95, 11
-SPOKEN_SECONDS, SPOKEN_PARTS = 301, 11
+SPOKEN_SECONDS, SPOKEN_PARTS = 301, 13
 AT_ONCE = 8
 """Windows of one job that are in the engine together."""
 
