@@ -23,7 +23,7 @@ test-lowest: ## the unit and parity tests with the lowest versions that pyprojec
 test-images: $(VENV)/.dev ## builds the images and runs the fleet from them; needs Docker or podman, and minutes
 	$(BIN)/python -m pytest tests/images $(PYTEST_ARGS)
 
-chaos: $(VENV)/.dev ## workers killed, Redis restarted, storage away: no job may be lost, wrong or done twice
+chaos: $(VENV)/.dev ## all that can go wrong with a fleet at work: no job may be lost, wrong or done twice
 	$(BIN)/python -m chaos $(CHAOS_ARGS)
 
 lint: $(VENV)/.dev ## what CI checks besides the tests

@@ -1,121 +1,106 @@
-"""Faults: what goes wrong, and when, planned from the seed, then injected."""
+"""Faults: the kinds of what goes wrong, and when, planned from the seed."""
 
 from __future__ import annotations
 
 import random
-import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from enum import StrEnum
 
-from support.services import Proxy
+from .servers import LEASE, REDIS_TIMEOUT
 
-from .recorder import Recorder
-from .servers import LEASE, Servers
-from .workers import WorkerProcess, Workers
-
-Kind = Literal["kills", "stops", "restarts", "cuts", "outages"]
 Range = tuple[float, float]
-"""Least and most."""
+"""Least and most seconds."""
 
-PROCESS_FAULTS: Mapping[Kind, Range] = {"kills": (0, 0), "stops": (1.5 * LEASE, 3 * LEASE)}
-SERVER_FAULTS: Mapping[Kind, Range] = {"restarts": (1, 2), "cuts": (0.5, 2 * LEASE), "outages": (2, 6)}
-"""Seconds that each kind lasts. The two groups go on side by side: a worker may be killed while Redis is away."""
-PAUSE: Range = (1.5, 6.0)
-"""Seconds between two faults of a group."""
+
+class Kind(StrEnum):
+    """What goes wrong."""
+
+    KILL = "kill"
+    """A worker is killed (SIGKILL)."""
+    STOP = "stop"
+    """A worker stands still (SIGSTOP) for longer than its lease."""
+    BROKEN_DEVICE = "broken-device"
+    """From now on every call of a worker's device raises."""
+    WRONG_CREDENTIALS = "wrong-credentials"
+    """S3 refuses one worker's credentials."""
+    FULL_DISK = "full-disk"
+    """One worker's storage has no space left."""
+    CUT = "cut"
+    """Connections break, and new ones too."""
+    HALF_OPEN = "half-open"
+    """Connections fall silent and stay so until somebody gives them up; so do new ones for a while."""
+    REQUEST_LOSS = "request-loss"
+    """Requests get lost, whole or from a random byte on, and their connections break."""
+    REPLY_LOSS = "reply-loss"
+    """Requests are carried out, and their replies get lost."""
+    REDIS_RESTART = "redis-restart"
+    """Redis is killed, and comes back with what it had written."""
+    REDIS_PAUSE = "redis-pause"
+    """Redis stands still, or holds all commands back."""
+    OUTAGE = "outage"
+    """Nobody reaches the storage."""
+    POISON = "poison"
+    """A job kills every worker that runs it."""
+    CLOCK_SKEW = "clock-skew"
+    """Workers' clocks are wrong by minutes, each by another time. Lasts as long as the run."""
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Faults that come one after another; lanes go on side by side: a worker may be killed while Redis is away."""
+
+    name: str
+    pause: Range
+    """Between two of its faults."""
+    kinds: Mapping[Kind, Range]
+    """How long each kind lasts."""
+
+
+LANES = (
+    Lane("kills", (2, 8), {Kind.KILL: (0, 0)}),
+    Lane(
+        "workers",
+        (0.5, 4),
+        {
+            Kind.STOP: (1.5 * LEASE, 3 * LEASE),
+            Kind.BROKEN_DEVICE: (0, 0),
+            Kind.WRONG_CREDENTIALS: (1, 4),
+            Kind.FULL_DISK: (1, 4),
+        },
+    ),
+    Lane(
+        "network",
+        (0.5, 6),
+        {
+            Kind.CUT: (0.5, 2 * LEASE),
+            Kind.HALF_OPEN: (0.5, 2 * REDIS_TIMEOUT),
+            Kind.REQUEST_LOSS: (1, 4),
+            Kind.REPLY_LOSS: (1, 4),
+        },
+    ),
+    Lane(
+        "servers",
+        (0.5, 6),
+        {Kind.REDIS_RESTART: (1, 2), Kind.REDIS_PAUSE: (0.5, 2 * LEASE), Kind.OUTAGE: (2, 6)},
+    ),
+    Lane("jobs", (0.5, 8), {Kind.POISON: (0, 0)}),
+)
 
 
 @dataclass(frozen=True)
 class Fault:
     """One planned fault."""
 
-    at: float
-    """Seconds after the start of the run."""
+    after: float
+    """Seconds of calm before it."""
     kind: Kind
     seconds: float
 
 
-def plan(kinds: Mapping[Kind, Range], rng: random.Random, seconds: float) -> list[Fault]:
-    """Plan faults that are over after so many seconds: every kind once in a random order, again and again."""
-    faults: list[Fault] = []
-    now = 0.0
-    while True:
-        for kind in rng.sample(list(kinds), len(kinds)):
-            at, lasts = now + rng.uniform(*PAUSE), rng.uniform(*kinds[kind])
-            now = at + lasts
-            if now > seconds:
-                return faults
-            faults.append(Fault(at, kind, lasts))
-
-
-class FaultInjector:
-    """Makes planned faults happen.
-
-    Args:
-        servers, workers: what they happen to.
-        recorder: notes which worker was killed.
-        over: ends all plans and faults at once.
-    """
-
-    def __init__(self, servers: Servers, workers: Workers, recorder: Recorder, over: threading.Event) -> None:
-        self.done: Counter[Kind] = Counter()
-        """Faults that were injected, by kind."""
-        self._servers = servers
-        self._workers = workers
-        self._recorder = recorder
-        self._over = over
-
-    def run(self, faults: list[Fault], rng: random.Random, start: float, end: float) -> None:
-        """Inject faults one by one, each at its time after `start`; none begins after `end` (both monotonic times)."""
-        for fault in faults:
-            if self._over.wait(max(0.0, start + fault.at - time.monotonic())):
-                return
-            if self._inject(fault, rng, end):
-                self.done[fault.kind] += 1
-
-    def _inject(self, fault: Fault, rng: random.Random, end: float) -> bool:
-        def pause() -> None:
-            self._over.wait(fault.seconds)
-
-        match fault.kind:
-            case "kills":
-                return self._kill(rng, end)
-            case "stops":
-                return self._stop(rng, pause, end)
-            case "restarts":
-                self._servers.restart_redis(pause)
-            case "cuts":
-                _cut(self._servers.redis_proxy, pause)
-            case "outages":
-                _cut(self._servers.s3_proxy, pause)
-        return True
-
-    def _kill(self, rng: random.Random, end: float) -> bool:
-        worker = self._choose(rng, end)
-        if worker is not None:
-            self._workers.kill(worker)
-            self._recorder.note_kill(worker.name)
-        return worker is not None
-
-    def _stop(self, rng: random.Random, pause: Callable[[], None], end: float) -> bool:
-        worker = self._choose(rng, end)
-        if worker is not None:
-            self._workers.stop(worker, pause)
-        return worker is not None
-
-    def _choose(self, rng: random.Random, end: float) -> WorkerProcess | None:
-        """Wait for a worker that is not the only one that takes jobs; gives None where `end` comes first."""
-        while (worker := self._workers.choose(rng)) is None:
-            if time.monotonic() > end or self._over.wait(0.1):
-                return None
-        return worker
-
-
-def _cut(proxy: Proxy, pause: Callable[[], None]) -> None:
-    proxy.cut()
-    try:
-        pause()
-    finally:
-        proxy.heal()
+def plan(lane: Lane, kinds: Collection[Kind], rng: random.Random) -> Iterator[Fault]:
+    """Plan the faults of a lane without end: every kind of it that is wanted, in a random order, again and again."""
+    wanted = [kind for kind in lane.kinds if kind in kinds]
+    while wanted:
+        for kind in rng.sample(wanted, len(wanted)):
+            yield Fault(rng.uniform(*lane.pause), kind, rng.uniform(*lane.kinds[kind]))

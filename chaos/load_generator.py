@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
-import time
+import traceback
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,11 +30,18 @@ class Outcomes:
     """What is wrong, by job id."""
     refused: int = 0
     """Submissions that were refused."""
+    crashes: dict[str, str] = field(default_factory=dict)
+    """Tracebacks of clients' calls that raised what they do not promise to raise, by the job's idempotency key."""
 
     @property
     def jobs(self) -> list[str]:
         """Ids of all jobs that were accepted."""
         return [*self.right, *self.wrong, *self.open]
+
+    @property
+    def count(self) -> int:
+        """Number of jobs that were accepted."""
+        return len(self.right) + len(self.wrong) + len(self.open)
 
     def record(self, job_id: str, fault: str | None) -> None:
         """Record an outcome and what is wrong with it; None where it is right."""
@@ -52,40 +60,56 @@ class LoadGenerator:
         omni: the client that it submits with.
         outcomes: shared by all generators.
         rng: decides what it asks for.
+        quiet: ends submitting.
         over: ends waiting.
     """
 
-    def __init__(self, name: str, omni: Client, outcomes: Outcomes, rng: random.Random, over: threading.Event) -> None:
+    def __init__(
+        self,
+        name: str,
+        omni: Client,
+        outcomes: Outcomes,
+        rng: random.Random,
+        quiet: threading.Event,
+        over: threading.Event,
+    ) -> None:
         self._name = name
         self._omni = omni
         self._outcomes = outcomes
         self._rng = rng
+        self._quiet = quiet
         self._over = over
 
-    def run(self, until: float) -> None:
-        """Send jobs until a monotonic time, and wait for the outcome of the last one."""
-        number = 0
-        while time.monotonic() < until and not self._over.is_set():
-            wanted = random_job(f"{self._name} asks {number}", self._rng)
-            job = self._submit(wanted, until)
-            if job is not None:
-                self._await(wanted, job)
-            number += 1
+    def run(self) -> None:
+        """Send jobs until it is quiet, and wait for the outcome of the last one."""
+        for number in itertools.count():
+            if self._quiet.is_set():
+                return
+            self.ask(random_job(f"{self._name} asks {number}", self._rng))
 
-    def _submit(self, wanted: WorkloadJob, until: float) -> JobHandle[Any] | None:
-        """Submit until it is accepted; gives None where it was refused until the end."""
-        while time.monotonic() < until:
+    def ask(self, wanted: WorkloadJob) -> bool:
+        """Submit a job and wait for its outcome; tells whether it has one."""
+        try:
+            job = self._submit(wanted)
+            return job is not None and self._await(wanted, job)
+        except Exception:
+            self._outcomes.crashes[wanted.key] = traceback.format_exc()
+            return False
+
+    def _submit(self, wanted: WorkloadJob) -> JobHandle[Any] | None:
+        """Submit until it is accepted; gives None where it was refused until it was quiet."""
+        while not self._quiet.is_set():
             try:
                 job = wanted.submit(self._omni)
             except BrokerUnavailable:
                 self._outcomes.refused += 1
-                self._over.wait(RETRY_INTERVAL)
+                self._quiet.wait(RETRY_INTERVAL)
                 continue
             self._outcomes.open.add(job.id)
             return job
         return None
 
-    def _await(self, wanted: WorkloadJob, job: JobHandle[Any]) -> None:
+    def _await(self, wanted: WorkloadJob, job: JobHandle[Any]) -> bool:
         while not self._over.is_set():
             try:
                 fault = wanted.fault(job.result(timeout=RESULT_TIMEOUT))
@@ -93,9 +117,10 @@ class LoadGenerator:
                 if not self._is_outcome(job, error):
                     self._over.wait(RETRY_INTERVAL)
                     continue
-                fault = f"{type(error).__name__}: {error}"
+                fault = wanted.fault_of_error(error)
             self._outcomes.record(job.id, fault)
-            return
+            return True
+        return False
 
     @staticmethod
     def _is_outcome(job: JobHandle[Any], error: OmnifleetError) -> bool:

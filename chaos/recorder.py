@@ -1,9 +1,10 @@
-"""Records every start and every outcome of jobs as Redis publishes them."""
+"""Records every start and every outcome of jobs as Redis publishes them, and how soon they come after a fault."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, cast
@@ -12,6 +13,8 @@ from omnifleet_shared.keys import ATTEMPTS_KEY
 from omnifleet_shared.schema.job_state import STATE_KEY, STATUS_OF, parse_record
 from omnifleet_shared.schema.results import JobStatus
 from redis import Redis, RedisError
+
+from .faults import Kind
 
 PATTERN = STATE_KEY.format(job_id="*")
 LISTEN_SECONDS = 0.5
@@ -32,16 +35,19 @@ class Recorder:
     """Listens on a thread of its own until the end of the block; misses what is published while Redis is away.
 
     Args:
-        redis: a client that does not go through the proxies.
+        redis: a client that does not go through the proxies, with a timeout.
     """
 
     def __init__(self, redis: Redis) -> None:
-        self.recoveries: list[float] = []
-        """Seconds from each kill to the next start of each job that the worker had."""
+        self.recoveries: defaultdict[Kind, list[float]] = defaultdict(list)
+        """Seconds from a fault to the next start of each job that the worker had, or from its end to the next outcome
+        of any job."""
+        self.heard: defaultdict[str, list[tuple[float, bytes]]] = defaultdict(list)
+        """Every record that was published of a job, with the Unix time at which it was."""
         self._redis = redis
-        self._outcomes: dict[str, list[bytes]] = {}
         self._running: set[str] = set()
-        self._orphans: dict[str, float] = {}
+        self._orphans: dict[str, tuple[Kind, float]] = {}
+        self._healed: dict[Kind, float] = {}
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="recorder", daemon=True)
@@ -57,27 +63,31 @@ class Recorder:
         self._thread.join()
         self._redis.close()
 
-    def note_kill(self, worker: str) -> None:
-        """Note that the worker of that name was killed just now; the next start of each job that it ran is timed."""
+    def await_starts(self, kind: Kind, worker: str) -> None:
+        """Time the next start of each job that the worker of that name runs, from now."""
         now = time.monotonic()
         with self._lock:
             running = list(self._running)
         try:
             names = self._workers(running)
         except RedisError:
-            return  # away as well: what the worker ran cannot be known
+            return  # away as well: what the worker runs cannot be known
         with self._lock:
             for job_id, name in zip(running, names, strict=True):
                 if name == worker.encode() and job_id in self._running:
-                    self._orphans[job_id] = now
+                    self._orphans[job_id] = kind, now
+
+    def await_outcome(self, kind: Kind) -> None:
+        """Time the next outcome of any job, from now."""
+        with self._lock:
+            self._healed[kind] = time.monotonic()
 
     def recorded(self, job_id: str) -> RecordedJob:
         """Count the job's starts and its different outcomes: those published, and the one that is stored."""
         stored = cast(bytes | None, self._redis.get(STATE_KEY.format(job_id=job_id)))
-        heard = self._outcomes.get(job_id, [])
-        unheard = stored is not None and stored not in heard and _status(stored).is_final
+        records = {record for _, record in self.heard.get(job_id, [])} | ({stored} if stored else set())
         starts = cast(bytes | None, self._redis.hget(ATTEMPTS_KEY.format(job_id=job_id), "attempts"))
-        return RecordedJob(len(heard) + unheard, int(starts or 0))
+        return RecordedJob(sum(_status(record).is_final for record in records), int(starts or 0))
 
     def _workers(self, jobs: list[str]) -> list[bytes | None]:
         with self._redis.pipeline(transaction=False) as pipe:
@@ -104,19 +114,25 @@ class Recorder:
     def _hear(self, job_id: str, record: bytes) -> None:
         status = _status(record)
         with self._lock:
+            self.heard[job_id].append((time.time(), record))
             if status is JobStatus.RUNNING:
                 self._note_start(job_id)
             else:
                 self._running.discard(job_id)
             if status.is_final:
-                self._orphans.pop(job_id, None)
-                self._outcomes.setdefault(job_id, []).append(record)
+                self._note_outcome(job_id)
 
     def _note_start(self, job_id: str) -> None:
         self._running.add(job_id)
-        killed = self._orphans.pop(job_id, None)
-        if killed is not None:
-            self.recoveries.append(time.monotonic() - killed)
+        if job_id in self._orphans:
+            kind, since = self._orphans.pop(job_id)
+            self.recoveries[kind].append(time.monotonic() - since)
+
+    def _note_outcome(self, job_id: str) -> None:
+        self._orphans.pop(job_id, None)
+        for kind, since in self._healed.items():
+            self.recoveries[kind].append(time.monotonic() - since)
+        self._healed.clear()
 
 
 def _status(record: bytes) -> JobStatus:

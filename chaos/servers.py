@@ -1,38 +1,80 @@
-"""Redis and S3, and a proxy between each of them and the workers; clients reach both directly."""
+"""Redis and S3, with a proxy before each of them for every worker, and one for the clients."""
 
 from __future__ import annotations
 
 import os
+import random
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from omnifleet_shared.settings import FleetSettings
-from support.services import Proxy, RedisServer, S3Server, free_port, s3_server
+from support.services import RedisServer, S3Server, free_port, s3_server
 
+from .proxy import Proxy, Trouble
+
+Pause = Callable[[], object]
+"""Returns when what goes wrong is to end."""
 BUCKET = "chaos"
 LEASE = 2.0
 """Seconds of a lease: short, so that jobs of killed workers come back soon."""
+REDIS_TIMEOUT = 2.0
+"""Seconds after which an answer of Redis is given up: short, so that a connection that fell silent is soon left."""
 DURABLE = ("--appendfsync", "always")
 """What Redis acknowledged is on the disk, and outlives its own kill -9."""
 
 
+@dataclass(frozen=True)
+class Link:
+    """The way of one worker, or of the clients, to both servers."""
+
+    name: str
+    redis: Proxy
+    s3: Proxy
+
+    @property
+    def settings(self) -> FleetSettings:
+        """Settings of whoever goes this way."""
+        return FleetSettings(
+            redis_url=f"redis://127.0.0.1:{self.redis.port}/0",
+            redis_timeout=REDIS_TIMEOUT,
+            storage=f"s3://{BUCKET}",
+            s3_endpoint=f"http://127.0.0.1:{self.s3.port}",
+            lease=LEASE,
+        )
+
+
+def make_trouble(proxies: Iterable[Proxy], trouble: Trouble, pause: Pause) -> None:
+    """Make the same trouble at several proxies for the pause."""
+    with ExitStack() as stack:
+        for proxy in proxies:
+            proxy.begin(trouble)
+            stack.callback(proxy.end, trouble)
+        pause()
+
+
 class Servers:
-    """Redis and S3 of one run, with a proxy before each; use `running`.
+    """Redis and S3 of one run; use `running`.
 
     Args:
         folder: for their files.
+        workers: number of links besides that of the clients.
+        rng: decides what the proxies lose.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, workers: int, rng: random.Random) -> None:
         self._folder = folder
         (folder / "redis").mkdir()
         self.redis = RedisServer(free_port(), folder / "redis", DURABLE)
         self._redis_up = ExitStack()
-        self._s3: S3Server
-        self.redis_proxy: Proxy
-        self.s3_proxy: Proxy
+        self._size = workers
+        self._rng = rng
+        self.credentials: dict[str, str]
+        """Environment variables for S3."""
+        self.clients: Link
+        self.workers: list[Link]
 
     @contextmanager
     def running(self) -> Iterator[Servers]:
@@ -40,31 +82,47 @@ class Servers:
         with ExitStack() as stack:
             stack.callback(self._redis_up.close)
             self._redis_up.enter_context(self.redis.running())
-            self._s3 = stack.enter_context(s3_server(self._folder / "s3"))
-            os.environ.update(self._s3.environment)  # of the clients; workers inherit it
-            self._s3.client().create_bucket(Bucket=BUCKET)
-            self.redis_proxy = stack.enter_context(Proxy(self.redis.port).running())
-            self.s3_proxy = stack.enter_context(Proxy(int(self._s3.endpoint.rpartition(":")[2])).running())
+            s3 = stack.enter_context(s3_server(self._folder / "s3"))
+            os.environ.update(s3.environment)  # of the clients
+            self.credentials = s3.environment
+            s3.client().create_bucket(Bucket=BUCKET)
+            names = ["the clients", *(f"worker {number}" for number in range(self._size))]
+            self.clients, *self.workers = [self._link(name, stack, s3) for name in names]
             yield self
 
     @property
-    def client_settings(self) -> FleetSettings:
-        """Settings of clients, which reach both servers directly."""
-        return self._settings(self.redis.port, self._s3.endpoint)
+    def links(self) -> list[Link]:
+        """All links, that of the clients first."""
+        return [self.clients, *self.workers]
 
-    @property
-    def worker_settings(self) -> FleetSettings:
-        """Settings of workers, which reach both servers through the proxies."""
-        return self._settings(self.redis_proxy.port, f"http://127.0.0.1:{self.s3_proxy.port}")
-
-    def restart_redis(self, pause: Callable[[], object]) -> None:
+    def restart_redis(self, pause: Pause) -> None:
         """Kill Redis, keep it away for the pause, and start it again on what it had written."""
-        os.kill(int(self.redis.client().info("server")["process_id"]), signal.SIGKILL)
+        self._signal_redis(signal.SIGKILL)
         self._redis_up.close()
         pause()
         self._redis_up.enter_context(self.redis.running())
 
-    @staticmethod
-    def _settings(redis_port: int, s3_endpoint: str) -> FleetSettings:
-        redis_url = f"redis://127.0.0.1:{redis_port}/0"
-        return FleetSettings(redis_url=redis_url, storage=f"s3://{BUCKET}", s3_endpoint=s3_endpoint, lease=LEASE)
+    def stop_redis(self, pause: Pause) -> None:
+        """Stop Redis's process for the pause: its connections stay open and nothing answers, not even a ping."""
+        pid = self._signal_redis(signal.SIGSTOP)
+        try:
+            pause()
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    def pause_redis(self, seconds: float, pause: Pause) -> None:
+        """Let Redis itself hold all commands back for so many seconds, as for a failover; its clock goes on."""
+        with self.redis.client() as client:
+            client.client_pause(round(seconds * 1000))
+        pause()
+
+    def _signal_redis(self, number: signal.Signals) -> int:
+        with self.redis.client() as client:
+            pid = int(client.info("server")["process_id"])
+        os.kill(pid, number)
+        return pid
+
+    def _link(self, name: str, stack: ExitStack, s3: S3Server) -> Link:
+        ports = (self.redis.port, int(s3.endpoint.rpartition(":")[2]))
+        redis, storage = (stack.enter_context(Proxy(port, self._rng).running()) for port in ports)
+        return Link(name, redis, storage)

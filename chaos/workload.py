@@ -10,12 +10,14 @@ from typing import Any, Literal
 
 import numpy as np
 import soundfile
-from omnifleet import Client, JobHandle
+from omnifleet import Client, JobHandle, JobQuarantined, OmnifleetError
 from support.data.tones import SAMPLE_RATE, SEEDS, tone
 
-STEPS = (10, 60)
-"""Least and most steps of a job, at a tenth of a second or so: long enough to be hit by a fault, or several."""
+STEPS = (2, 30)
+"""Least and most steps of a job, at a twentieth of a second or more: some are over soon, some are hit by faults."""
 CLIP_SECONDS = 1
+DEADLINE = 3600
+"""Seconds after which a job may fail for being late: far beyond any run, and beyond what workers' clocks are wrong."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,10 @@ class WorkloadJob(ABC):
     def fault(self, result: Any) -> str | None:
         """Tell what is wrong with the result; None where it is right."""
 
+    def fault_of_error(self, error: OmnifleetError) -> str | None:
+        """Tell what is wrong where the job failed; None where it should have."""
+        return f"{type(error).__name__}: {error}"
+
 
 class Question(WorkloadJob):
     """A question whose right answer repeats it."""
@@ -43,13 +49,34 @@ class Question(WorkloadJob):
     def submit(self, omni: Client) -> JobHandle[Any]:
         """See `WorkloadJob`."""
         return omni.understand(
-            question=self.key, max_new_tokens=self.steps, idempotency_key=self.key, priority=self.priority
+            question=self.key,
+            max_new_tokens=self.steps,
+            idempotency_key=self.key,
+            priority=self.priority,
+            deadline=DEADLINE,
         )
 
     def fault(self, result: Any) -> str | None:
         """See `WorkloadJob`."""
         asked = str(result.text).rpartition(" by ")[0]
         return None if asked == self.key else f"it answers {result.text!r}"
+
+
+class Poison(Question):
+    """A question that kills every worker which runs it, and is to be put aside for it."""
+
+    @classmethod
+    def number(cls, number: int) -> Poison:
+        """Make the next one."""
+        return cls(key=f"die, worker {number}", steps=4, seed=0, priority="interactive")
+
+    def fault(self, result: Any) -> str | None:
+        """See `WorkloadJob`."""
+        return f"a poison job succeeded with {result.text!r}"
+
+    def fault_of_error(self, error: OmnifleetError) -> str | None:
+        """See `WorkloadJob`."""
+        return None if isinstance(error, JobQuarantined) else super().fault_of_error(error)
 
 
 class Clip(WorkloadJob):
@@ -65,6 +92,7 @@ class Clip(WorkloadJob):
             seed=self.seed,
             idempotency_key=self.key,
             priority=self.priority,
+            deadline=DEADLINE,
         )
 
     def fault(self, result: Any) -> str | None:

@@ -12,6 +12,7 @@ from omnifleet_shared.errors import (
     CheckpointInvalid,
     DeadlineExceeded,
     DeviceFailed,
+    EditAmbiguous,
     EngineStopped,
     ForeignURI,
     InvalidJob,
@@ -46,7 +47,7 @@ from omnifleet_shared.errors import (
 )
 from omnifleet_shared.schema.answers import Classification, Feedback, Gender, Sarcasm, Scene, Sources, Speakers
 from omnifleet_shared.schema.callback import CallbackDelivery, CallbackOutcome
-from omnifleet_shared.schema.results import JobStatus, Progress
+from omnifleet_shared.schema.results import EditPlan, JobStatus, Progress
 from omnifleet_shared.schema.tasks import Turn
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.webhooks.signatures import verify_callback
@@ -75,6 +76,8 @@ __all__ = [
     "Client",
     "DeadlineExceeded",
     "DeviceFailed",
+    "EditAmbiguous",
+    "EditPlan",
     "EngineStopped",
     "Feedback",
     "FleetSettings",

@@ -9,6 +9,7 @@ OmnifleetError
 │   │   ├── LanguageNotSupported
 │   │   ├── LicenceRefused
 │   │   ├── CallbackRefused
+│   │   ├── EditAmbiguous           what is to be edited can be read in several ways
 │   │   └── InvalidJobList          lines of a batch that are no jobs
 │   ├── BatchRunning                another process runs the batch
 │   ├── JournalMismatch             the journal of another batch
@@ -114,6 +115,10 @@ class LicenceRefused(InvalidJob):
 
 class CallbackRefused(InvalidJob):
     """The job asks for a callback to a host that is not on the allow list, or from workers that make none."""
+
+
+class EditAmbiguous(InvalidJob):
+    """The request can be read in several ways, and nothing was done; `details["readings"]` lists the edits of each."""
 
 
 class InvalidJobList(InvalidJob):

@@ -7,10 +7,10 @@ from typing import Final
 SCHEMA_VERSION = 1
 """Version of every record on the wire. A reader takes its own and older ones, and refuses newer ones."""
 
-JOB_SCHEMA_VERSION = 3
+JOB_SCHEMA_VERSION = 4
 """Newest version of jobs: 2 is a job with a callback, or of another quality than the published model's; 3 one that
-names a sound track. One with none of these is still written as version 1, which workers of every release read; older
-workers refuse newer versions and ask to be upgraded."""
+names a sound track; 4 a dry run. One with none of these is still written as version 1, which workers of every release
+read; older workers refuse newer versions and ask to be upgraded."""
 
 MODEL: Final = "audio-omni"
 """The model that a job is for, and the name of its queue."""
@@ -29,8 +29,7 @@ BROKER_PRIORITY = {"interactive": 0, "batch": 6}
 """Redis priority of each class; kombu takes the lower number first."""
 
 CANCEL_KEY = "omnifleet:cancel:{job_id}"
-"""Set by a producer to cancel the job, to the id of its request; the worker looks for it before the job and at its
-steps."""
+"""Set by a producer to cancel the job; the worker reads it before the job and at its steps."""
 CANCEL_LIFETIME = 7 * 24 * 3600
 
 CANCEL_CHANNEL = "omnifleet:cancel"

@@ -1,4 +1,4 @@
-"""A short run of `make chaos`: no job is lost, wrong or done twice."""
+"""A short run of `make chaos`, with one fault of each kind: no job is lost, wrong or done twice."""
 
 from __future__ import annotations
 
@@ -10,17 +10,34 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+FAULTS = {
+    "broken-device",
+    "clock-skew",
+    "cut",
+    "full-disk",
+    "half-open",
+    "kill",
+    "outage",
+    "redis-pause",
+    "redis-restart",
+    "reply-loss",
+    "request-loss",
+    "poison",
+    "stop",
+}
 
 
-@pytest.mark.timeout(300)  # half a minute of chaos, after torch was imported on a busy machine
-def test_every_job_has_exactly_one_right_outcome() -> None:
-    command = [sys.executable, "-m", "chaos", "--seconds", "30", "--workers", "2", "--seed", "7", "--json"]
+@pytest.mark.timeout(600)  # half a minute of chaos, after torch was imported on a busy machine
+def test_every_job_has_exactly_one_right_outcome_whatever_goes_wrong() -> None:
+    wanted = ["--seconds", "1", "--seed", "7", "--deliveries", "3", "--faults", ",".join(FAULTS)]
+    command = [sys.executable, "-m", "chaos", *wanted, "--json"]
 
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=560)
 
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)
-    assert (report["lost"], report["duplicates"], report["wrong"]) == (0, 0, 0)
+    assert (report["lost"], report["duplicates"], report["wrong"], report["client_crashes"]) == (0, 0, 0, 0)
+    assert (report["quarantined"], report["innocent_in_quarantine"]) == (report["faults"]["poison"]["count"], 0)
+    assert report["faults"].keys() == FAULTS
     assert report["jobs"] > 10
-    assert report["kills"] >= 1
     assert report["redeliveries"] >= 1

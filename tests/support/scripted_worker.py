@@ -3,7 +3,7 @@
 Its answers name the question, and its clips are the tone of their seed over what they hear; it logs each of them as
 `scripted_finished`, with a hash of all that it was asked for. In its environment, SCRIPTED_LOAD_AWAITS names a file
 with which its checkpoint is there, and SCRIPTED_DEVICE_BREAKS a word: the first request that has it breaks its device
-for good.
+for good. `support.scripted_faults` says how its machine goes wrong otherwise.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from omnifleet_worker.models.content_cache import digest
 from omnifleet_worker.service.worker import FleetWorker
 from omnifleet_worker.settings import WorkerSettings
 
+from support import scripted_faults
 from support.data.tones import tone
 
 logger = logging.getLogger(__name__)
@@ -45,33 +46,27 @@ class ScriptedRunner:
     """Answers `<what was asked> by <pid>`, or gives a tone, after as many steps as it may take."""
 
     def __init__(self) -> None:
-        self.is_broken = False
+        self._device = scripted_faults.Device()
 
     def prepare(self, request: Request) -> None:
-        pass
+        self._device.use()
 
     def advance(self, batch: Sequence[Request]) -> None:
         time.sleep(STEP_SECONDS)
         for request in batch:
             asked = _asked(request)
-            self._check_device(asked)
+            self._device.use(asked)
             if "die" in asked:
                 os.kill(os.getpid(), signal.SIGKILL)
             if "hang" in asked:
                 time.sleep(3600)
             request.step += 1
 
-    def _check_device(self, asked: str) -> None:
-        """As torch says it."""
-        word = os.environ.get("SCRIPTED_DEVICE_BREAKS")
-        self.is_broken = self.is_broken or (word is not None and word in asked)
-        if self.is_broken:
-            raise RuntimeError("CUDA error: an illegal memory access was encountered\nIt may be reported late.")
-
     def is_done(self, request: Request) -> bool:
         return request.step >= request.steps
 
     def finish(self, batch: Sequence[Request]) -> list[Any]:
+        self._device.use()
         for request in batch:
             logger.info("finished", extra={"action": "scripted_finished", "asked": digest(request.inputs).hex()})
         return [_outcome(request) for request in batch]
@@ -108,6 +103,8 @@ class ScriptedWorker(FleetWorker):
 
 def work(arguments: Sequence[str]) -> None:
     """Be the worker, with the environment's settings and more arguments for Celery, until told to end."""
+    scripted_faults.let_disk_fill()
+    scripted_faults.skew_clock(float(os.environ.get("SCRIPTED_CLOCK_SKEW", "0")))
     settings = load_settings(WorkerSettings)
     app = create_worker_app(settings, ScriptedWorker(settings))
     raise SystemExit(app.run_worker("--loglevel", "INFO", "--without-gossip", "--without-mingle", *arguments))

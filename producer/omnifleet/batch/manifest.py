@@ -89,6 +89,8 @@ class Manifest:
             yield "text", record.text
         if record.answer is not None:
             yield "answer", record.answer.model_dump(mode="json")
+        if record.plan is not None:
+            yield "plan", record.plan.model_dump(mode="json")
 
 
 def error_to_json(error: OmnifleetError) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class JobSender:
     def validate(self, request: Request) -> None:
         """Check the request as far as is possible without sending it or reading its media. Raises as `send`."""
         with _typed_errors():
-            self._maker.make(request.with_default(priority=PRIORITY), dry_run=True)
+            self._maker.check(request.with_default(priority=PRIORITY))
 
 
 @contextmanager

@@ -158,6 +158,9 @@ def edit(
     desc: Annotated[str | None, typer.Option(help="The sound to add, remove or extract, or the instruction.")] = None,
     source: Annotated[str | None, typer.Option(help="style: the sound that is there.")] = None,
     target: Annotated[str | None, typer.Option(help="style: the sound to make of it.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="speech: show words, times and what would change, and make nothing.")
+    ] = False,
     steps: Steps = None,
     quality: QualityOption = None,
     guidance: Guidance = None,
@@ -179,13 +182,14 @@ def edit(
 ) -> None:
     """Change audio: omnifleet edit Add street.wav --desc "rain sounds" -o out.flac"""
     with open_session(context.obj, as_json) as session:
-        session.check_output(output, no_wait=no_wait)
+        session.check_output(output, no_wait=no_wait, dry_run=dry_run)
         job = session.client.edit(
             task,
             audio,
             desc=desc,
             source=source,
             target=target,
+            dry_run=dry_run,
             steps=steps,
             quality=quality,
             guidance=guidance,

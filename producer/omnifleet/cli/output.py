@@ -10,7 +10,7 @@ from typing import Protocol
 
 from omnifleet_shared.errors import OmnifleetError
 from omnifleet_shared.schema.callback import CallbackDelivery
-from omnifleet_shared.schema.results import JobStatus, Progress
+from omnifleet_shared.schema.results import EditPlan, JobStatus, Progress
 from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
@@ -45,6 +45,8 @@ class Printer:
         if result.video is not None:
             record["video"]["url"] = result.video.url
         shown = result.text if result.audio is None else result.audio.url
+        if result.plan is not None:
+            shown = _plan_in_words(result.plan)
         if not self._as_json:
             for warning in result.warnings:
                 self._err.print(f"Warning: {warning}", markup=False, highlight=False, soft_wrap=True)
@@ -125,6 +127,17 @@ class _Lines:
         if status != self._last:
             self._console.out(f"{self._job_id}: {_in_words(status, progress)}", highlight=False)
         self._last = status
+
+
+def _plan_in_words(plan: EditPlan) -> str:
+    """A line for each word with its seconds; what would go after `-`, and what would be said there after `+`."""
+    changes = {word: "-" for edit in plan.edits for word in range(edit.first, edit.last)}
+    said = {edit.last: f"+ {'':17}{edit.new}" for edit in plan.edits if edit.new}
+    lines: list[str] = []
+    for number, word in enumerate(plan.words):
+        lines += [said[number]] if number in said else []
+        lines.append(f"{changes.get(number, ' ')} {word.start:7.2f} {word.end:7.2f}  {word.text}")
+    return "\n".join([*lines, *([said[len(plan.words)]] if len(plan.words) in said else [])])
 
 
 def _in_words(status: str, progress: Progress) -> str:

@@ -62,10 +62,12 @@ class Session:
         self._printer = printer
         self._job_id: str | None = None
 
-    def check_output(self, output: Path | None, *, no_wait: bool = False) -> None:
+    def check_output(self, output: Path | None, *, no_wait: bool = False, dry_run: bool = False) -> None:
         """Refuse early what could not be written after the job. Raises InvalidJob."""
         if output is None:
             return
+        if dry_run:
+            raise InvalidJob("a dry run makes no file", "output", "Leave out -o, or --dry-run")
         if no_wait:
             raise InvalidJob("nothing is written without waiting", "output", "Use omnifleet result JOB_ID -o later")
         if not output.parent.is_dir():

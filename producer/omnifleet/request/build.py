@@ -78,7 +78,7 @@ OPTIONS: dict[Namespace, frozenset[str]] = {
 FIELDS: dict[Namespace, tuple[str, ...]] = {
     "understand": ("system", "max_new_tokens"),
     "generate": ("text", "ref_text", "seconds", "mux"),
-    "edit": ("desc", "source", "target"),
+    "edit": ("desc", "source", "target", "dry_run"),
 }
 """Arguments that are fields of the task as they stand."""
 ARGUMENTS: dict[Namespace, frozenset[str]] = {
@@ -126,7 +126,8 @@ def check_arguments(namespace: Namespace, arguments: Mapping[str, Any]) -> None:
 
 def task_fields(namespace: Namespace, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Turn a call's arguments into the fields of its task that are no media. Raises InvalidJob and UnknownTask."""
-    fields = {name: arguments.get(name) for name in FIELDS[namespace]}
+    # What is False is the default of its field, which only some tasks have.
+    fields = {name: value for name in FIELDS[namespace] if (value := arguments.get(name)) is not False}
     if namespace == "understand":
         question = name_and_text(arguments.get("task"), arguments.get("question"), arguments.get("text"))
         return {**fields, **question, "history": turns(arguments.get("history"))}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar, Unpack
+from typing import Any, Generic, Literal, TypeVar, Unpack, overload
 
 from .build import DiffusionOptions, HistoryTurn, UnderstandOptions
 from .request import Request
@@ -94,6 +94,7 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
         job: AudioJob = self._submit(Request.of("generate", options, task=task, **media, **fields))
         return job
 
+    @overload
     def edit(
         self,
         task: str,
@@ -102,8 +103,47 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
         desc: str | None = None,
         source: str | None = None,
         target: str | None = None,
+        dry_run: Literal[False] | None = None,
         **options: Unpack[DiffusionOptions],
-    ) -> AudioJob:
+    ) -> AudioJob: ...
+
+    @overload
+    def edit(
+        self,
+        task: str,
+        audio: MediaSource,
+        *,
+        desc: str | None = None,
+        source: str | None = None,
+        target: str | None = None,
+        dry_run: Literal[True],
+        **options: Unpack[DiffusionOptions],
+    ) -> TextJob: ...
+
+    @overload
+    def edit(
+        self,
+        task: str,
+        audio: MediaSource,
+        *,
+        desc: str | None = None,
+        source: str | None = None,
+        target: str | None = None,
+        dry_run: bool | None,
+        **options: Unpack[DiffusionOptions],
+    ) -> TextJob | AudioJob: ...
+
+    def edit(
+        self,
+        task: str,
+        audio: MediaSource,
+        *,
+        desc: str | None = None,
+        source: str | None = None,
+        target: str | None = None,
+        dry_run: bool | None = None,
+        **options: Unpack[DiffusionOptions],
+    ) -> TextJob | AudioJob:
         """Change audio.
 
         Args:
@@ -112,14 +152,17 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             desc: add, remove, extract: the sound; speech: the instruction.
             source: style: the sound that is there.
             target: style: the sound to make of it.
+            dry_run: speech: True to have nothing made. The job hears the words, finds when they are said and what would
+                change, and its result has that as `plan`. Jobs that would fail fail as they would.
             options: steps, quality, guidance, seed, format, language, audio_track, priority, deadline, commercial,
                 idempotency_key, callback; see `DiffusionOptions`.
 
         Raises:
+            EditAmbiguous: as the job's result: `desc` of speech can be read in several ways.
             OmnifleetError: the errors of `understand`.
         """
-        fields = {"desc": desc, "source": source, "target": target}
-        job: AudioJob = self._submit(Request.of("edit", options, task=task, audio=audio, **fields))
+        fields = {"desc": desc, "source": source, "target": target, "dry_run": dry_run or None}
+        job: TextJob | AudioJob = self._submit(Request.of("edit", options, task=task, audio=audio, **fields))
         return job
 
     @abstractmethod

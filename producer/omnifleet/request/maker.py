@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from omnifleet_shared.schema.jobs import Job
+from omnifleet_shared.audio_formats import check_format
+from omnifleet_shared.schema.jobs import EditJob, Job
+from omnifleet_shared.schema.tasks import SpeechEdit
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.storage import Storage
 from omnifleet_shared.webhooks.allow_list import CallbackHosts
 
+from ..results.audio_files import sound_form
 from .build import OPTIONS, build_job, check_arguments, task_fields
 from .idempotency import idempotency_key
 from .request import MEDIA, Request
@@ -31,14 +34,12 @@ class JobMaker:
         self._storage = storage
         self._callback_hosts = CallbackHosts(settings.callback_hosts)
 
-    def make(self, request: Request, *, job_id: str | None = None, dry_run: bool = False) -> tuple[Job, str | None]:
+    def make(self, request: Request, *, job_id: str | None = None) -> tuple[Job, str | None]:
         """Check a request and upload its media.
 
         Args:
             request: what to make a job of.
             job_id: the job's id; drawn by default.
-            dry_run: check alone. Local media are looked for, but neither read nor uploaded, and the job's records of
-                them are no good: hashing ten thousand clips takes minutes.
 
         Returns:
             The job and its idempotency key; None where the request has none.
@@ -46,22 +47,45 @@ class JobMaker:
         Raises:
             As `Calls.understand`; besides, TypeError and the like for arguments that Python itself cannot use.
         """
+        with Uploads(self._storage, self._max_bytes) as uploads:
+            job, key = self._build(request, uploads, job_id)
+            # Only now: a request that is refused has uploaded nothing.
+            uploads.send()
+        return job, key
+
+    def check(self, request: Request) -> None:
+        """Check a request as `make` does, but look for local media alone: to hash ten thousand clips takes minutes."""
+        with Uploads(self._storage, self._max_bytes, look_only=True) as uploads:
+            self._build(request, uploads, None)
+
+    def _build(self, request: Request, uploads: Uploads, job_id: str | None) -> tuple[Job, str | None]:
         check_arguments(request.namespace, request.arguments)
         arguments = {name: value for name, value in request.arguments.items() if value is not None}
         options = {name: arguments.pop(name) for name in OPTIONS[request.namespace] & arguments.keys()}
         fields = task_fields(request.namespace, arguments)
-        with Uploads(self._storage, self._max_bytes, dry_run=dry_run) as uploads:
-            job = build_job(request.namespace, fields | _media(request, uploads), options, job_id)
-            self._check_callback(job)
-            key = idempotency_key(job, options)
-            # Only now: a request that is refused has uploaded nothing.
-            uploads.send()
-        return job, key
+        job = build_job(request.namespace, fields | _media(request, uploads), options, job_id)
+        self._check_callback(job)
+        _check_format(job, uploads)
+        return job, idempotency_key(job, options)
 
     def _check_callback(self, job: Job) -> None:
         # A producer without the list does not know; the workers do.
         if job.callback is not None and self._callback_hosts:
             self._callback_hosts.find(job.callback)
+
+
+def _check_format(job: Job, uploads: Uploads) -> None:
+    """Refuse a format that cannot hold what a word edit gives back: the recording's own rate and channels.
+
+    Only where the recording is a local file that libsndfile knows; of all others the worker sees to it, before it
+    edits. All other jobs make 44.1 kHz stereo, which every format holds.
+    """
+    if not isinstance(job, EditJob) or not isinstance(job.task, SpeechEdit) or job.format == "wav":
+        return
+    stream = uploads.local(job.task.audio)
+    found = None if stream is None else sound_form(stream)
+    if found is not None:
+        check_format(job.format, *found)
 
 
 def _media(request: Request, uploads: Uploads) -> dict[str, Any]:

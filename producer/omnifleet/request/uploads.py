@@ -30,16 +30,17 @@ class Uploads:
     Args:
         storage: where the media go.
         max_bytes: largest file that is taken.
-        dry_run: local files are looked for, but neither read nor uploaded; their records are no good.
+        look_only: local files are looked for, but neither read nor uploaded; their records are no good.
     """
 
-    def __init__(self, storage: Storage, max_bytes: int, *, dry_run: bool = False) -> None:
+    def __init__(self, storage: Storage, max_bytes: int, *, look_only: bool = False) -> None:
         self._storage = storage
         self._max_bytes = max_bytes
-        self._dry_run = dry_run
+        self._look_only = look_only
         self._opened = ExitStack()
         self._described: dict[int, Media] = {}
         self._waiting: list[tuple[Media, BinaryIO]] = []
+        self._local: dict[str, BinaryIO] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -70,6 +71,16 @@ class Uploads:
             return tuple(self.describe(source, f"{field}.{number}") for number, source in enumerate(many))
         return (self.describe(cast(MediaSource, sources), field),)
 
+    def local(self, media: Media) -> BinaryIO | None:
+        """Return the open file of a record that was described from one, at its beginning; None of stored media.
+
+        Whoever reads it leaves it there, for it is uploaded afterwards.
+        """
+        stream = self._local.get(media.uri)
+        if stream is not None:
+            stream.seek(0)
+        return stream
+
     def send(self) -> None:
         """Upload what is not in the storage yet. Raises StorageUnavailable and StorageRefused."""
         for media, stream in self._waiting:
@@ -81,9 +92,12 @@ class Uploads:
         with _readable(field):
             stream = self._stream(source, field)
             self._check_size(stream.seek(0, os.SEEK_END), field)
-            if self._dry_run:
-                return Media(uri=self._storage.uri(UNREAD_KEY))
+            if self._look_only:
+                media = Media(uri=self._storage.uri(UNREAD_KEY))
+                self._local[media.uri] = stream
+                return media
             media = self._storage.describe_input(stream)
+        self._local[media.uri] = stream
         self._waiting.append((media, stream))
         return media
 

@@ -11,7 +11,15 @@ from omnifleet_shared.errors import InvalidJob
 from omnifleet_shared.schema import results as records
 from omnifleet_shared.schema.answers import Answer
 from omnifleet_shared.schema.jobs import AudioFormat
-from omnifleet_shared.schema.results import Artifact, EditedSpan, ModelInfo, Timings, VideoArtifact, VideoFormat
+from omnifleet_shared.schema.results import (
+    Artifact,
+    EditedSpan,
+    EditPlan,
+    ModelInfo,
+    Timings,
+    VideoArtifact,
+    VideoFormat,
+)
 from omnifleet_shared.schema.tasks import Namespace
 from omnifleet_shared.storage import Storage
 
@@ -110,7 +118,7 @@ class JobResult(ABC):
     @property
     @abstractmethod
     def text(self) -> str | None:
-        """The answer of `understand`; None where the job made audio."""
+        """The answer of `understand`, or what a dry run heard; None where the job made audio."""
 
     @property
     @abstractmethod
@@ -125,6 +133,11 @@ class JobResult(ABC):
     def answer(self) -> Answer | None:
         """What the text says, as a record, for classify, sources, speakers, gender, sarcasm, scene and feedback."""
         return self.record.answer
+
+    @property
+    def plan(self) -> EditPlan | None:
+        """What a dry run of `edit` would change, and when each word is said; None for all other jobs."""
+        return self.record.plan
 
     @property
     def video(self) -> Video | None:
@@ -178,7 +191,7 @@ class JobResult(ABC):
 
 
 class TextResult(JobResult):
-    """The result of `understand`."""
+    """The result of `understand`, and of a dry run of `edit`, whose text is what was heard."""
 
     def __init__(self, record: records.JobResult, text: str) -> None:
         super().__init__(record)

@@ -22,6 +22,7 @@ from omnifleet_shared.schema.answers import (
     WordFeedback,
 )
 from omnifleet_shared.schema.jobs import UnderstandJob
+from omnifleet_shared.schema.results import EditPlan, HeardWord, PlannedEdit
 from pydantic import ValidationError
 
 SAMPLES: dict[str, Answer] = {
@@ -37,8 +38,22 @@ SAMPLES: dict[str, Answer] = {
 }
 """The usual answer of each structured task."""
 
+PLAN = EditPlan(
+    words=(HeardWord(text="Hello", start=0.0, end=0.4), HeardWord(text="world", start=0.5, end=1.0)),
+    edits=(PlannedEdit(first=0, last=1, start=0.0, end=0.4, old="Hello", new="Goodbye"),),
+)
+"""The usual plan of a dry run."""
 
-def make_answer(job: UnderstandJob, answer: str | bytes | Answer | None) -> dict[str, Any]:
+
+def make_plan(answer: object) -> dict[str, Any]:
+    """Return text and plan of a dry run's result. Raises TypeError for an answer that is no plan."""
+    if answer is not None and not isinstance(answer, EditPlan):
+        raise TypeError(f"the fake's answer to a dry run is {type(answer).__name__}; it makes a plan: use EditPlan")
+    plan = PLAN if answer is None else answer
+    return {"text": " ".join(word.text for word in plan.words), "plan": plan}
+
+
+def make_answer(job: UnderstandJob, answer: str | bytes | Answer | EditPlan | None) -> dict[str, Any]:
     """Return text and record of a result, from the answer that a test gave for the job.
 
     Raises:
@@ -46,8 +61,8 @@ def make_answer(job: UnderstandJob, answer: str | bytes | Answer | None) -> dict
         TypeError: bytes, or the record of another task.
     """
     task = job.task.name
-    if isinstance(answer, bytes):
-        raise TypeError(f"the fake's answer to understand.{task} is bytes; it makes text: use str")
+    if isinstance(answer, bytes | EditPlan):
+        raise TypeError(f"the fake's answer to understand.{task} is {type(answer).__name__}; it makes text: use str")
     if task in ANSWERS:
         record = SAMPLES[task] if answer is None else _read(task, answer)
         return {"text": answer if isinstance(answer, str) else record.model_dump_json(), "answer": record}

@@ -37,21 +37,21 @@ from omnifleet_shared.schema.job_state import JobState
 from omnifleet_shared.schema.jobs import AudioFormat, EditJob, GenerateJob, Job, UnderstandJob, read_job
 from omnifleet_shared.schema.model_card import AUDIO_OMNI
 from omnifleet_shared.schema.results import Artifact, JobStatus, ModelInfo, Progress, Timings, VideoArtifact
-from omnifleet_shared.schema.tasks import VideoToSound
+from omnifleet_shared.schema.tasks import SpeechEdit, VideoToSound
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.storage import Storage
 
 from ..async_client import AsyncClient
 from ..client import Client
 from ..results.audio_files import FORMATS
-from .answers import make_answer
+from .answers import make_answer, make_plan
 from .audio import make_tone
 from .storage import MemoryStorage
 
-Made = str | answers.Answer | bytes
+Made = str | answers.Answer | records.EditPlan | bytes
 Answer = Callable[[Job], Made | OmnifleetError | None]
-"""Makes the answer to a job: a text, the record of a structured task (or its JSON as a text), the bytes of an audio
-file, an error that it fails with, or None for the usual."""
+"""Makes the answer to a job: a text, the record of a structured task (or its JSON as a text), the plan of a dry run,
+the bytes of an audio file, an error that it fails with, or None for the usual."""
 MAX_VIDEO_BYTES = 2**40
 
 
@@ -204,6 +204,8 @@ class FakeFleet:
         made: dict[str, Any]
         if isinstance(job, UnderstandJob):
             made = make_answer(job, answer)
+        elif isinstance(job.task, SpeechEdit) and job.task.dry_run:
+            made = make_plan(answer)
         else:
             made = {"artifact": self._artifact(job, answer), "video": self._video(job)}
         return records.JobResult(

@@ -69,12 +69,13 @@ if before then
   return {'begun', attempts, open, previous, redis.call('HGET', KEYS[3], 'traceback') or '', died_alone or 0}
 end
 """
-WRITTEN_BEFORE = """
-local written = 'written:' .. ARGV[1]
-if redis.call('HEXISTS', KEYS[3], written) == 1 then return {'written', 0, 0, '', '', 0} end
+# Its worker has given the job back already: a start that comes late is none.
+RETRIED_BEFORE = """
+if redis.call('HEXISTS', KEYS[3], 'retried:' .. ARGV[1]) == 1 then return {'lost', 0, 0, '', '', 0} end
 """
 BEGIN = f"""{ENDED}
 {BEGUN_BEFORE}
+{RETRIED_BEFORE}
 if redis.call('EXISTS', KEYS[4]) == 1 then return {{'cancelled', 0, 0, '', '', 0}} end
 local attempts = redis.call('HINCRBY', KEYS[3], 'attempts', 1)
 local open = redis.call('HINCRBY', KEYS[3], 'open', 1)
@@ -90,9 +91,11 @@ redis.call('HSET', KEYS[3], 'worker', ARGV[4], 'begun:' .. ARGV[1], start)
 return {{'begun', attempts, open, previous, redis.call('HGET', KEYS[3], 'traceback') or '', died_alone}}
 """
 # Its worker lived to tell: the job is no suspect, and waits where it was queued.
-RETRY = f"""{WRITTEN_BEFORE}
+RETRY = f"""
+local retried = 'retried:' .. ARGV[1]
+if redis.call('HEXISTS', KEYS[3], retried) == 1 then return {{'written', 0, 0, '', '', 0}} end
 {ENDED}
-redis.call('HSET', KEYS[3], 'open', 0, 'alone', 0, 'traceback', ARGV[6], written, 1)
+redis.call('HSET', KEYS[3], 'open', 0, 'alone', 0, 'traceback', ARGV[6], retried, 1)
 redis.call('ZREM', started, ARGV[1])
 if is_suspect then
   redis.call('HSET', KEYS[2], ARGV[1], string.sub(message, #suspects + 2))
@@ -102,9 +105,11 @@ end
 return {{'written', 0, 0, '', '', 0}}
 """
 # The message leaves the queue with the outcome: a replay in between would find it there a second time.
-FINISH = f"""{WRITTEN_BEFORE}
+FINISH = f"""
+local finished = 'finished:' .. ARGV[1]
+if redis.call('HEXISTS', KEYS[3], finished) == 1 then return {{'written', 0, 0, '', '', 0}} end
 {ENDED}
-redis.call('HSET', KEYS[3], 'open', 0, 'alone', 0, written, 1)
+redis.call('HSET', KEYS[3], 'open', 0, 'alone', 0, finished, 1)
 redis.call('ZREM', started, ARGV[1])
 {WRITE}
 {ENQUEUE_CALLBACK}

@@ -19,38 +19,43 @@ from ..schema.jobs import Job
 from ..settings import FleetSettings
 from .submit import HELPERS
 
+REMEMBER = f"""
+local function remember(runs, field, answer)
+  redis.call('HSET', runs, field, answer)
+  if redis.call('TTL', runs) < 0 then redis.call('EXPIRE', runs, {CANCEL_LIFETIME}) end
+  return answer
+end
+"""
 # The job's attempts begin anew, but for what they remember of calls (`keys.ATTEMPTS_KEY`): one that comes again may be
 # of the time before the replay.
-REPLAY = f"""{HELPERS}
+REPLAY = f"""{HELPERS}{REMEMBER}
 local state, runs, wake, place, dead, cancel = unpack(KEYS)
 local job_id, message, record, lifetime, call = unpack(ARGV)
-if redis.call('HEXISTS', runs, 'replayed:' .. call) == 1 then return 'sent' end
+local replayed = 'replayed:' .. call
+local before = redis.call('HGET', runs, replayed)
+if before then return before end
 local status = status_of(state)
 if redis.call('HEXISTS', dead, job_id) == 0 then
   local is_queued = status and status ~= 'FAILURE' and status ~= 'REVOKED'
-  return is_queued and 'sent' or 'unknown'
+  return remember(runs, replayed, is_queued and 'sent' or 'unknown')
 end
-if status == 'SUCCESS' then return 'succeeded' end
+if status == 'SUCCESS' then return remember(runs, replayed, 'succeeded') end
 local unfinished = redis.call('HGET', runs, 'unfinished') or ''
 push(place, message, wake, state, record, lifetime)
 for _, field in ipairs(redis.call('HKEYS', runs)) do
   if not string.find(field, ':', 1, true) then redis.call('HDEL', runs, field) end
 end
-redis.call('HSET', runs, 'replayed:' .. call, 1, 'uncancelled:' .. (redis.call('GET', cancel) or ''), 1)
-redis.call('EXPIRE', runs, lifetime)
 redis.call('DEL', cancel)
 count_unfinished(runs, unfinished, job_id, lifetime)
 redis.call('HDEL', dead, job_id)
-return 'sent'
+return remember(runs, replayed, 'sent')
 """
-DROP = f"""
+DROP = f"""{REMEMBER}
 local dead, runs = unpack(KEYS)
 local job_id, call = unpack(ARGV)
-if redis.call('HEXISTS', runs, 'dropped:' .. call) == 1 then return 1 end
-if redis.call('HDEL', dead, job_id) == 0 then return 0 end
-redis.call('HSET', runs, 'dropped:' .. call, 1)
-if redis.call('TTL', runs) < 0 then redis.call('EXPIRE', runs, {CANCEL_LIFETIME}) end
-return 1
+local before = redis.call('HGET', runs, 'dropped:' .. call)
+if before then return before end
+return remember(runs, 'dropped:' .. call, redis.call('HDEL', dead, job_id) == 1 and 'dropped' or 'unknown')
 """
 
 
@@ -106,8 +111,8 @@ class DeadLetters:
         """Delete a dead letter. Raises UnknownJob where the job has none."""
         with typed_redis_errors():
             keys = [self._key, ATTEMPTS_KEY.format(job_id=job_id)]
-            dropped = self._drop(keys=keys, args=[job_id, uuid.uuid4().hex])
-        if not dropped:
+            verdict = self._drop(keys=keys, args=[job_id, uuid.uuid4().hex])
+        if verdict == b"unknown":
             raise _not_here(job_id)
 
 

@@ -150,6 +150,9 @@ class LeasingChannel(redis.Channel):
 
     def _submit(self, queue: str, message: Any, submission: Submission) -> None:
         channel: Any = self
+        if channel.connection is None:
+            # Kombu reconnects while it declares the queue, and goes on with the channel of the lost connection.
+            raise ConnectionResetError("the connection was lost while the queue was declared")
         # Left in the message itself, which kombu prepares once and puts again after a lost connection.
         properties = {name: value for name, value in message["properties"].items() if name != SUBMISSION}
         list_key = channel._q_for_pri(queue, channel._get_message_priority(message, reverse=False))

@@ -17,12 +17,14 @@ from ..schema.results import Progress
 from ..webhooks.outbox import read_delivery
 
 T = TypeVar("T")
-# A request that was made before the job was replayed (`dead_letters.REPLAY`), and comes again, does not cancel the job.
+# A request that comes again, when the job has been replayed since (`dead_letters.REPLAY`), does not cancel it.
 CANCEL = f"""
 local cancel, runs = unpack(KEYS)
 local job_id, request = unpack(ARGV)
-if redis.call('HEXISTS', runs, 'uncancelled:' .. request) == 1 then return end
-redis.call('SET', cancel, request, 'EX', {CANCEL_LIFETIME})
+if redis.call('HEXISTS', runs, 'cancelled:' .. request) == 1 then return end
+redis.call('SET', cancel, 1, 'EX', {CANCEL_LIFETIME})
+redis.call('HSET', runs, 'cancelled:' .. request, 1)
+if redis.call('TTL', runs) < 0 then redis.call('EXPIRE', runs, {CANCEL_LIFETIME}) end
 redis.call('PUBLISH', '{CANCEL_CHANNEL}', job_id)
 """
 

@@ -23,7 +23,7 @@ from pydantic import (
 from ..errors import InvalidJob, InvalidMessage, SchemaTooNew
 from ..keys import JOB_SCHEMA_VERSION, MODEL, SCHEMA_VERSION
 from .base import JobId, Record
-from .tasks import TASK_NAMES, Edit, Generation, Namespace, Understanding, task_name
+from .tasks import TASK_NAMES, Edit, Generation, Namespace, SpeechEdit, Understanding, task_name
 
 AudioFormat = Literal["wav", "flac", "mp3", "ogg"]
 Priority = Literal["interactive", "batch"]
@@ -135,6 +135,12 @@ class EditJob(_DiffusionJob):
     task: Edit
     guidance: Annotated[float, Field(ge=0, le=50)] = 6.0
     """Classifier-free guidance scale; 1 switches it off."""
+
+    @property
+    def newer_fields(self) -> dict[str, int]:
+        """See `_Job`."""
+        dry_run = isinstance(self.task, SpeechEdit) and self.task.dry_run
+        return super().newer_fields | ({"dry_run": 4} if dry_run else {})
 
 
 Job = UnderstandJob | GenerateJob | EditJob

@@ -60,6 +60,40 @@ class EditedSpan(Record):
     """The words that are spoken there now; empty for a deletion."""
 
 
+class HeardWord(Record):
+    """A word of a recording and its time in it."""
+
+    text: str
+    """As it was transcribed, with the punctuation that touches it."""
+    start: Seconds
+    end: Seconds
+
+
+class PlannedEdit(Record):
+    """A change of words that was not made."""
+
+    first: Annotated[int, Field(ge=0)]
+    """Number of the first word that would go, from 0; of the word before which something would be inserted."""
+    last: Annotated[int, Field(ge=0)]
+    """One more than the number of the last word that would go; as `first` for an insertion."""
+    start: Seconds
+    """The time in the recording at which those words begin; for an insertion, where it would be."""
+    end: Seconds
+    old: str
+    """Those words; empty for an insertion."""
+    new: str
+    """The words that would be said there; empty for a deletion."""
+
+
+class EditPlan(Record):
+    """What an edit of words would change."""
+
+    words: tuple[HeardWord, ...]
+    """All words that were heard."""
+    edits: tuple[PlannedEdit, ...]
+    """The changes, in the recording's order."""
+
+
 class ModelInfo(Record):
     """The model that made the result, and the licence under which it may be used."""
 
@@ -98,6 +132,9 @@ class JobResult(Record):
     text: str | None = None
     answer: Answer | None = None
     """The text as a record; only for the tasks in `answers.ANSWERS`."""
+    # Left out where there is none: clients of the first release refuse the field.
+    plan: Annotated[EditPlan | None, Field(exclude_if=lambda plan: plan is None)] = None
+    """What a dry run would change, beside the words that were heard as `text`."""
     # Left out where there are none: clients of the first release refuse the field.
     warnings: Annotated[tuple[str, ...], Field(exclude_if=lambda warnings: not warnings)] = ()
     """What the result lacks and why, each as `field: problem. Remedy.`, such as a film that could not be made."""
@@ -115,6 +152,8 @@ class JobResult(Record):
             raise ValueError("a video comes beside an artifact")
         if self.edits is not None and self.artifact is None:
             raise ValueError("edited spans come beside an artifact")
+        if self.plan is not None and self.text is None:
+            raise ValueError("a plan comes beside the text that was heard")
         if self.answer is not None and (self.text is None or self.answer.kind != self.task):
             raise ValueError("an answer comes beside the text of its own task")
         return self

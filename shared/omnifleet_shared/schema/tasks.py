@@ -155,6 +155,9 @@ class SpeechEdit(Record):
     audio: Media
     desc: Text
     """The instruction, such as `replace 'hello' with 'goodbye'`."""
+    # Left out where it is none: workers of older schema versions refuse the field.
+    dry_run: Annotated[bool, Field(exclude_if=lambda dry: not dry)] = False
+    """Whether to say which words would change, and when they are said, and make nothing. Since schema version 4."""
 
 
 Understanding = Annotated[Question | NamedUnderstanding, Field(discriminator="name")]

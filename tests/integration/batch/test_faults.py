@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -13,11 +14,13 @@ from typing import Any
 import pytest
 from omnifleet import BatchRunning, Client, FleetSettings
 from omnifleet.batch import Outcome, understand
+from omnifleet.batch.journal import lock
 from omnifleet.batch.journal.journal import Journal
 from omnifleet.batch.journal.lock import RedisBatchLock
 from omnifleet_shared.schema.job_state import STATE_KEY
 from support import batches, services
 from support.batches import BatchFleet, read_manifest, run_batch, start_batch, write_questions
+from support.broker.lossy_redis import Network
 from support.fork_server import ForkServer
 
 COUNT = 30
@@ -221,6 +224,24 @@ def test_a_guard_that_ran_out_and_was_taken_is_lost(redis_url: str) -> None:
         with pytest.raises(BatchRunning):
             first.check()
         second.check()
+
+
+def test_a_lock_whose_reply_was_lost_is_not_refused_to_who_took_it(
+    redis_server: services.RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = Network(faults=deque(["reply lost"]))
+    monkeypatch.setattr(lock, "connect_redis", lambda settings: network.client(redis_server.port))
+    redis_server.client().flushall()
+    with ExitStack() as held:
+        first, second = (RedisBatchLock("s3://b/journal", FleetSettings()) for _ in range(2))
+        for one in (first, second):
+            held.callback(one.release)
+
+        first.acquire()
+
+        first.check()
+        with pytest.raises(BatchRunning):
+            second.acquire()
 
 
 def test_a_client_s_batch_survives_a_killed_worker_and_uses_few_connections(fleet: BatchFleet) -> None:

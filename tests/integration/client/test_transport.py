@@ -27,6 +27,7 @@ from omnifleet import (
 from omnifleet.results.results import open_result
 from omnifleet.testing import FakeClient, FakeFleet
 from omnifleet.transport.celery import CeleryTransport
+from omnifleet_shared.broker.transport import Channel
 from omnifleet_shared.errors import error_classes
 from omnifleet_shared.job_state.store import JobStates
 from omnifleet_shared.schema.base import Media
@@ -60,6 +61,24 @@ def worker(settings: FleetSettings) -> Iterator[JobStates]:
 def edit_job(**values: Any) -> Job:
     secret = Media(uri="s3://bucket/rain.wav?signature=secret")
     return EditJob(task=DescribedEdit(name="add", audio=secret, desc="rain sounds"), **values)
+
+
+def test_a_job_is_sent_whose_connection_breaks_while_the_queue_is_declared(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare: Any = Channel._queue_bind
+    breaks = [ConnectionResetError("broken")]
+
+    def break_once(*args: Any) -> None:
+        if breaks:
+            raise breaks.pop()
+        declare(*args)
+
+    monkeypatch.setattr(Channel, "_queue_bind", break_once)
+
+    job = client.understand(question="What is heard?")
+
+    assert job.status() is JobStatus.QUEUED
 
 
 def write_success(redis_server: services.RedisServer, job_id: str, text: str) -> None:

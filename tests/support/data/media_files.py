@@ -85,6 +85,8 @@ def video(
     audio_rate: int | None = None,
     faststart: bool = False,
     pixels: str = "yuv420p",
+    sideways: bool = False,
+    live: bool = False,
 ) -> bytes:
     """A film whose frames tell their number (up to 63), see `frame_number`; the top of each frame is red.
 
@@ -99,11 +101,13 @@ def video(
         audio_rate: adds a tone at that many samples per second.
         faststart: the index before the frames, so that a cut file can still be opened.
         pixels: libav's pixel format; yuv422p10le for prores_ks.
+        sideways: paints the left quarter blue, so that left and right can be told.
+        live: without a length, as a browser records webm.
     """
     times = times if times is not None else [k / fps for k in range(round(seconds * fps))]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film"
-        options = {"movflags": "faststart"} if faststart else {}
+        options = ({"movflags": "faststart"} if faststart else {}) | ({"live": "1"} if live else {})
         with av.open(str(path), "w", format=container, options=options) as out:
             film = cast(av.VideoStream, out.add_stream(codec, rate=Fraction(fps).limit_denominator(1001)))
             film.width, film.height, film.pix_fmt = *size, pixels
@@ -111,7 +115,7 @@ def video(
             sound_codec, sample_format = ("libopus", "flt") if container == "webm" else ("aac", "fltp")
             sound = None if audio_rate is None else out.add_stream(sound_codec, audio_rate, layout="mono")
             for number, when in enumerate(times):
-                frame = av.VideoFrame.from_ndarray(_picture(number, size), format="rgb24")
+                frame = av.VideoFrame.from_ndarray(_picture(number, size, sideways), format="rgb24")
                 frame.pts, frame.time_base = round(when * 1000), Fraction(1, 1000)
                 out.mux(film.encode(frame))
             out.mux(film.encode(None))
@@ -126,10 +130,12 @@ def frame_number(picture: NDArray[np.uint8]) -> int:
     return round(float(lower.mean()) / 4)
 
 
-def _picture(number: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+def _picture(number: int, size: tuple[int, int], sideways: bool) -> NDArray[np.uint8]:
     width, height = size
     picture = np.full((height, width, 3), min(255, number * 4), np.uint8)
     picture[: height // 4] = (255, 0, 0)
+    if sideways:
+        picture[height // 4 :, : width // 4] = (0, 0, 255)
     return picture
 
 
@@ -184,3 +190,33 @@ def tracks(*sounds: NDArray[np.float32], rate: int, default: int | None = None) 
             stream.codec_context.format = "s16"
             _mux_sound(out, stream, samples, rate, "s16")
     return target.getvalue()
+
+
+def with_edit_list(film: bytes, parts: list[tuple[float, float]]) -> bytes:
+    """An mp4 whose pictures are shown in these parts alone, each (start, end) in seconds of the film as it was."""
+    at = film.index(b"elst", film.index(b"moov"))
+    media_scale = int.from_bytes(film[film.index(b"mdhd") + 16 :][:4], "big")
+    movie_scale = int.from_bytes(film[film.index(b"mvhd") + 16 :][:4], "big")
+    lead = int.from_bytes(film[at + 16 : at + 20], "big", signed=True)
+    entries = b"".join(
+        round((end - start) * movie_scale).to_bytes(4, "big")
+        + (lead + round(start * media_scale)).to_bytes(4, "big")
+        + (1 << 16).to_bytes(4, "big")
+        for start, end in parts
+    )
+    new = b"elst" + bytes(4) + len(parts).to_bytes(4, "big") + entries
+    old_size = int.from_bytes(film[at - 4 : at], "big")
+    patched = bytearray(film[: at - 4] + (len(new) + 4).to_bytes(4, "big") + new + film[at - 4 + old_size :])
+    for parent in (b"moov", b"trak", b"edts"):  # the index lies behind the frames, so that nothing else moves
+        place = film.rindex(parent, 0, at) - 4
+        size = int.from_bytes(film[place : place + 4], "big") + len(new) + 4 - old_size
+        patched[place : place + 4] = size.to_bytes(4, "big")
+    return bytes(patched)
+
+
+def with_matrix(film: bytes, a: int, b: int, c: int, d: int) -> bytes:
+    """The mp4 with its first track shown so that a point (x, y) comes to (a x + c y, b x + d y)."""
+    one = 1 << 16
+    matrix = [a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30]
+    at = film.index(b"tkhd") + 44
+    return film[:at] + b"".join(value.to_bytes(4, "big", signed=True) for value in matrix) + film[at + 36 :]

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from omnifleet.testing.answers import SAMPLES
+from omnifleet.testing.answers import SAMPLES, make_plan
 from omnifleet.transport.celery import CeleryTransport
 from omnifleet_shared.broker.dead_letters import DeadLetter
 from omnifleet_shared.broker.submit import queue_lists
@@ -88,6 +88,9 @@ def jobs(version: int = 1) -> Iterator[Job]:
         needed = 3 if "audio_track" in options else 1 + ("callback" in options)
         head = {"schema_version": needed, "job_id": task.replace(".", "-"), "namespace": namespace}
         yield read_job(head | {"task": {"name": name, **fields}} | options)
+    if version > 3:
+        head = {"schema_version": 4, "job_id": "edit-speech-dry", "namespace": "edit"}
+        yield read_job(head | {"task": {"name": "speech", "dry_run": True, **TASKS["edit.speech"]}})
 
 
 def messages() -> dict[str, Any]:
@@ -115,6 +118,7 @@ def results() -> dict[str, JobResult]:
         "video": _result("generate", "v2m", artifact=audio, video=video),
         "without video": _result("generate", "v2m", artifact=audio, warnings=("video: no film. Send mp4.",)),
         "words": _result("edit", "speech", artifact=audio, edits=(span,)),
+        "plan": _result("edit", "speech", **make_plan(None)),
     }
 
 

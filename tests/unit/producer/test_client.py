@@ -31,7 +31,8 @@ from omnifleet import (
 from omnifleet.results.results import Audio
 from omnifleet.testing import FakeClient, FakeFleet
 from omnifleet.testing.storage import MemoryStorage
-from omnifleet_shared.schema.results import Artifact, EditedSpan
+from omnifleet_shared.schema.results import Artifact, EditedSpan, EditPlan
+from omnifleet_shared.schema.tasks import SpeechEdit
 from omnifleet_shared.settings import FleetSettings
 
 SOUND = b"RIFF and so on"
@@ -379,6 +380,44 @@ def test_the_fake_makes_audio_that_decodes() -> None:
     data = FakeClient().edit("remove", SOUND, desc="dog").result().audio.read()
 
     assert soundfile.info(io.BytesIO(data)).duration == 1.0
+
+
+class TestDryRun:
+    def test_it_is_a_job_whose_result_is_a_plan(self, omni: FakeClient) -> None:
+        result = omni.edit("Speech", SOUND, desc="replace 'hello' with 'goodbye'", dry_run=True).result()
+
+        assert isinstance(omni.jobs[-1].task, SpeechEdit) and omni.jobs[-1].task.dry_run
+        assert omni.jobs[-1].schema_version == 4
+        assert result.plan is not None
+        assert result.text == "Hello world"
+        assert [(edit.old, edit.new) for edit in result.plan.edits] == [("Hello", "Goodbye")]
+
+    def test_a_test_may_give_the_plan(self) -> None:
+        plan = EditPlan(words=(), edits=())
+        omni = FakeClient(answer=lambda job: plan)
+
+        assert omni.edit("Speech", SOUND, desc="delete 'a'", dry_run=True).result().plan == plan
+        with pytest.raises(TypeError, match="use EditPlan"):
+            FakeClient(answer=lambda job: "text").edit("Speech", SOUND, desc="delete 'a'", dry_run=True)
+
+    def test_without_one_a_job_is_as_ever(self, omni: FakeClient) -> None:
+        result = omni.edit("Speech", SOUND, desc="delete 'a'", dry_run=False).result()
+
+        assert (result.plan, omni.jobs[-1].schema_version) == (None, 1)
+
+    def test_other_tasks_have_none(self, omni: FakeClient) -> None:
+        with pytest.raises(InvalidJob, match="add takes no dry_run") as caught:
+            omni.edit("Add", SOUND, desc="rain", dry_run=True)
+
+        assert caught.value.field == "dry_run"
+        assert omni.edit("Add", SOUND, desc="rain", dry_run=False).result().audio
+
+    def test_the_command_that_is_read_from_a_list_has_one_too(self, omni: FakeClient) -> None:
+        line = {"task": "edit.speech", "audio": SOUND, "desc": "delete 'a'", "dry_run": True}
+
+        (outcome,) = omni.batch([line])
+
+        assert outcome.result.plan is not None
 
 
 def test_edited_spans_are_at_hand_where_words_were_edited(omni: FakeClient) -> None:

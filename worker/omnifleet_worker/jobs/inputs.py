@@ -7,16 +7,19 @@ from dataclasses import replace
 from typing import TypeGuard, cast
 
 import numpy as np
+from omnifleet_shared.audio_formats import check_format
 from omnifleet_shared.errors import ForeignURI, MediaError, OmnifleetError
 from omnifleet_shared.schema.base import Media
-from omnifleet_shared.schema.jobs import EditJob, Job
+from omnifleet_shared.schema.jobs import AudioFormat, EditJob, Job
 from omnifleet_shared.schema.model_card import ModelCard
 from omnifleet_shared.schema.tasks import NamedUnderstanding, SpeechEdit, VideoToSound
 from omnifleet_shared.storage import Storage
 from omnifleet_shared.storage.base import verify_sha256
 
 from ..media.decode import DecodedAudio, decode_audio
+from ..media.encode import check_samples
 from ..media.limits import MediaLimits
+from ..media.mux import why_not_muxed
 from ..media.signal import resample, to_mono
 from ..media.video import DecodedVideo, decode_video
 from ..models.audio_omni.synchformer import FRAME_SIDE
@@ -41,6 +44,7 @@ class JobMedia:
         audio: recordings by field.
         video: 2 frames a second, or for `v2a` and `v2m` 25, of 224 x 224 pixels.
         mux_video: the video's file that the new sound is muxed into, if any.
+        warnings: what is known already that the result will lack.
     """
 
     def __init__(
@@ -48,10 +52,12 @@ class JobMedia:
         audio: Mapping[str, tuple[DecodedAudio, ...]],
         video: tuple[DecodedVideo, ...],
         mux_video: bytes | None = None,
+        warnings: tuple[str, ...] = (),
     ) -> None:
         self._audio = audio
         self.video = video
         self.mux_video = mux_video
+        self.warnings = warnings
 
     @property
     def frames(self) -> tuple[np.ndarray, ...]:
@@ -108,15 +114,30 @@ def _of_field(error: OmnifleetError, field: str) -> OmnifleetError:
 
 
 def decode(job: Job, fetched: Fetched, card: ModelCard, limits: MediaLimits) -> JobMedia:
-    """Decode the fetched files. Raises MediaError with the field, also where a recording is too long for the task."""
+    """Decode the fetched files, and look whether what is made of them can be written.
+
+    Raises:
+        MediaError: with the field, also where a recording is too long for the task.
+        InvalidJob: the job's format cannot hold the edited recording.
+    """
     audio = {
         field: tuple(_decode_audio(data, field, job, _limited(limits, job, field, card)) for data in files)
         for field, files in fetched.items()
         if field != "video"
     }
     video = tuple(_decode_video(data, job, card, limits) for data in fetched.get("video", ()))
-    muxed = isinstance(job.task, VideoToSound) and job.task.mux
-    return JobMedia(audio, video, mux_video=fetched["video"][0] if muxed else None)
+    if isinstance(job, EditJob) and isinstance(job.task, SpeechEdit):
+        return JobMedia(audio, video, warnings=_check_edited(audio["audio"][0], job.format))
+    if isinstance(job.task, VideoToSound) and job.task.mux:
+        reason = why_not_muxed(fetched["video"][0], limits=limits)
+        return JobMedia(audio, video, None if reason else fetched["video"][0], (reason,) if reason else ())
+    return JobMedia(audio, video)
+
+
+def _check_edited(source: DecodedAudio, form: AudioFormat) -> tuple[str, ...]:
+    check_format(form, source.sample_rate, len(source.samples))
+    warning = check_samples(source.samples.astype(np.float64, copy=False), form, lossy=source.lossy)
+    return (warning,) if warning else ()
 
 
 def _decode_audio(data: bytes, field: str, job: Job, limits: MediaLimits) -> DecodedAudio:

@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from omnifleet_shared.errors import StorageUnavailable, TransientError
+from omnifleet_shared.errors import MediaError, StorageUnavailable, TransientError
 from omnifleet_shared.keys import RESULT_KEY
 from omnifleet_shared.schema.answers import Answer
 from omnifleet_shared.schema.jobs import AudioFormat, UnderstandJob
-from omnifleet_shared.schema.results import Artifact, EditedSpan, JobResult, ModelInfo, VideoArtifact
+from omnifleet_shared.schema.results import Artifact, EditedSpan, EditPlan, JobResult, ModelInfo, VideoArtifact
 from omnifleet_shared.storage import Storage
 
 from ..media.encode import CONTENT_TYPES, encode_audio, encode_samples
@@ -30,6 +30,7 @@ from .finished_parts import FinishedParts
 from .inputs import JobMedia, decode, fetch
 from .job_context import JobContext
 from .model import ModelData
+from .speech_edit.plan import PlannedRecording
 from .speech_edit.speech_editor import EditedRecording
 from .tasks import run_task
 
@@ -94,11 +95,15 @@ class JobRunner:
             return self._result(context, text=outcome)
         if isinstance(outcome, StructuredAnswer):
             return self._result(context, text=outcome.text, answer=outcome.answer)
+        if isinstance(outcome, PlannedRecording):
+            return self._result(context, text=outcome.heard, plan=outcome.plan, warnings=media.warnings)
         if isinstance(outcome, EditedRecording):
-            return self._result(context, artifact=self._store_edited(context, outcome), edits=outcome.edits)
+            artifact = self._store_edited(context, outcome)
+            return self._result(context, artifact=artifact, edits=outcome.edits, warnings=media.warnings)
         pcm = to_int16(torch.from_numpy(np.ascontiguousarray(outcome.T))).numpy()
-        video = None if media.mux_video is None else self._store_video(context, media.mux_video, pcm)
-        return self._result(context, artifact=self._store(context, pcm), video=video)
+        video, lacking = self._store_video(context, media.mux_video, pcm)
+        warnings = media.warnings + lacking
+        return self._result(context, artifact=self._store(context, pcm), video=video, warnings=warnings)
 
     def _load(self, context: JobContext) -> JobMedia:
         with context.stage("fetched"):
@@ -128,11 +133,19 @@ class JobRunner:
         put = self._put(context, data, form, CONTENT_TYPES[form])
         return Artifact(**put, format=form, sample_rate=rate, channels=channels, seconds=count / rate)
 
-    def _store_video(self, context: JobContext, video: bytes, pcm: np.ndarray) -> VideoArtifact:
-        with context.stage("encoded"):
-            muxed = mux(video, pcm, SAMPLE_RATE, limits=self._limits)
+    def _store_video(
+        self, context: JobContext, video: bytes | None, pcm: np.ndarray
+    ) -> tuple[VideoArtifact | None, tuple[str, ...]]:
+        """Put the sound under the video's pictures; where that fails the sound is kept, with the reason."""
+        if video is None:
+            return None, ()
+        try:
+            with context.stage("encoded"):
+                muxed = mux(video, pcm, SAMPLE_RATE, limits=self._limits)
+        except MediaError as error:
+            return None, (str(error),)
         put = self._put(context, muxed.data, muxed.format, VIDEO_CONTENT_TYPES[muxed.format])
-        return VideoArtifact(**put, format=muxed.format, seconds=muxed.seconds)
+        return VideoArtifact(**put, format=muxed.format, seconds=muxed.seconds), ()
 
     def _put(self, context: JobContext, data: bytes, form: str, content_type: str) -> dict[str, Any]:
         """Write a result to storage, and return the fields that both kinds of artifact share."""
@@ -155,9 +168,11 @@ class JobRunner:
         *,
         text: str | None = None,
         answer: Answer | None = None,
+        plan: EditPlan | None = None,
         artifact: Artifact | None = None,
         video: VideoArtifact | None = None,
         edits: tuple[EditedSpan, ...] | None = None,
+        warnings: tuple[str, ...] = (),
     ) -> JobResult:
         card = self._model.card
         return JobResult(
@@ -166,9 +181,11 @@ class JobRunner:
             task=context.job.task.name,
             text=text,
             answer=answer,
+            plan=plan,
             artifact=artifact,
             video=video,
             edits=edits,
+            warnings=warnings,
             model=ModelInfo(name=card.name, revision=card.revision, licence=card.licence),
             seed=context.job.seed,
             attempts=context.attempt,

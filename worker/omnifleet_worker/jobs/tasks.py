@@ -28,12 +28,13 @@ from .inputs import LENGTH_TOLERANCE_SECONDS, THINKER_SAMPLE_RATE, JobMedia, can
 from .job_context import Clip, JobContext
 from .model import ModelData
 from .speech import convert_voice, tts
-from .speech_edit.speech_editor import EditedRecording, edit_speech
+from .speech_edit.plan import PlannedRecording
+from .speech_edit.speech_editor import EditedRecording, edit_speech, plan_speech_edit
 from .transcripts import transcribe_parts
 from .windows import continuation_prompt, count_generated, edit_windows, join_edited, join_generated
 
-TaskOutput = str | StructuredAnswer | np.ndarray | EditedRecording
-"""Text, text with its record, a clip (float32 [2, n] at 44.1 kHz) or an edited recording."""
+TaskOutput = str | StructuredAnswer | np.ndarray | EditedRecording | PlannedRecording
+"""Text, text with its record, a clip (float32 [2, n] at 44.1 kHz), an edited recording or what would be edited."""
 
 
 def run_task(context: JobContext, media: JobMedia, model: ModelData) -> TaskOutput:
@@ -58,7 +59,8 @@ def run_task(context: JobContext, media: JobMedia, model: ModelData) -> TaskOutp
         case DescribedEdit() | StyleTransfer() as task:
             return edit(context, task, media, model)
         case SpeechEdit() as task:
-            return edit_speech(context, task, media.recording("audio"), model)
+            edit_or_plan = plan_speech_edit if task.dry_run else edit_speech
+            return edit_or_plan(context, task, media.recording("audio"), model)
 
 
 def understand(

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
+from omnifleet_shared.audio_formats import LIMITS, check_format
 from omnifleet_shared.errors import InvalidJob
-
-AudioFormat = Literal["wav", "flac", "mp3", "ogg"]
+from omnifleet_shared.schema.jobs import AudioFormat
 
 CONTENT_TYPES: dict[str, str] = {"wav": "audio/wav", "flac": "audio/flac", "mp3": "audio/mpeg", "ogg": "audio/ogg"}
 """The media type of each format that `encode_audio` writes."""
@@ -88,7 +88,43 @@ def _in_subtype(samples: NDArray[np.float64], subtype: Subtype) -> NDArray[Any]:
     return rounded.astype(np.int16) if subtype == "PCM_16" else (rounded * (2**31 // top)).astype(np.int32)
 
 
+def check_samples(samples: NDArray[np.float64], format: AudioFormat, *, lossy: bool = False) -> str | None:
+    """Look whether a format holds the samples of a recording, before any of it is changed.
+
+    Args:
+        samples: float64 [channels, n], full scale ±1.
+        format: of the file that they shall go to.
+        lossy: whether they come of a lossy file, whose decoders overshoot and whose depth is nobody's concern.
+
+    Returns:
+        What the format does not keep, as a warning; None where it keeps all that there was to keep.
+
+    Raises:
+        InvalidJob: it would cut off samples above full scale, of a recording that was made to go there.
+    """
+    if LIMITS[format].keeps_floats:
+        return None
+    peak = float(np.abs(samples).max(initial=0))
+    if peak > 1:
+        problem = (
+            f"{format} cuts samples off at full scale, and the recording reaches {20 * np.log10(peak):.1f} dB above"
+        )
+        if lossy:
+            return f"format: {problem}. Use wav to keep them."
+        raise InvalidJob(problem, "format", "Use wav, or lower the recording", {"peak": peak})
+    return None if lossy else _rounding(samples, format)
+
+
+def _rounding(samples: NDArray[np.float64], format: AudioFormat) -> str | None:
+    bits, subtype = LIMITS[format].bits, exact_subtype(samples)
+    if not bits or _BITS.get(subtype, 64) <= bits:
+        return None
+    kind = "floating-point" if subtype in ("FLOAT", "DOUBLE") else f"{_BITS[subtype]}-bit"
+    return f"format: the recording's {kind} samples are rounded to {bits} bits in {format}. Use wav to keep them."
+
+
 def _write(data: NDArray[Any], sample_rate: int, format: AudioFormat, subtype: str) -> bytes:
+    check_format(format, sample_rate, data.shape[1])
     target = io.BytesIO()
     try:
         with soundfile.SoundFile(

@@ -6,13 +6,14 @@ import heapq
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import av
 import numpy as np
 from av.audio.stream import AudioStream
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
+from omnifleet_shared.errors import MediaError, MediaUnreadable
 from omnifleet_shared.schema.results import VideoFormat
 
 from omnifleet_worker.media.limits import DEFAULT_LIMITS, MediaLimits
@@ -67,16 +68,59 @@ def mux(
     Raises:
         ValueError: `pcm` is not int16 [n, 1 or 2].
         MediaEmpty, MediaUnreadable, MediaTooLarge, MediaTooLong: as `decode_video`, but for its frames.
+        MediaUnreadable: besides, the pictures cannot be put into a file of the formats that are written.
     """
     if pcm.dtype != np.int16 or pcm.ndim != 2 or pcm.shape[1] not in (1, 2):
         raise ValueError(f"pcm must be int16 [n, 1 or 2], not {pcm.dtype} {list(pcm.shape)}")
+    target = io.BytesIO()
     with open_media(video, kind="video", field=field, limits=limits) as reader:
-        form = _choose_format(reader)
-        try:
-            data = _write(reader, form, pcm, sample_rate)
-        except (av.FFmpegError, ValueError) as error:
-            raise reader.unreadable(f"its pictures cannot be put into {form}: {error}") from error
-    return MuxedVideo(data, form, _length(data))
+        form = _copy(reader, pcm, sample_rate, target)
+    return MuxedVideo(target.getvalue(), form, _length(target))
+
+
+def why_not_muxed(video: bytes, *, field: str = "video", limits: MediaLimits = DEFAULT_LIMITS) -> str | None:
+    """Say why a video's pictures cannot be put into a new file, before anything is made for it; None if they can."""
+    try:
+        with open_media(video, kind="video", field=field, limits=limits) as reader:
+            _copy(reader, np.zeros((1_024, 2), np.int16), 44_100, _Nowhere())
+    except MediaError as error:
+        return str(error)
+    return None
+
+
+class _Nowhere(io.RawIOBase):
+    """A file that is written to, and kept nowhere."""
+
+    def __init__(self) -> None:
+        self._at = self._end = 0
+
+    def write(self, data: Any, /) -> int:
+        self._at += len(data)
+        self._end = max(self._end, self._at)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        self._at = offset + {0: 0, 1: self._at, 2: self._end}[whence & 3]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def seekable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+
+def _copy(reader: MediaReader, pcm: NDArray[np.int16], rate: int, target: io.IOBase) -> VideoFormat:
+    form = _choose_format(reader)
+    try:
+        _write(reader, form, pcm, rate, target)
+    except (av.FFmpegError, ValueError) as error:
+        problem = f"its pictures cannot be put into {form}: {error}"
+        raise MediaUnreadable(problem, reader.guard.field, "Send it as mp4 with H.264, exported anew") from error
+    return form
 
 
 def _choose_format(reader: MediaReader) -> VideoFormat:
@@ -86,20 +130,20 @@ def _choose_format(reader: MediaReader) -> VideoFormat:
     return "mov" if codec == "prores" else "mp4"
 
 
-def _write(reader: MediaReader, form: VideoFormat, pcm: NDArray[np.int16], rate: int) -> bytes:
-    target = io.BytesIO()
+def _write(reader: MediaReader, form: VideoFormat, pcm: NDArray[np.int16], rate: int, target: io.IOBase) -> None:
     with av.open(target, "w", format=form) as out:
-        pictures = cast(VideoStream, out.add_stream_from_template(reader.stream))
+        # Opaque: without an encoder, which there is none of for pictures of the decoders libdav1d and prores.
+        pictures = cast(VideoStream, out.add_stream_from_template(reader.stream, opaque=True))
         encoder, only_rate = _ENCODERS[form]
         sound = cast(AudioStream, out.add_stream(encoder, only_rate or rate, layout=_layout(pcm)))
         # In the order of their times, as players read both at once.
         for packet in heapq.merge(_copied(reader, pictures), _encoded(sound, pcm, rate), key=_begin):
             out.mux(packet)
-    return target.getvalue()
 
 
-def _length(data: bytes) -> float:
-    with av.open(io.BytesIO(data), "r") as container:
+def _length(file: io.BytesIO) -> float:
+    file.seek(0)
+    with av.open(file, "r") as container:
         return (container.duration or 0) / 1_000_000
 
 
@@ -111,10 +155,29 @@ def _begin(packet: av.Packet) -> float:
 def _copied(reader: MediaReader, pictures: VideoStream) -> Iterator[av.Packet]:
     """Shift the packets of the pictures so that the first picture is shown at 0."""
     start = reader.stream.start_time or 0
-    for packet in reader.packets():
+    for packet in _shown(reader, start):
         packet.pts = None if packet.pts is None else packet.pts - start
         packet.dts = None if packet.dts is None else packet.dts - start
         packet.stream = pictures
+        yield packet
+
+
+def _shown(reader: MediaReader, start: int) -> Iterator[av.Packet]:
+    """Leave out the packets after the last picture that is shown. Raises ValueError where a part in between is hidden.
+
+    A lead-in, which the first picture is decoded from, is not seen in the copy either: it lies before 0. A part in the
+    middle would be, as nothing but decoding leaves it out.
+    """
+    end = start + (reader.stream.duration or 0)
+    hidden: list[av.Packet] = []
+    for packet in reader.packets():
+        if packet.is_discard and packet.pts is not None and packet.pts >= start:
+            if packet.pts < end:
+                raise ValueError("its edit list leaves out a part in the middle")
+            hidden.append(packet)
+            continue
+        yield from hidden
+        hidden.clear()
         yield packet
 
 

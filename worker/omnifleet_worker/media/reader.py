@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, TypeVar
@@ -13,54 +12,71 @@ import av.container
 import av.stream
 from av.audio.frame import AudioFrame
 from av.video.frame import VideoFrame
-from omnifleet_shared.errors import MediaEmpty, MediaError, MediaTooLarge, MediaTooLong, MediaUnreadable
+from omnifleet_shared.errors import MediaError, MediaTooLarge, MediaUnreadable
 
-from omnifleet_worker.media.length import declared_seconds, falls_short, missing_bytes
-from omnifleet_worker.media.limits import MediaLimits
+from omnifleet_worker.media.length import (
+    MP4,
+    count_joined,
+    declared_seconds,
+    falls_short,
+    has_fragments,
+    missing_bytes,
+)
+from omnifleet_worker.media.limits import LimitGuard, MediaLimits
+from omnifleet_worker.media.sniff import name_of
 
 # Only formats that hold their media themselves. Playlists (hls, dash, concat, sdp, image2…) name other files and
 # URLs, which libav would go and open with the worker's rights.
-FORMATS = ("wav", "flac", "mp3", "ogg", "aac", "mov", "matroska")
+FORMATS = (
+    *("wav", "w64", "flac", "mp3", "ogg", "aac", "mov", "matroska"),
+    *("aiff", "caf", "amr", "asf", "flv", "mpegts", "avi"),
+)
 
 # The decoders that those formats commonly need; the many others in libav are attack surface.
 CODECS = {
     "audio": (
         *("pcm_u8", "pcm_s8", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le", "pcm_s32be"),
-        *("pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be", "pcm_alaw", "pcm_mulaw", "adpcm_ms", "adpcm_ima_wav"),
-        *("flac", "alac", "mp3float", "mp3", "mp2float", "mp2", "aac", "vorbis", "opus", "ac3", "eac3"),
+        *("pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be", "pcm_alaw", "pcm_mulaw"),
+        *("adpcm_ms", "adpcm_ima_wav", "adpcm_ima_qt", "adpcm_swf"),
+        *("flac", "alac", "mp3float", "mp3", "mp2float", "mp2", "aac", "aac_latm", "vorbis", "opus", "ac3", "eac3"),
+        *("amrnb", "amrwb", "wmav1", "wmav2", "wmapro", "wmalossless", "nellymoser", "speex", "dca", "truehd"),
     ),
-    "video": ("h264", "hevc", "vp8", "vp9", "libdav1d", "av1", "mpeg4", "mjpeg", "prores"),
+    "video": (
+        *("h264", "hevc", "vp8", "vp9", "libdav1d", "av1", "mpeg4", "mjpeg", "prores"),
+        *("mpeg1video", "mpeg2video", "h263", "flv", "msmpeg4v3", "wmv1", "wmv2", "wmv3", "vc1"),
+    ),
 }
+
+_LOSSLESS = ("pcm_s", "pcm_u", "pcm_f", "flac", "alac", "wmalossless", "truehd")
 
 # A damaged packet here and there is a glitch that every player skips; more of them is a damaged file.
 _SPARE_PACKETS = 2
 _SPARE_SHARE = 0.01
 
 _REMEDIES = {
-    "audio": "Send wav, flac, mp3, ogg, m4a, mp4 or webm with sound",
-    "video": "Send mp4, mov or webm with pictures",
+    "audio": "Send wav, flac, mp3, ogg, m4a, mp4 or webm with sound; ffmpeg -i FILE sound.flac makes one",
+    "video": "Send mp4, mov or webm with pictures; ffmpeg -i FILE film.mp4 makes one",
 }
+
+# What a file declares counts its encoder's padding too: only what is clearly too long is refused by it alone.
+_DECLARED_SPARE = {"audio": 1.0, "video": 0.1}
 
 Kind = Literal["audio", "video"]
 FrameT = TypeVar("FrameT", AudioFrame, VideoFrame)
 
 
 class _TimedBytes(io.BytesIO):
-    """A file in memory that ends for libav at a deadline, so that no demuxer can search it for ever.
+    """A file in memory that ends for libav at the guard's deadline, so that no demuxer can search it for ever.
 
     Neither method raises: PyAV stashes what a callback raises and may hand it to an unrelated later call.
     """
 
-    def __init__(self, data: bytes, deadline: float) -> None:
+    def __init__(self, data: bytes, guard: LimitGuard) -> None:
         super().__init__(data)
-        self._deadline = deadline
-
-    @property
-    def timed_out(self) -> bool:
-        return time.monotonic() > self._deadline
+        self._guard = guard
 
     def read(self, size: int | None = -1, /) -> bytes:
-        return b"" if self.timed_out else super().read(size)
+        return b"" if self._guard.timed_out else super().read(size)
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         try:
@@ -74,44 +90,49 @@ class MediaReader:
 
     Args:
         container: libav's view of the file.
-        file: the bytes that the container reads.
-        data: the same bytes.
+        data: the file's bytes.
         kind: the stream to read, "audio" or "video".
-        field: the request's field, for errors.
-        limits: what is allowed.
+        guard: enforces what is allowed.
         track: number of the stream among those of its kind; the default one when None.
 
     Attributes:
         stream: the stream that is read.
         format: libav's name of the container format, such as "matroska,webm".
+        guard: as passed.
         declared_seconds: length that the file declares, if it does.
+        origin: where time begins, in seconds of the file's own timestamps; None where the stream itself begins it.
+        declares_end: whether the stream's declared end is exact, so that what is decoded beyond it is padding.
     """
 
     def __init__(
         self,
         container: av.container.InputContainer,
-        file: _TimedBytes,
         data: bytes,
         *,
         kind: Kind,
-        field: str,
-        limits: MediaLimits,
+        guard: LimitGuard,
         track: int | None = None,
     ) -> None:
         self.format = container.format.name
+        self.guard = guard
         self._container = container
-        self._file = file
-        self._field = field
-        self._limits = limits
+        self._field = guard.field
         self._packets = 0
         self._undecodable = 0
         self._broke_off = False
-        self._container_end = 0.0
-        self._check_time()
+        self._container_end = self._stream_end = 0.0
+        guard.check_time()
         self._check_streams()
         self.stream = self._choose(kind, track)
         self.declared_seconds = declared_seconds(container, self.stream, data)
-        self.check_seconds(self.declared_seconds or 0.0)
+        self.declares_end = self.format == MP4 and not has_fragments(data)
+        self.origin = self._find_origin()
+        guard.check_seconds(self.declared_seconds or 0.0, spare=_DECLARED_SPARE[kind])
+
+    @property
+    def lossy(self) -> bool:
+        """Whether the stream's encoding does not keep what was encoded."""
+        return not _codec(self.stream).startswith(_LOSSLESS)
 
     def frames(self, frame_type: type[FrameT]) -> Iterator[FrameT]:
         """Decode the frames of the stream, in presentation order.
@@ -122,12 +143,12 @@ class MediaReader:
         """
         for packet in self._demux():
             for frame in self._decode(packet):
-                self._check_time()
+                self.guard.check_time()
                 if isinstance(frame, frame_type):
                     yield frame
         spare = min(self._packets - 1, max(_SPARE_PACKETS, _SPARE_SHARE * self._packets))
         if self._undecodable > max(0, spare):
-            raise self.unreadable(f"{self._undecodable} of its {self._packets} packets are damaged")
+            raise self.guard.unreadable(f"{self._undecodable} of its {self._packets} packets are damaged")
 
     def packets(self) -> Iterator[av.Packet]:
         """Read the encoded packets of the stream, in the file's order.
@@ -138,48 +159,38 @@ class MediaReader:
         """
         yield from (packet for packet in self._demux() if packet.size)
         if self._broke_off:
-            raise self.unreadable(f"the file breaks off after {self._container_end:.2f} seconds")
-
-    def check_seconds(self, seconds: float) -> None:
-        """Raise MediaTooLong if `seconds` are more than the limits allow."""
-        if seconds > self._limits.max_seconds:
-            raise MediaTooLong(
-                f"it is at least {seconds:.1f} seconds long, and {self._limits.max_seconds:g} seconds are allowed",
-                self._field,
-                "Send a shorter part of it",
-                {"seconds": seconds, "max_seconds": self._limits.max_seconds},
-            )
-
-    def check_decoded_bytes(self, count: int) -> None:
-        """Raise MediaTooLarge if `count` bytes of samples or frames are more than the limits allow."""
-        if count > self._limits.max_decoded_bytes:
-            raise self.too_large(
-                f"decoded it fills more than {self._limits.max_decoded_bytes} bytes",
-                "Send a shorter part of it, fewer channels or a lower rate",
-            )
+            raise self.guard.unreadable(f"the file breaks off after {self._container_end:.2f} seconds")
 
     def check_complete(self, seconds: float) -> None:
         """Raise MediaUnreadable if a stream of `seconds` decoded seconds is clearly less than was declared."""
-        found = self._container_end if self.format == "matroska,webm" else seconds
+        found = self._found_seconds(seconds)
         declared = self.declared_seconds
         if declared is not None and falls_short(self.format, declared, found):
             problem = f"the file is cut off: it declares {declared:.2f} seconds and holds {found:.2f}"
-            raise self.unreadable(problem, declared_seconds=declared, found_seconds=found)
+            raise self.guard.unreadable(problem, declared_seconds=declared, found_seconds=found)
         if self._broke_off:
-            raise self.unreadable(f"the file breaks off after {found:.2f} seconds", found_seconds=found)
+            raise self.guard.unreadable(f"the file breaks off after {found:.2f} seconds", found_seconds=found)
 
-    def unreadable(self, problem: str, **details: float) -> MediaUnreadable:
-        """Build the error for a file that is damaged or not of the kind requested."""
-        return MediaUnreadable(problem, self._field, "Export the file again and send it whole", details)
+    def _found_seconds(self, decoded: float) -> float:
+        """The length by which a file counts as whole: in containers with timestamps the end of the last packet."""
+        if self.format == "matroska,webm":
+            return self._container_end
+        return max(decoded, self._stream_end - _start(self.stream)) if self.format == MP4 else decoded
 
-    def too_large(self, problem: str, remedy: str) -> MediaTooLarge:
-        """Build the error for a file over one of the limits."""
-        return MediaTooLarge(problem, self._field, remedy)
+    def _find_origin(self) -> float | None:
+        """Time begins with the first of a film's streams; a sound alone in mp4 may begin late by its edit list."""
+        kinds = [stream for stream in self._container.streams if stream.type in ("audio", "video")]
+        streams = [stream for stream in kinds if not stream.disposition & av.stream.Disposition.attached_pic]
+        if self.declares_end:
+            return 0.0
+        # What begins before 0 is the encoder's lead-in, which is not heard.
+        starts = [max(0.0, _start(stream)) for stream in streams if stream.start_time is not None]
+        return min(starts) if len(streams) > 1 and starts else None
 
     def _check_streams(self) -> None:
-        count, allowed = len(self._container.streams), self._limits.max_streams
+        count, allowed = len(self._container.streams), self.guard.limits.max_streams
         if count > allowed:
-            raise self.too_large(f"it holds {count} streams, and {allowed} are allowed", "Send one stream of it")
+            raise self.guard.too_large(f"it holds {count} streams, and {allowed} are allowed", "Send one stream of it")
 
     def _choose(self, kind: Kind, track: int | None) -> av.stream.Stream:
         streams = [
@@ -201,7 +212,7 @@ class MediaReader:
     def _demux(self) -> Iterator[av.Packet]:
         packets = self._container.demux()
         while True:
-            self._check_time()
+            self.guard.check_time()
             try:
                 packet = next(packets, None)
             except (av.FFmpegError, ValueError):
@@ -226,10 +237,12 @@ class MediaReader:
         if packet.pts is not None and packet.time_base:  # a stream may have no time base
             end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
             self._container_end = max(self._container_end, end)
+            if packet.stream.index == self.stream.index:
+                self._stream_end = max(self._stream_end, end)
 
-    def _check_time(self) -> None:
-        if self._file.timed_out:
-            raise _too_slow(self._field, self._limits)
+
+def _start(stream: av.stream.Stream) -> float:
+    return float((stream.start_time or 0) * (stream.time_base or 0))
 
 
 def _default_of(streams: list[av.stream.Stream], kind: Kind) -> av.stream.Stream:
@@ -260,14 +273,15 @@ def open_media(
         MediaTooLarge: more bytes or streams, or longer in opening, than the limits allow.
         MediaTooLong: more seconds declared than the limits allow.
     """
-    _check_bytes(data, kind, field, limits)
-    file = _TimedBytes(data, time.monotonic() + limits.max_decode_seconds)
+    guard = LimitGuard(field, limits)
+    guard.check_bytes(data, _REMEDIES[kind])
+    _check_whole(data, guard)
     try:
-        container = _open_container(file, limits)
+        container = _open_container(_TimedBytes(data, guard), limits)
     except (av.FFmpegError, ValueError) as error:
-        raise _not_opened(error, file, kind, field, limits) from error
+        raise _not_opened(error, data, kind, guard) from error
     with container:
-        yield MediaReader(container, file, data, kind=kind, field=field, limits=limits, track=track)
+        yield MediaReader(container, data, kind=kind, guard=guard, track=track)
 
 
 def _open_container(file: _TimedBytes, limits: MediaLimits) -> av.container.InputContainer:
@@ -287,31 +301,24 @@ def _open_container(file: _TimedBytes, limits: MediaLimits) -> av.container.Inpu
     )
 
 
-def _check_bytes(data: bytes, kind: Kind, field: str, limits: MediaLimits) -> None:
-    if not data:
-        raise MediaEmpty("the file holds no bytes", field, _REMEDIES[kind])
-    if len(data) > limits.max_bytes:
-        problem = f"the file holds {len(data)} bytes, and {limits.max_bytes} are allowed"
-        raise MediaTooLarge(problem, field, "Send a shorter part of it, or compress it")
+def _check_whole(data: bytes, guard: LimitGuard) -> None:
     missing = missing_bytes(data)
     if missing:
-        raise MediaUnreadable(
-            f"the file is cut off: it declares {len(data) + missing} bytes and holds {len(data)}",
-            field,
-            "Export the file again and send it whole",
-            {"declared_bytes": len(data) + missing, "found_bytes": len(data)},
-        )
+        problem = f"the file is cut off: it declares {len(data) + missing} bytes and holds {len(data)}"
+        raise guard.unreadable(problem, declared_bytes=len(data) + missing, found_bytes=len(data))
+    joined = count_joined(data)
+    if joined > 1:
+        remedy = "Send them one by one, or join them with ffmpeg's concat demuxer"
+        raise MediaUnreadable(f"{joined} files are joined in it, and would not be read to the end", guard.field, remedy)
 
 
-def _not_opened(error: Exception, file: _TimedBytes, kind: Kind, field: str, limits: MediaLimits) -> MediaError:
-    if file.timed_out:
-        return _too_slow(field, limits)
+def _not_opened(error: Exception, data: bytes, kind: Kind, guard: LimitGuard) -> MediaError:
+    if guard.timed_out:
+        return guard.too_slow()
     if isinstance(error, MemoryError):  # libav's answer to a stream too many, and to sizes that no memory could hold
-        problem = f"it asks for more than {limits.max_streams} streams, or for more memory than there is"
-        return MediaTooLarge(problem, field, "Send one stream of it")
-    return MediaUnreadable("the bytes are no audio or video that can be read", field, _REMEDIES[kind])
-
-
-def _too_slow(field: str, limits: MediaLimits) -> MediaTooLarge:
-    problem = f"decoding it takes more than {limits.max_decode_seconds:g} seconds"
-    return MediaTooLarge(problem, field, "Send a shorter part of it")
+        most = guard.limits.max_streams
+        problem = f"it asks for more than {most} streams, or for more memory than there is"
+        return MediaTooLarge(problem, guard.field, "Send one stream of it")
+    name = name_of(data)
+    problem = f"the file is {name}" if name else "the bytes are no audio or video that can be read"
+    return MediaUnreadable(problem, guard.field, _REMEDIES[kind])

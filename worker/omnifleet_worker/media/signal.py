@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any, cast
 
+import av
 import numpy as np
 import torch
+from av.audio.frame import AudioFrame
+from av.filter.context import FilterContext
+from av.filter.graph import Graph
 from numpy.typing import NDArray
 from torchaudio.functional import resample as torchaudio_resample
 
 from omnifleet_worker.media.decode import DecodedAudio
+from omnifleet_worker.media.downmix import mix_to_mono
 
 # torchaudio's filter has the two rates' reduced terms as its sides: a file at 44,101 Hz would ask for gigabytes.
-# Up to this denominator all rates in use come out exactly, others within a millionth of their pitch.
-_MAX_RATIO_DENOMINATOR = 1_000
+# Up to these terms, which all rates in use have, it is made; for others libswresample's, interpolated between 4,096
+# phases, which keeps pitch and length exactly and is off by less than -100 dB.
+_MAX_TERM = 1_000
+_ANY_RATE_OPTIONS = "linear_interp=1:filter_size=64:phase_shift=12:cutoff=0.97"
+_BLOCK = 65_536
 
 _TRIM_FRAME_SECONDS = 0.01
 
@@ -34,17 +44,50 @@ def resample(audio: DecodedAudio, rate: int) -> DecodedAudio:
     """
     if audio.sample_rate == rate:
         return audio
-    ratio = Fraction(rate, audio.sample_rate).limit_denominator(_MAX_RATIO_DENOMINATOR)
+    ratio = Fraction(rate, audio.sample_rate)
+    if max(ratio.numerator, ratio.denominator) > _MAX_TERM:
+        channels = [_resample_any(channel, audio.sample_rate, rate) for channel in audio.samples]
+        return DecodedAudio(np.stack(channels), rate, audio.places)
     samples = torch.from_numpy(np.ascontiguousarray(audio.samples))
     resampled = torchaudio_resample(samples, ratio.denominator, ratio.numerator)
-    return DecodedAudio(resampled.numpy(), rate)
+    return DecodedAudio(resampled.numpy(), rate, audio.places)
+
+
+def _resample_any(samples: NDArray[Any], source: int, target: int) -> NDArray[Any]:
+    """Resample one channel [n] by libswresample, to the length that the rates make of it."""
+    graph = Graph()
+    form = "flt" if samples.dtype == np.float32 else "dbl"
+    begin = graph.add_abuffer(sample_rate=source, format=form, layout="mono", time_base=Fraction(1, source))
+    end = graph.add("abuffersink")
+    graph.link_nodes(begin, graph.add("aresample", f"{target}:{_ANY_RATE_OPTIONS}"), end).configure()
+    made: list[NDArray[Any]] = []
+    for start in range(0, len(samples), _BLOCK):
+        frame = AudioFrame.from_ndarray(
+            np.ascontiguousarray(samples[None, start : start + _BLOCK]), format=form, layout="mono"
+        )
+        frame.sample_rate, frame.pts, frame.time_base = source, start, Fraction(1, source)
+        begin.push(frame)
+        made += _pulled(end)
+    begin.push(None)
+    count = math.ceil(len(samples) * target / source)
+    joined = np.concatenate([*made, *_pulled(end), np.zeros(count, samples.dtype)])
+    return joined[:count]
+
+
+def _pulled(sink: FilterContext) -> Iterator[NDArray[Any]]:
+    while True:
+        try:
+            yield cast(AudioFrame, sink.pull()).to_ndarray()[0]
+        except (av.BlockingIOError, av.EOFError):
+            return
 
 
 def to_mono(audio: DecodedAudio) -> DecodedAudio:
-    """Average the channels to float32 [1, n]; the same object if there is one channel only."""
+    """Mix the channels to float32 [1, n] as `downmix` does; the same object if there is one channel only."""
     if audio.samples.shape[0] == 1:
         return audio
-    return DecodedAudio(audio.samples.mean(axis=0, keepdims=True, dtype=np.float32), audio.sample_rate)
+    mixed = mix_to_mono(audio.samples, audio.places).astype(np.float32, copy=False)
+    return DecodedAudio(np.ascontiguousarray(mixed), audio.sample_rate)
 
 
 def trim_silence(samples: NDArray[np.float32], sample_rate: int, below_peak_db: float = 30.0) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
+from av.sidedata.sidedata import Type as SideDataType
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
@@ -19,6 +20,9 @@ from omnifleet_worker.media.reader import MediaReader, open_media
 
 # A frame is taken for a moment that it misses by less than this: containers round times to a millisecond.
 _ROUNDING_SECONDS = 0.0011
+
+# A film at the limit may last some frames longer: sixty seconds at 23.976 frames a second do.
+_SPARE_SECONDS = 0.1
 
 Size = tuple[int, int]
 """Width and height in pixels."""
@@ -63,8 +67,8 @@ def decode_video(
     """Decode the pictures of an mp4, mov, mkv or webm file, chosen by their presentation time.
 
     Any frame rate, constant or variable, comes out at the requested pace, by repeating and leaving out frames.
-    Rotation is applied; frames with a side over `limits.max_frame_side` pixels are scaled down to it. Pixels are
-    taken as square. Only the frames chosen are kept.
+    Rotation and mirroring are applied; frames with a side over `limits.max_frame_side` pixels are scaled down to it.
+    Pixels are taken as square. Only the frames chosen are kept.
 
     Args:
         data: the whole file.
@@ -109,15 +113,16 @@ def _choose_frames(
     seconds = 0.0
     for shot in _shots(reader):
         seconds = min(shot.end, max_seconds)
-        reader.check_seconds(shot.end)
+        reader.guard.check_seconds(shot.end, spare=_SPARE_SECONDS)
         wanted = _moments_before(shot.end, pace, max_seconds) - len(pictures)
         if wanted > 0:
             _check_pixels(reader, shot.frame.width, shot.frame.height, limits)
             shape = pictures[0].shape if pictures and size is None else None
             picture = _squashed(_upright(shot.frame, limits.max_frame_side, shape), size)
-            reader.check_decoded_bytes((len(pictures) + wanted) * picture.nbytes)
+            reader.guard.check_decoded_bytes((len(pictures) + wanted) * picture.nbytes)
             pictures.extend([picture] * wanted)
-        if shot.end >= max_seconds:
+        # Where no more is allowed than is wanted, the rest is looked at too, for the file may not tell its length.
+        if shot.end >= max_seconds and max_seconds < limits.max_seconds:
             return pictures, seconds
     reader.check_complete(seconds)
     return pictures, seconds
@@ -152,21 +157,52 @@ def _moments_before(end: float, pace: float, max_seconds: float) -> int:
 def _check_pixels(reader: MediaReader, width: int, height: int, limits: MediaLimits) -> None:
     if width * height > limits.max_pixels:
         problem = f"its frames are {width} x {height} pixels, and {limits.max_pixels} pixels are allowed"
-        raise reader.too_large(problem, "Scale it down")
+        raise reader.guard.too_large(problem, "Scale it down")
 
 
 def _upright(frame: VideoFrame, max_side: int, shape: tuple[int, ...] | None) -> NDArray[np.uint8]:
-    """Convert a frame to RGB [H, W, 3], rotated as the file asks.
+    """Convert a frame to RGB [H, W, 3], turned and mirrored as the file asks.
 
     It is scaled to `shape` if that is passed, for a file whose size changes on the way.
     """
-    quarter_turns = round(frame.rotation / 90) % 4
+    turn = _Turn.of(frame)
     shrink = min(1.0, max_side / max(frame.width, frame.height))
     height, width = max(1, round(frame.height * shrink)), max(1, round(frame.width * shrink))
     if shape is not None:
-        height, width = (shape[1], shape[0]) if quarter_turns % 2 else (shape[0], shape[1])
+        height, width = (shape[1], shape[0]) if turn.swaps_sides else (shape[0], shape[1])
     scaled = frame.reformat(width=width, height=height, format="rgb24", interpolation="AREA")
-    return np.ascontiguousarray(np.rot90(np.asarray(scaled.to_ndarray(), np.uint8), quarter_turns))
+    return np.ascontiguousarray(turn.apply(np.asarray(scaled.to_ndarray(), np.uint8)))
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """How a player turns and mirrors the pictures of a file, in whole quarter turns.
+
+    Args:
+        swaps_sides: rows become columns first.
+        left_right: then left and right are swapped.
+        upside_down: and top and bottom.
+    """
+
+    swaps_sides: bool = False
+    left_right: bool = False
+    upside_down: bool = False
+
+    @classmethod
+    def of(cls, frame: VideoFrame) -> _Turn:
+        """Read a frame's display matrix, which maps a point (x, y) to (a x + c y, b x + d y)."""
+        matrix = next((data for data in frame.side_data if data.type is SideDataType.DISPLAYMATRIX), None)
+        if matrix is None:
+            return cls()
+        a, b, _, c, d = (int(value) for value in np.frombuffer(bytes(matrix), np.int32)[:5])
+        if abs(b) + abs(c) > abs(a) + abs(d):
+            return cls(swaps_sides=True, left_right=c < 0, upside_down=b < 0)
+        return cls(left_right=a < 0, upside_down=d < 0)
+
+    def apply(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Turn a picture [H, W, 3]."""
+        turned = picture.transpose(1, 0, 2) if self.swaps_sides else picture
+        return turned[:: -1 if self.upside_down else 1, :: -1 if self.left_right else 1]
 
 
 def _squashed(picture: NDArray[np.uint8], size: Size | None) -> NDArray[np.uint8]:

@@ -21,6 +21,7 @@ from omnifleet import (
 from omnifleet.cli import app
 from omnifleet.handle import JobHandle
 from omnifleet.testing import FakeClient
+from omnifleet_shared.schema.results import EditPlan, HeardWord, PlannedEdit
 from support import services
 from typer.testing import CliRunner, Result
 
@@ -52,6 +53,31 @@ def test_edit_writes_the_format_that_the_output_asks_for(omni: FakeClient, here:
     assert (done.exit_code, done.stdout) == (0, "out.flac\n")
     assert soundfile.info("out.flac").format == "FLAC"
     assert (job.task.name, job.task.desc, job.format, job.steps, job.seed) == ("add", "rain sounds", "flac", 4, 9)
+
+
+def test_a_dry_run_shows_words_and_times_and_what_would_change(omni: FakeClient, here: Path) -> None:
+    wish = ("edit", "Speech", "voice.wav", "--desc", "replace 'hello' with 'goodbye'", "--dry-run")
+
+    done, as_json = run(omni, *wish), run(omni, *wish, "--json")
+
+    assert done.exit_code == 0
+    assert done.stdout.splitlines() == [
+        "-    0.00    0.40  Hello",
+        "+                  Goodbye",
+        "     0.50    1.00  world",
+    ]
+    assert json.loads(as_json.stdout)["plan"]["edits"][0]["new"] == "Goodbye"
+
+
+@pytest.mark.parametrize("words", ["", "+                  so\n"])
+def test_what_would_be_said_at_the_end_comes_last(here: Path, words: str) -> None:
+    heard = (HeardWord(text="Hello", start=0.0, end=0.4),)
+    edit = PlannedEdit(first=1, last=1, start=0.4, end=0.4, old="", new="so")
+    omni = FakeClient(answer=lambda job: EditPlan(words=heard, edits=(edit,) if words else ()))
+
+    done = run(omni, "edit", "Speech", "voice.wav", "--desc", "add 'so' at the end", "--dry-run")
+
+    assert done.stdout == "     0.00    0.40  Hello\n" + words
 
 
 def test_understand_prints_the_text_alone(omni: FakeClient, here: Path) -> None:
@@ -197,6 +223,8 @@ def test_a_failed_job_is_an_exit_code_and_one_readable_line(error: OmnifleetErro
         ["edit", "add", "street.wav", "--desc", "rain", "-o", "out.docx"],
         ["edit", "add", "street.wav", "--desc", "rain", "-o", "nowhere/out.wav"],
         ["edit", "add", "street.wav", "--desc", "rain", "-o", "out.wav", "--no-wait"],
+        ["edit", "speech", "street.wav", "--desc", "delete 'a'", "-o", "out.wav", "--dry-run"],
+        ["edit", "add", "street.wav", "--desc", "rain", "--dry-run"],
         ["generate", "t2a", "rain", "--format", "docx"],
         ["generate", "t2a", "rain", "--guidance", "-1"],
         ["status", "never-sent"],

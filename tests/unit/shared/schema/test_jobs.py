@@ -543,6 +543,27 @@ class TestAnythingAtAll:
                 assert error.field == "text"
 
 
+class TestDryRun:
+    def test_without_one_a_job_is_what_every_release_takes(self) -> None:
+        job = read_job(message("edit.speech"))
+
+        assert "dry_run" not in job.task.model_dump(mode="json")
+        assert job.newer_fields == {}
+
+    def test_it_is_no_job_of_an_older_schema_version(self) -> None:
+        dry = {"task": message("edit.speech")["task"] | {"dry_run": True}}
+
+        assert read_job(message("edit.speech") | dry | {"schema_version": 4}).newer_fields == {"dry_run": 4}
+        error = refusal(message("edit.speech") | dry | {"schema_version": 3}, InvalidJob)
+        assert (error.field, error.remedy) == ("dry_run", "Set schema_version to 4")
+
+    @pytest.mark.parametrize("task", ["edit.add", "edit.style", "generate.tts"])
+    def test_other_tasks_have_none(self, task: str) -> None:
+        error = refusal(message(task) | {"task": message(task)["task"] | {"dry_run": True}}, InvalidJob)
+
+        assert error.field == "dry_run"
+
+
 class TestQuality:
     def test_exact_is_what_every_release_takes(self) -> None:
         job = read_job(message("generate.t2a", quality="exact"))

@@ -69,6 +69,25 @@ class TestRoundTrip:
         assert Progress.model_validate_json(progress.model_dump_json()) == progress
 
 
+PLAN = {
+    "words": [{"text": "Hello", "start": 0.1, "end": 0.5}],
+    "edits": [{"first": 0, "last": 1, "start": 0.1, "end": 0.5, "old": "Hello", "new": "Goodbye"}],
+}
+
+
+class TestPlan:
+    def test_it_comes_beside_the_text_that_was_heard(self) -> None:
+        result = read_result(TEXT | {"namespace": "edit", "task": "speech", "plan": PLAN})
+
+        assert result.plan is not None
+        assert result.plan.model_dump(mode="json") | {} == json.loads(json.dumps(PLAN))
+        with pytest.raises(InvalidMessage, match="a plan comes beside the text"):
+            read_result(AUDIO | {"plan": PLAN})
+
+    def test_a_result_without_one_is_written_as_by_the_first_release(self) -> None:
+        assert "plan" not in read_result(TEXT).model_dump(mode="json")
+
+
 class TestRefusals:
     @pytest.mark.parametrize("payload", [None, "done", 1, [], True])
     def test_what_is_no_object(self, payload: object) -> None:

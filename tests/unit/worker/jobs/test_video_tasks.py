@@ -193,6 +193,28 @@ class TestMux:
         assert result.video.bytes == len(muxed)
         assert result.video.seconds == pytest.approx(result.artifact.seconds, abs=0.05)
 
+    @pytest.mark.parametrize(
+        "film",
+        [
+            media_files.with_edit_list(media_files.video(2.0), [(0.0, 0.4), (1.0, 1.4)]),
+            media_files.video(0.8, codec="wmv2", container="asf"),
+        ],
+        ids=["edit list of two parts", "wmv"],
+    )
+    def test_where_there_can_be_no_film_the_sound_comes_with_the_reason(
+        self, make: Make, storage: FolderStorage, film: bytes
+    ) -> None:
+        result = make(film, mux=True)
+
+        assert result.video is None
+        (warning,) = result.warnings
+        assert warning.startswith("video: its pictures cannot be put into mp4") and "Send it as mp4" in warning
+        assert len(heard(result, storage)) / RATE == pytest.approx(0.8, abs=0.05)
+        assert read_result(result.model_dump(mode="json")) == result
+
+    def test_a_film_has_no_warnings(self, make: Make) -> None:
+        assert make(media_files.video(0.4, codec="libaom-av1"), mux=True).warnings == ()
+
     def test_the_record_round_trips(self, make: Make) -> None:
         result = make(media_files.video(0.2), mux=True)
 

@@ -10,7 +10,7 @@ import pytest
 from omnifleet_shared.errors import MediaEmpty, MediaTooLarge, MediaUnreadable, OmnifleetError
 from omnifleet_worker.media.decode import decode_audio
 from omnifleet_worker.media.limits import MediaLimits
-from omnifleet_worker.media.mux import CONTENT_TYPES, mux
+from omnifleet_worker.media.mux import CONTENT_TYPES, mux, why_not_muxed
 from omnifleet_worker.media.video import decode_video
 from support.data import media_files
 
@@ -159,3 +159,50 @@ def test_what_will_not_do_is_refused(data: bytes, limits: MediaLimits, error: ty
 def test_other_samples_are_refused(pcm: np.ndarray) -> None:
     with pytest.raises(ValueError, match="pcm must be"):
         mux(b"any", pcm, RATE)
+
+
+def test_av1_is_copied() -> None:
+    film = media_files.video(1.0, codec="libaom-av1")
+
+    muxed = mux(film, SOUND, RATE)
+
+    assert (muxed.format, packets(muxed.data)) == ("mp4", packets(film))
+
+
+def test_a_film_that_was_trimmed_stays_trimmed() -> None:
+    film = media_files.with_edit_list(media_files.video(2.4), [(0.6, 1.6)])
+
+    muxed = mux(film, SOUND, RATE)
+
+    assert muxed.seconds == pytest.approx(1.0, abs=0.05)
+    assert numbers(muxed.data) == numbers(film)
+    assert numbers(film)[0] == 15
+
+
+PARTS = [(0.0, 0.6), (1.2, 2.0)]
+
+
+@pytest.mark.parametrize(
+    ("film", "reason"),
+    [
+        (media_files.video(1.0), None),
+        (media_files.video(1.0, codec="libvpx", container="webm"), None),
+        (media_files.video(1.0, codec="prores_ks", container="mov", pixels="yuv422p10le"), None),
+        (media_files.with_edit_list(media_files.video(2.0), PARTS), "a part in the middle"),
+        (media_files.with_edit_list(media_files.video(2.4), PARTS[::-1]), "a part in the middle"),
+        (media_files.video(1.0, codec="wmv2", container="asf"), "cannot be put into mp4"),
+        (media_files.wav(1.0), "no video stream"),
+    ],
+    ids=["mp4", "webm", "prores", "two parts", "parts swapped", "wmv", "no pictures"],
+)
+def test_what_cannot_be_muxed_is_known_before(film: bytes, reason: str | None) -> None:
+    found = why_not_muxed(film)
+
+    if reason is None:
+        assert found is None
+        assert mux(film, SOUND, RATE).data
+    else:
+        assert found is not None and found.startswith("video: ") and reason in found
+        with pytest.raises(MediaUnreadable) as refused:
+            mux(film, SOUND, RATE)
+        assert str(refused.value) == found

@@ -32,6 +32,24 @@ def test_the_right_rate_is_left_alone() -> None:
     assert resample(audio, 44_100) is audio
 
 
+@pytest.mark.parametrize("source", [44_078, 44_056, 44_101, 47_952, 48_048, 11_024, 15_999])
+@pytest.mark.parametrize("target", [44_100, 16_000])
+def test_rates_close_to_another_keep_pitch_and_length(source: int, target: int) -> None:
+    audio = DecodedAudio(media_files.tone(11.0, source, 2), source)
+
+    resampled = resample(audio, target)
+
+    assert resampled.samples.shape == (2, 11 * target)
+    inner = slice(target // 10, -target // 10)
+    np.testing.assert_allclose(resampled.samples[:, inner], media_files.tone(11.0, target, 2)[:, inner], atol=0.005)
+
+
+def test_any_rate_keeps_exact_numbers_exact() -> None:
+    audio = DecodedAudio(media_files.tone(0.5, 44_101).astype(np.float64), 44_101)
+
+    assert resample(audio, 44_100).samples.dtype == np.float64
+
+
 @pytest.mark.parametrize("odd_rate", [44_101, 47_999, 4_001, 383_987])
 def test_an_odd_rate_costs_no_more_than_any_other(odd_rate: int) -> None:
     audio = DecodedAudio(media_files.tone(0.5, odd_rate), odd_rate)

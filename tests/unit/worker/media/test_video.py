@@ -87,6 +87,69 @@ def test_rotation_is_applied(rotation: media_files.Rotation, container: str) -> 
 
 
 @pytest.mark.parametrize(
+    ("matrix", "red"),
+    [
+        ((1, 0, 0, 1), "top"),
+        ((1, 0, 0, -1), "bottom"),  # upside down, but not turned
+        ((-1, 0, 0, 1), "top"),  # a front camera's mirror
+        ((-1, 0, 0, -1), "bottom"),
+        ((0, 1, 1, 0), "left"),  # rows become columns
+        ((0, 1, -1, 0), "right"),
+        ((0, -1, 1, 0), "left"),
+        ((0, -1, -1, 0), "right"),
+    ],
+)
+@pytest.mark.parametrize("container", ["mp4", "mov"])
+def test_pictures_are_mirrored_as_players_show_them(
+    matrix: tuple[int, int, int, int], red: str, container: str
+) -> None:
+    film = media_files.with_matrix(media_files.video(0.2, 25, (64, 48), container=container), *matrix)
+
+    frame = decode_video(film, frames_per_second=25, max_seconds=1).frames[0]
+
+    assert frame.shape == ((64, 48, 3) if red in ("left", "right") else (48, 64, 3))
+    edges = {"top": frame[:8], "bottom": frame[-8:], "left": frame[:, :8], "right": frame[:, -8:]}
+    means = {side: edge.reshape(-1, 3).mean(axis=0) for side, edge in edges.items()}
+    assert [side for side, mean in means.items() if mean[0] > 150 and mean[1:].max() < 60] == [red]
+
+
+def test_left_and_right_are_swapped_by_a_mirror() -> None:
+    film = media_files.video(0.2, 25, (64, 48), sideways=True)
+
+    plain, mirrored = (
+        decode_video(data, frames_per_second=25, max_seconds=1).frames[0]
+        for data in (film, media_files.with_matrix(film, -1, 0, 0, 1))
+    )
+
+    np.testing.assert_array_equal(mirrored, plain[:, ::-1])
+    assert not np.array_equal(mirrored, plain)
+
+
+def test_the_picture_that_is_turned_shows_what_the_matrix_asks() -> None:
+    film = media_files.video(0.2, 25, (64, 48), sideways=True)
+    plain = decode_video(film, frames_per_second=25, max_seconds=1).frames[0]
+
+    for (a, b, c, d), expected in {
+        (0, 1, -1, 0): np.rot90(plain, -1),  # a quarter turn clockwise: x goes down
+        (0, -1, 1, 0): np.rot90(plain),
+        (0, 1, 1, 0): plain.transpose(1, 0, 2),
+        (0, -1, -1, 0): np.rot90(plain.transpose(1, 0, 2), 2),
+    }.items():
+        turned = decode_video(media_files.with_matrix(film, a, b, c, d), frames_per_second=25, max_seconds=1)
+        np.testing.assert_array_equal(turned.frames[0], expected)
+
+
+def test_a_film_at_the_limit_is_taken_and_one_beyond_refused_even_where_it_does_not_tell_its_length() -> None:
+    live = media_files.video(2.0, 25, codec="libvpx", container="webm", live=True)
+
+    watched = decode_video(live, frames_per_second=2, max_seconds=2.0, limits=MediaLimits(max_seconds=2.0))
+
+    assert len(watched.frames) == 4
+    with pytest.raises(MediaTooLong):
+        decode_video(live, frames_per_second=2, max_seconds=1.5, limits=MediaLimits(max_seconds=1.5))
+
+
+@pytest.mark.parametrize(
     ("size", "shape"), [((640, 360), (72, 128, 3)), ((360, 640), (128, 72, 3)), ((66, 34), (34, 66, 3))]
 )
 def test_large_frames_are_scaled_down(size: tuple[int, int], shape: tuple[int, int, int]) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torchaudio.functional import forced_align, merge_tokens
 from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer
 
-from .words import Word, split_words, spoken_form
+from .words import Word, is_elided, split_words, spoken_form
 
 ALIGNER_RATE = 16_000
 """Hz, of the waves that are aligned."""
@@ -125,7 +125,7 @@ class CtcAligner:
         ids: list[int] = []
         owners: list[int] = []
         for number, word in enumerate(words):
-            if ids and self._delimiter is not None:
+            if ids and self._delimiter is not None and not is_elided(words[number - 1]):
                 ids, owners = [*ids, self._vocabulary[self._delimiter]], [*owners, -1]
             letters = [known for letter in spoken_form(word) if (known := self._id(letter)) is not None] or [anything]
             ids, owners = [*ids, *letters], [*owners, *[number] * len(letters)]

@@ -1,232 +1,235 @@
-"""Read what a speech edit is asked to do: a small grammar for plain requests, the thinker's JSON lines for the others.
+"""Reads what a speech edit is asked to do, in five languages: clauses, each with all that it may mean.
 
-The grammar comes first because it costs no tokens: it reads a request in 0.03 ms, and all 23 plain requests of its
-tests as they are meant. Of twelve awkward requests collected against it (full-width quotes, "the last word", other
-languages) it reads none rightly; whether the thinker reads more of them can only be measured with the real weights.
+What a grammar cannot read whole goes to the thinker. The grammar comes first because it costs no tokens.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 
-import json_repair
-from omnifleet_shared.errors import InvalidJob
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-EXAMPLES = "replace 'hello' with 'goodbye'; delete the second 'very'; insert 'not' after 'is'; or the new transcript"
-EVERY = 0
-"""`occurrence` that stands for all places where the words are said."""
-
-
-@dataclass(frozen=True)
-class Replace:
-    """Say `new` where `old` is said: the first time unless `occurrence` says which (-1 is the last, 0 all)."""
-
-    old: str
-    new: str
-    occurrence: int = 1
-
-
-@dataclass(frozen=True)
-class Delete:
-    """Cut `old` out."""
-
-    old: str
-    occurrence: int = 1
-
-
-@dataclass(frozen=True)
-class Insert:
-    """Say `new` before or after `anchor`."""
-
-    new: str
-    where: Literal["before", "after"]
-    anchor: str
-    occurrence: int = 1
-
-
-@dataclass(frozen=True)
-class NewTranscript:
-    """Say this instead; words that stay are left as they are."""
-
-    text: str
-
-
-Change = Replace | Delete | Insert | NewTranscript
-
-_QUOTE = re.compile(
-    r"""(?<!\w)'(?=\S)([^']*(?:'(?=\w)[^']*)*)'(?!\w)|"([^"]+)"|“([^”]+)”|‘((?:[^’]|’(?=\w))+)’|„([^“”]+)[“”]"""
-    r"""|«([^»]+)»|»([^«]+)«|「([^」]+)」|『([^』]+)』|`([^`]+)`"""
+from .changes import (
+    EVERY,
+    Change,
+    Clause,
+    Delete,
+    Insert,
+    NewTranscript,
+    Place,
+    Position,
+    Rank,
+    Replace,
+    Spoken,
+    certain,
 )
-# Each quoted text is masked by one private-use character, so that nothing in it is read as grammar.
-_FIRST_MARK, _LAST_MARK = 0xE000, 0xF8FF
-_MARKS = "\ue000-\uf8ff"
+from .languages import LANGUAGES
+from .languages.language import Language
+from .quotes import MARK, MaskedText
+from .slots import SlotReader, carry_count
+from .words import DENSE, split_words
 
-_COUNTS = {
-    name: position
-    for position, names in {
-        **dict(enumerate(("first 1st", "second 2nd", "third 3rd", "fourth 4th", "fifth 5th", "sixth 6th"), 1)),
-        -1: "last final",
-        EVERY: "every all each",
-    }.items()
-    for name in names.split()
-}
-_REPLACE, _DELETE = "replace|change|swap|turn|exchange", "delete|remove|cut|drop|erase|omit"
-_INSERT = "insert|add|put"
-_VERB = rf"(?:please )?(?:{_REPLACE}|{_DELETE}|{_INSERT}|say)"
-_COUNT = rf"(?:(?:the )?(?P<count>{'|'.join(_COUNTS)}) )?"
-_KIND = rf"(?:(?:the )?(?:words?|phrases?|occurrences? of|mentions? of) |the (?=[{_MARKS}]))?"
+_MOST_SPLITS = 40
+"""Most places where a slot of a sentence may end, and most ways to fill all of its slots: what a long text takes."""
+_MOST_JOINED = 3
+"""Most pieces, divided by commas and the like, that make one clause."""
 
 
-def _term(name: str) -> str:
-    # Bare words begin with something other than a quotation, so that what is quoted is a term of its own.
-    return rf"(?P<{name}>[{_MARKS}]|[^\s{_MARKS}][^{_MARKS}]*?)"
+def read_instruction(text: str) -> list[Clause] | None:
+    """Read what a request asks for; None where the grammar cannot read all of it.
+
+    Takes `replace 'a' with 'b'`, `delete the last 'a'`, `insert 'a' before 'b'` and the like, several of them joined,
+    `say 'a b c'` or a quoted text alone for a whole transcript. Quotes of any kind; none where it is plain.
+    """
+    request = MaskedText(text)
+    plain = _without_apology(_without_needless_spaces(request.plain)).strip(_ENDS)
+    transcript = next((found for reader in _READERS if (found := reader.transcript(plain, request))), None)
+    return [certain(NewTranscript(transcript))] if transcript else _read_clauses(plain, request)
 
 
-_OLD = rf"{_COUNT}{_KIND}{_term('old')}"
-_NEW = rf"{_KIND}{_term('new')}"
-_JOINT = r"(?:\s?(?:[;,.]|\b(?:and|then|also)\b))++\s?"
-_SEPARATOR = re.compile(rf"{_JOINT}(?={_VERB}\b|[{_MARKS}])", re.IGNORECASE)
-_LEADING = re.compile(r"^(?:and |then |also |please )+", re.IGNORECASE)
-_RULES: tuple[tuple[type[Change], re.Pattern[str]], ...] = tuple(
-    (kind, re.compile(pattern, re.IGNORECASE))
-    for kind, pattern in (
-        (Replace, rf"(?:{_REPLACE}) {_OLD} (?:with|to|by|for|into) {_NEW}"),
-        (Replace, rf"(?P<old>[{_MARKS}]) ?(?:->|→|=>) ?(?P<new>[{_MARKS}])"),
-        (Delete, rf"(?:{_DELETE})(?: out)? {_OLD}"),
-        (Insert, rf"(?:{_INSERT}) {_NEW} (?:right |directly )?(?P<where>before|after) {_OLD}"),
-        (NewTranscript, rf"(?:(?:the )?(?:new )?transcript ?:|say ?:|say (?=[{_MARKS}])) ?{_term('text')}"),
-        (NewTranscript, rf"(?P<text>[{_MARKS}])"),
-    )
+def asks_for_change(text: str) -> bool:
+    """Whether a text holds quotations or a verb of asking in one of the languages, and so is no transcript itself."""
+    return MaskedText(text).has_quotes or _ASKING.search(text) is not None
+
+
+def told_count(text: str) -> int | None:
+    """Return the only `which` that a request tells anywhere; None where it tells none, or several."""
+    told = set[int]().union(*(reader.slots.told_counts(MaskedText(text)) for reader in _READERS))
+    return told.pop() if len(told) == 1 else None
+
+
+def _read_clauses(plain: str, request: MaskedText) -> list[Clause] | None:
+    starts = [0, *(found.end() for found in _SEPARATOR.finditer(plain))]
+    ends = [*(found.start() for found in _SEPARATOR.finditer(plain)), len(plain)]
+    clauses: list[Clause] = []
+    first = 0
+    while first < len(starts):
+        for last in range(first, min(first + _MOST_JOINED, len(ends))):
+            clause = _read_clause(plain[starts[first] : ends[last]].strip(_ENDS), request, clauses)
+            if clause:
+                break
+        else:
+            return None
+        clauses.append(clause)
+        first = last + 1
+    return clauses
+
+
+def _read_clause(text: str, request: MaskedText, before: Sequence[Clause]) -> Clause:
+    earlier = before[-1][0][0][-1] if before else None
+    if isinstance(earlier, Replace | Delete) and re.match(MARK, text):
+        # A verb holds for the quotations after it, and so does a count: "delete all 'a' and 'b'".
+        which = earlier.old.which if isinstance(earlier.old, Spoken) else None
+        for reader in _READERS:
+            if clause := reader.carried(text, request, earlier):
+                return _with_count(clause, which)
+    ranks = dict.fromkeys(rank for reader in _READERS for rank in reader.clause(text, request))
+    return tuple(ranks)
+
+
+def _with_count(clause: Clause, which: int | None) -> Clause:
+    if which is None:
+        return clause
+    counted = tuple(tuple(tuple(_counted(change, which) for change in reading) for reading in rank) for rank in clause)
+    return counted + clause
+
+
+def _counted(change: Change, which: int) -> Change:
+    if isinstance(change, Replace | Delete):
+        return replace(change, old=carry_count((change.old,), which)[0])
+    return change
+
+
+@dataclass(frozen=True)
+class _Sentence:
+    """A sentence of a language's table: literal expressions around its slots."""
+
+    kind: str
+    literals: tuple[re.Pattern[str], ...]
+    slots: tuple[str, ...]
+
+    @classmethod
+    def compiled(cls, kind: str, pattern: str) -> _Sentence:
+        parts = re.split("(OLD|NEW)", pattern)
+        texts = [*parts[:-1:2], rf"(?:{parts[-1]})\Z"]
+        return cls(kind, tuple(re.compile(text, re.IGNORECASE) for text in texts), tuple(parts[1::2]))
+
+    def splits(self, text: str) -> list[dict[str, str]]:
+        """All ways in which a text is this sentence: what stands in its slots; the longest OLD first."""
+        opening = self.literals[0].match(text)
+        found = list(islice(self._fill(text, opening, 0), _MOST_SPLITS)) if opening else []
+        return sorted(found, key=lambda slots: -len(slots.get("OLD", "")))
+
+    def _fill(self, text: str, literal: re.Match[str], slot: int) -> Iterator[dict[str, str]]:
+        everywhere = {"ALL": "all"} if literal.groupdict().get("all") else {}
+        if slot == len(self.slots):
+            yield everywhere
+            return
+        for found in islice(self.literals[slot + 1].finditer(text, literal.end() + 1), _MOST_SPLITS):
+            inside = text[literal.end() : found.start()].strip(f" {_COMMAS}")
+            if inside:
+                filled = {self.slots[slot]: inside, **everywhere}
+                yield from (filled | rest for rest in self._fill(text, found, slot + 1))
+
+
+class _Reader:
+    """Reads clauses in one language."""
+
+    def __init__(self, language: Language) -> None:
+        kinds = ("replace", "delete", "before", "after", "first", "last")
+        self.slots = SlotReader(language)
+        self._sentences = [_Sentence.compiled(kind, one) for kind in kinds for one in getattr(language, kind)]
+        self._say = [_Sentence.compiled("say", one) for one in language.say]
+        self._openings = re.compile(rf"(?:(?:{language.openings})[\s{_COMMAS}]*)+", re.IGNORECASE)
+        self._transcript = re.compile(rf"(?:{language.transcript})(?P<text>.+)", re.IGNORECASE | re.DOTALL)
+        self._pairs = re.compile(language.listing, re.IGNORECASE)
+        self._carried = language.carried
+
+    def transcript(self, plain: str, request: MaskedText) -> str | None:
+        """Read the whole new transcript that a request gives in so many words."""
+        for text in self._without_opening(plain):
+            if found := self._transcript.fullmatch(text):
+                return request.restore(found["text"].strip())
+            said = [slots["NEW"] for one in self._say for slots in one.splits(text)]
+            quoted = next((new for new in [text, *said] if re.fullmatch(MARK, new)), None)
+            if quoted:
+                return request.restore(quoted)
+        return None
+
+    def clause(self, text: str, request: MaskedText) -> Clause:
+        """Read one clause; empty where it is none of this language."""
+        ranked: list[tuple[int, Rank]] = []
+        for candidate in self._without_opening(text):
+            ranked += [(-1, rank) for rank in self._several(candidate, request)]
+            for sentence in self._sentences:
+                for slots in sentence.splits(candidate):
+                    ranked += enumerate(self._meanings(sentence.kind, slots, request))
+        return tuple(rank for _, rank in sorted(ranked, key=lambda pair: pair[0]))
+
+    def carried(self, text: str, request: MaskedText, earlier: Change) -> Clause:
+        """Read a clause that takes its verb from an earlier replacement or deletion."""
+        verb = self._carried[isinstance(earlier, Delete)]
+        space = "" if re.search(f"[{DENSE}]", verb) else " "
+        found = self.clause(f"{verb}{space}{text}", request) if verb else ()
+        return tuple(rank for rank in found if isinstance(rank[0][-1], type(earlier)))
+
+    def _without_opening(self, text: str) -> list[str]:
+        rest = text[found.end() :] if (found := self._openings.match(text)) else text
+        return [rest, text] if rest and rest != text else [text]
+
+    def _meanings(self, kind: str, slots: dict[str, str], request: MaskedText) -> Iterator[Rank]:
+        new, everywhere = self.slots.text(slots["NEW"], request) if "NEW" in slots else ("", False)
+        if new is None or ("NEW" in slots and not split_words(new)):
+            return
+        if kind in ("first", "last"):
+            yield ((_insert(kind, new, Position(1 if kind == "first" else -1)),),)
+            return
+        for rank in self.slots.places(slots["OLD"], request):
+            counted = [carry_count(places, EVERY) if everywhere or "ALL" in slots else places for places in rank]
+            yield tuple(tuple(_change(kind, place, new) for place in places) for places in counted)
+
+    def _several(self, text: str, request: MaskedText) -> Iterator[Rank]:
+        """Replacements that share their verb and are not quoted: "replace one with two and three with four"."""
+        parts = self._pairs.split(text)
+        if not 1 < len(parts) <= _MOST_JOINED or re.search(MARK, text) or not self._carried[0]:
+            return
+        clauses = [f"{self._carried[0] + ' ' if number else ''}{part}" for number, part in enumerate(parts)]
+        sentences = [one for one in self._sentences if one.kind == "replace"]
+        divided = [next((slots for one in sentences for slots in one.splits(clause)), None) for clause in clauses]
+        meant = [next(self._meanings("replace", slots, request), None) if slots else None for slots in divided]
+        if all(meant):
+            yield (tuple(change for rank in meant if rank for change in rank[-1]),)
+
+
+def _change(kind: str, place: Place, new: str) -> Change:
+    if kind == "replace":
+        return Replace(place, new)
+    return Delete(place) if kind == "delete" else _insert(kind, new, place)
+
+
+def _insert(kind: str, new: str, anchor: Place) -> Insert:
+    return Insert(new, "before" if kind in ("before", "first") else "after", anchor)
+
+
+_COMMAS = ",，、:：;；"
+_ENDS = f" .!?。！？…{_COMMAS}"
+_READERS = [_Reader(language) for language in LANGUAGES]
+_ASKING = re.compile("|".join(language.asking for language in LANGUAGES), re.IGNORECASE)
+_START = "|".join(f"{language.asking}|{language.starting}" for language in LANGUAGES) + f"|{MARK}"
+_OPENINGS = "|".join(language.openings for language in LANGUAGES)
+_NEXT = rf"(?=(?:(?:{_OPENINGS})\s?)*+(?:{_START}))"
+_JOINTS = r"[;,.](?=\s)|(?<!\w)(?:and|then|also|et|puis|ensuite|und|dann|danach)(?=[\s,])"
+_SEPARATOR = re.compile(rf"(?:(?:{_JOINTS})\s*)++{_NEXT}|[，；。、][，；。、\s]*|(?<=[{DENSE}])[,;]", re.IGNORECASE)
+_APOLOGY = re.compile(
+    rf"(?:{'|'.join(language.apologies for language in LANGUAGES)})(?:(?!{MARK}).)*?[{_ENDS}]++{_NEXT}", re.IGNORECASE
 )
 
 
-def read_instruction(text: str) -> list[Change] | None:
-    """Parse the changes that a request asks for; None where the grammar cannot read all of it.
-
-    Takes `replace 'a' with 'b'`, `delete the last 'a'`, `insert 'a' before 'b'`, several of them joined by `and`, `;`
-    or `,`, and `say 'a b c'` or a quoted text alone for a whole transcript. Quotes of any kind; none where it is plain.
-    """
-    plain, quotes = _mask_quotes(text)
-    changes: list[Change] = []
-    for clause in _SEPARATOR.split(plain.strip(" .;,!")):
-        change = _read_clause(_LEADING.sub("", clause.strip(" .;,!")), changes, quotes)
-        if change is None:
-            return None
-        changes.append(change)
-    several_transcripts = len(changes) > 1 and any(isinstance(change, NewTranscript) for change in changes)
-    return None if several_transcripts else changes
+def _without_apology(plain: str) -> str:
+    found = _APOLOGY.match(plain)
+    return plain[found.end() :] if found else plain
 
 
-def _mask_quotes(text: str) -> tuple[str, list[str]]:
-    quotes: list[str] = []
-
-    def mask(found: re.Match[str]) -> str:
-        inside = next(part for part in found.groups() if part is not None).strip()
-        if not inside or len(quotes) > _LAST_MARK - _FIRST_MARK:
-            return found.group()
-        quotes.append(inside)
-        return chr(_FIRST_MARK + len(quotes) - 1)
-
-    unmarked = re.sub(rf"[{_MARKS}]", "", text)
-    return " ".join(_QUOTE.sub(mask, unmarked).split()), quotes
-
-
-def _read_clause(clause: str, before: list[Change], quotes: list[str]) -> Change | None:
-    # A verb holds for the quotations after it: "delete 'a' and 'b'".
-    verbs: dict[type[Change], str] = {Replace: "replace ", Delete: "delete "}
-    verb = verbs.get(type(before[-1]), "") if before else ""
-    held = re.match(rf"[{_MARKS}]", clause)
-    for attempt in (verb + clause, clause) if held else (clause,):
-        for kind, rule in _RULES:
-            if found := rule.fullmatch(attempt):
-                return _change(kind, found.groupdict(), quotes)
-    return None
-
-
-def _change(kind: type[Change], parts: dict[str, str | None], quotes: list[str]) -> Change:
-    phrases = {name: _unquoted(part, quotes) for name, part in parts.items() if part and name not in ("count", "where")}
-    occurrence = _COUNTS[(parts.get("count") or "first").lower()]
-    if kind is Replace:
-        return Replace(phrases["old"], phrases["new"], occurrence)
-    if kind is Delete:
-        return Delete(phrases["old"], occurrence)
-    if kind is NewTranscript:
-        return NewTranscript(phrases["text"])
-    where: Literal["before", "after"] = "before" if (parts["where"] or "").lower() == "before" else "after"
-    return Insert(phrases["new"], where, phrases["old"], occurrence)
-
-
-def _unquoted(part: str, quotes: list[str]) -> str:
-    mark = ord(part[0]) - _FIRST_MARK
-    return quotes[mark] if 0 <= mark < len(quotes) else part
-
-
-QUESTION_SYSTEM = "You turn requests to change the words of a recording into JSON. You write nothing but JSON lines."
-
-
-def question(request: str, heard: str) -> str:
-    """Return the question to the thinker about a request that the grammar cannot read."""
-    return (
-        f"The recording says: {heard}\nThe request is: {request}\n"
-        "Write one JSON object a line for each change, of these forms:\n"
-        '{"do": "replace", "old": "words that are said", "new": "words to say instead"}\n'
-        '{"do": "delete", "old": "words that are said"}\n'
-        '{"do": "insert", "new": "words to say", "after": "words that are said"}\n'
-        '{"do": "say", "new": "the whole new transcript"}'
-    )
-
-
-def read_answer(answer: str) -> list[Change]:
-    """Parse the changes from the thinker's answer; anything else in it is ignored.
-
-    Raises:
-        InvalidJob: there is none in it.
-    """
-    changes = [change for record in _records(answer) if (change := _from_record(record)) is not None]
-    transcripts = [change for change in changes if isinstance(change, NewTranscript)]
-    if not changes:
-        raise InvalidJob("it cannot be read as changes of words", "desc", f"Write for example: {EXAMPLES}")
-    return [transcripts[0]] if transcripts else changes
-
-
-class _ChangeRecord(BaseModel):
-    """One change as the thinker writes it; blank fields count as absent."""
-
-    model_config = ConfigDict(str_strip_whitespace=True)
-
-    do: Literal["replace", "delete", "insert", "say"]
-    old: str | None = None
-    new: str | None = None
-    before: str | None = None
-    after: str | None = None
-
-
-def _records(text: str) -> Iterator[_ChangeRecord]:
-    # Object by object: of two alike in one text json_repair keeps the second alone. None of the forms is nested.
-    for part in text.split("{")[1:]:
-        found = json_repair.loads("{" + part)
-        fields = found[0] if isinstance(found, list) and found else found
-        if isinstance(fields, dict):
-            with suppress(ValidationError):
-                yield _ChangeRecord.model_validate({str(key).lower(): value for key, value in fields.items()})
-
-
-def _from_record(record: _ChangeRecord) -> Change | None:
-    match {name: value for name, value in record.model_dump().items() if value}:
-        case {"do": "replace", "old": old, "new": new}:
-            return Replace(old, new)
-        case {"do": "delete", "old": old}:
-            return Delete(old)
-        case {"do": "insert", "new": new, "after": anchor}:
-            return Insert(new, "after", anchor)
-        case {"do": "insert", "new": new, "before": anchor}:
-            return Insert(new, "before", anchor)
-        case {"do": "say", "new": text}:
-            return NewTranscript(text)
-        case _:
-            return None
+def _without_needless_spaces(plain: str) -> str:
+    return re.sub(rf"(?<=[{DENSE}，。、；：]) | (?=[{DENSE}，。、；：])", "", plain)

@@ -19,10 +19,13 @@ from ...models.audio_omni.chat import Chat
 from ..job_context import JobContext
 from ..model import ModelData
 from .alignment import ALIGNER_RATE, WordAligner
-from .instruction import QUESTION_SYSTEM, Change, NewTranscript, question, read_answer, read_instruction
+from .changes import Clause, NewTranscript, certain
+from .instruction import read_instruction
+from .plan import PlannedRecording, ambiguous, plan_edits
 from .splice import Patch, Samples, Span, splice, widen
 from .synthesis import SpeechInpainter
-from .word_edits import WordEdit, find_edits, is_transcript_of
+from .thinker import QUESTION_SYSTEM, question, read_answer
+from .word_edits import Ambiguous, WordEdit, find_edits, is_transcript_of
 from .words import Word, join_words, split_words
 
 TRANSCRIPT_TOKENS = 2048
@@ -63,19 +66,32 @@ def edit_speech(context: JobContext, task: SpeechEdit, source: DecodedAudio, mod
 
     Raises:
         TaskNotSupported: the worker has no aligner.
+        EditAmbiguous: a request that can be read in several ways; its message names them with their times.
         InvalidJob: a request that cannot be read, a word that is not said (`details["heard"]`), no words at all.
         OmnifleetError: of the engine.
     """
+    return _listen(context, task, source, model).apply(context, model)
+
+
+def plan_speech_edit(context: JobContext, task: SpeechEdit, source: DecodedAudio, model: ModelData) -> PlannedRecording:
+    """Find out what `edit_speech` would change, and make nothing. Takes and raises what that does."""
+    return _listen(context, task, source, model).plan(model)
+
+
+def _listen(context: JobContext, task: SpeechEdit, source: DecodedAudio, model: ModelData) -> _Editor:
+    """Hear the words, understand the request by them, and find when they are said."""
     aligner = _aligner(model)
-    changes = read_instruction(task.desc)
+    clauses = read_instruction(task.desc)
     wave = _mono_16k(source)
     heard = context.ask(model.prompts.transcription(audio=(wave,)), TRANSCRIPT_TOKENS)
     if not split_words(heard):
         raise InvalidJob("no words are heard in it", "audio", "Send clear speech")
-    edits = find_edits(changes or _ask_thinker(context, task.desc, heard), split_words(heard))
+    edits = find_edits(clauses or _ask_thinker(context, task.desc, heard), split_words(heard))
     with context.stage("conditioned"):
         words = aligner.align(wave, heard)
-    return _Editor(source, words, edits).apply(context, model)
+    if isinstance(edits, Ambiguous):
+        raise ambiguous(edits, words)
+    return _Editor(source, words, edits)
 
 
 def _aligner(model: ModelData) -> WordAligner:
@@ -89,12 +105,12 @@ def _mono_16k(source: DecodedAudio) -> NDArray[np.float32]:
     return np.array(resample(to_mono(source), ALIGNER_RATE).samples[0], np.float32)
 
 
-def _ask_thinker(context: JobContext, request: str, heard: str) -> Sequence[Change]:
+def _ask_thinker(context: JobContext, request: str, heard: str) -> Sequence[Clause]:
     """Interpret a request in free words: a new transcript if it is much like what was heard, else by the thinker."""
     if is_transcript_of(request, split_words(heard)):
-        return [NewTranscript(request)]
+        return [certain(NewTranscript(request))]
     chat = Chat(system=QUESTION_SYSTEM, user=question(request, heard))
-    return read_answer(context.ask(chat, ANSWER_TOKENS))
+    return read_answer(context.ask(chat, ANSWER_TOKENS), request)
 
 
 class _Editor:
@@ -106,6 +122,12 @@ class _Editor:
         self._rate = source.sample_rate
         self._words = words
         self._edits = edits
+
+    def plan(self, model: ModelData) -> PlannedRecording:
+        """Say what would change. Raises what only the new words can tell, as `apply` does."""
+        spoken = [(edit, span) for edit, span in zip(self._edits, self._spans(), strict=True) if edit.new]
+        SpeechInpainter(self._source, self._words, model).check(spoken)
+        return PlannedRecording(join_words([word.text for word in self._words]), plan_edits(self._edits, self._words))
 
     def apply(self, context: JobContext, model: ModelData) -> EditedRecording:
         spans = self._spans()

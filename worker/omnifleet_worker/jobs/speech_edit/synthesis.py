@@ -72,6 +72,11 @@ class SpeechInpainter:
         self._words = words
         self._model = model
 
+    def check(self, wanted: Sequence[tuple[WordEdit, Span]]) -> None:
+        """Refuse new words that `inpaint` would refuse, with the same errors; nothing is made."""
+        for edit, span in wanted:
+            self._gap_samples(edit, span)
+
     def inpaint(self, context: JobContext, wanted: Sequence[tuple[WordEdit, Span]]) -> list[Samples]:
         """Synthesise material for each edit, crossfades included: float64 [channels, n]; clips share engine steps.
 

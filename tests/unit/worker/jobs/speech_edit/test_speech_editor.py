@@ -16,7 +16,15 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from omnifleet_shared.errors import InvalidJob, LanguageNotSupported, MediaTooLong, OmnifleetError, TaskNotSupported
+from omnifleet_shared.errors import (
+    EditAmbiguous,
+    InvalidJob,
+    LanguageNotSupported,
+    MediaTooLong,
+    OmnifleetError,
+    TaskNotSupported,
+)
+from omnifleet_shared.keys import JOB_SCHEMA_VERSION
 from omnifleet_shared.schema.jobs import read_job
 from omnifleet_shared.schema.results import EditedSpan, JobResult, read_result
 from omnifleet_shared.storage.folder import FolderStorage
@@ -88,15 +96,19 @@ def edit(tmp_path: Path, engine: Engine, model: ModelData) -> Edit:
     storage = FolderStorage(tmp_path)
 
     def run(
-        data: bytes, desc: str, *answers: str, model: ModelData = model, **fields: Any
+        data: bytes, desc: str, *answers: str, model: ModelData = model, dry_run: bool = False, **fields: Any
     ) -> tuple[JobResult, np.ndarray]:
         media = storage.put_input(storage.describe_input(io.BytesIO(data)), io.BytesIO(data))
-        task = {"name": "speech", "audio": media.model_dump(), "desc": desc}
-        message = {"schema_version": 1, "namespace": "edit", "steps": 2, "guidance": 2, "seed": 5, "task": task}
+        task = {"name": "speech", "audio": media.model_dump(), "desc": desc, "dry_run": dry_run}
+        version = JOB_SCHEMA_VERSION if dry_run else 1
+        message = {"schema_version": version, "namespace": "edit", "steps": 2, "guidance": 2, "seed": 5, "task": task}
         job_run = ScriptedRun(read_job(message | fields), engine)
         job_run.answers, job_run.asked = list(answers or [HEARD]), []
         result = JobRunner(model, storage, WorkerSettings()).run(job_run)
         assert not job_run.answers
+        if dry_run:
+            assert not list(tmp_path.glob("results/**/*"))
+            return result, np.zeros((0, 1))
         assert result.artifact is not None
         stored = storage.get(result.artifact.uri, max_bytes=10**8)
         return result, soundfile.read(io.BytesIO(stored), always_2d=True)[0]
@@ -166,6 +178,34 @@ def test_all_but_the_edited_span_is_the_sources_own(
     if source != "mp3":  # libsndfile and libav decode mp3 differently; what counts is what the worker decoded
         assert_rest_untouched(result, edited, original)
     assert not np.array_equal(edited, original)
+
+
+@pytest.mark.parametrize(("rate", "channels", "format"), [(384_000, 1, "ogg"), (96_000, 2, "mp3"), (44_100, 3, "mp3")])
+def test_what_the_format_cannot_hold_is_refused_before_the_model_is_asked(
+    edit: Edit, rate: int, channels: int, format: str
+) -> None:
+    with pytest.raises(InvalidJob, match=f"{format} cannot hold") as refused:
+        edit(speech(rate=rate, channels=channels), "replace 'dear' with 'good'", "never asked", format=format)
+
+    assert refused.value.field == "format"
+
+
+@pytest.mark.parametrize(
+    ("source", "format", "said"),
+    [("wav-float", "flac", "floating-point"), ("wav-32", "flac", "32-bit"), ("flac-24", "flac", None),
+     ("wav-float", "wav", None), ("mp3", "flac", None), ("wav-float", "ogg", None)],
+)  # fmt: skip
+def test_depth_that_is_lost_is_said(edit: Edit, source: str, format: str, said: str | None) -> None:
+    result, _ = edit(speech(source, 44_100), "replace 'dear' with 'good'", format=format)
+
+    assert [said in warning for warning in result.warnings] == ([True] if said else [])
+
+
+def test_a_recording_above_full_scale_is_not_cut_off(edit: Edit) -> None:
+    loud = media_files.encode("wav-float", read(speech()).T.astype(np.float32) * 5, 16_000)
+
+    with pytest.raises(InvalidJob, match="full scale"):
+        edit(loud, "replace 'dear' with 'good'", "never asked", format="flac")
 
 
 def test_new_words_of_the_same_length_take_the_old_ones_time(edit: Edit) -> None:
@@ -312,6 +352,81 @@ def test_one_seed_gives_one_result(edit: Edit) -> None:
     assert not np.array_equal(one, other)
 
 
+def test_a_count_of_the_request_reaches_the_thinkers_answer(edit: Edit) -> None:
+    heard = "um hello um my um friend"
+
+    result, _ = edit(speech(words=6), "mute all of those noises", heard, '{"do": "delete", "old": "um"}')
+
+    assert [span.old for span in spans_of(result)] == ["um", "um", "um"]
+
+
+def test_a_request_with_quotes_is_not_spoken_into_the_recording(edit: Edit) -> None:
+    result, _ = edit(speech(words=3), "Can you replace 'Hello big world' with 'Hi world'?", "Hello big world")
+
+    assert [(span.old, span.new) for span in spans_of(result)] == [("Hello big world", "Hi world")]
+
+
+class TestDryRun:
+    def test_it_tells_words_times_and_what_would_change_and_makes_nothing(self, edit: Edit) -> None:
+        request = "replace 'dear' with 'good' and insert 'now' after 'are'"
+
+        result, _ = edit(speech(), request, dry_run=True)
+
+        assert (result.artifact, result.edits, result.text) == (None, None, HEARD)
+        assert result.plan is not None
+        assert " ".join(word.text for word in result.plan.words) == HEARD
+        assert [(word.start, word.end) for word in result.plan.words[:1]] == [pytest.approx((0.2, 0.5))]
+        replaced, inserted = result.plan.edits
+        assert (replaced.first, replaced.last, replaced.old, replaced.new) == (3, 4, "dear", "good")
+        assert (replaced.start, replaced.end) == pytest.approx((1.28, 1.58))
+        assert (inserted.first, inserted.last, inserted.old, inserted.new) == (8, 8, "", "now")
+        assert inserted.start == inserted.end == pytest.approx(result.plan.words[7].end)
+        assert read_result(result.model_dump(mode="json")) == result
+
+    def test_it_plans_what_the_edit_then_does(self, edit: Edit) -> None:
+        request = "replace the last word with 'they' and delete hello"
+
+        planned, _ = edit(speech(), request, dry_run=True)
+        made, _ = edit(speech(), request)
+
+        assert planned.plan is not None
+        for plan, span in zip(planned.plan.edits, spans_of(made), strict=True):
+            assert (plan.old, plan.new) == (span.old, span.new)
+            assert span.source_start <= plan.start and plan.end <= span.source_end
+
+    def test_a_free_request_is_planned_by_the_thinker(self, edit: Edit) -> None:
+        answer = '{"do": "replace", "old": "friend", "new": "enemy"}'
+
+        result, _ = edit(speech(), "he should greet an enemy", HEARD, answer, dry_run=True)
+
+        assert result.plan is not None
+        assert [(edit.old, edit.new) for edit in result.plan.edits] == [("friend,", "enemy")]
+
+
+class TestAmbiguous:
+    def test_the_readings_are_told_with_their_times_and_nothing_is_done(self, edit: Edit) -> None:
+        heard = "very old and very wise"
+
+        with pytest.raises(EditAmbiguous) as caught:
+            edit(speech(words=5), "delete 'very'", heard)
+
+        assert caught.value.problem == "it may mean: delete 'very' at 0.20-0.50 s; or delete 'very' at 1.28-1.58 s"
+        assert caught.value.field == "desc"
+        assert "the first" in (caught.value.remedy or "")
+        assert caught.value.details["heard"] == heard
+        assert [[one["first"] for one in reading] for reading in caught.value.details["readings"]] == [[0], [3]]
+
+    def test_words_and_a_place_of_that_name_are_told_apart(self, edit: Edit) -> None:
+        with pytest.raises(EditAmbiguous, match=r"delete 'last word,' at .*; or delete 'wise' at") as caught:
+            edit(speech(words=4), "delete the last word", "my last word, wise")
+
+        assert "quotes" in (caught.value.remedy or "")
+
+    def test_a_place_to_insert_at_is_told_by_its_neighbour(self, edit: Edit) -> None:
+        with pytest.raises(EditAmbiguous, match=r"'so' after 'very' at 0\.50 s; or insert 'so' after 'very' at 1\.58"):
+            edit(speech(words=5), "insert 'so' after 'very'", "very old and very wise")
+
+
 REFUSED: dict[str, tuple[str, tuple[str, ...], type[OmnifleetError], str]] = {
     "a word that is not said": ("delete 'goodbye'", (HEARD,), InvalidJob, "'goodbye' is not said; heard was: Well,"),
     "nobody speaks": ("delete 'hello'", ("",), InvalidJob, "no words are heard"),
@@ -321,12 +436,13 @@ REFUSED: dict[str, tuple[str, tuple[str, ...], type[OmnifleetError], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_done_is_refused_in_words(edit: Edit, case: str) -> None:
+def test_what_cannot_be_done_is_refused_in_words(edit: Edit, case: str, dry_run: bool) -> None:
     desc, answers, error, said = REFUSED[case]
 
     with pytest.raises(error, match=said) as caught:
-        edit(speech(), desc, *answers)
+        edit(speech(), desc, *answers, dry_run=dry_run)
 
     assert caught.value.field in ("desc", "audio")
     assert caught.value.remedy
