@@ -15,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from threading import BoundedSemaphore
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from omnifleet_shared.errors import MediaError, OmnifleetError
@@ -98,6 +98,7 @@ class FinishedParts:
         self._storage = storage
         self._model = model
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="parts")
+        self._unfinished: set[Future[Any]] = set()
         self._room = BoundedSemaphore(MAX_WAITING)
         self._looks_from = 0.0
 
@@ -107,9 +108,7 @@ class FinishedParts:
 
     def close(self) -> None:
         """End, after a short wait for what is being written and deleted."""
-        # A task for each thread, behind all others.
-        last = [self._submit(time.monotonic) for _ in range(THREADS)]
-        wait([one for one in last if one is not None], END_SECONDS)
+        wait(list(self._unfinished), END_SECONDS)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def fingerprint(self, inputs: Inputs) -> str:
@@ -185,9 +184,12 @@ class FinishedParts:
 
     def _submit(self, work: Callable[[], R]) -> Future[R] | None:
         try:
-            return self._threads.submit(work)
+            future = self._threads.submit(work)
         except RuntimeError:  # closed: the process ends
             return None
+        self._unfinished.add(future)
+        future.add_done_callback(self._unfinished.discard)
+        return future
 
 
 class JobParts:

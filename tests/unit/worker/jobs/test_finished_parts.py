@@ -14,12 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omnifleet.testing.storage import MemoryStorage
 from omnifleet_shared.errors import EngineStopped, StorageRefused, StorageUnavailable
+from omnifleet_shared.keys import PART_KEY
 from omnifleet_shared.schema.jobs import Job, read_job
 from omnifleet_shared.schema.model_card import AUDIO_OMNI
 from omnifleet_shared.schema.results import JobResult
 from omnifleet_shared.storage import ListedObject, StoredObject
 from omnifleet_worker.engine.engine import Engine
-from omnifleet_worker.engine.request import ChatInputs, Request
+from omnifleet_worker.engine.request import ChatInputs, DiffusionInputs, Request
 from omnifleet_worker.jobs import finished_parts
 from omnifleet_worker.jobs.finished_parts import FinishedPart, FinishedParts
 from omnifleet_worker.jobs.inputs import JobMedia
@@ -85,6 +86,7 @@ class Device:
 
     def __init__(self, number: int = 0, dies_after: int | None = None) -> None:
         self.made = 0
+        self.asked: list[ChatInputs | DiffusionInputs] = []
         self._number = number
         self._dies_after = dies_after
 
@@ -96,6 +98,7 @@ class Device:
             request.outcome.set_exception(EngineStopped("the worker shuts down"))
             return request
         self.made += 1
+        self.asked.append(request.inputs)
         request.step = request.steps
         seed = int.from_bytes(digest((self._number, request.inputs))[:8])
         if isinstance(request.inputs, ChatInputs):
@@ -216,11 +219,9 @@ def test_windows_that_go_on_from_another_window_are_not_mixed(
     model: ModelData, storage: MemoryStorage, opened: Callable[..., FinishedParts]
 ) -> None:
     """Another device makes the lost window otherwise, so those that went on from the lost one are of no use."""
-    job, media = music(), sounds("music")
-    keys: list[str] = []
-    storage.objects = cast(Any, OrderedObjects(keys))
-    attempt(job, media, model, Device(), opened())
-    del storage.objects[keys[2]]
+    job, media, first, parts = music(), sounds("music"), Device(), opened()
+    attempt(job, media, model, first, parts)
+    del storage.objects[PART_KEY.format(job_id="j1", fingerprint=parts.fingerprint(first.asked[2]))]
     before = dict(storage.objects)
 
     other = Device(number=1)
@@ -232,18 +233,6 @@ def test_windows_that_go_on_from_another_window_are_not_mixed(
     assert all(storage.objects[key] == data for key, data in before.items())
     assert third.made == 0
     assert equal(again, result)
-
-
-class OrderedObjects(dict[str, bytes]):
-    """Objects, and the order in which they were put."""
-
-    def __init__(self, keys: list[str]) -> None:
-        super().__init__()
-        self._keys = keys
-
-    def __setitem__(self, key: str, value: bytes) -> None:
-        self._keys.append(key)
-        super().__setitem__(key, value)
 
 
 @pytest.mark.parametrize(
