@@ -54,6 +54,8 @@ class FleetSettings(BaseSettings):
     """Region that requests are signed for."""
     s3_path_style: bool = True
     """Bucket in the path, as MinIO wants it, not in the host name."""
+    input_lifetime: Annotated[int, Field(ge=3600)] = 30 * 24 * 3600
+    """Seconds from its submission for which a job without a deadline keeps its inputs from `omnifleet storage gc`."""
     url_lifetime: Annotated[int, Field(ge=1, le=7 * 24 * 3600)] = 24 * 3600
     """Seconds that a presigned link works."""
     max_input_bytes: Annotated[int, Field(ge=1)] = 512 * MEBIBYTE

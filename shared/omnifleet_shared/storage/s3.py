@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Self, cast
 from urllib.parse import unquote, urlsplit
 
 import boto3.session
@@ -25,6 +26,12 @@ from ..settings import MEBIBYTE, FleetSettings
 from .base import ByteStream, ListedObject, Storage, StoredObject
 
 MULTIPART_ABOVE = 64 * MEBIBYTE
+COPY_PART = 512 * MEBIBYTE
+"""Bytes that one request copies inside the storage: S3 allows 5 GiB, and answers within the timeout at this size."""
+MOST_DELETED = 1000
+"""Objects that one request deletes at the most; S3's own limit."""
+KEPT_HEADERS = ("ContentType", "ContentDisposition", "ContentEncoding", "CacheControl", "Metadata", "StorageClass")
+"""What an object has besides its bytes, which a copy of it would lose."""
 ABSENT = {"404", "NoSuchKey", "NotFound"}
 BUSY = {"SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "Throttling", "ThrottlingException", "InternalError"}
 
@@ -50,16 +57,8 @@ class S3Storage(Storage):
         return key
 
     def stat(self, uri: str) -> StoredObject | None:
-        key = self.key(uri)
-        try:
-            head = self._client.head_object(Bucket=self.bucket, Key=self.prefix + key)
-        except ClientError as error:
-            if _code(error) in ABSENT:
-                return None
-            raise _typed(error) from error
-        except BotoCoreError as error:
-            raise _typed(error) from error
-        return StoredObject(uri=uri, bytes=int(head["ContentLength"]))
+        head = self._head(self.key(uri))
+        return None if head is None else StoredObject(uri=uri, bytes=int(head["ContentLength"]), age=_age(head))
 
     def put(self, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
         start = source.tell()
@@ -85,6 +84,35 @@ class S3Storage(Storage):
         with _typed_errors():
             self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
 
+    def delete_many(self, uris: Sequence[str]) -> None:
+        keys = [{"Key": self.prefix + self.key(uri)} for uri in uris]
+        with _typed_errors():
+            for start in range(0, len(keys), MOST_DELETED):
+                batch = {"Objects": keys[start : start + MOST_DELETED], "Quiet": True}
+                answer = self._client.delete_objects(Bucket=self.bucket, Delete=batch)
+                # It answers 200 however many it refused.
+                for refused in answer.get("Errors", ()):
+                    raise ClientError({"Error": refused}, "DeleteObjects")
+
+    def touch(self, uri: str) -> bool:
+        # In parts, however small: MinIO takes a plain copy of an object onto itself for a change of its headers alone,
+        # and leaves its time as it was.
+        key = self.key(uri)
+        if (head := self._head(key)) is None:
+            return False
+        source = {"Bucket": self.bucket, "Key": self.prefix + key}
+        parts = TransferConfig(multipart_threshold=1, multipart_chunksize=COPY_PART)
+        kept = {name: head[name] for name in KEPT_HEADERS if head.get(name)}
+        try:
+            self._client.copy(source, source["Bucket"], source["Key"], ExtraArgs=kept, Config=parts)
+        except ClientError as error:
+            if _code(error) in ABSENT:
+                return False
+            raise _typed(error) from error
+        except BotoCoreError as error:
+            raise _typed(error) from error
+        return True
+
     def list(self, prefix: str) -> Iterator[ListedObject]:
         pages = self._client.get_paginator("list_objects_v2")
         with _typed_errors():
@@ -99,13 +127,22 @@ class S3Storage(Storage):
                 answer = self._client.head_bucket(Bucket=self.bucket)
             except ClientError as error:  # a refusal shows the time as well
                 answer = error.response
-        date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
-        return None if date is None else parsedate_to_datetime(date).timestamp()
+        return _date(answer)
 
     def url(self, uri: str, lifetime: int) -> str:
         params = {"Bucket": self.bucket, "Key": self.prefix + self.key(uri)}
         with _typed_errors():
             return str(self._client.generate_presigned_url("get_object", Params=params, ExpiresIn=lifetime))
+
+    def _head(self, key: str) -> Mapping[str, Any] | None:
+        try:
+            return cast(Mapping[str, Any], self._client.head_object(Bucket=self.bucket, Key=self.prefix + key))
+        except ClientError as error:
+            if _code(error) in ABSENT:
+                return None
+            raise _typed(error) from error
+        except BotoCoreError as error:
+            raise _typed(error) from error
 
 
 def _client(settings: FleetSettings) -> Any:
@@ -162,6 +199,17 @@ def _typed_errors(uri: str = "") -> Iterator[None]:
         yield
     except (ClientError, BotoCoreError, S3UploadFailedError) as error:
         raise _typed(error, uri) from error
+
+
+def _date(answer: Mapping[str, Any]) -> float | None:
+    """Read the time at which the storage answered."""
+    date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    return None if date is None else parsedate_to_datetime(date).timestamp()
+
+
+def _age(head: Mapping[str, Any]) -> float:
+    shown = _date(head)
+    return (time.time() if shown is None else shown) - float(head["LastModified"].timestamp())
 
 
 def _code(error: ClientError) -> str:

@@ -33,6 +33,7 @@ class TestEnvironment:
             ("s3_endpoint", "http://minio:9000", "http://minio:9000"),
             ("s3_region", "eu-central-1", "eu-central-1"),
             ("s3_path_style", "false", False),
+            ("input_lifetime", "3600", 3600),
             ("url_lifetime", "900", 900),
             ("max_input_bytes", "1", 1),
             ("callback_hosts", "hooks.example.com", "hooks.example.com"),
