@@ -32,7 +32,7 @@ from ..jobs.job_context import JobContext
 from ..jobs.runner import JobRunner
 from ..lease_renewer import LeaseRenewer
 from ..observability.log_context import enter_stage, set_attempt
-from ..observability.metrics import JobMetrics, Outcome, outcome_of
+from ..observability.metrics import UNREADABLE, JobMetrics, Outcome, outcome_of
 from ..retry import backoff_seconds, retry_until
 from ..settings import WorkerSettings
 from .open_delivery import OpenDelivery
