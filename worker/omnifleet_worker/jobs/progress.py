@@ -21,6 +21,7 @@ class StepCount:
         self._past = 0
         self._taken = 0
         """Steps of requests that were done before they were counted: they tell nothing of the pace."""
+        self._most = 0
         self._running: tuple[Request, ...] = ()
         self._started_at: float | None = None
 
@@ -47,7 +48,8 @@ class StepCount:
     def progress(self) -> Progress:
         """Return steps done and expected, and seconds left at the pace so far; zeros before anything is expected."""
         with self._lock:
-            step = self._past + sum(one.step for one in self._running)
+            # One that had to give its memory back begins anew.
+            step = self._most = max(self._most, self._past + sum(one.step for one in self._running))
             steps, taken, started_at = self._expected, self._taken, self._first_start()
         if step <= taken or started_at is None:
             return Progress(step=step, steps=steps)

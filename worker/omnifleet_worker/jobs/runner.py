@@ -27,7 +27,8 @@ from ..retry import retry_until
 from ..settings import WorkerSettings
 from .answers import StructuredAnswer
 from .finished_parts import FinishedParts
-from .inputs import JobMedia, decode, fetch
+from .host_memory import Room, host_memory
+from .inputs import JobMedia, decode, decoded_bytes, fetch, fetched_bytes
 from .job_context import JobContext
 from .model import ModelData
 from .speech_edit.plan import PlannedRecording
@@ -54,6 +55,8 @@ class JobRunner:
         self._storage = storage
         self._settings = settings
         self._parts = parts
+        self.host_memory = host_memory(settings.host_memory)
+        """Shared by all jobs."""
         self._limits = MediaLimits(max_bytes=settings.max_input_bytes, max_decode_seconds=settings.decode_seconds)
 
     def run(self, context: JobContext) -> JobResult:
@@ -66,7 +69,7 @@ class JobRunner:
         if self._parts is not None:
             context.parts = self._parts.of(context.job.job_id, context.attempt)
         try:
-            return self._run(context)
+            return self._run_in_memory(context)
         except TransientError:
             if context.parts is not None:
                 context.parts.flush()
@@ -86,10 +89,13 @@ class JobRunner:
         elif context.parts is not None:
             context.parts.delete()
 
-    def _run(self, context: JobContext) -> JobResult:
+    def _run_in_memory(self, context: JobContext) -> JobResult:
         self._model.card.validate_job(context.job)
         context.raise_if_too_late()  # before anything is fetched
-        media = self._load(context)
+        with self.host_memory.room(context.job.job_id, context.raise_if_cancelled) as room:
+            return self._run(context, self._load(context, room))
+
+    def _run(self, context: JobContext, media: JobMedia) -> JobResult:
         outcome = run_task(context, media, self._model)
         if isinstance(outcome, str):
             return self._result(context, text=outcome)
@@ -105,12 +111,17 @@ class JobRunner:
         warnings = media.warnings + lacking
         return self._result(context, artifact=self._store(context, pcm), video=video, warnings=warnings)
 
-    def _load(self, context: JobContext) -> JobMedia:
+    def _load(self, context: JobContext, room: Room) -> JobMedia:
+        job, card, most = context.job, self._model.card, self._settings.max_input_bytes
+        room.await_fetching(fetched_bytes(job, most))
         with context.stage("fetched"):
-            most, patience = self._settings.max_input_bytes, self._settings.storage_patience
-            fetched = self._retry_storage(context, lambda: fetch(context.job, self._storage, most), patience)
+            patience = self._settings.storage_patience
+            fetched = self._retry_storage(context, lambda: fetch(job, self._storage, most), patience)
+        room.await_decoding(decoded_bytes(job, fetched, card, self._limits))
         with context.stage("decoded"):
-            return decode(context.job, fetched, self._model.card, self._limits)
+            media = decode(job, fetched, card, self._limits)
+        room.settle(media.nbytes)
+        return media
 
     def _store(self, context: JobContext, pcm: np.ndarray) -> Artifact:
         assert not isinstance(context.job, UnderstandJob)

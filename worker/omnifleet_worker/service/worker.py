@@ -73,6 +73,8 @@ class FleetWorker:
         self._engine = engine = Engine(runner, limits, observer=metrics.engine, on_device_failed=self._device_failed)
         self._parts = FinishedParts(storage, (model.card.name, model.card.revision, model.precision))
         jobs = JobRunner(model, storage, self.settings, self._parts)
+        memory = jobs.host_memory
+        metrics.watch_host_memory(memory.limit, lambda: memory.reserved, lambda: memory.waiting)
         registry = WorkerRegistry.connect(self.settings)
         self._storage_check = StorageCheck(storage, self.availability, registry, self.name)
         parts = (jobs, engine, self.attempts, self._progress, self.lease_renewer, self._storage_check, self._webhooks)
