@@ -10,7 +10,7 @@ from support.data.edit_requests import EditRequest, outcome, read_requests
 FOLDER = Path(__file__).parent / "requests"
 REQUESTS = {path.stem: read_requests(path) for path in sorted(FOLDER.glob("*.tsv"))}
 EVERY_LANGUAGE = pytest.mark.parametrize("language", ["en", "zh", "ja", "fr", "de"])
-RIGHT = {"en": 72, "zh": 60, "ja": 58, "fr": 57, "de": 58}
+RIGHT = {"en": 75, "zh": 61, "ja": 60, "fr": 59, "de": 60}
 """Requests of each language that are read as they are meant. Raise it with the grammar; never lower it."""
 RIGHT_HELD_BACK = {"en": 24, "zh": 21, "ja": 26, "fr": 27, "de": 25}
 """The same of those that were held back."""

@@ -93,6 +93,7 @@ GERMAN = Language(
     numbers={"zwei": 2, "beiden": 2, "drei": 3, "vier": 4, "fünf": 5},
     kinds=(
         r"(?:(?:das |die |den |dem )?(?:wort|wörter|worte|wörtern|worten|ausdruck|vorkommen(?: von)?|stellen(?: mit)?) "
+        r"|(?:(?:das|der|die|den|dem) )?(?:satz|namen?|zahl|teil|stelle|text|preis|datum|uhrzeit) (?=MARK)"
         r"|(?:das|der|die|den|dem|ein|einen) (?=MARK))"
     ),
     articles=r"(?:das|der|die|den|dem|ein|eine|einen|einem) ",

@@ -85,7 +85,10 @@ ENGLISH = Language(
         r"(?:at|from) the (?:very )?end": -1,
     },
     numbers={"two": 2, "three": 3, "four": 4, "five": 5, "six": 6},
-    kinds=r"(?:time |(?:the )?(?:words?|phrases?|(?:occurrence|instance|mention)s?(?: of(?: the)?)?(?: words?)?) )",
+    kinds=(
+        r"(?:time |(?:the )?(?:words?|phrases?|(?:occurrence|instance|mention)s?(?: of(?: the)?)?(?: words?)?) "
+        r"|(?:the )?(?:sentence|name|number|line|part|bit|expression|term|text|time|date|price)s? (?=MARK))"
+    ),
     articles=r"(?:the|a|an) ",
     positions=(rf"(?:the )?(?:very )?COUNT(?: SIZE)? words?{_END}",),
     nothing=r"nothing(?: at all)?",

@@ -64,6 +64,7 @@ FRENCH = Language(
     numbers={"deux": 2, "trois": 3, "quatre": 4, "cinq": 5},
     kinds=(
         r"(?:(?:le |les )?mots? |(?:la |les )?(?:phrase|expression|occurrence)s? (?:d(?:e |u mot |['’]))?"
+        r"|(?:(?:le|la|les) )?(?:noms?|nombres?|chiffres?|parties?|passages?|prix|dates?|textes?) (?=MARK)"
         r"|(?:le|la|les) (?=MARK))"
     ),
     articles=r"(?:(?:le|la|les|un|une|du|des) |l['’] ?)",
