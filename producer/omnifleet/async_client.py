@@ -60,9 +60,11 @@ class AsyncClient(
     ) -> None:
         overrides = {"redis_url": redis_url, "s3_endpoint": s3_endpoint, "queue": queue}
         self._settings, self._storage = settings_and_storage(settings, storage, overrides)
-        self._maker = JobMaker(self._settings, self._storage)
         self._executor = BlockingExecutor()
         self._transport = transport or AsyncCeleryTransport(self._settings, self._executor)
+        self._maker = JobMaker(
+            self._settings, self._storage, lambda uris: self._transport.blocking.pending_deletion(uris)
+        )
         self._closes_transport = transport is None
         self._closed = False
 

@@ -50,8 +50,8 @@ class Client(Calls[JobHandle[TextResult], JobHandle[AudioResult]]):
     ) -> None:
         overrides = {"redis_url": redis_url, "s3_endpoint": s3_endpoint, "queue": queue}
         self._settings, self._storage = settings_and_storage(settings, storage, overrides)
-        self._maker = JobMaker(self._settings, self._storage)
         self._transport = transport or CeleryTransport(self._settings)
+        self._maker = JobMaker(self._settings, self._storage, self._transport.pending_deletion)
         self._closes_transport = transport is None
 
     def batch(

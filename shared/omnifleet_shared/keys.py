@@ -42,7 +42,8 @@ PROGRESS_LIFETIME = 3600
 ATTEMPTS_KEY = "omnifleet:runs:{job_id}"
 """Hash of a job's attempts: `attempts`, times that workers started it; `open`, starts in a row without an outcome or a
 retry; `alone`, those of them in which the worker ran nothing else; `worker`, who started it last; `traceback`, of its
-last transient error; `unfinished`, the set that counts it.
+last transient error; `handed_back`, starts that ended for a fault of the worker; `refused_by`, names of workers whose
+storage refused it, with a space in between; `unfinished`, the set that counts it.
 Fields with a colon remember calls, by the tag or id that each was made under: one that comes again finds its answer."""
 
 CALLS_KEY = "omnifleet:calls:{caller}"
@@ -107,6 +108,21 @@ DEAD_KEY = "omnifleet:dead:{queue}"
 
 INPUT_KEY = "inputs/{shard}/{sha256}"
 """Storage key of uploaded media: its own hash, so that the same bytes are stored once. `shard` is its first byte."""
+
+COLLECTED = ("inputs/", "results/", "parts/")
+"""Prefixes of storage keys below which `omnifleet storage gc` deletes what nothing needs any more."""
+
+DELETION_KEY = "omnifleet:deletion:{uri}"
+"""Announces that `omnifleet storage gc` is about to delete an object: no job is sent that names it meanwhile."""
+DELETION_LIFETIME = 300
+"""Longer than the requests that delete it may take, repetitions included."""
+
+INPUTS_UNTIL = "inputs_until"
+"""Header of a job's message: time until which the job needs its inputs, ISO 8601. Older releases write none."""
+
+SNAPSHOT_KEY = "omnifleet:snapshot:{token}:{place}"
+"""Copy of something that holds messages, which is read piece by piece while the original goes on changing."""
+SNAPSHOT_LIFETIME = 600
 
 PROBE_KEY = "probes/{name}"
 """Storage key of what `omnifleet doctor` writes, reads and deletes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
@@ -94,6 +95,10 @@ class LocalTransport:
     def watch(self) -> BatchResultWaiter:
         """Waits for many jobs at once."""
         return PollingResultWaiter(self.read)
+
+    def pending_deletion(self, uris: Sequence[str]) -> bool:
+        """Give False: nobody collects what a local model stores."""
+        return False
 
     def capacity(self) -> Capacity:
         """This process, and the jobs that it holds at once."""

@@ -32,7 +32,7 @@ class JobSender:
         self.settings = settings
         self.storage = storage
         self.transport = transport
-        self._maker = JobMaker(settings, storage)
+        self._maker = JobMaker(settings, storage, transport.pending_deletion)
 
     def send(self, request: Request, job_id: str) -> str:
         """Upload the request's media and send it under that id; what was sent before is not sent again.

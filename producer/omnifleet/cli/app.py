@@ -21,10 +21,12 @@ from .batch import batch
 from .dead import dead
 from .ops import add_commands
 from .session import open_session
+from .storage import storage
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(batch, name="batch")
 app.add_typer(dead, name="dead")
+app.add_typer(storage, name="storage")
 add_commands(app)
 
 JobIdArgument = Annotated[str, typer.Argument(help="Id of the job.")]

@@ -15,7 +15,7 @@ from ..results.audio_files import sound_form
 from .build import OPTIONS, build_job, check_arguments, task_fields
 from .idempotency import idempotency_key
 from .request import MEDIA, Request
-from .uploads import Uploads
+from .uploads import Pending, Uploads
 
 
 class JobMaker:
@@ -24,12 +24,14 @@ class JobMaker:
     Args:
         settings: limits and the allow list.
         storage: where the media go.
+        pending_deletion: see `Uploads`.
 
     Raises:
         InvalidSetting: an allow list that is none.
     """
 
-    def __init__(self, settings: FleetSettings, storage: Storage) -> None:
+    def __init__(self, settings: FleetSettings, storage: Storage, pending_deletion: Pending = lambda _: False) -> None:
+        self._pending_deletion = pending_deletion
         self._max_bytes = settings.max_input_bytes
         self._storage = storage
         self._callback_hosts = CallbackHosts(settings.callback_hosts)
@@ -47,7 +49,7 @@ class JobMaker:
         Raises:
             As `Calls.understand`; besides, TypeError and the like for arguments that Python itself cannot use.
         """
-        with Uploads(self._storage, self._max_bytes) as uploads:
+        with Uploads(self._storage, self._max_bytes, self._pending_deletion) as uploads:
             job, key = self._build(request, uploads, job_id)
             # Only now: a request that is refused has uploaded nothing.
             uploads.send()

@@ -5,12 +5,22 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from collections.abc import Generator, Sequence
+import time
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
-from omnifleet_shared.errors import ForeignURI, InvalidJob, MediaEmpty, MediaNotFound, MediaTooLarge, MediaUnreadable
+from omnifleet_shared.errors import (
+    ForeignURI,
+    InvalidJob,
+    MediaEmpty,
+    MediaNotFound,
+    MediaTooLarge,
+    MediaUnreadable,
+    StorageUnavailable,
+)
+from omnifleet_shared.keys import COLLECTED
 from omnifleet_shared.schema.base import Media
 from omnifleet_shared.settings import MEBIBYTE
 from omnifleet_shared.storage import Storage
@@ -22,6 +32,13 @@ SPOOL_IN_MEMORY = 16 * MEBIBYTE
 CHUNK = MEBIBYTE
 UNREAD_KEY = "inputs/unread"
 """Stands for local media that were not read."""
+DELETION_POLL = 0.2
+"""Seconds between looks whether something is still about to be deleted."""
+DELETION_PATIENCE = 30.0
+"""Seconds to wait until it no longer is: a batch of deletions takes one or two."""
+
+Pending = Callable[[Sequence[str]], bool]
+"""Whether any of the objects of these URIs is about to be deleted."""
 
 
 class Uploads:
@@ -30,16 +47,26 @@ class Uploads:
     Args:
         storage: where the media go.
         max_bytes: largest file that is taken.
+        pending_deletion: whether any of these URIs is about to be deleted; by default nothing ever is.
         look_only: local files are looked for, but neither read nor uploaded; their records are no good.
     """
 
-    def __init__(self, storage: Storage, max_bytes: int, *, look_only: bool = False) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        max_bytes: int,
+        pending_deletion: Pending = lambda _: False,
+        *,
+        look_only: bool = False,
+    ) -> None:
         self._storage = storage
         self._max_bytes = max_bytes
+        self._pending_deletion = pending_deletion
         self._look_only = look_only
         self._opened = ExitStack()
         self._described: dict[int, Media] = {}
         self._waiting: list[tuple[Media, BinaryIO]] = []
+        self._named: dict[str, str] = {}
         self._local: dict[str, BinaryIO] = {}
 
     def __enter__(self) -> Self:
@@ -82,9 +109,32 @@ class Uploads:
         return stream
 
     def send(self) -> None:
-        """Upload what is not in the storage yet. Raises StorageUnavailable and StorageRefused."""
+        """Upload what is not in the storage yet, and keep young what is.
+
+        Raises:
+            MediaNotFound: an object that was there when it was described is gone.
+            StorageUnavailable, StorageRefused: the storage; StorageUnavailable too where what is needed is about to be
+                deleted for longer than `DELETION_PATIENCE`.
+            BrokerUnavailable: Redis, which is asked for that.
+        """
+        uris = [media.uri for media, _ in self._waiting] + list(self._named)
+        until = time.monotonic() + DELETION_PATIENCE
+        self._store()
+        # Afterwards, not before: see `Deletions`.
+        while self._pending_deletion(uris):
+            if time.monotonic() > until:
+                raise StorageUnavailable("what the job needs is being deleted", "storage", "Try again in some minutes")
+            time.sleep(DELETION_POLL)
+            self._store()
+
+    def _store(self) -> None:
         for media, stream in self._waiting:
+            stream.seek(0)
             self._storage.put_input(media, stream)
+        for uri, field in self._named.items():
+            found = self._storage.stat(uri)
+            if found is None or not self._storage.keep_young(found):
+                raise _not_stored(uri, field)
 
     def _describe(self, source: MediaSource, field: str) -> Media:
         if isinstance(source, str) and "://" in source:
@@ -102,7 +152,7 @@ class Uploads:
         return media
 
     def _stored(self, uri: str, field: str) -> Media:
-        shown = repr(uri.partition("?")[0][:200])
+        shown = _shown(uri)
         scheme = uri.partition("://")[0].lower()
         if scheme not in ("s3", "file"):
             remedy = "Download it and pass the file"
@@ -113,8 +163,10 @@ class Uploads:
             remedy = "Pass a local path, without file://, or bytes to have them uploaded"
             raise ForeignURI(error.problem, field, remedy) from error
         if found is None:
-            raise MediaNotFound(f"nothing is stored at {shown}", field, "Upload it there, or pass the local file")
+            raise _not_stored(uri, field)
         self._check_size(found.bytes, field)
+        if self._storage.key(uri).startswith(COLLECTED):
+            self._named[uri] = field
         return Media(uri=uri, bytes=found.bytes)
 
     def _stream(self, source: MediaSource, field: str) -> BinaryIO:
@@ -151,6 +203,14 @@ class Uploads:
                 "Send a shorter or compressed recording, or raise OMNIFLEET_MAX_INPUT_BYTES here and in the workers"
             )
             raise MediaTooLarge(problem, field, remedy, {"limit": self._max_bytes})
+
+
+def _shown(uri: str) -> str:
+    return repr(uri.partition("?")[0][:200])
+
+
+def _not_stored(uri: str, field: str) -> MediaNotFound:
+    return MediaNotFound(f"nothing is stored at {_shown(uri)}", field, "Upload it there, or pass the local file")
 
 
 def _open_file(path: str | os.PathLike[str], field: str) -> BinaryIO:

@@ -10,15 +10,13 @@ Requests are checked as by a real client, and refused with the same errors.
 from __future__ import annotations
 
 import asyncio
-import io
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-import soundfile
 from omnifleet_shared.broker.worker_registry import Capacity
 from omnifleet_shared.errors import (
     AnswerUnreadable,
@@ -29,30 +27,27 @@ from omnifleet_shared.errors import (
     error_from_wire,
 )
 from omnifleet_shared.job_state.batch_waiter import BatchResultWaiter, PollingResultWaiter
-from omnifleet_shared.keys import RESULT_KEY
 from omnifleet_shared.schema import answers
 from omnifleet_shared.schema import results as records
 from omnifleet_shared.schema.callback import CallbackDelivery
 from omnifleet_shared.schema.job_state import JobState
-from omnifleet_shared.schema.jobs import AudioFormat, EditJob, GenerateJob, Job, UnderstandJob, read_job
+from omnifleet_shared.schema.jobs import Job, UnderstandJob, read_job
 from omnifleet_shared.schema.model_card import AUDIO_OMNI
-from omnifleet_shared.schema.results import Artifact, JobStatus, ModelInfo, Progress, Timings, VideoArtifact
-from omnifleet_shared.schema.tasks import SpeechEdit, VideoToSound
+from omnifleet_shared.schema.results import JobStatus, ModelInfo, Progress, Timings
+from omnifleet_shared.schema.tasks import SpeechEdit
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.storage import Storage
 
 from ..async_client import AsyncClient
 from ..client import Client
-from ..results.audio_files import FORMATS
 from .answers import make_answer, make_plan
-from .audio import make_tone
+from .artifacts import make_artifact, make_video
 from .storage import MemoryStorage
 
 Made = str | answers.Answer | records.EditPlan | bytes
 Answer = Callable[[Job], Made | OmnifleetError | None]
 """Makes the answer to a job: a text, the record of a structured task (or its JSON as a text), the plan of a dry run,
 the bytes of an audio file, an error that it fails with, or None for the usual."""
-MAX_VIDEO_BYTES = 2**40
 
 
 class FakeFleet:
@@ -161,6 +156,10 @@ class FakeFleet:
         """See `JobTransport`."""
         return PollingResultWaiter(self.read)
 
+    def pending_deletion(self, uris: Sequence[str]) -> bool:
+        """See `JobTransport`. Nothing is ever deleted."""
+        return False
+
     def capacity(self) -> Capacity:
         """See `JobTransport`. One worker of 16 slots."""
         return Capacity(workers=1, slots=16)
@@ -207,7 +206,7 @@ class FakeFleet:
         elif isinstance(job.task, SpeechEdit) and job.task.dry_run:
             made = make_plan(answer)
         else:
-            made = {"artifact": self._artifact(job, answer), "video": self._video(job)}
+            made = {"artifact": make_artifact(self.storage, job, answer), "video": make_video(self.storage, job)}
         return records.JobResult(
             job_id=job.job_id,
             namespace=job.namespace,
@@ -217,44 +216,6 @@ class FakeFleet:
             attempts=1,
             timings=Timings(),
             **made,
-        )
-
-    def _artifact(self, job: GenerateJob | EditJob, answer: Made | None) -> Artifact:
-        if answer is not None and not isinstance(answer, bytes):
-            raise TypeError(
-                f"the fake's answer to {job.namespace}.{job.task.name} is a text; it makes audio: use bytes"
-            )
-        data = make_tone(job) if answer is None else answer
-        info: Any = soundfile.info(io.BytesIO(data))
-        made: AudioFormat = next(known for known in FORMATS if known == info.format.lower())
-        key = RESULT_KEY.format(attempt=1, job_id=job.job_id, format=made)
-        media = self.storage.describe_input(io.BytesIO(data))
-        stored = self.storage.put(key, io.BytesIO(data), content_type=f"audio/{made}")
-        return Artifact(
-            uri=stored.uri,
-            url=self.storage.url(stored.uri, 3600),
-            sha256=media.sha256 or "",
-            bytes=stored.bytes,
-            format=made,
-            sample_rate=info.samplerate,
-            channels=info.channels,
-            seconds=info.duration,
-        )
-
-    def _video(self, job: GenerateJob | EditJob) -> VideoArtifact | None:
-        if not isinstance(job.task, VideoToSound) or not job.task.mux:
-            return None
-        data = self.storage.get(job.task.video.uri, max_bytes=MAX_VIDEO_BYTES)
-        key = RESULT_KEY.format(attempt=1, job_id=job.job_id, format="mp4")
-        media = self.storage.describe_input(io.BytesIO(data))
-        stored = self.storage.put(key, io.BytesIO(data), content_type="video/mp4")
-        return VideoArtifact(
-            uri=stored.uri,
-            url=self.storage.url(stored.uri, 3600),
-            sha256=media.sha256 or "",
-            bytes=stored.bytes,
-            format="mp4",
-            seconds=1.0,
         )
 
 

@@ -33,7 +33,10 @@ class MemoryStorage(Storage):
 
     def stat(self, uri: str) -> StoredObject | None:
         data = self.objects.get(self.key(uri))
-        return None if data is None else StoredObject(uri=uri, bytes=len(data))
+        if data is None:
+            return None
+        age = time.time() - self._modified.get(self.key(uri), 0.0)
+        return StoredObject(uri=uri, bytes=len(data), age=age)
 
     def put(self, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
         data = self.objects[key] = source.read()
@@ -48,6 +51,12 @@ class MemoryStorage(Storage):
 
     def delete(self, uri: str) -> None:
         self.objects.pop(self.key(uri), None)
+
+    def touch(self, uri: str) -> bool:
+        key = self.key(uri)
+        if key in self.objects:
+            self._modified[key] = time.time()
+        return key in self.objects
 
     def list(self, prefix: str) -> Iterator[ListedObject]:
         for key, data in list(self.objects.items()):

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from kombu import pools
 from kombu.exceptions import OperationalError
 from omnifleet_shared.broker.celery_app import create_app
 from omnifleet_shared.broker.dead_letters import DeadLetter, Replay
+from omnifleet_shared.broker.deletions import Deletions
 from omnifleet_shared.broker.submit import SUBMISSION, AlreadySubmitted, Submission, Submissions
 from omnifleet_shared.broker.worker_registry import Capacity, WorkerRegistry
 from omnifleet_shared.errors import BrokerUnavailable, InvalidSetting, OmnifleetError
 from omnifleet_shared.job_state.batch_waiter import BatchResultWaiter, RedisResultWaiter
 from omnifleet_shared.job_state.store import JobStates
-from omnifleet_shared.keys import BROKER_PRIORITY, CELERY_TASKS
+from omnifleet_shared.keys import BROKER_PRIORITY, CELERY_TASKS, INPUTS_UNTIL
 from omnifleet_shared.observability import tracing as traces
-from omnifleet_shared.redis_client import certificate_refusal
+from omnifleet_shared.redis_client import certificate_refusal, connect_redis
 from omnifleet_shared.schema.callback import CallbackDelivery
 from omnifleet_shared.schema.job_state import JobState
 from omnifleet_shared.schema.jobs import Job
@@ -71,6 +74,10 @@ class JobTransport(Protocol):
         """Read how many jobs the live workers hold at once. Raises BrokerUnavailable."""
         ...
 
+    def pending_deletion(self, uris: Sequence[str]) -> bool:
+        """Whether any of these objects is about to be deleted from storage. Raises BrokerUnavailable."""
+        ...
+
     def close(self) -> None:
         """Close the connections."""
 
@@ -89,7 +96,9 @@ class CeleryTransport:
     def __init__(self, settings: FleetSettings, senders: int = SENDERS) -> None:
         self._settings = settings
         self._submissions = Submissions(settings)
-        self._states = JobStates.connect(settings)
+        redis = connect_redis(settings)
+        self._states = JobStates(redis, settings.result_lifetime)
+        self._deletions = Deletions(redis)
         self._workers = WorkerRegistry.connect(settings)
         self._app: Any = create_app(settings)
         kombu: Any = pools
@@ -155,6 +164,10 @@ class CeleryTransport:
         """See `JobTransport`."""
         return self._workers.capacity()
 
+    def pending_deletion(self, uris: Sequence[str]) -> bool:
+        """See `JobTransport`."""
+        return self._deletions.pending(uris)
+
     def close(self) -> None:
         """See `JobTransport`."""
         self._workers.close()
@@ -185,9 +198,13 @@ class CeleryTransport:
                 add_to_parent=False,
                 argsrepr=f"{job.namespace}.{job.task.name}",
                 kwargsrepr=_describe(job),
-                headers=traces.headers(),
+                headers={**traces.headers(), INPUTS_UNTIL: self._inputs_until(job).isoformat()},
                 **{SUBMISSION: submission},
             )
+
+    def _inputs_until(self, job: Job) -> datetime:
+        # From now: a job that is replayed was submitted long ago.
+        return job.deadline or datetime.now(UTC) + timedelta(seconds=self._settings.input_lifetime)
 
 
 def _describe(job: Job) -> str:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
 from ..errors import MediaError, MediaTooLarge
 from ..keys import INPUT_KEY
 from ..schema.base import Media
+
+TOUCH_AFTER = 3600.0
+"""Seconds after which an object that a new job names is touched, so that what deletes by age leaves it alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +23,8 @@ class StoredObject:
 
     uri: str
     bytes: int
+    age: float | None = field(default=None, compare=False)
+    """Seconds since it was written or touched, by the storage's clock, where it was looked up; None elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +76,15 @@ class Storage(ABC):
     def delete(self, uri: str) -> None:
         """Delete the object, if it is there. Raises ForeignURI."""
 
+    def delete_many(self, uris: Sequence[str]) -> None:
+        """Delete those of the objects that are there. Raises ForeignURI."""
+        for uri in uris:
+            self.delete(uri)
+
+    @abstractmethod
+    def touch(self, uri: str) -> bool:
+        """Make the object as young as one just written; gives False where there is none. Raises ForeignURI."""
+
     @abstractmethod
     def list(self, prefix: str) -> Iterator[ListedObject]:
         """List the objects whose keys begin with `prefix`, in no order."""
@@ -98,11 +112,15 @@ class Storage(ABC):
         return data
 
     def put_input(self, media: Media, source: BinaryIO) -> Media:
-        """Upload media under its own hash, unless the same bytes are stored already."""
+        """Upload media under its own hash, unless the same bytes are stored already: those are kept young."""
         stored = self.stat(media.uri)
-        if stored is None or stored.bytes != media.bytes:
+        if stored is None or stored.bytes != media.bytes or not self.keep_young(stored):
             self.put(self.key(media.uri), source, content_type="application/octet-stream")
         return media
+
+    def keep_young(self, stored: StoredObject) -> bool:
+        """Touch an object that was looked up unless it is young; gives False where it is gone by now."""
+        return (stored.age is not None and stored.age < TOUCH_AFTER) or self.touch(stored.uri)
 
     def describe_input(self, source: BinaryIO) -> Media:
         """Make the media record of a seekable stream: hash, size and the URI that it will have. Uploads nothing."""

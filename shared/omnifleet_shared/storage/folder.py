@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import BinaryIO, Self
 from urllib.parse import quote, unquote, urlsplit
 
 from ..atomic_file import PART_PREFIX, write_atomically
-from ..errors import ForeignURI, MediaNotFound, StorageRefused, StorageUnavailable
+from ..errors import DiskFull, ForeignURI, MediaNotFound, StorageRefused, StorageUnavailable
 from .base import ByteStream, ListedObject, Storage, StoredObject
 
 
@@ -41,7 +43,10 @@ class FolderStorage(Storage):
     def stat(self, uri: str) -> StoredObject | None:
         path = self._path(uri)
         with _typed_errors():
-            return StoredObject(uri=uri, bytes=path.stat().st_size) if path.is_file() else None
+            if not path.is_file():
+                return None
+            found = path.stat()
+            return StoredObject(uri=uri, bytes=found.st_size, age=time.time() - found.st_mtime)
 
     def put(self, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
         path = self._path(self.uri(key))
@@ -64,6 +69,15 @@ class FolderStorage(Storage):
         path = self._path(uri)
         with _typed_errors():
             path.unlink(missing_ok=True)
+
+    def touch(self, uri: str) -> bool:
+        path = self._path(uri)
+        with _typed_errors():
+            try:
+                os.utime(path)
+            except FileNotFoundError:
+                return False
+            return True
 
     def list(self, prefix: str) -> Iterator[ListedObject]:
         start = self.folder / prefix.rpartition("/")[0]
@@ -113,4 +127,6 @@ def _typed_errors() -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise StorageRefused(f"the folder refuses: {error}", "uri", "Use a shorter name") from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"the folder has no room: {error}", "storage", "Make room, or raise the quota") from error
         raise StorageUnavailable(f"the folder does not answer: {error}", "storage") from error

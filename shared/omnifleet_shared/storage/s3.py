@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Self, cast
 from urllib.parse import unquote, urlsplit
 
 import boto3.session
@@ -25,6 +29,17 @@ from ..settings import MEBIBYTE, FleetSettings
 from .base import ByteStream, ListedObject, Storage, StoredObject
 
 MULTIPART_ABOVE = 64 * MEBIBYTE
+COPY_PART = 512 * MEBIBYTE
+"""Bytes that one request copies inside the storage: S3 allows 5 GiB, and answers within the timeout at this size."""
+MOST_DELETED = 1000
+"""Objects that one request deletes at the most; S3's own limit."""
+KEPT_HEADERS = ("ContentType", "ContentDisposition", "ContentEncoding", "CacheControl", "Metadata", "StorageClass")
+"""What an object has besides its bytes, which a copy of it would lose."""
+DEFAULT_REGION = "us-east-1"
+TOKEN_LIFETIME = 3600.0
+"""Seconds that links of a session token last where nothing tells when it expires: the default of AWS for tokens."""
+FORBIDDEN = "403"
+"""Code of a HEAD that is refused, whatever the reason."""
 ABSENT = {"404", "NoSuchKey", "NotFound"}
 BUSY = {"SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "Throttling", "ThrottlingException", "InternalError"}
 
@@ -36,7 +51,13 @@ class S3Storage(Storage):
         place = urlsplit(settings.storage)
         self.bucket = place.netloc
         self.prefix = f"{place.path.strip('/')}/" if place.path.strip("/") else ""
-        self._client = _client(settings)
+        session = boto3.session.Session()
+        self._session = session
+        self._client = _client(session, settings, "OMNIFLEET_S3_ENDPOINT", settings.s3_endpoint)
+        self._link_client = self._client
+        if settings.s3_public_endpoint is not None:
+            public = settings.s3_public_endpoint
+            self._link_client = _client(session, settings, "OMNIFLEET_S3_PUBLIC_ENDPOINT", public)
 
     def uri(self, key: str) -> str:
         return f"s3://{self.bucket}/{self.prefix}{key}"
@@ -50,16 +71,8 @@ class S3Storage(Storage):
         return key
 
     def stat(self, uri: str) -> StoredObject | None:
-        key = self.key(uri)
-        try:
-            head = self._client.head_object(Bucket=self.bucket, Key=self.prefix + key)
-        except ClientError as error:
-            if _code(error) in ABSENT:
-                return None
-            raise _typed(error) from error
-        except BotoCoreError as error:
-            raise _typed(error) from error
-        return StoredObject(uri=uri, bytes=int(head["ContentLength"]))
+        head = self._head(self.key(uri))
+        return None if head is None else StoredObject(uri=uri, bytes=int(head["ContentLength"]), age=_age(head))
 
     def put(self, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
         start = source.tell()
@@ -85,6 +98,35 @@ class S3Storage(Storage):
         with _typed_errors():
             self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
 
+    def delete_many(self, uris: Sequence[str]) -> None:
+        keys = [{"Key": self.prefix + self.key(uri)} for uri in uris]
+        with _typed_errors():
+            for start in range(0, len(keys), MOST_DELETED):
+                batch = {"Objects": keys[start : start + MOST_DELETED], "Quiet": True}
+                answer = self._client.delete_objects(Bucket=self.bucket, Delete=batch)
+                # It answers 200 however many it refused.
+                for refused in answer.get("Errors", ()):
+                    raise ClientError({"Error": refused}, "DeleteObjects")
+
+    def touch(self, uri: str) -> bool:
+        # In parts, however small: older MinIO takes a plain copy of an object onto itself for a change of its headers
+        # alone, and leaves its time as it was.
+        key = self.key(uri)
+        if (head := self._head(key)) is None:
+            return False
+        source = {"Bucket": self.bucket, "Key": self.prefix + key}
+        parts = TransferConfig(multipart_threshold=1, multipart_chunksize=COPY_PART)
+        kept = {name: head[name] for name in KEPT_HEADERS if head.get(name)}
+        try:
+            self._client.copy(source, source["Bucket"], source["Key"], ExtraArgs=kept, Config=parts)
+        except ClientError as error:
+            if _code(error) in ABSENT:
+                return False
+            raise _typed(error) from error
+        except BotoCoreError as error:
+            raise _typed(error) from error
+        return True
+
     def list(self, prefix: str) -> Iterator[ListedObject]:
         pages = self._client.get_paginator("list_objects_v2")
         with _typed_errors():
@@ -99,16 +141,53 @@ class S3Storage(Storage):
                 answer = self._client.head_bucket(Bucket=self.bucket)
             except ClientError as error:  # a refusal shows the time as well
                 answer = error.response
-        date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
-        return None if date is None else parsedate_to_datetime(date).timestamp()
+        return _date(answer)
 
     def url(self, uri: str, lifetime: int) -> str:
         params = {"Bucket": self.bucket, "Key": self.prefix + self.key(uri)}
         with _typed_errors():
-            return str(self._client.generate_presigned_url("get_object", Params=params, ExpiresIn=lifetime))
+            lasts = int(min(lifetime, self._credentials_last()))
+            return str(self._link_client.generate_presigned_url("get_object", Params=params, ExpiresIn=lasts))
+
+    def _head(self, key: str) -> Mapping[str, Any] | None:
+        try:
+            return cast(Mapping[str, Any], self._client.head_object(Bucket=self.bucket, Key=self.prefix + key))
+        except ClientError as error:
+            if _code(error) in ABSENT:
+                return None
+            if _code(error) == FORBIDDEN and self._is_hidden(key):
+                return None
+            raise _typed(error) from error
+        except BotoCoreError as error:
+            raise _typed(error) from error
+
+    def _is_hidden(self, key: str) -> bool:
+        """Whether a forbidden HEAD says no more than that nothing can be seen there.
+
+        To who may not list the bucket, S3 forbids what is absent. HEAD has no body that tells this from credentials
+        which are wrong; GET has.
+        """
+        try:
+            self._client.get_object(Bucket=self.bucket, Key=self.prefix + key, Range="bytes=0-0")["Body"].close()
+        except ClientError as error:
+            return _code(error) in {*ABSENT, "AccessDenied"}
+        return False
+
+    def _credentials_last(self) -> float:
+        """Seconds for which the credentials are good, and so the links that they sign."""
+        credentials: Any = self._session.get_credentials()
+        if credentials is None:
+            return math.inf
+        signed = credentials.get_frozen_credentials()  # refreshes them where they can be
+        # botocore has no public name for it.
+        expires = getattr(credentials, "_expiry_time", None)
+        if expires is not None:
+            return max(1.0, float((expires - datetime.now(UTC)).total_seconds()))
+        return TOKEN_LIFETIME if signed.token else math.inf
 
 
-def _client(settings: FleetSettings) -> Any:
+def _client(session: boto3.session.Session, settings: FleetSettings, variable: str, endpoint: str | None) -> Any:
+    region = settings.s3_region or os.environ.get("AWS_REGION") or session.region_name or DEFAULT_REGION
     config = Config(
         signature_version="s3v4",
         connect_timeout=5,
@@ -118,12 +197,12 @@ def _client(settings: FleetSettings) -> Any:
         s3={"addressing_style": "path" if settings.s3_path_style else "virtual"},
     )
     try:
-        return boto3.session.Session().client(  # pyright: ignore[reportUnknownMemberType]
-            "s3", endpoint_url=settings.s3_endpoint, region_name=settings.s3_region, config=config
+        return session.client(  # pyright: ignore[reportUnknownMemberType]
+            "s3", endpoint_url=endpoint, region_name=region, config=config
         )
     except ValueError as error:
         remedy = "Use http://host:port or https://host"
-        raise InvalidSetting(f"{settings.s3_endpoint!r} is no URL", "OMNIFLEET_S3_ENDPOINT", remedy) from error
+        raise InvalidSetting(f"{endpoint!r} is no URL", variable, remedy) from error
 
 
 class _Unclosed:
@@ -162,6 +241,17 @@ def _typed_errors(uri: str = "") -> Iterator[None]:
         yield
     except (ClientError, BotoCoreError, S3UploadFailedError) as error:
         raise _typed(error, uri) from error
+
+
+def _date(answer: Mapping[str, Any]) -> float | None:
+    """Read the time at which the storage answered."""
+    date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    return None if date is None else parsedate_to_datetime(date).timestamp()
+
+
+def _age(head: Mapping[str, Any]) -> float:
+    shown = _date(head)
+    return (time.time() if shown is None else shown) - float(head["LastModified"].timestamp())
 
 
 def _code(error: ClientError) -> str:

@@ -9,13 +9,16 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
+from botocore.awsrequest import AWSResponse
 from omnifleet_shared.errors import (
     ForeignURI,
+    InvalidSetting,
     MediaError,
     MediaNotFound,
     MediaTooLarge,
@@ -24,8 +27,8 @@ from omnifleet_shared.errors import (
     StorageUnavailable,
 )
 from omnifleet_shared.settings import MEBIBYTE, FleetSettings
-from omnifleet_shared.storage import FolderStorage, S3Storage, Storage, open_storage, s3
-from omnifleet_shared.storage.base import verify_sha256
+from omnifleet_shared.storage import FolderStorage, S3Storage, Storage, base, open_storage, s3
+from omnifleet_shared.storage.base import TOUCH_AFTER, verify_sha256
 from support import services
 
 WAV = "audio/wav"
@@ -73,6 +76,24 @@ def download(url: str) -> bytes:
     """What anyone gets who has the link and nothing else."""
     with urllib.request.urlopen(url, timeout=10) as answer:
         return bytes(answer.read())
+
+
+def answer_to(storage: S3Storage, operation: str, status: int, body: str) -> None:
+    """Let the storage hear this answer to every request of an operation, in place of the server's."""
+
+    def answer(request: Any, **_: object) -> AWSResponse:
+        raw: Any = io.BytesIO(body.encode())
+        raw.stream = lambda *_, **__: iter([body.encode()])
+        return AWSResponse(request.url, status, {}, raw)
+
+    storage._client.meta.events.register(f"before-send.s3.{operation}", answer)
+
+
+def age(storage: Storage, uri: str) -> float:
+    stored = storage.stat(uri)
+    assert stored is not None
+    assert stored.age is not None
+    return stored.age
 
 
 def put(storage: Storage, key: str, data: bytes = TONE) -> str:
@@ -181,6 +202,72 @@ class TestObjects:
         gc.collect()  # a ResourceWarning here fails the test
 
 
+class TestTouch:
+    def test_a_touched_object_is_young_and_otherwise_as_it_was(self, bucket: str, s3_server: services.S3Server) -> None:
+        storage, client = s3_storage(s3_server, bucket), s3_server.client()
+        client.put_object(Bucket=bucket, Key="k", Body=TONE, ContentType=WAV, Metadata={"mark": "first"})
+        before = client.head_object(Bucket=bucket, Key="k")
+        services.wait_until(lambda: age(storage, storage.uri("k")) >= 2, what="the object is old")
+
+        assert storage.touch(storage.uri("k"))
+
+        after = client.head_object(Bucket=bucket, Key="k")
+        assert after["LastModified"] > before["LastModified"]
+        assert (after["ContentType"], after["Metadata"]) == (WAV, {"mark": "first"})
+        assert storage.get(storage.uri("k"), max_bytes=len(TONE)) == TONE
+
+    def test_a_large_object_is_copied_in_several_parts(
+        self, bucket: str, s3_server: services.S3Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        storage, data, copied = s3_storage(s3_server, bucket), os.urandom(11 * MEBIBYTE), list[str]()
+        monkeypatch.setattr(s3, "COPY_PART", 5 * MEBIBYTE)
+        uri = put(storage, "large", data)
+        storage._client.meta.events.register("before-call.s3.UploadPartCopy", lambda **_: copied.append("a part"))
+
+        assert storage.touch(uri)
+
+        assert storage.get(uri, max_bytes=len(data)) == data
+        assert len(copied) == 3
+
+    def test_there_is_nothing_to_touch_where_nothing_is(self, storage: Storage) -> None:
+        assert not storage.touch(storage.uri("results/none.wav"))
+
+    def test_what_vanishes_while_it_is_touched_is_not_there(self, bucket: str, s3_server: services.S3Server) -> None:
+        storage = s3_storage(s3_server, bucket)
+        uri = put(storage, "k")
+
+        def delete(**_: object) -> None:
+            s3_server.client().delete_object(Bucket=bucket, Key="k")
+
+        storage._client.meta.events.register("before-call.s3.UploadPartCopy", delete)
+
+        assert not storage.touch(uri)
+
+    def test_nothing_outside_is_touched(self, storage: Storage) -> None:
+        with pytest.raises(ForeignURI):
+            storage.touch("s3://elsewhere/a")
+
+
+class TestDeletionOfMany:
+    def test_those_that_are_there_are_deleted(self, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(s3, "MOST_DELETED", 2)
+        uris = [put(storage, f"results/j{number}/1.wav") for number in range(5)]
+
+        storage.delete_many([*uris[:4], storage.uri("results/none")])
+
+        assert [one.uri for one in storage.list("results/")] == uris[4:]
+
+    def test_what_is_refused_is_an_error(
+        self, bucket: str, s3_server: services.S3Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        storage = s3_storage(s3_server, bucket)
+        refused = {"Errors": [{"Key": "k", "Code": "AccessDenied", "Message": "Access Denied."}]}
+        monkeypatch.setattr(storage._client, "delete_objects", lambda **_: refused)
+
+        with pytest.raises(StorageRefused, match="AccessDenied"):
+            storage.delete_many([storage.uri("k")])
+
+
 class TestUrl:
     def test_the_link_downloads_without_credentials(self, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
         url = storage.url(put(storage, "results/j 1 ü.wav"), lifetime=60)
@@ -207,6 +294,67 @@ class TestUrl:
         storage = s3_storage(s3_server, bucket)
 
         assert "X-Amz-Expires=77" in storage.url(storage.uri("k"), lifetime=77)
+
+    def test_the_link_names_the_public_endpoint_and_works_there(
+        self, bucket: str, s3_server: services.S3Server
+    ) -> None:
+        public = s3_server.endpoint.replace("127.0.0.1", "localhost")
+        storage = s3_storage(s3_server, bucket, s3_public_endpoint=public)
+
+        url = storage.url(put(storage, "k"), lifetime=60)
+
+        assert url.startswith(f"{public}/")
+        assert download(url) == TONE
+
+    def test_a_public_endpoint_that_is_no_url_is_named(self, bucket: str, s3_server: services.S3Server) -> None:
+        with pytest.raises(InvalidSetting, match="OMNIFLEET_S3_PUBLIC_ENDPOINT"):
+            s3_storage(s3_server, bucket, s3_public_endpoint="media.example.com")
+
+    @pytest.mark.parametrize(
+        ("environment", "region"),
+        [
+            ({}, "us-east-1"),
+            ({"AWS_DEFAULT_REGION": "eu-west-1"}, "eu-west-1"),
+            ({"AWS_DEFAULT_REGION": "eu-west-1", "AWS_REGION": "eu-west-2"}, "eu-west-2"),
+            ({"AWS_REGION": "eu-west-2", "OMNIFLEET_S3_REGION": "eu-west-3"}, "eu-west-3"),
+        ],
+    )
+    def test_requests_are_signed_for_the_region_of_the_environment(
+        self,
+        bucket: str,
+        s3_server: services.S3Server,
+        monkeypatch: pytest.MonkeyPatch,
+        environment: dict[str, str],
+        region: str,
+    ) -> None:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        storage = s3_storage(s3_server, bucket)
+
+        assert f"%2F{region}%2Fs3%2F" in storage.url(storage.uri("k"), lifetime=60)
+
+    @pytest.mark.parametrize(
+        ("expires_in", "wanted", "given"),
+        [(7200, 3600, (3600, 3600)), (7200, 80_000, (7100, 7200)), (None, 60, (60, 60)), (None, 80_000, (3600, 3600))],
+    )
+    def test_the_link_promises_no_more_than_its_session_token_lasts(
+        self,
+        bucket: str,
+        s3_server: services.S3Server,
+        monkeypatch: pytest.MonkeyPatch,
+        expires_in: int | None,
+        wanted: int,
+        given: tuple[int, int],
+    ) -> None:
+        monkeypatch.setenv("AWS_SESSION_TOKEN", "token")
+        if expires_in is not None:
+            expires = datetime.now(UTC) + timedelta(seconds=expires_in)
+            monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", expires.isoformat())
+        storage = s3_storage(s3_server, bucket)
+
+        (lasts,) = parse_qs(urlsplit(storage.url(storage.uri("k"), lifetime=wanted)).query)["X-Amz-Expires"]
+
+        assert given[0] <= int(lasts) <= given[1]
 
 
 class TestPlace:
@@ -336,17 +484,48 @@ class TestInputs:
 
         assert again.bytes_read == 0
 
-    def test_the_second_upload_leaves_the_file_alone(self, folder: Path) -> None:
+    @pytest.mark.parametrize(("age", "is_touched"), [(60, False), (TOUCH_AFTER - 60, False), (TOUCH_AFTER + 60, True)])
+    def test_the_second_upload_only_makes_an_old_file_young(self, folder: Path, age: float, is_touched: bool) -> None:
         storage = FolderStorage(folder)
         media = storage.describe_input(io.BytesIO(TONE))
         storage.put_input(media, io.BytesIO(TONE))
         path = folder / storage.key(media.uri)
-        os.utime(path, (1, 1))
+        stored = time.time() - age
+        os.utime(path, (stored, stored))
         before = path.stat()
 
         storage.put_input(media, io.BytesIO(TONE))
 
-        assert (path.stat().st_mtime, path.stat().st_ino) == (1, before.st_ino)
+        assert path.stat().st_ino == before.st_ino
+        assert (path.stat().st_mtime == before.st_mtime) is not is_touched
+        assert not is_touched or time.time() - path.stat().st_mtime < 60
+
+    def test_the_second_upload_makes_an_old_object_young(
+        self, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(base, "TOUCH_AFTER", 1.0)
+        media = storage.describe_input(io.BytesIO(TONE))
+        storage.put_input(media, io.BytesIO(TONE))
+        services.wait_until(lambda: age(storage, media.uri) >= 2, what="the object is old")
+        again = CountingSource(TONE)
+
+        storage.put_input(media, again)
+
+        assert age(storage, media.uri) < 2
+        assert again.bytes_read == 0
+
+    def test_what_is_deleted_just_before_it_is_touched_is_uploaded_again(
+        self, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        media = storage.describe_input(io.BytesIO(TONE))
+        storage.put_input(media, io.BytesIO(TONE))
+        touch = storage.touch
+        monkeypatch.setattr(base, "TOUCH_AFTER", -1.0)
+        monkeypatch.setattr(storage, "touch", lambda uri: storage.delete(uri) or touch(uri))
+
+        storage.put_input(media, io.BytesIO(TONE))
+
+        assert storage.get(media.uri, max_bytes=len(TONE)) == TONE
 
     def test_the_second_upload_leaves_the_object_alone(self, bucket: str, s3_server: services.S3Server) -> None:
         storage = s3_storage(s3_server, bucket)
@@ -629,6 +808,43 @@ class TestRefusingS3:
             put(s3_storage(s3_server, bucket), "k")
 
         assert "AWS_ACCESS_KEY_ID" in (caught.value.remedy or "")
+
+    @pytest.mark.parametrize("status", [404, 403])
+    def test_a_head_that_is_forbidden_hides_what_is_absent(
+        self, bucket: str, s3_server: services.S3Server, status: int
+    ) -> None:
+        """As S3 answers without s3:ListBucket."""
+        storage = s3_storage(s3_server, bucket)
+        answer_to(storage, "HeadObject", 403, "")
+        if status == 403:
+            answer_to(storage, "GetObject", 403, "<Error><Code>AccessDenied</Code></Error>")
+        media = storage.describe_input(io.BytesIO(TONE))
+
+        assert storage.stat(media.uri) is None
+        storage.put_input(media, io.BytesIO(TONE))
+
+        assert s3_server.client().get_object(Bucket=bucket, Key=storage.key(media.uri))["Body"].read() == TONE
+
+    @pytest.mark.parametrize("code", ["InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"])
+    def test_a_head_that_is_forbidden_for_another_reason_is_refused(
+        self, bucket: str, s3_server: services.S3Server, code: str
+    ) -> None:
+        storage = s3_storage(s3_server, bucket)
+        answer_to(storage, "HeadObject", 403, "")
+        answer_to(storage, "GetObject", 403, f"<Error><Code>{code}</Code></Error>")
+
+        with pytest.raises(StorageRefused):
+            storage.stat(storage.uri("k"))
+
+    def test_a_head_that_is_forbidden_of_what_can_be_read_is_refused(
+        self, bucket: str, s3_server: services.S3Server
+    ) -> None:
+        storage = s3_storage(s3_server, bucket)
+        uri = put(storage, "k")
+        answer_to(storage, "HeadObject", 403, "")
+
+        with pytest.raises(StorageRefused):
+            storage.stat(uri)
 
     def test_no_bucket_to_put_to(self, bucket: str, s3_server: services.S3Server) -> None:
         with pytest.raises(StorageRefused, match="NoSuchBucket") as caught:

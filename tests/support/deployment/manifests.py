@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,10 +89,13 @@ def matches(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
 @functools.cache
 def render(name: str) -> Overlay:
     """An overlay as `kubectl apply -k` would send it."""
-    text = subprocess.run(
-        [*_renderer(), str(ROOT / "k8s/overlays" / name)], capture_output=True, text=True, check=True
-    ).stdout
-    return Overlay(name, tuple(yaml.safe_load_all(text)))
+    return render_folder(ROOT / "k8s/overlays" / name)
+
+
+def render_folder(folder: Path) -> Overlay:
+    """What `kubectl apply -k` would send of any folder."""
+    text = subprocess.run([*_renderer(), str(folder)], capture_output=True, text=True, check=True).stdout
+    return Overlay(folder.name, tuple(yaml.safe_load_all(text)))
 
 
 @functools.cache

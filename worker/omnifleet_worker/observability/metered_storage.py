@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
 
@@ -49,6 +49,14 @@ class MeteredStorage(Storage):
     def delete(self, uri: str) -> None:
         with self._counted("delete"):
             self._storage.delete(uri)
+
+    def delete_many(self, uris: Sequence[str]) -> None:
+        with self._counted("delete"):
+            self._storage.delete_many(uris)
+
+    def touch(self, uri: str) -> bool:
+        with self._counted("touch"):
+            return self._storage.touch(uri)
 
     def list(self, prefix: str) -> Iterator[ListedObject]:
         with self._counted("list"):

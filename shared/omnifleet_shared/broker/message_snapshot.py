@@ -1,0 +1,120 @@
+"""All messages of all queues at one moment, dead letters included.
+
+A message moves from a list to its lease and back, so that whoever reads one place after the other may miss it. Here
+Redis copies all places in one transaction (some milliseconds, and for a while the memory of all messages once more),
+and the copies are read piece by piece.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+
+from redis import Redis
+
+from ..errors import BrokerUnavailable, InvalidMessage
+from ..keys import DEAD_KEY, INPUTS_UNTIL, LEASED_KEY, SNAPSHOT_KEY, SNAPSHOT_LIFETIME, SUSPECTS_KEY
+from ..redis_client import typed_redis_errors
+from .submit import queue_lists
+
+BINDINGS = "_kombu.binding."
+"""Prefix of the sets in which kombu notes every queue that anything was ever sent to, by the name of its exchange."""
+PIECE = 500
+"""Messages that are read at a time."""
+
+
+@dataclass(frozen=True)
+class QueuedMessage:
+    """A message that has no outcome yet, or a dead letter."""
+
+    job_id: str
+    content: object
+    """The message's arguments, or the dead letter's record, as decoded JSON."""
+    inputs_until: datetime | None
+    """Time until which the job needs its inputs; None where the message does not tell, and of a dead letter."""
+
+
+class MessageSnapshot:
+    """Copies all places of all queues, and reads the copies. Close it.
+
+    Args:
+        redis: client of the fleet's Redis.
+
+    Raises, as its methods do:
+        BrokerUnavailable: Redis does not answer, or has no memory for the copies.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = cast(Any, redis)
+        self.queues = self._queue_names()
+        """All queues in this Redis that jobs were ever sent to."""
+        token, places = uuid.uuid4().hex, [place for queue in self.queues for place in _places(queue)]
+        copies = {place: SNAPSHOT_KEY.format(token=token, place=place) for place in places}
+        with typed_redis_errors(), self._redis.pipeline() as pipe:
+            for place, copy in copies.items():
+                pipe.copy(place, copy)
+                pipe.expire(copy, SNAPSHOT_LIFETIME)
+            copied = pipe.execute()[::2]
+        self._copies = [copy for copy, is_there in zip(copies.values(), copied, strict=True) if is_there]
+
+    def close(self) -> None:
+        """Delete the copies."""
+        if self._copies:
+            with typed_redis_errors():
+                self._redis.unlink(*self._copies)
+
+    def messages(self) -> Iterator[QueuedMessage]:
+        """Read all messages. Raises InvalidMessage for one that cannot be read."""
+        for copy in self._copies:
+            for stored in self._read(copy):
+                yield _read_message(stored)
+        with typed_redis_errors():
+            left = self._redis.exists(*self._copies) if self._copies else 0
+        if left < len(self._copies):
+            raise BrokerUnavailable("the copies of the messages expired while they were read", "redis_url", "Try again")
+
+    def _queue_names(self) -> list[str]:
+        with typed_redis_errors():
+            exchanges = [key.decode().removeprefix(BINDINGS) for key in self._redis.scan_iter(f"{BINDINGS}*", PIECE)]
+            bound = {name: self._redis.smembers(BINDINGS + name) for name in exchanges}
+        # The queues of Celery's own answers and events have exchanges of other names.
+        return sorted(name for name, queues in bound.items() if any(_queue_of(queue) == name for queue in queues))
+
+    def _read(self, copy: str) -> Iterator[bytes]:
+        with typed_redis_errors():
+            if self._redis.type(copy) == b"hash":
+                yield from (value for _, value in self._redis.hscan_iter(copy, count=PIECE))
+                return
+            for start in range(0, self._redis.llen(copy), PIECE):
+                yield from self._redis.lrange(copy, start, start + PIECE - 1)
+
+
+def _places(queue: str) -> list[str]:
+    """Name everything in Redis that holds a queue's messages."""
+    return [*queue_lists(queue), *(key.format(queue=queue) for key in (LEASED_KEY, SUSPECTS_KEY, DEAD_KEY))]
+
+
+def _queue_of(binding: bytes) -> str:
+    """Read the queue's name in a binding: routing key, pattern and queue, as kombu joins them."""
+    return binding.decode().rpartition("\x06\x16")[2]
+
+
+def _read_message(stored: bytes) -> QueuedMessage:
+    # Messages under lease, and suspects, have the names of their lists before them, one a line.
+    text = stored.rpartition(b"\n")[2]
+    try:
+        record = json.loads(text)
+        if "body" not in record:
+            return QueuedMessage(str(record["job"]["job_id"]), record, None)
+        headers = record["headers"]
+        until = headers.get(INPUTS_UNTIL)
+        content = json.loads(base64.b64decode(record["body"]))
+        return QueuedMessage(str(headers["id"]), content, None if until is None else datetime.fromisoformat(until))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        details = {"payload": stored[:500].decode("utf-8", "replace")}
+        raise InvalidMessage("a message in Redis cannot be read", "redis_url", "Upgrade this side", details) from error
