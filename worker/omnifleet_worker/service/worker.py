@@ -23,6 +23,7 @@ from ..jobs.finished_parts import FinishedParts
 from ..jobs.model import ModelData
 from ..jobs.runner import JobRunner
 from ..lease_renewer import EXIT_BROKEN, LeaseRenewer
+from ..media.isolation.processes import shared_processes
 from ..model_loader import describe, open_model
 from ..observability.telemetry import Telemetry
 from ..retry import retry_until
@@ -72,6 +73,7 @@ class FleetWorker:
         metrics = self.telemetry.metrics
         self._engine = engine = Engine(runner, limits, observer=metrics.engine, on_device_failed=self._device_failed)
         self._parts = FinishedParts(storage, (model.card.name, model.card.revision, model.precision))
+        shared_processes().start()
         jobs = JobRunner(model, storage, self.settings, self._parts)
         memory = jobs.host_memory
         metrics.watch_host_memory(memory.limit, lambda: memory.reserved, lambda: memory.waiting)
