@@ -299,7 +299,7 @@ class BrokenStorage(MemoryStorage):
         self._operation = operation
         self._failure = failure
 
-    def put(self, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
+    def put(self, key: str, source: BinaryIO, *, content_type: str, filename: str | None = None) -> StoredObject:
         self._fail_at("put")
         return super().put(key, source, content_type=content_type)
 
@@ -456,7 +456,7 @@ class FlakyStorage(MemoryStorage):
         super().__init__()
         self.failures = failures
 
-    def put(self, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
+    def put(self, key: str, source: BinaryIO, *, content_type: str, filename: str | None = None) -> StoredObject:
         if self.failures:
             self.failures -= 1
             raise StorageUnavailable("away")
