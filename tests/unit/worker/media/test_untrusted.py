@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from omnifleet_shared.errors import MediaUnreadable, OmnifleetError
 from omnifleet_worker.media import reader as reader_module
 from omnifleet_worker.media.decode import DecodedAudio, decode_audio
+from omnifleet_worker.media.isolation.processes import shared_processes
 from omnifleet_worker.media.limits import MediaLimits
 from support.data import media_files
 
@@ -132,7 +133,7 @@ def test_mutated_and_cut_files_never_crash(
 def _audio_or_error(data: bytes) -> None:
     began = time.monotonic()
     outcome = _outcome(data)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60
     if isinstance(outcome, DecodedAudio):
         assert outcome.samples.shape[1] > 0
         assert np.isfinite(outcome.samples).all()
@@ -142,8 +143,9 @@ def _audio_or_error(data: bytes) -> None:
 
 
 def _outcome(data: bytes) -> DecodedAudio | OmnifleetError:
+    # Apart from this process, as the worker decodes: there are broken avi and ts files that end it inside libav.
     try:
-        return decode_audio(data, limits=MediaLimits(max_decode_seconds=10.0, max_seconds=30.0))
+        return shared_processes().decode_audio(data, limits=MediaLimits(max_decode_seconds=10.0, max_seconds=30.0))
     except OmnifleetError as error:
         return error
 
