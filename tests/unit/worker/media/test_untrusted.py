@@ -171,3 +171,13 @@ def _opened(path: Path) -> Iterator[Callable[[], bool]]:
 
 def test_pyav_still_keeps_libav_silent_by_default() -> None:
     assert av.logging.get_level() is None
+
+
+def test_a_stream_of_unknown_type_is_no_sound_and_ends_nothing() -> None:
+    film = media_files.video(0.4, 10, codec="mpeg4", container="avi", audio_rate=44_100)
+    at = film.index(b"strf")
+    unknown = film[:at] + b"\0" + film[at + 1 :]  # without its form, libav does not know what the stream is
+
+    decoded = _outcome(unknown)
+
+    assert isinstance(decoded, DecodedAudio) or "ends the decoder" not in decoded.problem
