@@ -31,6 +31,12 @@ from support import scripted_faults
 from support.data.tones import tone
 
 STEP_SECONDS = 0.05
+MODEL = ModelData(
+    card=ModelCard(name="scripted", revision="1", licence="none", languages=("en",)),
+    prompts=Prompts({"system": {"UNDERSTANDING": "Answer.", "T2A": "Make a sound."}}),
+    tokenizer=SpeechTokenizer([" "]),
+)
+"""Made once for all workers of a fork server: its tokenizer takes most of the time in which they start."""
 
 
 class ScriptedRunner:
@@ -81,10 +87,7 @@ class ScriptedWorker(FleetWorker):
     def load(self) -> tuple[ModelData, ScriptedRunner, EngineLimits]:
         while (awaited := os.environ.get("SCRIPTED_LOAD_AWAITS")) and not Path(awaited).exists():
             time.sleep(0.05)
-        card = ModelCard(name="scripted", revision="1", licence="none", languages=("en",))
-        prompts = Prompts({"system": {"UNDERSTANDING": "Answer.", "T2A": "Make a sound."}})
-        model = ModelData(card=card, prompts=prompts, tokenizer=SpeechTokenizer([" "]))
-        return model, ScriptedRunner(), EngineLimits(clips=8, chats=8)
+        return MODEL, ScriptedRunner(), EngineLimits(clips=8, chats=8)
 
 
 def work(arguments: Sequence[str]) -> None:
