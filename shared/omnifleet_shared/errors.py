@@ -33,6 +33,7 @@ OmnifleetError
 │   └── UnknownJob                  no such job id, or forgotten since
 └── TransientError                  the same job may well succeed: retried with backoff, up to a limit
     ├── StorageUnavailable
+    │   └── DiskFull                no room is left where the storage or the worker writes
     ├── BrokerUnavailable
     ├── QueueFull                   a limit on jobs is reached
     ├── OutOfMemory
@@ -207,6 +208,10 @@ class UnknownJob(PermanentError):
 
 class StorageUnavailable(TransientError):
     """The object storage does not answer, or is busy."""
+
+
+class DiskFull(StorageUnavailable):
+    """No room is left on the disk of a storage that is a folder, or of the worker."""
 
 
 class BrokerUnavailable(TransientError):

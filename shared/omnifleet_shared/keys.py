@@ -42,7 +42,8 @@ PROGRESS_LIFETIME = 3600
 ATTEMPTS_KEY = "omnifleet:runs:{job_id}"
 """Hash of a job's attempts: `attempts`, times that workers started it; `open`, starts in a row without an outcome or a
 retry; `alone`, those of them in which the worker ran nothing else; `worker`, who started it last; `traceback`, of its
-last transient error; `unfinished`, the set that counts it.
+last transient error; `handed_back`, starts that ended for a fault of the worker; `refused_by`, names of workers whose
+storage refused it, with a space in between; `unfinished`, the set that counts it.
 Fields with a colon remember calls, by the tag or id that each was made under: one that comes again finds its answer."""
 
 CALLS_KEY = "omnifleet:calls:{caller}"

@@ -39,6 +39,10 @@ class WorkerSettings(FleetSettings):
     """Run every batch size once before the first job, and measure what a clip holds; `auto` does on a GPU."""
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
     """Jobs that a worker holds at once: those in the engine, and those that fetch, decode, encode or store."""
+    host_memory: Annotated[int, Field(ge=1)] | None = None
+    """Bytes of the host's memory for the files and decoded media of all jobs at once; a job waits for its share before
+    it fetches and before it decodes. By default 80 % of what the container, or the machine, has free once the
+    checkpoint is loaded."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 4
     """Times that a job is started before a transient error becomes its outcome."""
     retry_backoff: Annotated[float, Field(gt=0)] = 2.0

@@ -171,7 +171,8 @@ def _revisions(ready: Sequence[SeenWorker]) -> Iterator[Finding]:
 def _worker(seen: SeenWorker) -> Iterator[Finding]:
     record = seen.record
     if record.state == "unwell":
-        yield Finding(f"worker {record.name}", "fault", str(record.reason), "It ends itself before long; see its log")
+        fix = "See its log: it ends itself before long, or is back once what it names is mended"
+        yield Finding(f"worker {record.name}", "fault", str(record.reason), fix)
     if abs(seen.skew) > MOST_SKEW:
         yield _skew(f"clock of worker {record.name}", seen.skew)
     mine = version("omnifleet")

@@ -52,7 +52,8 @@ def show(settings: FleetSettings, interval: float) -> None:
 
 def frame(view: FleetView) -> RenderableType:
     """Render one frame."""
-    return Group(_headline(view), Text(), _queue_table(view.queue), Text(), _worker_table(view.workers))
+    tables = (_headline(view), Text(), _queue_table(view.queue), Text(), _worker_table(view.workers))
+    return Group(*tables, *_reasons(view.workers))
 
 
 def _frame_or_error(redis: Redis, queue: str) -> RenderableType:
@@ -90,6 +91,11 @@ def _worker_table(workers: Sequence[SeenWorker]) -> Table:
     for one in workers:
         table.add_row(*_worker_row(one.record))
     return table if workers else Table("no worker lives", box=None)
+
+
+def _reasons(workers: Sequence[SeenWorker]) -> list[Text]:
+    unwell = [one.record for one in workers if one.record.state == "unwell"]
+    return [Text(f"{record.name}: {record.reason}", style=STATE_STYLES["unwell"]) for record in unwell]
 
 
 def _worker_row(record: WorkerRecord) -> list[RenderableType]:

@@ -7,6 +7,7 @@ the lease: a script that runs again, at once or late, changes nothing and answer
 
 from __future__ import annotations
 
+import json
 import traceback
 import uuid
 from collections.abc import Callable
@@ -52,8 +53,8 @@ local function ended(state)
 end
 local state = redis.call('GET', KEYS[1])
 local message = redis.call('HGET', KEYS[2], ARGV[1])
-if not message then return {'lost', 0, 0, '', '', 0} end
-if state and ended(state) then return {'ended', 0, 0, '', '', 0} end
+if not message then return {'lost'} end
+if state and ended(state) then return {'ended'} end
 local started, suspects, suspect_tags = unpack(KEYS, 10, 12)
 local is_suspect = string.sub(message, 1, #suspects + 1) == suspects .. '\\n'
 """
@@ -64,19 +65,16 @@ redis.call('EXPIRE', KEYS[3], ARGV[3])
 """
 BEGUN_BEFORE = """
 local before = redis.call('HGET', KEYS[3], 'begun:' .. ARGV[1])
-if before then
-  local attempts, open, previous, died_alone = unpack(cjson.decode(before))
-  return {'begun', attempts, open, previous, redis.call('HGET', KEYS[3], 'traceback') or '', died_alone or 0}
-end
+if before then return {'begun', before, redis.call('HGET', KEYS[3], 'traceback') or ''} end
 """
 # Its worker has given the job back already: a start that comes late is none.
 RETRIED_BEFORE = """
-if redis.call('HEXISTS', KEYS[3], 'retried:' .. ARGV[1]) == 1 then return {'lost', 0, 0, '', '', 0} end
+if redis.call('HEXISTS', KEYS[3], 'retried:' .. ARGV[1]) == 1 then return {'lost'} end
 """
 BEGIN = f"""{ENDED}
 {BEGUN_BEFORE}
 {RETRIED_BEFORE}
-if redis.call('EXISTS', KEYS[4]) == 1 then return {{'cancelled', 0, 0, '', '', 0}} end
+if redis.call('EXISTS', KEYS[4]) == 1 then return {{'cancelled'}} end
 local attempts = redis.call('HINCRBY', KEYS[3], 'attempts', 1)
 local open = redis.call('HINCRBY', KEYS[3], 'open', 1)
 local died_alone = tonumber(redis.call('HGET', KEYS[3], 'alone') or 0)
@@ -85,29 +83,36 @@ local now = redis.call('TIME')[1]
 redis.call('ZADD', started, now, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', started, '-inf', now - ARGV[3])
 local previous = redis.call('HGET', KEYS[3], 'worker') or ''
-local start = cjson.encode({{attempts, open, previous, died_alone}})
+local handed_back = tonumber(redis.call('HGET', KEYS[3], 'handed_back') or 0)
+local refused_by = redis.call('HGET', KEYS[3], 'refused_by') or ''
+local start = cjson.encode({{attempts, open, previous, died_alone, handed_back, refused_by}})
 redis.call('HSET', KEYS[3], 'worker', ARGV[4], 'begun:' .. ARGV[1], start)
 {WRITE}
-return {{'begun', attempts, open, previous, redis.call('HGET', KEYS[3], 'traceback') or '', died_alone}}
+return {{'begun', start, redis.call('HGET', KEYS[3], 'traceback') or ''}}
 """
-# Its worker lived to tell: the job is no suspect, and waits where it was queued.
+# Its worker lived to tell: the job is no suspect, and waits where it was queued. ARGV 7: `Fault`.
 RETRY = f"""
 local retried = 'retried:' .. ARGV[1]
-if redis.call('HEXISTS', KEYS[3], retried) == 1 then return {{'written', 0, 0, '', '', 0}} end
+if redis.call('HEXISTS', KEYS[3], retried) == 1 then return {{'written'}} end
 {ENDED}
 redis.call('HSET', KEYS[3], 'open', 0, 'alone', 0, 'traceback', ARGV[6], retried, 1)
+if ARGV[7] == 'worker' then redis.call('HINCRBY', KEYS[3], 'handed_back', 1) end
+if ARGV[7] == 'storage' then
+  local refused_by = redis.call('HGET', KEYS[3], 'refused_by')
+  redis.call('HSET', KEYS[3], 'refused_by', refused_by and refused_by .. ' ' .. ARGV[4] or ARGV[4])
+end
 redis.call('ZREM', started, ARGV[1])
 if is_suspect then
   redis.call('HSET', KEYS[2], ARGV[1], string.sub(message, #suspects + 2))
   redis.call('SREM', suspect_tags, ARGV[1])
 end
 {WRITE}
-return {{'written', 0, 0, '', '', 0}}
+return {{'written'}}
 """
 # The message leaves the queue with the outcome: a replay in between would find it there a second time.
 FINISH = f"""
 local finished = 'finished:' .. ARGV[1]
-if redis.call('HEXISTS', KEYS[3], finished) == 1 then return {{'written', 0, 0, '', '', 0}} end
+if redis.call('HEXISTS', KEYS[3], finished) == 1 then return {{'written'}} end
 {ENDED}
 redis.call('HSET', KEYS[3], 'open', 0, 'alone', 0, finished, 1)
 redis.call('ZREM', started, ARGV[1])
@@ -123,7 +128,7 @@ if counted then redis.call('ZREM', counted, ARGV[5]) end
 local minute = KEYS[5] .. math.floor(redis.call('TIME')[1] / 60)
 redis.call('INCR', minute)
 redis.call('EXPIRE', minute, {THROUGHPUT_LIFETIME})
-return {{'written', 0, 0, '', '', 0}}
+return {{'written'}}
 """
 
 SCRIPT_KEYS = (
@@ -141,6 +146,9 @@ SCRIPT_KEYS = (
     SUSPECT_TAGS_KEY,
 )
 Verdict = Literal["begun", "written", "lost", "ended", "cancelled"]
+Fault = Literal["", "worker", "storage"]
+"""Whose fault a retry is: nobody's in particular; the worker's, so that the attempt does not count; or the storage
+refused the job to a worker whose own probe it takes."""
 
 
 @dataclass(frozen=True)
@@ -148,16 +156,20 @@ class AttemptStart:
     """The answer to `Attempts.begin`: whether the attempt may start, and which one it is."""
 
     verdict: Verdict
-    attempt: int
+    attempt: int = 0
     """Starts of the job so far, this one included."""
-    unacked_starts: int
+    unacked_starts: int = 0
     """Starts in a row without an outcome or a retry, this one included: a job that kills workers has many."""
-    previous_worker: str
+    previous_worker: str = ""
     """Name of the worker that started it before; empty at the first attempt."""
     traceback: str = ""
     """Of the last error after which it was retried; empty where there was none."""
     died_alone: int = 0
     """Those of the starts in a row before this one in which its worker ran nothing else."""
+    handed_back: int = 0
+    """Earlier starts that ended for a fault of their worker, and do not count."""
+    refused_by: frozenset[str] = frozenset()
+    """Names of workers whose storage refused it, though their own probes worked."""
 
 
 class Attempts:
@@ -217,18 +229,20 @@ class Attempts:
         kept = "" if letter is None else letter.model_dump_json()
         return self._run(self._finish, job_id, tag, failure_record(job_id, error), "", *intent, kept).verdict
 
-    def retry(self, job_id: str, error: OmnifleetError, tag: str) -> Verdict:
-        """Record a failure after which the job is retried."""
+    def retry(self, job_id: str, error: OmnifleetError, tag: str, fault: Fault = "") -> Verdict:
+        """Record a failure after which the job is retried; see `Fault`."""
         text = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]
-        return self._run(self._retry, job_id, tag, retry_record(job_id, error), text).verdict
+        return self._run(self._retry, job_id, tag, retry_record(job_id, error), text, fault).verdict
 
     def _run(self, script: Any, job_id: str, tag: str, record: str, *args: str) -> AttemptStart:
         names = [key.format(job_id=job_id, queue=self._queue) for key in SCRIPT_KEYS]
         with typed_redis_errors():
-            verdict, attempt, unacked, previous, last, alone = script(
-                keys=names, args=[tag, record, self._lifetime, self._worker, job_id, *args]
-            )
-        return AttemptStart(cast(Verdict, verdict.decode()), attempt, unacked, previous.decode(), last.decode(), alone)
+            verdict, *start = script(keys=names, args=[tag, record, self._lifetime, self._worker, job_id, *args])
+        if not start:
+            return AttemptStart(cast(Verdict, verdict.decode()))
+        attempt, unacked, previous, died_alone, handed_back, refused_by = json.loads(start[0])
+        counts = (died_alone, handed_back, frozenset(refused_by.split()))
+        return AttemptStart("begun", attempt, unacked, previous, start[1].decode(), *counts)
 
 
 def _callback_intent(url: str | None, outcome: Callable[[str], CallbackOutcome]) -> tuple[str, str, str]:

@@ -13,7 +13,7 @@ from typing import BinaryIO, Self
 from urllib.parse import quote, unquote, urlsplit
 
 from ..atomic_file import PART_PREFIX, write_atomically
-from ..errors import ForeignURI, MediaNotFound, StorageRefused, StorageUnavailable
+from ..errors import DiskFull, ForeignURI, MediaNotFound, StorageRefused, StorageUnavailable
 from .base import ByteStream, ListedObject, Storage, StoredObject
 
 
@@ -127,4 +127,6 @@ def _typed_errors() -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise StorageRefused(f"the folder refuses: {error}", "uri", "Use a shorter name") from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"the folder has no room: {error}", "storage", "Make room, or raise the quota") from error
         raise StorageUnavailable(f"the folder does not answer: {error}", "storage") from error

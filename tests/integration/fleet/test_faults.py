@@ -144,7 +144,7 @@ def test_a_job_that_kills_workers_is_dead_lettered_and_others_go_on(
     poison = ask(omni, "die")
     for _ in range(3):
         worker = start_worker(ready=False)
-        worker.process.wait(timeout=WAIT)
+        worker.process.wait(timeout=processes.START_SECONDS)
         assert worker.process.returncode == -signal.SIGKILL
 
     start_worker()
@@ -161,7 +161,7 @@ def test_a_hung_engine_ends_its_process_and_its_jobs_go_on_elsewhere(omni: Clien
     limits = {"OMNIFLEET_ENGINE_PATIENCE": "2", "OMNIFLEET_MAX_DELIVERIES": "2"}
     job = ask(omni, "hang")
     for _ in range(2):
-        assert start_worker(ready=False, **limits).process.wait(timeout=WAIT) == 70
+        assert start_worker(ready=False, **limits).process.wait(timeout=processes.START_SECONDS) == 70
 
     start_worker(**limits)
     with pytest.raises(JobQuarantined, match="2 workers in a row"):

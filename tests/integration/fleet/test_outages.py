@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from omnifleet import BrokerUnavailable, Client, FleetSettings, JobStatus, StorageRefused
+from omnifleet import BrokerUnavailable, Client, FleetSettings, JobStatus
 from support import PYTHONPATH, processes, services
 from support.data import media_files
 
@@ -74,22 +74,6 @@ def test_a_retry_waits_outside_the_worker_and_is_counted(
 
         proxy.heal()
         assert storing.result(WAIT).attempts > 1
-
-
-def test_wrong_credentials_are_a_clear_and_permanent_error(
-    environment: dict[str, str], omni: Client, tmp_path: Path
-) -> None:
-    if services.s3_server_name() == "moto":
-        pytest.skip("moto checks no credentials")
-    wrong = environment | {"AWS_SECRET_ACCESS_KEY": "wrong"}
-    with processes.worker(wrong, tmp_path / "worker.log", "support.scripted_worker") as worker:
-        worker.wait_until_ready()
-
-        job = omni.understand("caption", media_files.wav(1.0))
-
-        with pytest.raises(StorageRefused, match="credentials"):
-            job.result(WAIT)
-        assert "job_retried" not in worker.log.read_text()
 
 
 def test_a_redis_that_is_full_refuses_the_job_and_says_so(tmp_path: Path, folder: Path) -> None:

@@ -7,9 +7,11 @@ import pty
 import signal
 import subprocess
 import sys
+from contextlib import closing
+from datetime import UTC, datetime
 
 from omnifleet.cli import app
-from omnifleet_shared.broker.worker_registry import WorkerRegistry
+from omnifleet_shared.broker.worker_registry import WorkerRecord, WorkerRegistry
 from support import services
 from support.scripted_fleet import WAIT, ScriptedFleet
 from typer.testing import CliRunner
@@ -53,6 +55,15 @@ def test_a_frame_shows_the_queue_by_priority_and_every_worker(scripted: Scripted
 
 def test_without_workers_it_says_so(scripted: ScriptedFleet) -> None:
     assert "no worker lives" in one_frame(scripted.environment)
+
+
+def test_a_worker_that_stepped_aside_says_why(scripted: ScriptedFleet) -> None:
+    now, reason = datetime.now(UTC), "out of service: its storage refuses its own probe"
+    with closing(WorkerRegistry.connect(scripted.settings)) as workers:
+        times = {"started_at": now, "reported_at": now}
+        workers.report(WorkerRecord(name="gpu-1:77", version="1", state="unwell", reason=reason, slots=16, **times))
+
+    assert f"gpu-1:77: {reason}" in one_frame(scripted.environment)
 
 
 def test_without_redis_one_frame_is_an_error() -> None:

@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from omnifleet import Client, JobCancelled, JobQuarantined, MediaUnreadable, StorageRefused
+from omnifleet import Client, JobCancelled, JobQuarantined, MediaUnreadable
 from omnifleet_shared.broker.worker_registry import WorkerRegistry
 from support import services
 from support.scripted_fleet import WAIT, ScriptedFleet, ScriptedWorker
@@ -161,11 +161,15 @@ def test_errors_of_the_storage_are_counted(scripted: ScriptedFleet, s3_server: s
     endpoint = {"OMNIFLEET_S3_ENDPOINT": s3_server.endpoint, **s3_server.environment}
     worker = scripted.start(OMNIFLEET_STORAGE=not_there, **endpoint)
     with Client(scripted.settings, storage=there, s3_endpoint=s3_server.endpoint) as omni:
-        job = omni.generate("t2a", "a tone", steps=1)
-        with pytest.raises(StorageRefused):
-            job.result(WAIT)
+        omni.generate("t2a", "a tone", steps=1)
 
-    wait_for_count(worker, 1, "omnifleet_storage_errors_total", operation="put", error="StorageRefused")
+        services.wait_until(lambda: worker.status("/readyz") == 503, WAIT, "the worker steps aside")
+
+    metrics = worker.metrics()
+    assert metrics.value("omnifleet_storage_errors_total", operation="put", error="StorageRefused") >= 2
+    assert metrics.value("omnifleet_jobs_total", task="generate.t2a", outcome="failed") == 0
+    assert metrics.value("omnifleet_worker_out_of_service") == 1
+    assert "NoSuchBucket" in worker.page("/readyz")[1]
 
 
 def test_workers_tell_redis_of_themselves_until_they_end(scripted: ScriptedFleet) -> None:

@@ -35,6 +35,10 @@ class Model:
     """Tags under which a job began and did not end, nor is it retried."""
     alone: Counter[str] = field(default_factory=Counter)
     """Starts of each job as a suspect."""
+    handed_back: Counter[str] = field(default_factory=Counter)
+    """Starts of each job that ended for a fault of the worker."""
+    refused_by: dict[str, frozenset[str]] = field(default_factory=dict)
+    """Workers whose storage refused each job."""
     status: dict[str, str] = field(default_factory=dict)
     attempts: Counter[str] = field(default_factory=Counter)
     open: Counter[str] = field(default_factory=Counter)
@@ -56,11 +60,14 @@ class Model:
         self.place[job], self.status[job] = place, "QUEUED"
         self.unfinished.add(job)
 
-    def retry(self, lease: Lease) -> None:
+    def retry(self, lease: Lease, fault: str) -> None:
         if ("retry", lease.tag) in self.recorded:
             return
         self.recorded.add(("retry", lease.tag))
         self.status[lease.job] = "RETRY"
+        self.handed_back[lease.job] += fault == "worker"
+        if fault == "storage":
+            self.refused_by[lease.job] = self.refused_by.get(lease.job, frozenset()) | {f"worker-{lease.worker}"}
         self.open[lease.job] = self.alone[lease.job] = 0
         self.started.discard(lease.tag)
 
@@ -78,7 +85,13 @@ class Model:
         self.attempts[job] += 1
         self.open[job] += 1
         started = AttemptStart(
-            "begun", self.attempts[job], self.open[job], self.worker.get(job, ""), died_alone=self.alone[job]
+            "begun",
+            self.attempts[job],
+            self.open[job],
+            self.worker.get(job, ""),
+            died_alone=self.alone[job],
+            handed_back=self.handed_back[job],
+            refused_by=self.refused_by.get(job, frozenset()),
         )
         self.alone[job] += lease.is_suspect
         self.started.add(lease.tag)

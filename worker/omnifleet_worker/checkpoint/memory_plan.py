@@ -12,12 +12,12 @@ import torch
 from omnifleet_shared.errors import CheckpointInvalid, InvalidSetting
 from safetensors import SafetensorError, safe_open
 
-from ..engine.costs import CONTEXT_COPIES, RequestCosts, captured_shapes, captured_tokens
+from ..engine.costs import RequestCosts, captured_shapes, captured_tokens
 from ..engine.limits import EngineLimits
 from ..models import folder as checkpoint_folder
 from ..models.audio_omni.pipeline import COMPONENTS, OPTIONAL, AudioOmniPipeline
 from ..models.audio_omni.precision import dtype_on_load
-from ..models.audio_omni.sampling import CLIP_SAMPLES, LATENT_FRAMES
+from ..models.audio_omni.sampling import CLIP_SAMPLES, LATENT_CHANNELS, LATENT_FRAMES
 
 RESERVE_BYTES = 2**30
 """For what is in no formula: workspaces of cuBLAS and cuDNN, kernels, and what the allocator cannot use again because
@@ -33,6 +33,8 @@ _PREFILL_HIDDEN, _PREFILL_INNER = 8, 3
 """Vectors a token alive at once in a layer of the thinker, of the hidden and of the feed-forward's size."""
 _ROWS = 2
 """Of a clip in a batch: with the conditioning, and without."""
+_LATENTS_BYTES = 4 * LATENT_CHANNELS * LATENT_FRAMES * torch.float32.itemsize
+"""Of a clip's latents and, where a part of it is known, the known ones, the noise and what is unknown."""
 USUAL_TOKENS = 2048
 """Of an answer with what it answers to: a minute of sound, a page of text, and the answer."""
 MOST_DECODED = 4
@@ -165,7 +167,7 @@ def plan_memory(folder: Path, device: torch.device, dtype: torch.dtype, free: in
         sizes = _Sizes(folder, dtype.itemsize)
         needs = {"decode": sizes.decode(), "prefill": sizes.prefill(), "request": sizes.request()}
         needs |= {"graphs": sizes.graphs(), "context": sizes.context(), "chat_token": sizes.chat_token()}
-        costs = RequestCosts(clip_activations=sizes.clip_activations())
+        costs = sizes.costs()
     except (OSError, KeyError, SafetensorError) as error:
         problem = f"{folder} is no whole checkpoint: {type(error).__name__}: {error}"
         raise CheckpointInvalid(problem, remedy="Convert or download the checkpoint again") from error
@@ -215,8 +217,16 @@ class _Sizes:
         return read + max(clips) * self.clip_activations()
 
     def request(self) -> int:
-        conditioning = self._context(self._context_tokens()) + self._global_embeds()
-        return CONTEXT_COPIES * conditioning + self.clip_activations()
+        return self.costs().most_of_clip
+
+    def costs(self) -> RequestCosts:
+        text: dict[str, int] = self._config("thinker")["text_config"]
+        positions = 3 * torch.int64.itemsize
+        return RequestCosts(
+            clip_activations=self.clip_activations(),
+            longest_clip=self._context(self._context_tokens()) + self._global_embeds() + _LATENTS_BYTES,
+            longest_chat=self.context() * (text["hidden_size"] * self._itemsize + positions),
+        )
 
     def _context(self, tokens: int) -> int:
         dit: dict[str, int] = self._config("transformer")

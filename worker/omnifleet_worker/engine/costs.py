@@ -44,9 +44,18 @@ class RequestCosts:
 
     Attributes:
         clip_activations: of a clip's rows in a step.
+        longest_clip: of everything that a clip keeps on the device at its longest.
+        longest_chat: of a prompt at its longest, until it is read.
     """
 
     clip_activations: int = 0
+    longest_clip: int = 0
+    longest_chat: int = 0
+
+    @property
+    def most_of_clip(self) -> int:
+        """Of any clip, before it is prepared."""
+        return CONTEXT_COPIES * self.longest_clip + self.clip_activations
 
     def of_clip(self, state: DiffusionState) -> int:
         """Of a clip that is prepared."""

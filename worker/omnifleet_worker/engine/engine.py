@@ -22,7 +22,7 @@ from .fair_share import FairShare, StepTimer
 from .limits import BatchLimit, EngineLimits
 from .observer import EngineObserver, NoObserver, Work
 from .request import Kind, Request
-from .runner import Done, LaunchedStep, ModelRunner
+from .runner import Done, LaunchedStep, ModelRunner, WeighingRunner
 from .scheduler import KINDS, Scheduler
 from .stage_thread import StageThread
 
@@ -54,20 +54,20 @@ class Engine:
         self.scheduler = Scheduler(limits)
         self._observer = observer or NoObserver()
         self._on_device_failed = on_device_failed
-        self._device_failed: DeviceFailed | None = None
+        self._end: EngineStopped | None = None
+        self._weigh = runner.weigh if isinstance(runner, WeighingRunner) else _unknown
         self._fair_share, self._timer = FairShare(), StepTimer()
+        self.least_seconds = self._timer.least_seconds
+        """The least that so many steps of a kind take, as far as it is known by now."""
         self._launched: deque[LaunchedStep] = deque()
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._stopping = threading.Event()
         self._door = threading.Lock()
         self._busy_since: float | None = None
         self._waited = 0.0
         self._steps = {kind: BatchLimit(limits.places(kind)) for kind in KINDS}
         self._finishes = {kind: BatchLimit(limits.decoded if kind == "diffusion" else limits.chats) for kind in KINDS}
         self._preparers = {kind: StageThread(f"prepare-{kind}", self._prepare) for kind in KINDS}
-        self._finishers = {
-            kind: StageThread(f"finish-{kind}", self._finish, _allowed(limit)) for kind, limit in self._finishes.items()
-        }
+        self._finishers = {kind: StageThread(f"finish-{kind}", self._finish, self._finishes[kind]) for kind in KINDS}
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def submit(self, request: Request) -> Request:
@@ -77,10 +77,9 @@ class Engine:
             EngineStopped: the engine takes no more requests; DeviceFailed where that is because its device broke.
         """
         with self._door:
-            if self._device_failed is not None:
-                raise DeviceFailed(*self._device_failed.args)
-            if self._stopping.is_set():
-                raise EngineStopped("the engine is shutting down")
+            if self._end is not None:
+                raise type(self._end)(*self._end.args)
+            request.most_cost = self._weigh(request)
             self._inbox.put(partial(self.scheduler.add, request))
         return request
 
@@ -90,10 +89,6 @@ class Engine:
         since = self._busy_since
         stalled = 0.0 if since is None else time.monotonic() - since
         return max(stalled, *(stage.stalled_seconds for stage in self._stages))
-
-    def least_seconds(self, kind: Kind, steps: int) -> float:
-        """The least that so many steps take, as far as it is known by now."""
-        return self._timer.least_seconds(kind, steps)
 
     def step(self) -> bool:
         """Admit what waits, launch a step of the kind whose turn it is as one batch, finish what is done.
@@ -120,7 +115,7 @@ class Engine:
     def stop(self) -> None:
         """End the threads; requests without an outcome fail with EngineStopped, which is retried elsewhere."""
         with self._door:  # nothing comes in after this, so nothing is left behind
-            self._stopping.set()
+            self._end = self._end or EngineStopped("the engine is shutting down")
         self._inbox.put(lambda: None)
         if self._thread.is_alive():
             self._thread.join()
@@ -134,7 +129,7 @@ class Engine:
         return [*self._preparers.values(), *self._finishers.values()]
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
+        while self._end is None:
             try:
                 start = self._busy_since = time.monotonic()
                 self._waited = 0.0
@@ -155,11 +150,10 @@ class Engine:
 
     def _end_with_device(self, error: DeviceFailed) -> None:
         """Take nothing more, and fail every request; none is released, as no call of the device would return."""
-        if self._device_failed is not None:
+        if isinstance(self._end, DeviceFailed):
             return
         with self._door:
-            self._device_failed = error
-            self._stopping.set()
+            self._end = error
         logger.critical("the engine ends: %s", error, exc_info=error, extra={"action": "device_failed"})
         self._launched.clear()
         self._on_device_failed(error)
@@ -189,14 +183,13 @@ class Engine:
                 self._fail(request, refusal)
 
     def _admit(self) -> None:
+        beside: dict[Work, dict[Kind, StageThread]] = {"prepare": self._preparers, "finish": self._finishers}
+        for request, work in self.scheduler.resume().items():
+            if work in beside:
+                beside[work][request.kind].put([request])
         for request in self.scheduler.admit():
             self._preparers[request.kind].put([request])
         self._receive()  # where nothing is done beside the steps, they are prepared by now
-        for request, work in self.scheduler.resume().items():
-            if work == "prepare":
-                self._preparers[request.kind].put([request])
-            elif work == "finish":
-                self._finishers[request.kind].put([request])
 
     def _await_steps(self) -> None:
         """Wait until the device has little enough before it for the next step to be launched."""
@@ -249,7 +242,7 @@ class Engine:
     def _prepare(self, batch: list[Request]) -> None:
         """On a thread beside the engine's."""
         if batch[0].outcome.done():  # dropped while it waited for this
-            self._inbox.put(partial(self.runner.release, batch[0]))
+            self._inbox.put(partial(self._release, batch[0]))
             return
         self._each("prepare", batch, self._condition, BatchLimit(1), self._failed_beside)
 
@@ -263,7 +256,7 @@ class Engine:
 
     def _is_prepared(self, request: Request) -> None:
         if request.outcome.done():
-            self.runner.release(request)
+            self._release(request)
         else:
             request.started_at = time.monotonic()
             self.scheduler.prepared(request)
@@ -318,21 +311,33 @@ class Engine:
             return
         if isinstance(error, OutOfMemory) and not self.scheduler.is_alone(request) and not request.outcome.done():
             logger.warning("a request waits for memory: %s", error, extra={"action": "request_parked"})
-            self.scheduler.park(request, work)
+            self._park(request, work)
             return
         self._fail(request, read_model_error(error), held=True)
+
+    def _park(self, request: Request, work: Work) -> None:
+        restarted = self.scheduler.park(request, work)
+        if restarted is not None:
+            logger.warning("a request begins anew, for the memory it held", extra={"action": "request_restarted"})
+            self.runner.release(restarted)
+            restarted.step = 0
+            self.scheduler.restart(restarted)
 
     def _fail(self, request: Request, error: OmnifleetError, *, held: bool = False) -> None:
         """Give the request its error. `held`: by this thread, whatever the scheduler says."""
         beside = self.scheduler.is_beside(request) and not held
         self.scheduler.remove(request)
         if not beside:  # else whoever has it releases it
-            self.runner.release(request)
+            self._release(request)
         request.fail(error)
 
     def _leave(self, request: Request) -> None:
         self.scheduler.remove(request)
+        self._release(request)
+
+    def _release(self, request: Request) -> None:
         self.runner.release(request)
+        self.scheduler.released(request)
 
     def _fail_all(self, error: OmnifleetError, *, stopped: bool = False) -> None:
         for request in list(self.scheduler):
@@ -340,5 +345,5 @@ class Engine:
                 self._fail(request, error, held=stopped)
 
 
-def _allowed(limit: BatchLimit) -> Callable[[], int]:
-    return lambda: limit.allowed
+def _unknown(request: Request) -> None:
+    """What a request needs, to a runner that cannot tell before."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from .request import Kind, Request
@@ -19,7 +19,8 @@ class EngineLimits:
         clips: that share a diffusion step.
         chats: that share a token's step.
         decoded: clips that are decoded to audio at once.
-        memory: bytes that all active requests may hold together; None where nothing is known of it.
+        memory: bytes that all requests together may hold from their preparation to their release; None where nothing
+            is known of it.
     """
 
     clips: int
@@ -30,6 +31,48 @@ class EngineLimits:
     def places(self, kind: Kind) -> int:
         """Requests of a kind that may be active."""
         return self.clips if kind == "diffusion" else self.chats
+
+
+class MemoryBudget:
+    """Counts what requests hold of the device's memory, before they allocate it and until it is free again.
+
+    Args:
+        limit: bytes; None for no limit.
+    """
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self._held: dict[Request, int] = {}
+
+    @property
+    def holders(self) -> Collection[Request]:
+        """Requests that hold memory, in the order in which they were admitted."""
+        return self._held.keys()
+
+    @property
+    def reserved(self) -> int:
+        """Bytes that are held or promised."""
+        return sum(self._held.values())
+
+    def fits(self, request: Request) -> bool:
+        """Whether the most that a request may need is left; for one alone that has to do."""
+        return self._limit is None or not self._held or self.reserved + self._most(request) <= self._limit
+
+    def reserve(self, request: Request) -> None:
+        """Promise a request the most that it may need."""
+        self._held[request] = self._most(request)
+
+    def settle(self, request: Request) -> None:
+        """Count a request that is prepared with what it holds."""
+        self._held[request] = request.cost
+
+    def free(self, request: Request) -> bool:
+        """Forget a request; gives whether it held anything."""
+        return self._held.pop(request, None) is not None
+
+    def _most(self, request: Request) -> int:
+        # Where it cannot be told before, it may be all there is.
+        return request.most_cost if request.most_cost is not None else self._limit or 0
 
 
 class BatchLimit:

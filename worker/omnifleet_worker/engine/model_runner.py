@@ -47,6 +47,10 @@ class AudioOmniRunner:
         if pipeline.device.type == "cuda":
             torch.cuda.synchronize(pipeline.device)  # the other streams read the weights without waiting for this one
 
+    def weigh(self, request: Request) -> int:
+        """Return what the request holds at the longest, in bytes."""
+        return self.costs.most_of_clip if request.kind == "diffusion" else self.costs.longest_chat
+
     def prepare(self, request: Request) -> LaunchedWork:
         """Condition a clip and draw its noise, or encode the media of a chat; beside the steps of others."""
         inputs, stream = request.inputs, self._preparing[request.kind]

@@ -70,8 +70,10 @@ class Request:
     """Unix time after which the outcome is of no use."""
     step: int = 0
     """Steps or tokens done."""
+    most_cost: int | None = None
+    """Bytes of the device's memory that it holds at most; None where that cannot be told before it is prepared."""
     cost: int = 0
-    """Bytes of the device's memory that it holds while it takes steps; known once it is prepared."""
+    """Bytes that it holds; known once it is prepared."""
     cancelled: OmnifleetError | None = None
     """Why it was cancelled, if it was."""
     outcome: Future[Any] = field(default_factory=Future)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from .request import Kind, Request
 
@@ -56,7 +56,17 @@ class ModelRunner(Protocol):
         ...
 
     def release(self, request: Request) -> None:
-        """Forget the request's tensors. Called once for every request, prepared or not."""
+        """Forget the request's tensors. Called once for every request, prepared or not; and once more for each time
+        that it had to give its memory back, after which it is prepared anew."""
+        ...
+
+
+@runtime_checkable
+class WeighingRunner(Protocol):
+    """A runner that knows what a request needs before it is prepared; one that does not prepares requests alone."""
+
+    def weigh(self, request: Request) -> int:
+        """Return the most bytes of the device's memory that the request may hold until it is released. Quick."""
         ...
 
 

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from .limits import BatchLimit
 from .request import Request
 
 
@@ -16,12 +17,12 @@ class StageThread:
     Args:
         name: of the thread.
         work: done with the requests that wait; it must not raise.
-        most: requests that are worked on at once.
+        most: limits the requests that are worked on at once; one by default.
     """
 
-    def __init__(self, name: str, work: Callable[[list[Request]], None], most: Callable[[], int] = lambda: 1) -> None:
+    def __init__(self, name: str, work: Callable[[list[Request]], None], most: BatchLimit | None = None) -> None:
         self._work = work
-        self._most = most
+        self._most = most or BatchLimit(1)
         self._waiting: deque[Request] = deque()
         self._changed = threading.Condition()
         self._stopping = False
@@ -67,4 +68,4 @@ class StageThread:
             self._busy_since = None
 
     def _take(self) -> list[Request]:
-        return [self._waiting.popleft() for _ in range(min(self._most(), len(self._waiting)))]
+        return [self._waiting.popleft() for _ in range(min(self._most.allowed, len(self._waiting)))]

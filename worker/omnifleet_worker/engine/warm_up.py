@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -79,7 +80,7 @@ def measure_costs(runner: AudioOmniRunner, planned: RequestCosts, peak: Peak | N
     activations = max(0, peaks[1] - peaks[0] - held)
     extra = {"action": "costs_measured", "clip_activations": activations, "planned": planned.clip_activations}
     logger.info("a clip's rows take %.2f GB in a step", activations / 1e9, extra=extra)
-    return RequestCosts(clip_activations=activations)
+    return replace(planned, clip_activations=activations)
 
 
 def _sizes(most: int) -> Iterator[int]:

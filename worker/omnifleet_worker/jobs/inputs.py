@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TypeGuard, cast
+from typing import TypedDict, TypeGuard, cast
 
 import numpy as np
 from omnifleet_shared.audio_formats import check_format
@@ -19,6 +19,7 @@ from omnifleet_shared.storage.base import verify_sha256
 from ..media.decode import DecodedAudio, decode_audio
 from ..media.encode import check_samples
 from ..media.limits import MediaLimits
+from ..media.measure import measure_audio, measure_video
 from ..media.mux import why_not_muxed
 from ..media.signal import resample, to_mono
 from ..media.video import DecodedVideo, decode_video
@@ -64,6 +65,12 @@ class JobMedia:
         """Every video's frames, uint8 [T, H, W, 3]."""
         return tuple(video.frames for video in self.video)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of everything that it holds."""
+        samples = sum(one.samples.nbytes for recordings in self._audio.values() for one in recordings)
+        return samples + sum(video.frames.nbytes for video in self.video) + len(self.mux_video or b"")
+
     def has(self, field: str) -> bool:
         """Whether the job sent audio in that field."""
         return bool(self._audio.get(field))
@@ -91,11 +98,17 @@ def fetch(job: Job, storage: Storage, max_bytes: int) -> Fetched:
     Raises:
         ForeignURI, MediaError, StorageUnavailable, StorageRefused: with the task's field.
     """
+    return {name: tuple(_fetch(name, one, storage, max_bytes) for one in media) for name, media in _media(job)}
+
+
+def fetched_bytes(job: Job, max_bytes: int) -> int:
+    """Return the size of all files that the task names; of one whose size is not stated, the most that is fetched."""
+    files = [media for _, many in _media(job) for media in many]
+    return sum(max_bytes if media.bytes is None else min(media.bytes, max_bytes) for media in files)
+
+
+def _media(job: Job) -> list[tuple[str, tuple[Media, ...]]]:
     fields = {name: getattr(job.task, name) for name in type(job.task).model_fields}
-    return {name: tuple(_fetch(name, one, storage, max_bytes) for one in media) for name, media in _media(fields)}
-
-
-def _media(fields: Mapping[str, object]) -> list[tuple[str, tuple[Media, ...]]]:
     found = [(name, value if isinstance(value, tuple) else (value,)) for name, value in fields.items()]
     return [(name, cast(tuple[Media, ...], value)) for name, value in found if value and isinstance(value[0], Media)]
 
@@ -140,13 +153,49 @@ def _check_edited(source: DecodedAudio, form: AudioFormat) -> tuple[str, ...]:
     return (warning,) if warning else ()
 
 
+def decoded_bytes(job: Job, fetched: Fetched, card: ModelCard, limits: MediaLimits) -> int:
+    """Return the bytes that decoding the fetched files takes at once, as their headers tell; reads nothing else.
+
+    A file that declares no length counts as the longest of its size, one that declares a wrong length as it declares:
+    that it fills no more than `limits.max_decoded_bytes` is held while it is decoded. Raises MediaError as `decode`.
+    """
+    sizes = [
+        measure_audio(data, field=field, limits=_limited(limits, job, field, card), **_audio_form(job, field))
+        for field, files in fetched.items()
+        if field != "video"
+        for data in files
+    ]
+    sizes += [_measure_video(data, job, card, limits) for data in fetched.get("video", ())]
+    # While the pieces of one file are joined there are two copies of it.
+    return sum(len(data) for files in fetched.values() for data in files) + sum(sizes) + max(sizes, default=0)
+
+
+def _measure_video(data: bytes, job: Job, card: ModelCard, limits: MediaLimits) -> int:
+    if isinstance(job.task, VideoToSound):
+        seconds = WINDOW_SECONDS + LENGTH_TOLERANCE_SECONDS
+        return round(seconds * FRAMES_PER_SECOND) * 3 * FRAME_SIDE**2
+    watched = replace(limits, max_seconds=card.max_watch_seconds)
+    return measure_video(data, frames_per_second=WATCH_FRAMES_PER_SECOND, limits=watched)
+
+
 def _decode_audio(data: bytes, field: str, job: Job, limits: MediaLimits) -> DecodedAudio:
-    mono_rate = THINKER_SAMPLE_RATE if can_transcribe_in_parts(job.task) else None
+    return decode_audio(data, field=field, limits=limits, **_audio_form(job, field))
+
+
+class _AudioForm(TypedDict):
+    exact: bool
+    mono_rate: int | None
+    track: int | None
+
+
+def _audio_form(job: Job, field: str) -> _AudioForm:
     # Of `audio`, and of a voice where that is all there is to hear.
     named = "audio" if getattr(job.task, "audio", None) else "ref"
-    track = job.audio_track if field == named else None
-    exact = isinstance(job.task, SpeechEdit)
-    return decode_audio(data, field=field, limits=limits, exact=exact, mono_rate=mono_rate, track=track)
+    return {
+        "exact": isinstance(job.task, SpeechEdit),
+        "mono_rate": THINKER_SAMPLE_RATE if can_transcribe_in_parts(job.task) else None,
+        "track": job.audio_track if field == named else None,
+    }
 
 
 def _decode_video(data: bytes, job: Job, card: ModelCard, limits: MediaLimits) -> DecodedVideo:

@@ -19,6 +19,7 @@ class StepCount:
         self._lock = threading.Lock()
         self._expected = 0
         self._past = 0
+        self._most = 0
         self._running: tuple[Request, ...] = ()
         self._started_at: float | None = None
 
@@ -44,7 +45,8 @@ class StepCount:
     def progress(self) -> Progress:
         """Return steps done and expected, and seconds left at the pace so far; zeros before anything is expected."""
         with self._lock:
-            step = self._past + sum(one.step for one in self._running)
+            # One that had to give its memory back begins anew.
+            step = self._most = max(self._most, self._past + sum(one.step for one in self._running))
             steps, started_at = self._expected, self._first_start()
         if step == 0 or started_at is None:
             return Progress(step=step, steps=steps)

@@ -25,7 +25,8 @@ from ..models.audio_omni.sampling import SAMPLE_RATE, to_int16
 from ..retry import retry_until
 from ..settings import WorkerSettings
 from .answers import StructuredAnswer
-from .inputs import JobMedia, decode, fetch
+from .host_memory import Room, host_memory
+from .inputs import JobMedia, decode, decoded_bytes, fetch, fetched_bytes
 from .job_context import JobContext
 from .model import ModelData
 from .speech_edit.plan import PlannedRecording
@@ -48,6 +49,8 @@ class JobRunner:
         self._model = model
         self._storage = storage
         self._settings = settings
+        self.host_memory = host_memory(settings.host_memory)
+        """Shared by all jobs."""
         self._limits = MediaLimits(max_bytes=settings.max_input_bytes, max_decode_seconds=settings.decode_seconds)
 
     def run(self, context: JobContext) -> JobResult:
@@ -59,7 +62,10 @@ class JobRunner:
         """
         self._model.card.validate_job(context.job)
         context.raise_if_too_late()  # before anything is fetched
-        media = self._load(context)
+        with self.host_memory.room(context.job.job_id, context.raise_if_cancelled) as room:
+            return self._run(context, self._load(context, room))
+
+    def _run(self, context: JobContext, media: JobMedia) -> JobResult:
         outcome = run_task(context, media, self._model)
         if isinstance(outcome, str):
             return self._result(context, text=outcome)
@@ -75,12 +81,16 @@ class JobRunner:
         warnings = media.warnings + lacking
         return self._result(context, artifact=self._store(context, pcm), video=video, warnings=warnings)
 
-    def _load(self, context: JobContext) -> JobMedia:
+    def _load(self, context: JobContext, room: Room) -> JobMedia:
+        job, card, most = context.job, self._model.card, self._settings.max_input_bytes
+        room.await_fetching(fetched_bytes(job, most))
         with context.stage("fetched"):
-            most = self._settings.max_input_bytes
-            fetched = self._retry_storage(context, lambda: fetch(context.job, self._storage, most))
+            fetched = self._retry_storage(context, lambda: fetch(job, self._storage, most))
+        room.await_decoding(decoded_bytes(job, fetched, card, self._limits))
         with context.stage("decoded"):
-            return decode(context.job, fetched, self._model.card, self._limits)
+            media = decode(job, fetched, card, self._limits)
+        room.settle(media.nbytes)
+        return media
 
     def _store(self, context: JobContext, pcm: np.ndarray) -> Artifact:
         assert not isinstance(context.job, UnderstandJob)

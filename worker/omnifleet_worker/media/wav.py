@@ -60,9 +60,18 @@ class PcmWav:
     kind: str
     parts: Sequence[memoryview]
 
+    @property
+    def seconds(self) -> float:
+        """Length in seconds."""
+        return sum(len(part) for part in self.parts) / self._frame_bytes / self.rate
+
+    @property
+    def _frame_bytes(self) -> int:
+        return self.channels * (3 if self.kind == "s24" else np.dtype(_TYPES[self.kind]).itemsize)
+
     def blocks(self, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
         """Yield the samples [n, channels] in blocks, full scale ±1."""
-        frame = self.channels * (3 if self.kind == "s24" else np.dtype(_TYPES[self.kind]).itemsize)
+        frame = self._frame_bytes
         for part in self.parts:
             for start in range(0, len(part), frame * BLOCK_FRAMES):
                 values = _values(part[start : start + frame * BLOCK_FRAMES], self.kind)

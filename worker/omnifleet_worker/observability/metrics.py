@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter as Counts
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from omnifleet_shared.errors import JobCancelled, JobQuarantined, OmnifleetError
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from ..engine.observer import Work
 
@@ -173,6 +173,16 @@ class WorkerMetrics:
             ["operation", "error"],
             registry=self.registry,
         )
+
+    def watch_host_memory(self, limit: int, reserved: Callable[[], int], waiting: Callable[[], int]) -> None:
+        """Show the budget for decoded media, in bytes, with what is reserved of it and how many jobs wait for it."""
+        values: dict[tuple[str, str], Callable[[], float]] = {
+            ("budget_bytes", "Memory that decoded media of all jobs may take."): lambda: limit,
+            ("reserved_bytes", "What jobs hold of it, or were promised."): reserved,
+            ("waiting_jobs", "Jobs that wait for their share of it."): waiting,
+        }
+        for (name, help_text), value in values.items():
+            Gauge(f"omnifleet_host_memory_{name}", help_text, registry=self.registry).set_function(value)
 
 
 def outcome_of(error: OmnifleetError) -> Outcome:

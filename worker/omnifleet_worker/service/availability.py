@@ -84,9 +84,10 @@ class Availability:
 
     def _step_aside(self, exit_code: int | None) -> None:
         self._lease_renewer.hand_back_waiting()
+        if exit_code is None:
+            return  # each job goes back as it ends
         try:
             self._jobs().await_end(HAND_BACK_SECONDS)
         finally:
-            if exit_code is not None:
-                self._lease_renewer.hand_back()
-                end_process(exit_code)
+            self._lease_renewer.hand_back()
+            end_process(exit_code)

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from omnifleet_shared.broker.attempts import Attempts, AttemptStart, Verdict
-from omnifleet_shared.broker.dead_letters import DeadLetter
+from omnifleet_shared.broker.attempts import Attempts, Fault, Verdict
 from omnifleet_shared.errors import (
     BrokerUnavailable,
     DeviceFailed,
+    DiskFull,
     EngineStopped,
     InvalidMessage,
     JobCancelled,
     JobFailed,
-    JobQuarantined,
     OmnifleetError,
     PermanentError,
+    StorageRefused,
     TransientError,
 )
 from omnifleet_shared.schema.jobs import Job, read_job
@@ -32,10 +32,13 @@ from ..jobs.job_context import JobContext
 from ..jobs.runner import JobRunner
 from ..lease_renewer import LeaseRenewer
 from ..observability.log_context import enter_stage, set_attempt
-from ..observability.metrics import UNREADABLE, JobMetrics, Outcome, outcome_of
+from ..observability.metrics import JobMetrics, Outcome, outcome_of
 from ..retry import backoff_seconds, retry_until
 from ..settings import WorkerSettings
+from .open_delivery import OpenDelivery
 from .progress_reporter import ProgressReporter
+from .quarantine import dead_letter, kills_workers, quarantined
+from .storage_check import StorageCheck
 from .webhook_sender import WebhookSender
 
 logger = logging.getLogger(__name__)
@@ -52,25 +55,6 @@ class Redelivered(Exception):
     """Raised where the job has no outcome yet; its message is delivered again when the lease ends."""
 
 
-@dataclass
-class _Delivery:
-    job_id: str
-    tag: str
-    callback: str | None
-    attempt: int = 0
-    task: str = UNREADABLE
-    context: JobContext | None = None
-    """Of its run, once that began."""
-
-    letter: DeadLetter | None = None
-    """Where the job is put aside."""
-
-    def end(self, reason: str) -> None:
-        """End the run at its next step."""
-        if self.context is not None:
-            self.context.cancel(EngineStopped(reason))
-
-
 class Deliveries:
     """Runs the jobs of deliveries, each on the thread that calls it, and records their outcomes.
 
@@ -80,6 +64,7 @@ class Deliveries:
         attempts: records starts and outcomes in Redis.
         progress: publishes the progress of running jobs.
         lease_renewer: renews the leases of running jobs.
+        storage_check: finds out whose fault it is that the storage refuses.
         webhooks: posts the callbacks.
         settings: timeouts and limits.
         metrics: counts what becomes of every delivery.
@@ -92,6 +77,7 @@ class Deliveries:
         attempts: Attempts,
         progress: ProgressReporter,
         lease_renewer: LeaseRenewer,
+        storage_check: StorageCheck,
         webhooks: WebhookSender,
         settings: WorkerSettings,
         metrics: JobMetrics,
@@ -101,10 +87,11 @@ class Deliveries:
         self._attempts = attempts
         self._progress = progress
         self._lease_renewer = lease_renewer
+        self._storage_check = storage_check
         self._webhooks = webhooks
         self._settings = settings
         self._metrics = metrics
-        self._open: dict[str, _Delivery] = {}
+        self._open: dict[str, OpenDelivery] = {}
         self._lock = threading.Lock()
         self._ended = threading.Condition(self._lock)
         self._handing_back: str | None = None
@@ -126,22 +113,26 @@ class Deliveries:
             LeaseLost: the lease went to another worker, or the job had ended before. Nothing was recorded.
         """
         self._lease_renewer.mark_running(tag)
-        delivery = _Delivery(job_id, tag, self._webhooks.callback_url(payload))
+        delivery = OpenDelivery(job_id, tag, self._webhooks.callback_url(payload))
         with self._kept_open(delivery), self._metered(delivery):
             if self._handing_back is not None:
+                delivery.is_workers_fault = True
                 raise self._given_back(delivery, EngineStopped(self._handing_back))
             return self._process(payload, delivery)
 
-    def _process(self, payload: object, delivery: _Delivery) -> dict[str, Any]:
+    def _process(self, payload: object, delivery: OpenDelivery) -> dict[str, Any]:
         job_id, tag = delivery.job_id, delivery.tag
         enter_stage("begin")
         try:
             job = _read(payload, job_id)
             delivery.task = f"{job.namespace}.{job.task.name}"
             self._webhooks.validate_callback(job)
-            delivery.attempt = self._begin(job, delivery)
+            self._begin(job, delivery)
             set_attempt(delivery.attempt)
             result = self._run(job, delivery)
+        except (StorageRefused, DiskFull) as error:
+            self._find_fault(delivery, error)
+            raise
         except TransientError as error:
             self._retry_later(delivery, error)
             raise
@@ -176,7 +167,7 @@ class Deliveries:
             logger.warning("job did not end: %s", delivery.job_id, extra=extra)
             with suppress(BrokerUnavailable):
                 reason = EngineStopped(self._handing_back or "the worker stepped aside")
-                self._attempts.retry(delivery.job_id, reason, delivery.tag)
+                self._attempts.retry(delivery.job_id, reason, delivery.tag, "worker")
 
     def abandon(self, tag: str) -> None:
         """End the run of a lease that was lost: another worker has the job."""
@@ -188,7 +179,7 @@ class Deliveries:
             delivery.end("the lease was lost")
 
     @contextmanager
-    def _kept_open(self, delivery: _Delivery) -> Iterator[None]:
+    def _kept_open(self, delivery: OpenDelivery) -> Iterator[None]:
         with self._lock:
             self._open[delivery.tag] = delivery
         try:
@@ -199,7 +190,7 @@ class Deliveries:
                 self._ended.notify_all()
 
     @contextmanager
-    def _metered(self, delivery: _Delivery) -> Iterator[None]:
+    def _metered(self, delivery: OpenDelivery) -> Iterator[None]:
         start = time.monotonic()
 
         def count(outcome: Outcome, error: BaseException | None = None) -> None:
@@ -212,28 +203,27 @@ class Deliveries:
             raise
         except Redelivered as error:
             cause = error.__cause__
-            count("handed_back" if self._is_handed_back(cause) else "retried", cause)
+            count("handed_back" if delivery.is_workers_fault else "retried", cause)
             raise
         except OmnifleetError as error:
             count(outcome_of(error), error)
             raise
         count("succeeded")
 
-    def _begin(self, job: Job, delivery: _Delivery) -> int:
+    def _begin(self, job: Job, delivery: OpenDelivery) -> None:
         start = self._retry_redis(job.job_id, lambda: self._attempts.begin(job.job_id, delivery.tag))
         if start.verdict in ("lost", "ended"):
             raise LeaseLost(start.verdict)
         if start.verdict == "cancelled":
             raise JobCancelled("the job was cancelled before it started")
-        # What was lost in company may have died of its neighbour: only what died alone is put aside.
-        if start.unacked_starts > self._settings.max_deliveries and start.died_alone > 0:
-            delivery.letter = _dead_letter(job, start)
-            raise _quarantined(delivery.letter)
+        if kills_workers(start, self._settings.max_deliveries):
+            delivery.letter = dead_letter(job, start)
+            raise quarantined(delivery.letter)
+        delivery.start = start
         queued = max(0.0, time.time() - job.submitted_at.timestamp())  # clocks of two machines may disagree
         self._metrics.begun(job.priority, queued, start.attempt, start.unacked_starts)
-        return start.attempt
 
-    def _run(self, job: Job, delivery: _Delivery) -> JobResult:
+    def _run(self, job: Job, delivery: OpenDelivery) -> JobResult:
         context = JobContext(job, self._engine, attempt=delivery.attempt)
         with self._lock:
             delivery.context = context
@@ -256,6 +246,8 @@ class Deliveries:
         except OmnifleetError:
             raise
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFull(f"the worker's disk has no room: {error}", None, "Make room on it") from error
             extra = {"action": "job_crashed", "job_id": context.job.job_id}
             logger.exception("job failed unexpectedly: %s", context.job.job_id, extra=extra)
             name = type(error).__name__
@@ -269,26 +261,35 @@ class Deliveries:
         logger.exception("delivery failed unexpectedly, and is delivered again: %s", job_id, extra=extra)
         return Redelivered(f"the worker failed with {type(error).__name__}: {error}")
 
-    def _fail(self, delivery: _Delivery, error: OmnifleetError) -> None:
+    def _fail(self, delivery: OpenDelivery, error: OmnifleetError) -> None:
         _log("job failed", "job_failed", delivery.job_id, error)
         about = (delivery.job_id, error, delivery.tag, delivery.callback, delivery.letter)
         self._finish(delivery, lambda: self._attempts.fail(*about))
 
-    def _retry_later(self, delivery: _Delivery, error: TransientError) -> None:
+    def _find_fault(self, delivery: OpenDelivery, error: StorageRefused | DiskFull) -> None:
+        """Give the job back where the worker is at fault, and fail it where the workers agree that the job is."""
+        delivery.is_workers_fault |= self._storage_check.is_workers_fault(error)
+        if delivery.is_workers_fault or isinstance(error, DiskFull):
+            self._retry_later(delivery, error)
+        elif self._storage_check.is_jobs_fault(delivery.start.refused_by):
+            self._fail(delivery, error)
+        else:
+            self._retry_later(delivery, error, "storage")
+
+    def _retry_later(self, delivery: OpenDelivery, error: OmnifleetError, fault: Fault = "") -> None:
         """Leave the job to another attempt, or fail it where there is none left."""
-        handed_back = self._is_handed_back(error)
-        if delivery.attempt >= self._settings.max_attempts and not handed_back:
+        stopped = self._handing_back is not None and isinstance(error, EngineStopped)
+        delivery.is_workers_fault |= stopped or isinstance(error, DeviceFailed)
+        counted = delivery.attempt - delivery.start.handed_back
+        if counted >= self._settings.max_attempts and not delivery.is_workers_fault:
             self._fail(delivery, error)
             return
         _log("job is tried again", "job_retried", delivery.job_id, error)
-        self._record(delivery, lambda: self._attempts.retry(delivery.job_id, error, delivery.tag))
-        raise self._given_back(delivery, error, 0.0 if handed_back else self._backoff(delivery)) from error
+        fault, wait = ("worker", 0.0) if delivery.is_workers_fault else (fault, self._backoff(delivery))
+        self._record(delivery, lambda: self._attempts.retry(delivery.job_id, error, delivery.tag, fault))
+        raise self._given_back(delivery, error, wait) from error
 
-    def _is_handed_back(self, error: BaseException | None) -> bool:
-        """Whether the error is the worker's: it says nothing of the job, and no limit of the job's counts."""
-        return isinstance(error, DeviceFailed) or (self._handing_back is not None and isinstance(error, EngineStopped))
-
-    def _given_back(self, delivery: _Delivery, error: TransientError, wait: float = 0.0) -> Redelivered:
+    def _given_back(self, delivery: OpenDelivery, error: OmnifleetError, wait: float = 0.0) -> Redelivered:
         # Renewed no more before its end is set: a renewal in between would set it later again.
         self._lease_renewer.stop_renewing(delivery.tag)
         with suppress(BrokerUnavailable):  # the lease then ends in its own time
@@ -299,14 +300,14 @@ class Deliveries:
         redelivered.__cause__ = error
         return redelivered
 
-    def _finish(self, delivery: _Delivery, write: Callable[[], Verdict]) -> None:
+    def _finish(self, delivery: OpenDelivery, write: Callable[[], Verdict]) -> None:
         self._lease_renewer.mark_finishing(delivery.tag)
         self._record(delivery, write)
         self._lease_renewer.stop_renewing(delivery.tag)
         if delivery.callback is not None:
             self._webhooks.wake()
 
-    def _record(self, delivery: _Delivery, write: Callable[[], Verdict]) -> None:
+    def _record(self, delivery: OpenDelivery, write: Callable[[], Verdict]) -> None:
         enter_stage("record")
         try:
             verdict = self._retry_redis(delivery.job_id, write)
@@ -317,7 +318,7 @@ class Deliveries:
             logger.warning("outcome dropped, %s: %s", verdict, delivery.job_id, extra=extra)
             raise LeaseLost(verdict)
 
-    def _backoff(self, delivery: _Delivery) -> float:
+    def _backoff(self, delivery: OpenDelivery) -> float:
         return backoff_seconds(max(1, delivery.attempt), self._settings.retry_backoff, MAX_BACKOFF)
 
     def _retry_redis(self, job_id: str, work: Callable[[], R]) -> R:
@@ -330,18 +331,6 @@ def _read(payload: object, job_id: str) -> Job:
         problem = f"the message {job_id!r} carries a job of another id"
         raise InvalidMessage(problem, "job_id", "Send a job under its own id")
     return job
-
-
-def _dead_letter(job: Job, start: AttemptStart) -> DeadLetter:
-    lost, alone, worker = start.unacked_starts - 1, start.died_alone, start.previous_worker
-    reason = f"{lost} workers in a row were lost while they ran it, {alone} of them ran it alone, the last one {worker}"
-    attempts, traceback = start.attempt - 1, start.traceback or None
-    return DeadLetter(job=job, reason=reason, worker=worker, attempts=attempts, traceback=traceback)
-
-
-def _quarantined(letter: DeadLetter) -> JobQuarantined:
-    remedy = "`omnifleet dead show` tells more, `omnifleet dead replay` tries again"
-    return JobQuarantined(letter.reason, None, remedy, {"worker": letter.worker, "attempts": letter.attempts})
 
 
 def _log(message: str, action: str, job_id: str, error: OmnifleetError) -> None:

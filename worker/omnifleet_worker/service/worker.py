@@ -10,6 +10,7 @@ import time
 
 from omnifleet_shared.broker.attempts import Attempts
 from omnifleet_shared.broker.leases import Leases
+from omnifleet_shared.broker.worker_registry import WorkerRegistry
 from omnifleet_shared.errors import BrokerUnavailable, DeviceFailed
 from omnifleet_shared.job_state.store import JobStates
 from omnifleet_shared.storage import open_storage
@@ -28,6 +29,7 @@ from ..settings import WorkerSettings
 from .availability import Availability
 from .delivery import Deliveries
 from .progress_reporter import ProgressReporter
+from .storage_check import StorageCheck
 from .webhook_sender import WebhookSender
 
 logger = logging.getLogger(__name__)
@@ -55,6 +57,7 @@ class FleetWorker:
         self._progress = ProgressReporter(self.states, settings.progress_interval)
         self._engine: Engine | None = None
         self._draining = False
+        self._storage_check: StorageCheck
         self.deliveries: Deliveries
 
     def start(self) -> None:
@@ -67,8 +70,12 @@ class FleetWorker:
         metrics = self.telemetry.metrics
         self._engine = engine = Engine(runner, limits, observer=metrics.engine, on_device_failed=self._device_failed)
         jobs = JobRunner(model, storage, self.settings)
-        parts = (jobs, engine, self.attempts, self._progress, self.lease_renewer, self._webhooks, self.settings)
-        self.deliveries = Deliveries(*parts, metrics.jobs)
+        memory = jobs.host_memory
+        metrics.watch_host_memory(memory.limit, lambda: memory.reserved, lambda: memory.waiting)
+        registry = WorkerRegistry.connect(self.settings)
+        self._storage_check = StorageCheck(storage, self.availability, registry, self.name)
+        parts = (jobs, engine, self.attempts, self._progress, self.lease_renewer, self._storage_check, self._webhooks)
+        self.deliveries = Deliveries(*parts, self.settings, metrics.jobs)
         engine.start()
         self._progress.start()
         self.lease_renewer.start()
@@ -97,6 +104,7 @@ class FleetWorker:
     def stop(self) -> None:
         """Stop the engine, hand unfinished jobs back and close all connections."""
         if self._engine is not None:
+            self._storage_check.stop()
             self._progress.stop()
             self._engine.stop()
             self.lease_renewer.stop()

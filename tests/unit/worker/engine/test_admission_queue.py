@@ -23,28 +23,37 @@ def line_of(*requests: Request, places: int) -> AdmissionQueue:
     return line
 
 
+def admit(line: AdmissionQueue) -> list[Request]:
+    """Give as many requests their places as there are places."""
+    admitted = []
+    while (request := line.next()) is not None:
+        line.place()
+        admitted.append(request)
+    return admitted
+
+
 def test_no_more_requests_have_a_place_than_allowed() -> None:
     requests = [request() for _ in range(3)]
     line = line_of(*requests, places=2)
 
-    assert line.admit() == requests[:2]
-    assert line.admit() == []
+    assert admit(line) == requests[:2]
+    assert admit(line) == []
 
 
 def test_a_place_that_is_left_goes_to_the_next_in_line() -> None:
     first, second = request(), request()
     line = line_of(first, second, places=1)
-    line.admit()
+    admit(line)
 
     line.leave(first)
 
-    assert line.admit() == [second]
+    assert admit(line) == [second]
 
 
 def test_interactive_requests_overtake_batch_requests_that_wait() -> None:
     batch, interactive = request("batch"), request("interactive")
 
-    assert line_of(batch, interactive, places=1).admit() == [interactive]
+    assert admit(line_of(batch, interactive, places=1)) == [interactive]
 
 
 @pytest.mark.parametrize(("places", "for_batch"), [(1, 1), (2, 1), (4, 3)])
@@ -52,10 +61,10 @@ def test_batch_requests_leave_a_place_to_interactive_ones(places: int, for_batch
     line = line_of(*(request("batch") for _ in range(places)), places=places)
     urgent = request()
 
-    assert len(line.admit()) == for_batch
+    assert len(admit(line)) == for_batch
     line.add(urgent)
 
-    assert line.admit() == ([urgent] if places > 1 else [])
+    assert admit(line) == ([urgent] if places > 1 else [])
 
 
 @pytest.mark.parametrize("places", [1, 2, 4])
@@ -65,7 +74,7 @@ def test_a_batch_request_waits_for_so_many_interactive_ones_and_no_more(places: 
 
     order: list[Request] = []
     for turn in range(2 * PATIENCE + 1):
-        order += line.admit()
+        order += admit(line)
         line.leave(order[turn])
 
     assert order.index(batch) == PATIENCE
@@ -80,7 +89,7 @@ def test_nobody_waits_for_ever_however_many_come_after(before: list[Priority], p
     for _ in range((PATIENCE + 1) * (len(early) + 1)):
         for late in ("interactive", "batch"):
             line.add(request(late))
-        placed += line.admit()
+        placed += admit(line)
         line.leave(placed.pop(0))
 
     assert not set(early) & set(line.waiting)
@@ -93,7 +102,7 @@ def test_a_waiting_request_can_leave() -> None:
     line.leave(only)
 
     assert list(line.waiting) == []
-    assert line.admit() == []
+    assert admit(line) == []
 
 
 @given(
@@ -110,7 +119,7 @@ def test_every_request_is_admitted_exactly_once_and_in_its_lane_s_order(moves: l
             added.append(request("batch" if "batch" in move else "interactive"))
             line.add(added[-1])
         elif move == "admit":
-            placed += (new := line.admit())
+            placed += (new := admit(line))
             admitted += new
         elif placed:
             line.leave(placed.pop(0))
@@ -120,3 +129,27 @@ def test_every_request_is_admitted_exactly_once_and_in_its_lane_s_order(moves: l
     assert len(admitted) == len(added)
     for lane in ("interactive", "batch"):
         assert [one for one in admitted if one.priority == lane] == [one for one in added if one.priority == lane]
+
+
+def test_who_has_the_turn_keeps_it_until_it_is_placed_or_leaves() -> None:
+    first, second = request("batch"), request()
+    line = line_of(first, places=2)
+    assert line.next() is first
+
+    line.add(second)
+
+    assert line.next() is first
+    assert list(line.waiting) == [first, second]
+    line.leave(first)
+    assert line.next() is second
+
+
+def test_who_had_its_place_before_is_the_next() -> None:
+    before, waiting = request(), request()
+    line = line_of(before, waiting, places=1)
+    admit(line)
+
+    line.leave(before)
+    line.add_first(before)
+
+    assert admit(line) == [before]

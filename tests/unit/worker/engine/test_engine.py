@@ -35,7 +35,7 @@ class CountingRunner:
         self.most_at_once = 100
         self.unprepared: Exception | None = None
         self.memory = 1000
-        self.held = 0
+        self.holding: dict[Request, int] = {}
         self.on_prepare: Callable[[Request], object] = lambda request: None
         self.on_finish: Callable[[Sequence[Request]], object] = lambda batch: None
 
@@ -43,9 +43,9 @@ class CountingRunner:
         self.on_prepare(request)
         if self.unprepared is not None:
             raise self.unprepared
-        if self.held + request.cost > self.memory:
+        if sum(self.holding.values()) + request.cost > self.memory:
             raise OutOfMemory("no memory to prepare")
-        self.held += request.cost
+        self.holding[request] = request.cost
 
     def advance(self, batch: Sequence[Request]) -> None:
         if any(one in self.poisonous for one in batch):
@@ -65,7 +65,7 @@ class CountingRunner:
 
     def release(self, request: Request) -> None:
         self.released.append(request)
-        self.held -= request.cost
+        self.holding.pop(request, None)
 
 
 def clip(steps: int = 3, **fields: Any) -> Request:
@@ -174,7 +174,7 @@ def test_a_request_without_memory_to_be_prepared_waits_for_another_to_leave(runn
 
     assert [one.outcome.result() for one in (first, second)] == ["diffusion after 3"] * 2
     assert runner.batches == [[first]] * 3 + [[second]] * 3
-    assert runner.held == 0
+    assert runner.holding == {}
 
 
 def test_a_clip_without_memory_to_step_is_parked_with_its_steps_and_the_others_go_on(runner: CountingRunner) -> None:

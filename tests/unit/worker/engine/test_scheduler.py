@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+from omnifleet_worker.engine.admission_queue import PATIENCE
 from omnifleet_worker.engine.fair_share import FairShare, StepTimer
 from omnifleet_worker.engine.limits import REGROW_AFTER, BatchLimit, EngineLimits
 from omnifleet_worker.engine.request import ChatInputs, DiffusionInputs, Request
@@ -15,12 +17,12 @@ from omnifleet_worker.models.audio_omni.chat import Chat
 CHAT = Chat(system="", user="")
 
 
-def answer() -> Request:
-    return Request(inputs=ChatInputs(chat=CHAT, max_new_tokens=3, temperature=0, seed=0))
+def answer(**fields: Any) -> Request:
+    return Request(inputs=ChatInputs(chat=CHAT, max_new_tokens=3, temperature=0, seed=0), **fields)
 
 
-def clip(cost: int = 0) -> Request:
-    return Request(inputs=DiffusionInputs(prompt=CHAT, steps=3, guidance=7.0, seed=1), cost=cost)
+def clip(**fields: Any) -> Request:
+    return Request(inputs=DiffusionInputs(prompt=CHAT, steps=3, guidance=7.0, seed=1), **fields)
 
 
 def scheduler_of(*requests: Request, places: int = 8, memory: int | None = None) -> Scheduler:
@@ -33,6 +35,11 @@ def scheduler_of(*requests: Request, places: int = 8, memory: int | None = None)
 def prepare_all(scheduler: Scheduler) -> None:
     for request in scheduler.admit():
         scheduler.prepared(request)
+
+
+def leave(scheduler: Scheduler, request: Request) -> None:
+    scheduler.remove(request)
+    scheduler.released(request)
 
 
 def test_a_request_steps_once_it_is_prepared_and_its_place_is_free_once_its_steps_are_taken() -> None:
@@ -58,66 +65,113 @@ def test_clips_do_not_take_the_places_of_answers() -> None:
     assert scheduler.admit() == [clips[0], asked]
 
 
-def test_what_memory_does_not_suffice_for_waits_until_another_has_left() -> None:
-    first, second, third = clip(cost=6), clip(cost=6), clip(cost=3)
-    scheduler = scheduler_of(first, second, third, memory=10)
+def test_what_may_need_more_memory_than_is_left_is_not_even_prepared_until_another_has_left() -> None:
+    first, second = clip(most_cost=6, cost=6), clip(most_cost=6)
+    scheduler = scheduler_of(first, second, memory=10)
 
-    prepare_all(scheduler)
-    assert scheduler.stepping("diffusion") == [first, third]
-    assert scheduler.resume() == {}
+    assert scheduler.admit() == [first]
+    scheduler.prepared(first)
+    scheduler.finish(first)
     scheduler.remove(first)
+    assert scheduler.admit() == []
+    assert scheduler.reserved_memory == 6
+    scheduler.released(first)
 
-    assert scheduler.resume() == {second: "diffusion"}
-    assert scheduler.stepping("diffusion") == [third, second]
+    assert scheduler.admit() == [second]
 
 
-def test_a_request_that_is_larger_than_all_memory_steps_alone() -> None:
-    huge, small = clip(cost=100), clip(cost=1)
+def test_once_it_is_prepared_a_request_counts_with_what_it_holds() -> None:
+    first, second = clip(most_cost=6, cost=4), clip(most_cost=6)
+    scheduler = scheduler_of(first, second, memory=10)
+    assert scheduler.admit() == [first]
+
+    scheduler.prepared(first)
+
+    assert scheduler.admit() == [second]
+    assert scheduler.reserved_memory == 10
+
+
+def test_what_cannot_be_told_before_may_be_all_there_is() -> None:
+    first, second = clip(cost=1), clip(cost=1)
+    scheduler = scheduler_of(first, second, memory=10)
+
+    assert scheduler.admit() == [first]
+    assert scheduler.reserved_memory == 10
+
+
+def test_a_request_that_is_larger_than_all_memory_has_it_alone() -> None:
+    huge, small = clip(most_cost=100, cost=100), clip(most_cost=1)
     scheduler = scheduler_of(huge, small, memory=10)
 
     prepare_all(scheduler)
 
     assert scheduler.stepping("diffusion") == [huge]
     scheduler.remove(huge)
-    assert scheduler.resume() == {small: "diffusion"}
+    scheduler.released(huge)
+    assert scheduler.admit() == [small]
 
 
-def test_a_parked_request_goes_on_where_it_was_one_for_each_that_leaves() -> None:
-    first, second, third = clip(), clip(), clip()
-    scheduler = scheduler_of(first, second, third)
+def test_who_waits_for_memory_is_not_overtaken_for_ever() -> None:
+    first, large = clip(most_cost=6), clip(most_cost=6)
+    scheduler = scheduler_of(first, large, places=100, memory=10)
+    assert scheduler.admit() == [first]
+    answers = [answer(most_cost=0) for _ in range(2 * PATIENCE)]
+    for one in answers:
+        scheduler.add(one)
+
+    assert scheduler.admit() == answers[:PATIENCE]
+    scheduler.remove(first)
+    scheduler.released(first)
+    assert scheduler.admit() == [large, *answers[PATIENCE:]]
+
+
+def test_a_parked_request_goes_on_where_it_was_one_for_each_that_leaves_and_nobody_comes_meanwhile() -> None:
+    first, second, third, fourth, late = (clip() for _ in range(5))
+    scheduler = scheduler_of(first, second, third, fourth)
     prepare_all(scheduler)
-
     scheduler.park(second, "diffusion")
     scheduler.park(third, "finish")
+    scheduler.add(late)
     assert scheduler.resume() == {}
-    scheduler.remove(first)
+    assert scheduler.admit() == []
 
+    leave(scheduler, first)
     assert scheduler.resume() == {second: "diffusion"}
     assert scheduler.resume() == {}
-    scheduler.finish(second)
+    assert scheduler.admit() == []
+    leave(scheduler, second)
     assert scheduler.resume() == {third: "finish"}
+    assert scheduler.admit() == []
+    leave(scheduler, fourth)
+    assert scheduler.admit() == [late]
 
 
-def test_when_all_are_parked_the_first_goes_on() -> None:
+def test_where_only_parked_ones_are_left_the_last_begins_anew_and_the_first_goes_on() -> None:
     first, second = clip(), clip()
     scheduler = scheduler_of(first, second)
     prepare_all(scheduler)
-    scheduler.park(first, "diffusion")
+    assert scheduler.park(first, "diffusion") is None
+    assert not scheduler.is_alone(second)
 
-    assert scheduler.is_alone(second)
-    scheduler.park(second, "diffusion")
+    assert scheduler.park(second, "diffusion") is second
+    scheduler.restart(second)
 
     assert scheduler.resume() == {first: "diffusion"}
+    assert scheduler.is_alone(first)
+    assert scheduler.admit() == []
+    leave(scheduler, first)
+    assert scheduler.admit() == [second]
 
 
-def test_a_parked_request_keeps_its_place_and_can_be_removed() -> None:
-    first, second = clip(), clip()
-    scheduler = scheduler_of(first, second, places=1)
+def test_a_parked_request_keeps_its_place_and_its_memory_and_can_be_removed() -> None:
+    first, second = clip(most_cost=5), clip(most_cost=5)
+    scheduler = scheduler_of(first, second, places=1, memory=5)
     prepare_all(scheduler)
+    first.cost = 5
     scheduler.park(first, "prepare")
 
     assert scheduler.admit() == []
-    scheduler.remove(first)
+    leave(scheduler, first)
 
     assert scheduler.admit() == [second]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from omnifleet_shared.broker.dead_letters import DeadLetter
 from omnifleet_shared.errors import (
     BrokerUnavailable,
     DeviceFailed,
+    DiskFull,
     EngineStopped,
     InvalidMessage,
     JobCancelled,
@@ -24,6 +26,7 @@ from omnifleet_shared.errors import (
     JobQuarantined,
     MediaTooLong,
     OmnifleetError,
+    StorageRefused,
     StorageUnavailable,
 )
 from omnifleet_shared.schema.jobs import read_job
@@ -63,13 +66,17 @@ class FakeAttempts:
     attempt: int = 1
     unfinished: int = 1
     died_alone: int = 0
+    handed_back: int = 0
+    refused_by: frozenset[str] = frozenset()
     written: str = "written"
     away: bool = False
     records: list[tuple[str, Any]] = field(default_factory=list)
     letters: list[DeadLetter] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
 
     def begin(self, job_id: str, tag: str) -> AttemptStart:
-        return AttemptStart(cast(Any, self.verdict), self.attempt, self.unfinished, "a worker", "", self.died_alone)
+        more = (self.died_alone, self.handed_back, self.refused_by)
+        return AttemptStart(cast(Any, self.verdict), self.attempt, self.unfinished, "a worker", "", *more)
 
     def succeed(self, result: JobResult, tag: str, callback: str | None = None) -> str:
         return self._record("succeeded", result)
@@ -85,7 +92,8 @@ class FakeAttempts:
         self.letters += [letter] if letter is not None else []
         return self._record("failed", error)
 
-    def retry(self, job_id: str, error: OmnifleetError, tag: str) -> str:
+    def retry(self, job_id: str, error: OmnifleetError, tag: str, fault: str = "") -> str:
+        self.faults.append(fault)
         return self._record("retried", error)
 
     def _record(self, what: str, outcome: object) -> str:
@@ -115,6 +123,18 @@ class FakeLeaseRenewer:
         self.calls.append(("let go", tag))
 
 
+class FakeStorageCheck:
+    """Finds as told; a job is at fault that another worker refused before."""
+
+    workers_fault = False
+
+    def is_workers_fault(self, error: Exception) -> bool:
+        return self.workers_fault
+
+    def is_jobs_fault(self, refused_by: frozenset[str]) -> bool:
+        return bool(refused_by)
+
+
 class FakeProgressReporter:
     """Watches nothing."""
 
@@ -128,6 +148,7 @@ class Stage:
     def __init__(self) -> None:
         self.attempts, self.lease_renewer = FakeAttempts(), FakeLeaseRenewer()
         self.work: Callable[[JobContext], JobResult] = result_of
+        self.storage_check = FakeStorageCheck()
         self.events: list[str] = []
         jobs = SimpleNamespace(run=lambda run: self.work(run))
         webhooks = WebhookSender(Callbacks.connect(SETTINGS), SETTINGS)
@@ -138,6 +159,7 @@ class Stage:
             self.attempts,
             FakeProgressReporter(),
             self.lease_renewer,
+            self.storage_check,
             webhooks,
             SETTINGS,
             self.metrics.jobs,
@@ -356,3 +378,83 @@ def test_a_job_that_workers_were_lost_with_in_company_alone_runs(stage: Stage) -
     assert stage.deliver()["text"] == "an answer"
 
     assert stage.letters == []
+
+
+@pytest.mark.parametrize("error", [StorageRefused("wrong credentials"), DiskFull("no room")])
+def test_a_fault_of_the_worker_s_place_gives_the_job_back_at_once_and_counts_nothing(
+    stage: Stage, error: OmnifleetError
+) -> None:
+    stage.storage_check.workers_fault = True
+    stage.attempts.attempt = SETTINGS.max_attempts
+    stage.fails_with(error)
+
+    with pytest.raises(Reject):
+        stage.deliver()
+
+    assert (stage.attempts.records, stage.attempts.faults) == ([("retried", error)], ["worker"])
+    assert stage.lease_renewer.calls[-2:] == [("postpone", 0.0), ("recover",)]
+    assert stage.metrics.jobs.counts == {"handed_back": 1}
+
+
+def test_what_ends_after_its_worker_is_back_in_service_was_handed_back_all_the_same(stage: Stage) -> None:
+    def work(run: JobContext) -> JobResult:
+        stage.deliveries.hand_back("its disk is full")
+        stage.deliveries.take_again()
+        run.raise_if_cancelled()
+        return result_of(run)
+
+    stage.work = work
+    stage.attempts.attempt = SETTINGS.max_attempts
+
+    with pytest.raises(Reject):
+        stage.deliver()
+
+    assert stage.attempts.faults == ["worker"]
+    assert stage.deliveries._handing_back is None
+
+
+def test_a_job_that_the_storage_refuses_fails_where_another_worker_agrees(stage: Stage) -> None:
+    error = StorageRefused("no such rights")
+    stage.attempts.refused_by = frozenset({"another"})
+    stage.fails_with(error)
+
+    with pytest.raises(StorageRefused):
+        stage.deliver()
+
+    assert stage.attempts.records == [("failed", error)]
+
+
+def test_a_job_that_this_worker_alone_is_refused_goes_to_another_and_says_so(stage: Stage) -> None:
+    stage.fails_with(StorageRefused("no such rights"))
+
+    with pytest.raises(Reject):
+        stage.deliver()
+
+    assert stage.attempts.faults == ["storage"]
+    assert stage.metrics.jobs.counts == {"retried": 1}
+
+
+def test_a_job_that_is_refused_again_and_again_fails_at_its_last_attempt(stage: Stage) -> None:
+    stage.attempts.attempt = SETTINGS.max_attempts
+    stage.fails_with(StorageRefused("no such rights"))
+
+    with pytest.raises(StorageRefused):
+        stage.deliver()
+
+
+def test_attempts_that_were_handed_back_do_not_count(stage: Stage) -> None:
+    stage.attempts.attempt, stage.attempts.handed_back = SETTINGS.max_attempts, 1
+    stage.fails_with(StorageUnavailable("away"))
+
+    with pytest.raises(Reject):
+        stage.deliver()
+
+    assert stage.attempts.faults == [""]
+
+
+def test_a_disk_without_room_is_said_as_such(stage: Stage) -> None:
+    stage.attempts.attempt = SETTINGS.max_attempts
+    stage.fails_with(OSError(errno.ENOSPC, "No space left on device"))
+
+    with pytest.raises(DiskFull, match="No space left"):
+        stage.deliver()

@@ -1,0 +1,41 @@
+"""What a worker knows of one delivery while it lasts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omnifleet_shared.broker.attempts import AttemptStart
+from omnifleet_shared.broker.dead_letters import DeadLetter
+from omnifleet_shared.errors import EngineStopped
+
+from ..jobs.job_context import JobContext
+from ..observability.metrics import UNREADABLE
+
+
+@dataclass
+class OpenDelivery:
+    """A delivery from the moment that its message is received until its end is recorded."""
+
+    job_id: str
+    tag: str
+    callback: str | None
+    start: AttemptStart = field(default_factory=lambda: AttemptStart("lost"))
+    """Of the attempt, once that began."""
+    task: str = UNREADABLE
+    context: JobContext | None = None
+    """Of its run, once that began."""
+    letter: DeadLetter | None = None
+    """Where the job is put aside."""
+    is_workers_fault: bool = False
+    """Whether it ended for a fault of the worker, which says nothing of the job: no limit of the job's counts."""
+
+    @property
+    def attempt(self) -> int:
+        """Number of the attempt, from 1; 0 before it began."""
+        return self.start.attempt
+
+    def end(self, reason: str) -> None:
+        """End the run at its next step, which is not the job's fault."""
+        self.is_workers_fault = True
+        if self.context is not None:
+            self.context.cancel(EngineStopped(reason))
