@@ -27,6 +27,13 @@ _AV_FORMATS: dict[str, tuple[str, str, str, dict[str, str]]] = {
     "webm": ("webm", "libopus", "flt", {}),
     "mov": ("mov", "pcm_s16le", "s16", {}),
     "mkv": ("matroska", "flac", "s16", {}),
+    "caf": ("caf", "pcm_s16be", "s16", {}),
+    "flv": ("flv", "libmp3lame", "fltp", {}),
+    "ts": ("mpegts", "mp2", "s16", {}),
+    "avi": ("avi", "libmp3lame", "fltp", {}),
+    "avi-pcm": ("avi", "pcm_s16le", "s16", {}),
+    "amr": ("amr", "libopencore_amrnb", "s16", {}),
+    "3gp": ("3gp", "libopencore_amrnb", "s16", {}),
 }
 _SOUNDFILE_FORMATS = {
     "wav": ("WAV", "PCM_16"),
@@ -38,9 +45,12 @@ _SOUNDFILE_FORMATS = {
     "flac": ("FLAC", "PCM_16"),
     "flac-24": ("FLAC", "PCM_24"),
     "ogg": ("OGG", "VORBIS"),
+    "aiff": ("AIFF", "PCM_24"),
+    "w64": ("W64", "PCM_24"),
 }
 FORMATS = (*_SOUNDFILE_FORMATS, *_AV_FORMATS)
-"""Every name that `encode` takes. `opus` and `webm` take 8, 12, 16, 24 and 48 kHz only."""
+"""Every name that `encode` takes. `opus` and `webm` take 8, 12, 16, 24 and 48 kHz only; `flv` 11,025, 22,050 and 44,100
+Hz; `amr` and `3gp` 8,000 Hz with one channel."""
 
 Rotation = Literal[0, 90, 180, 270]
 

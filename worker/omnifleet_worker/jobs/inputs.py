@@ -16,13 +16,12 @@ from omnifleet_shared.schema.tasks import NamedUnderstanding, SpeechEdit, VideoT
 from omnifleet_shared.storage import Storage
 from omnifleet_shared.storage.base import verify_sha256
 
-from ..media.decode import DecodedAudio, decode_audio
+from ..media.decode import DecodedAudio
 from ..media.encode import check_samples
+from ..media.isolation.processes import MediaProcesses
 from ..media.limits import MediaLimits
-from ..media.measure import measure_audio, measure_video
-from ..media.mux import why_not_muxed
 from ..media.signal import resample, to_mono
-from ..media.video import DecodedVideo, decode_video
+from ..media.video import DecodedVideo
 from ..models.audio_omni.synchformer import FRAME_SIDE
 from ..models.audio_omni.video import FRAMES_PER_SECOND, WINDOW_SECONDS
 
@@ -126,23 +125,30 @@ def _of_field(error: OmnifleetError, field: str) -> OmnifleetError:
     return type(error)(error.problem, field, error.remedy, error.details)
 
 
-def decode(job: Job, fetched: Fetched, card: ModelCard, limits: MediaLimits) -> JobMedia:
+def decode(job: Job, fetched: Fetched, card: ModelCard, limits: MediaLimits, processes: MediaProcesses) -> JobMedia:
     """Decode the fetched files, and look whether what is made of them can be written.
+
+    Args:
+        job: what is asked.
+        fetched: files by field.
+        card: of the model.
+        limits: what is allowed of each file.
+        processes: where they are decoded.
 
     Raises:
         MediaError: with the field, also where a recording is too long for the task.
         InvalidJob: the job's format cannot hold the edited recording.
     """
     audio = {
-        field: tuple(_decode_audio(data, field, job, _limited(limits, job, field, card)) for data in files)
+        field: tuple(_decode_audio(data, field, job, _limited(limits, job, field, card), processes) for data in files)
         for field, files in fetched.items()
         if field != "video"
     }
-    video = tuple(_decode_video(data, job, card, limits) for data in fetched.get("video", ()))
+    video = tuple(_decode_video(data, job, card, limits, processes) for data in fetched.get("video", ()))
     if isinstance(job, EditJob) and isinstance(job.task, SpeechEdit):
         return JobMedia(audio, video, warnings=_check_edited(audio["audio"][0], job.format))
     if isinstance(job.task, VideoToSound) and job.task.mux:
-        reason = why_not_muxed(fetched["video"][0], limits=limits)
+        reason = processes.why_not_muxed(fetched["video"][0], limits=limits)
         return JobMedia(audio, video, None if reason else fetched["video"][0], (reason,) if reason else ())
     return JobMedia(audio, video)
 
@@ -153,33 +159,35 @@ def _check_edited(source: DecodedAudio, form: AudioFormat) -> tuple[str, ...]:
     return (warning,) if warning else ()
 
 
-def decoded_bytes(job: Job, fetched: Fetched, card: ModelCard, limits: MediaLimits) -> int:
+def decoded_bytes(job: Job, fetched: Fetched, card: ModelCard, limits: MediaLimits, processes: MediaProcesses) -> int:
     """Return the bytes that decoding the fetched files takes at once, as their headers tell; reads nothing else.
 
     A file that declares no length counts as the longest of its size, one that declares a wrong length as it declares:
     that it fills no more than `limits.max_decoded_bytes` is held while it is decoded. Raises MediaError as `decode`.
     """
     sizes = [
-        measure_audio(data, field=field, limits=_limited(limits, job, field, card), **_audio_form(job, field))
+        processes.measure_audio(data, field=field, limits=_limited(limits, job, field, card), **_audio_form(job, field))
         for field, files in fetched.items()
         if field != "video"
         for data in files
     ]
-    sizes += [_measure_video(data, job, card, limits) for data in fetched.get("video", ())]
-    # While the pieces of one file are joined there are two copies of it.
-    return sum(len(data) for files in fetched.values() for data in files) + sum(sizes) + max(sizes, default=0)
+    sizes += [_measure_video(data, job, card, limits, processes) for data in fetched.get("video", ())]
+    files = [len(data) for many in fetched.values() for data in many]
+    # One file at a time is on its way to the process that decodes it, twice. While the pieces of what it holds are
+    # joined, or on their way back, there are two copies of them.
+    return sum(files) + 2 * max(files, default=0) + sum(sizes) + max(sizes, default=0)
 
 
-def _measure_video(data: bytes, job: Job, card: ModelCard, limits: MediaLimits) -> int:
+def _measure_video(data: bytes, job: Job, card: ModelCard, limits: MediaLimits, processes: MediaProcesses) -> int:
     if isinstance(job.task, VideoToSound):
         seconds = WINDOW_SECONDS + LENGTH_TOLERANCE_SECONDS
         return round(seconds * FRAMES_PER_SECOND) * 3 * FRAME_SIDE**2
     watched = replace(limits, max_seconds=card.max_watch_seconds)
-    return measure_video(data, frames_per_second=WATCH_FRAMES_PER_SECOND, limits=watched)
+    return processes.measure_video(data, frames_per_second=WATCH_FRAMES_PER_SECOND, limits=watched)
 
 
-def _decode_audio(data: bytes, field: str, job: Job, limits: MediaLimits) -> DecodedAudio:
-    return decode_audio(data, field=field, limits=limits, **_audio_form(job, field))
+def _decode_audio(data: bytes, field: str, job: Job, limits: MediaLimits, processes: MediaProcesses) -> DecodedAudio:
+    return processes.decode_audio(data, field=field, limits=limits, **_audio_form(job, field))
 
 
 class _AudioForm(TypedDict):
@@ -198,15 +206,18 @@ def _audio_form(job: Job, field: str) -> _AudioForm:
     }
 
 
-def _decode_video(data: bytes, job: Job, card: ModelCard, limits: MediaLimits) -> DecodedVideo:
+def _decode_video(
+    data: bytes, job: Job, card: ModelCard, limits: MediaLimits, processes: MediaProcesses
+) -> DecodedVideo:
     if isinstance(job.task, VideoToSound):
         # A little more than is looked at, so that a video is seen to be too long.
         seen = WINDOW_SECONDS + LENGTH_TOLERANCE_SECONDS
         size = (FRAME_SIDE, FRAME_SIDE)
-        return decode_video(data, frames_per_second=FRAMES_PER_SECOND, max_seconds=seen, size=size, limits=limits)
+        pace = FRAMES_PER_SECOND
+        return processes.decode_video(data, frames_per_second=pace, max_seconds=seen, size=size, limits=limits)
     longest = card.max_watch_seconds
     watched = replace(limits, max_seconds=longest)
-    return decode_video(data, frames_per_second=WATCH_FRAMES_PER_SECOND, max_seconds=longest, limits=watched)
+    return processes.decode_video(data, frames_per_second=WATCH_FRAMES_PER_SECOND, max_seconds=longest, limits=watched)
 
 
 def _limited(limits: MediaLimits, job: Job, field: str, card: ModelCard) -> MediaLimits:

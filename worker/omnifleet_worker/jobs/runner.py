@@ -17,10 +17,10 @@ from omnifleet_shared.schema.jobs import AudioFormat, UnderstandJob
 from omnifleet_shared.schema.results import Artifact, EditedSpan, EditPlan, JobResult, ModelInfo, VideoArtifact
 from omnifleet_shared.storage import Storage
 
-from ..media.encode import CONTENT_TYPES, encode_audio, encode_samples
+from ..media.encode import CONTENT_TYPES
+from ..media.isolation.processes import shared_processes
 from ..media.limits import MediaLimits
 from ..media.mux import CONTENT_TYPES as VIDEO_CONTENT_TYPES
-from ..media.mux import mux
 from ..models.audio_omni.sampling import SAMPLE_RATE, to_int16
 from ..retry import retry_until
 from ..settings import WorkerSettings
@@ -52,6 +52,7 @@ class JobRunner:
         self.host_memory = host_memory(settings.host_memory)
         """Shared by all jobs."""
         self._limits = MediaLimits(max_bytes=settings.max_input_bytes, max_decode_seconds=settings.decode_seconds)
+        self._media = shared_processes()
 
     def run(self, context: JobContext) -> JobResult:
         """Run the job from its inputs to its stored result.
@@ -86,9 +87,9 @@ class JobRunner:
         room.await_fetching(fetched_bytes(job, most))
         with context.stage("fetched"):
             fetched = self._retry_storage(context, lambda: fetch(job, self._storage, most))
-        room.await_decoding(decoded_bytes(job, fetched, card, self._limits))
+        room.await_decoding(decoded_bytes(job, fetched, card, self._limits, self._media))
         with context.stage("decoded"):
-            media = decode(job, fetched, card, self._limits)
+            media = decode(job, fetched, card, self._limits, self._media)
         room.settle(media.nbytes)
         return media
 
@@ -96,14 +97,14 @@ class JobRunner:
         assert not isinstance(context.job, UnderstandJob)
         form = context.job.format
         with context.stage("encoded"):
-            data = encode_audio(pcm, SAMPLE_RATE, form)
+            data = self._media.encode_audio(pcm, SAMPLE_RATE, form)
         return self._artifact(context, data, form, SAMPLE_RATE, pcm.T)
 
     def _store_edited(self, context: JobContext, edited: EditedRecording) -> Artifact:
         assert not isinstance(context.job, UnderstandJob)
         form, rate = context.job.format, edited.source.sample_rate
         with context.stage("encoded"):
-            data = encode_samples(edited.samples, rate, form, edited.subtype)
+            data = self._media.encode_samples(edited.samples, rate, form, edited.subtype)
         return self._artifact(context, data, form, rate, edited.samples)
 
     def _artifact(
@@ -121,7 +122,7 @@ class JobRunner:
             return None, ()
         try:
             with context.stage("encoded"):
-                muxed = mux(video, pcm, SAMPLE_RATE, limits=self._limits)
+                muxed = self._media.mux(video, pcm, SAMPLE_RATE, limits=self._limits)
         except MediaError as error:
             return None, (str(error),)
         put = self._put(context, muxed.data, muxed.format, VIDEO_CONTENT_TYPES[muxed.format])

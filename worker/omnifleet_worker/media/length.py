@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import av.container
 import av.stream
 
-from omnifleet_worker.media.wav import missing_from_wav
+from omnifleet_worker.media.wav import UNKNOWN_FROM, missing_from_wav
 
 MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
 """libav's name of the mp4 family."""
@@ -31,10 +31,11 @@ _SHORTFALL = {
 
 
 def missing_bytes(data: bytes) -> int:
-    """Count the bytes that the outermost structure of a wav, mp4 or ogg file declares and that are not there.
+    """Count the bytes that the outermost structure of a file declares and that are not there.
 
-    0 for a whole file, for other formats and where nothing is declared. It finds cuts that no duration shows:
-    in ogg, in fragmented mp4 and in wav, whose length libav works out from the bytes that are left.
+    It is looked at in wav, mp4, ogg, avi, w64 and caf; 0 for a whole file, for other formats and where nothing is
+    declared. It finds cuts that no duration shows: in ogg, in fragmented mp4 and in wav, whose length libav works out
+    from the bytes that are left.
     """
     if data[:4] in (b"RIFF", b"RF64", b"BW64") and data[8:12] == b"WAVE":
         return missing_from_wav(data)
@@ -42,6 +43,22 @@ def missing_bytes(data: bytes) -> int:
         return _missing_from_mp4(data)
     if data[:4] == b"OggS":
         return _missing_from_ogg(data)
+    return max(0, _declared_bytes(data) - len(data))
+
+
+def _declared_bytes(data: bytes) -> int:
+    """The size that avi, w64 and caf files declare in plain numbers; 0 for others and where it was not known."""
+    if data[:4] == b"RIFF" and data[8:12] == b"AVI ":
+        size = int.from_bytes(data[4:8], "little")
+        return 8 + size if size < UNKNOWN_FROM else 0
+    if data[:4] == b"riff" and data[24:28] == b"wave":
+        return int.from_bytes(data[16:24], "little")
+    at = 8 if data[:4] == b"caff" else len(data)
+    while at + 12 <= len(data):
+        size = int.from_bytes(data[at + 4 : at + 12], "big", signed=True)
+        if size < 0 or data[at : at + 4] == b"data":
+            return at + 12 + size
+        at += 12 + size
     return 0
 
 

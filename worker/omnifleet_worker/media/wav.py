@@ -17,9 +17,9 @@ from omnifleet_shared.errors import MediaUnreadable
 BLOCK_FRAMES = 65_536
 """Frames that are converted at once."""
 
-# Sizes that stand for "not known when the header was written": from 0x7FFF0000 on those of sox (0x7FFFxxxx),
-# arecord (0x80000000), ffmpeg and RF64 (0xFFFFFFFF).
-_UNKNOWN_FROM = 0x7FFF0000
+UNKNOWN_FROM = 0x7FFF0000
+"""Sizes from here on stand for "not known when the header was written": of sox (0x7FFFxxxx), arecord (0x80000000),
+ffmpeg and RF64 (0xFFFFFFFF)."""
 _UNKNOWN = (0, 2_000_000_000)
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
@@ -167,7 +167,7 @@ def _chunks(view: memoryview) -> Iterator[tuple[bytes, int, int]]:
 def _end_of_data(view: memoryview, start: int, size: int) -> int:
     """Where a data chunk ends by its declared size, or by the file's end where the size is none."""
     rest = len(view) - start
-    unknown = size in _UNKNOWN or size >= _UNKNOWN_FROM
+    unknown = size in _UNKNOWN or size >= UNKNOWN_FROM
     # The size of the whole file, or of all but the first eight bytes of it, was written in place of the data's.
     unknown |= rest < size and size in (len(view), len(view) - 8)
     if size == 0 and _is_chunk(view, start):

@@ -9,7 +9,7 @@ from omnifleet_shared.broker.worker_registry import WorkerRegistry
 from omnifleet_shared.observability.http_server import PageServer
 from omnifleet_shared.observability.tracing import export_traces
 from omnifleet_shared.schema.model_card import ModelCard
-from omnifleet_shared.storage import Storage
+from omnifleet_shared.storage import Storage, storage_home
 
 from ..lease_renewer import LeaseRenewer
 from ..settings import WorkerSettings
@@ -48,6 +48,7 @@ class Telemetry:
             self.health,
             renewer,
             lambda: Device(settings.device),
+            storage_home(settings),
         )
         self.metrics.registry.register(WorkerCollector(self._heartbeat, renewer, self.health))
         self._pages: PageServer | None = None

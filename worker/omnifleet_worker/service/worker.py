@@ -22,6 +22,7 @@ from ..engine.runner import ModelRunner
 from ..jobs.model import ModelData
 from ..jobs.runner import JobRunner
 from ..lease_renewer import EXIT_BROKEN, LeaseRenewer
+from ..media.isolation.processes import shared_processes
 from ..model_loader import describe, open_model
 from ..observability.telemetry import Telemetry
 from ..retry import retry_until
@@ -69,6 +70,7 @@ class FleetWorker:
         model, runner, limits = self.load()
         metrics = self.telemetry.metrics
         self._engine = engine = Engine(runner, limits, observer=metrics.engine, on_device_failed=self._device_failed)
+        shared_processes().start()
         jobs = JobRunner(model, storage, self.settings)
         memory = jobs.host_memory
         metrics.watch_host_memory(memory.limit, lambda: memory.reserved, lambda: memory.waiting)

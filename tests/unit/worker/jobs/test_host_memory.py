@@ -24,6 +24,7 @@ from omnifleet_worker.jobs.inputs import decode, decoded_bytes, fetch, fetched_b
 from omnifleet_worker.jobs.job_context import JobContext
 from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.runner import JobRunner
+from omnifleet_worker.media.isolation.processes import shared_processes
 from omnifleet_worker.media.limits import MediaLimits
 from omnifleet_worker.settings import WorkerSettings
 from support.data import media_files
@@ -156,12 +157,12 @@ def test_what_a_job_takes_is_told_before_it_is_fetched_and_before_it_is_decoded(
     storage = FolderStorage(tmp_path)
     job = question(storage)
     fetched = fetch(job, storage, 2**30)
-    media = decode(job, fetched, CARD, MediaLimits())
+    media = decode(job, fetched, CARD, MediaLimits(), shared_processes())
     file = sum(len(data) for data in fetched["audio"])
 
     assert fetched_bytes(job, 2**30) == file
     assert fetched_bytes(job, 10) == 10
-    assert decoded_bytes(job, fetched, CARD, MediaLimits()) == file + 2 * media.nbytes
+    assert decoded_bytes(job, fetched, CARD, MediaLimits(), shared_processes()) == 3 * file + 2 * media.nbytes
 
 
 def files(root: Path, **contents: str) -> None:

@@ -24,6 +24,7 @@ from omnifleet_shared.schema.jobs import Job, read_job
 from omnifleet_shared.schema.model_card import ModelCard
 from omnifleet_shared.storage import FolderStorage
 from omnifleet_worker.jobs.inputs import JobMedia, decode, fetch
+from omnifleet_worker.media.isolation.processes import shared_processes
 from omnifleet_worker.media.limits import MediaLimits
 from support.data import media_files
 
@@ -53,7 +54,7 @@ def job_of(namespace: str, **task: Any) -> Job:
 
 
 def load(job: Job, storage: FolderStorage, card: ModelCard = CARD) -> JobMedia:
-    return decode(job, fetch(job, storage, LIMIT), card, MediaLimits())
+    return decode(job, fetch(job, storage, LIMIT), card, MediaLimits(), shared_processes())
 
 
 def test_every_field_is_fetched_under_its_name(storage: FolderStorage) -> None:

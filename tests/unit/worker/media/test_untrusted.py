@@ -84,7 +84,15 @@ def test_damaged_files_print_nothing(capfd: pytest.CaptureFixture[str]) -> None:
         assert capfd.readouterr() == ("", "")
 
 
-SEEDS = {format: media_files.encode(format, media_files.tone(0.3, 48_000, 2), 48_000) for format in media_files.FORMATS}
+RATES = {"flv": 44_100, "amr": 8_000, "3gp": 8_000}
+
+
+def seed(format: str) -> bytes:
+    rate = RATES.get(format, 48_000)
+    return media_files.encode(format, media_files.tone(0.3, rate, 1 if rate == 8_000 else 2), rate)
+
+
+SEEDS = {format: seed(format) for format in media_files.FORMATS}
 MAGICS = [
     b"",
     b"RIFF\x24\x00\x00\x00WAVEfmt ",
