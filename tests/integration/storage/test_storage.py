@@ -376,6 +376,17 @@ class TestPlace:
 
         assert s3_server.client().head_object(Bucket=bucket, Key="results/j1.wav")["ContentType"] == WAV
 
+    def test_the_link_gives_the_content_type_and_a_name_to_save_it_under(
+        self, bucket: str, s3_server: services.S3Server
+    ) -> None:
+        storage = s3_storage(s3_server, bucket)
+        stored = storage.put("results/j1/1.wav", io.BytesIO(TONE), content_type=WAV, filename="add-j1.wav")
+        storage.touch(stored.uri)
+
+        with urllib.request.urlopen(storage.url(stored.uri, lifetime=60), timeout=10) as answer:
+            assert answer.headers["Content-Type"] == WAV
+            assert answer.headers["Content-Disposition"] == 'inline; filename="add-j1.wav"'
+
     def test_a_file_can_be_read_by_others(self, folder: Path) -> None:
         put(FolderStorage(folder), "results/j1.wav")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ import torch
 from omnifleet_shared.errors import MediaError, StorageUnavailable
 from omnifleet_shared.keys import RESULT_KEY
 from omnifleet_shared.schema.answers import Answer
-from omnifleet_shared.schema.jobs import AudioFormat, UnderstandJob
+from omnifleet_shared.schema.jobs import AudioFormat, Job, UnderstandJob
 from omnifleet_shared.schema.results import Artifact, EditedSpan, EditPlan, JobResult, ModelInfo, VideoArtifact
 from omnifleet_shared.storage import Storage
 
@@ -132,8 +133,8 @@ class JobRunner:
         """Write a result to storage, and return the fields that both kinds of artifact share."""
         with context.stage("stored"):
             key = RESULT_KEY.format(job_id=context.job.job_id, attempt=context.attempt, format=form)
-            put = partial(self._storage.put, key, content_type=content_type)
-            stored = self._retry_storage(context, lambda: put(io.BytesIO(data)))
+            named = partial(self._storage.put, key, content_type=content_type, filename=_file_name(context.job, form))
+            stored = self._retry_storage(context, lambda: named(io.BytesIO(data)))
             url = self._storage.url(stored.uri, self._settings.url_lifetime)
         return {"uri": stored.uri, "url": url, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
@@ -171,3 +172,9 @@ class JobRunner:
             attempts=context.attempt,
             timings=context.timings,
         )
+
+
+def _file_name(job: Job, form: str) -> str:
+    """Name a result for whoever saves it: by its task and its job, a generated id as short as people quote it."""
+    short = job.job_id[:8] if re.fullmatch("[0-9a-f]{32}", job.job_id) else job.job_id
+    return f"{job.task.name}-{short}.{form}"
