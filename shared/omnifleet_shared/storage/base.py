@@ -94,7 +94,7 @@ class Storage(ABC):
 
     @abstractmethod
     def list(self, prefix: str) -> Iterator[ListedObject]:
-        """List the objects whose keys begin with `prefix`, in no order."""
+        """List the objects whose keys begin with `prefix`, in no order. Raises ForeignURI."""
 
     def clock(self) -> float | None:
         """Read the storage's own clock as Unix time, to the second; None where it has none."""

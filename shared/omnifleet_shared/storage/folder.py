@@ -80,7 +80,9 @@ class FolderStorage(Storage):
             return True
 
     def list(self, prefix: str) -> Iterator[ListedObject]:
-        start = self.folder / prefix.rpartition("/")[0]
+        start = (self.folder / prefix.rpartition("/")[0]).resolve()
+        if not start.is_relative_to(self.folder):
+            raise self._foreign(prefix)
         with _typed_errors():
             for path in start.rglob("*"):
                 key = path.relative_to(self.folder).as_posix()

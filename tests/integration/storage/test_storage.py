@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,12 @@ class TestObjects:
         assert {one.uri: one.bytes for one in found} == wanted
         assert all(abs(one.modified - time.time()) < 60 for one in found)
         assert list(storage.list("nothing/")) == []
+
+    def test_nothing_outside_is_listed(self, storage: Storage, tmp_path: Path) -> None:
+        (tmp_path / "a").touch()
+
+        with suppress(ForeignURI):
+            assert list(storage.list("../")) == []
 
     def test_open_streams_in_pieces(self, storage: Storage) -> None:
         uri = put(storage, "results/j1.wav")
