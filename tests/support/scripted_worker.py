@@ -36,11 +36,18 @@ from support.data.tones import tone
 
 logger = logging.getLogger(__name__)
 STEP_SECONDS = 0.05
-SENTENCES = {
-    "system": {"UNDERSTANDING": "Answer.", "T2A": "Make a sound.", "T2M": "Make music.", "EDITING": "Edit."},
-    "edit": {"Add": "Add {desc}."},
-    "transcribe": {"system": "Transcribe.", "user": "What is said?"},
-}
+MODEL = ModelData(
+    card=ModelCard(name="scripted", revision="1", licence="none", languages=("en",)),
+    prompts=Prompts(
+        {
+            "system": {"UNDERSTANDING": "Answer.", "T2A": "Make a sound.", "T2M": "Make music.", "EDITING": "Edit."},
+            "edit": {"Add": "Add {desc}."},
+            "transcribe": {"system": "Transcribe.", "user": "What is said?"},
+        }
+    ),
+    tokenizer=SpeechTokenizer([" "]),
+)
+"""Made once for all workers of a fork server: its tokenizer takes most of the time in which they start."""
 
 
 class ScriptedRunner:
@@ -98,10 +105,7 @@ class ScriptedWorker(FleetWorker):
     def load(self) -> tuple[ModelData, ScriptedRunner, EngineLimits]:
         while (awaited := os.environ.get("SCRIPTED_LOAD_AWAITS")) and not Path(awaited).exists():
             time.sleep(0.05)
-        card = ModelCard(name="scripted", revision="1", licence="none", languages=("en",))
-        prompts = Prompts(SENTENCES)
-        model = ModelData(card=card, prompts=prompts, tokenizer=SpeechTokenizer([" "]))
-        return model, ScriptedRunner(), EngineLimits(clips=8, chats=8)
+        return MODEL, ScriptedRunner(), EngineLimits(clips=8, chats=8)
 
 
 def work(arguments: Sequence[str]) -> None:
