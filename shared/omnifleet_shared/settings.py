@@ -50,14 +50,17 @@ class FleetSettings(BaseSettings):
     """Home of all media: `s3://bucket/prefix`, or `file:///folder` that producers and workers both see."""
     s3_endpoint: str | None = None
     """Endpoint of an S3-compatible service such as MinIO; AWS when absent."""
-    s3_region: str = "us-east-1"
-    """Region that requests are signed for."""
+    s3_public_endpoint: str | None = None
+    """Endpoint that links name, where those who follow them reach the storage by another one than workers do."""
+    s3_region: str | None = None
+    """Region that requests are signed for; when absent, `AWS_REGION`, `AWS_DEFAULT_REGION`, the profile's, or else
+    us-east-1."""
     s3_path_style: bool = True
     """Bucket in the path, as MinIO wants it, not in the host name."""
     input_lifetime: Annotated[int, Field(ge=3600)] = 30 * 24 * 3600
     """Seconds from its submission for which a job without a deadline keeps its inputs from `omnifleet storage gc`."""
     url_lifetime: Annotated[int, Field(ge=1, le=7 * 24 * 3600)] = 24 * 3600
-    """Seconds that a presigned link works."""
+    """Seconds that a presigned link works; less where the credentials that sign it end before."""
     max_input_bytes: Annotated[int, Field(ge=1)] = 512 * MEBIBYTE
     """Largest media file that is taken."""
     callback_hosts: str | None = None

@@ -10,17 +10,20 @@ from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Literal, cast
+from urllib.parse import urlsplit
 
-from omnifleet_shared.broker.worker_registry import SeenWorker, WorkerRegistry
+from omnifleet_shared.broker.queue_stats import QueueStatsReader
+from omnifleet_shared.broker.worker_registry import SeenWorker, WorkerRecord, WorkerRegistry
 from omnifleet_shared.errors import OmnifleetError, StorageRefused
 from omnifleet_shared.keys import PROBE_KEY
 from omnifleet_shared.redis_client import connect_redis, refuse_eviction, typed_redis_errors
 from omnifleet_shared.settings import FleetSettings
-from omnifleet_shared.storage import Storage, open_storage
+from omnifleet_shared.storage import Storage, open_storage, storage_home
 from packaging.version import InvalidVersion, Version
 from redis import Redis
 
 from ..client import Client
+from ..results.download import download
 
 OLDEST_REDIS = Version("6.2")
 MOST_SKEW = 2.0
@@ -28,6 +31,8 @@ MOST_SKEW = 2.0
 FULL = 0.9
 """Share of its memory from which on Redis is reported as nearly full."""
 PROBE = b"omnifleet doctor"
+PROBE_LINK = 60
+"""Seconds that the link to it works."""
 JOB_SECONDS = 120.0
 """Time that the tiny job of `--job` may take."""
 
@@ -65,7 +70,10 @@ def examine(settings: FleetSettings, *, with_job: bool) -> Iterator[Finding]:
         yield from findings
         if any(one.check == "redis" and one.level == "fault" for one in findings):
             return
-        yield from _checked("workers", lambda: _workers(WorkerRegistry(redis, settings.queue).all()))
+        yield from _checked(
+            "workers", lambda: _workers(WorkerRegistry(redis, settings.queue).all(), storage_home(settings))
+        )
+        yield from _checked("suspects", lambda: _suspects(QueueStatsReader(redis, settings.queue).read().suspects))
     if with_job:
         yield from _checked("job", lambda: _job(settings))
 
@@ -128,12 +136,23 @@ def _storage(storage: Storage) -> Iterator[Finding]:
         yield Finding("storage", "fault", "what was written comes back as something else", "Look at the storage's log")
     else:
         yield Finding("storage", "ok", f"writes and reads {storage.uri('')}")
+    yield from _checked("links", lambda: _link(storage.url(uri, PROBE_LINK)))
     yield _deletion(storage, uri)
     before = time.time()
     if (shown := storage.clock()) is not None:
         # It shows whole seconds.
         ahead = shown - (before + time.time()) / 2
         yield _skew("clock of the storage", min(0.0, ahead + 1.0) if ahead < 0 else ahead)
+
+
+def _link(url: str) -> Iterator[Finding]:
+    if url.startswith("file://"):
+        return
+    host = urlsplit(url).netloc
+    if download(url, len(PROBE)) == PROBE:
+        yield Finding("links", "ok", f"lead to {host}, and work here")
+    else:
+        yield Finding("links", "fault", f"{host} answers with something else", "Check OMNIFLEET_S3_PUBLIC_ENDPOINT")
 
 
 def _deletion(storage: Storage, uri: str) -> Finding:
@@ -145,7 +164,7 @@ def _deletion(storage: Storage, uri: str) -> Finding:
     return Finding("storage rights", "ok", "write, read and delete")
 
 
-def _workers(seen: Sequence[SeenWorker]) -> Iterator[Finding]:
+def _workers(seen: Sequence[SeenWorker], storage: str) -> Iterator[Finding]:
     if not seen:
         fix = "Start one, with the same OMNIFLEET_REDIS_URL and OMNIFLEET_QUEUE, and look at its log"
         yield Finding("workers", "fault", "no worker lives", fix)
@@ -158,7 +177,21 @@ def _workers(seen: Sequence[SeenWorker]) -> Iterator[Finding]:
         yield Finding("workers", "fault", message, "Wait for the checkpoint, or look at the workers' logs")
     for one in seen:
         yield from _worker(one)
+        yield from _its_storage(one.record, storage)
     yield from _revisions(ready)
+
+
+def _its_storage(record: WorkerRecord, storage: str) -> Iterator[Finding]:
+    if record.storage is None or record.storage == storage:
+        return
+    message = f"it stores in {record.storage}, here it is {storage}: neither finds what the other stored"
+    yield Finding(f"storage of worker {record.name}", "fault", message, "Give both the same OMNIFLEET_STORAGE")
+
+
+def _suspects(count: int) -> Iterator[Finding]:
+    if count:
+        fix = "Fine for a while after workers were killed; else see why they end, and `omnifleet dead list`"
+        yield Finding("suspects", "note", f"{count} jobs wait to run alone, because their worker was lost", fix)
 
 
 def _revisions(ready: Sequence[SeenWorker]) -> Iterator[Finding]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import ssl
 import urllib.request
 from urllib.error import HTTPError
 
-from omnifleet_shared.errors import MediaTooLarge, OmnifleetError, StorageRefused, StorageUnavailable
+from omnifleet_shared.errors import InvalidSetting, MediaTooLarge, OmnifleetError, StorageRefused, StorageUnavailable
 from omnifleet_shared.storage.base import read_at_most
 
 TIMEOUT = 30
@@ -19,13 +21,14 @@ def download(url: str, max_bytes: int) -> bytes:
         StorageRefused: not a web link, expired, or nothing there any more.
         StorageUnavailable: no answer.
         MediaTooLarge: more than `max_bytes`.
+        InvalidSetting: `AWS_CA_BUNDLE` names no certificates.
     """
     # urllib would open file:// and ftp:// as well.
     if not url.startswith(("https://", "http://")):
         remedy = "Set OMNIFLEET_STORAGE to the workers' storage"
         raise StorageRefused("the audio is in a storage that is not this process's", "storage", remedy)
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
+        with urllib.request.urlopen(url, timeout=TIMEOUT, context=_trusted()) as answer:
             data = read_at_most(answer, max_bytes)
     except HTTPError as error:
         error.close()
@@ -35,6 +38,18 @@ def download(url: str, max_bytes: int) -> bytes:
     if len(data) > max_bytes:
         raise MediaTooLarge(f"the link leads to more than {max_bytes:,} bytes", "url")
     return data
+
+
+def _trusted() -> ssl.SSLContext:
+    """Trust the system's authorities, and those that S3 is verified with."""
+    context = ssl.create_default_context()
+    if bundle := os.environ.get("AWS_CA_BUNDLE"):
+        try:
+            context.load_verify_locations(bundle)
+        except (OSError, ssl.SSLError) as error:
+            remedy = "Name a file of certificates in PEM form"
+            raise InvalidSetting(f"{bundle!r} cannot be read: {error}", "AWS_CA_BUNDLE", remedy) from error
+    return context
 
 
 def _refusal(code: int) -> OmnifleetError:

@@ -93,11 +93,10 @@ class CeleryTransport:
     def __init__(self, settings: FleetSettings, senders: int = SENDERS) -> None:
         self._settings = settings
         self._submissions = Submissions(settings)
-        redis = connect_redis(settings)
+        self._redis = redis = connect_redis(settings)
         self._states = JobStates(redis, settings.result_lifetime)
         self._deletions = Deletions(redis)
         self._workers = WorkerRegistry.connect(settings)
-        self._redis = connect_redis(settings)
         self._sending = BoundedSemaphore(senders)
         self._lists = dict(zip(get_args(Priority), queue_lists(settings.queue), strict=True))
 
@@ -162,7 +161,6 @@ class CeleryTransport:
     def close(self) -> None:
         """See `JobTransport`."""
         self._workers.close()
-        self._redis.close()
         self._states.close()
 
     def _send(self, job: Job, submission: Submission) -> None:

@@ -86,6 +86,8 @@ class WorkerRecord(Record):
     """Revision of the checkpoint."""
     device: str = "cpu"
     gpu: GpuRecord | None = None
+    storage: str | None = None
+    """URI of its storage; None in reports of older releases."""
     slots: Count
     """Most jobs that it holds at once."""
     engine_slots: Count = 0

@@ -8,7 +8,7 @@ from .base import ListedObject, Storage, StoredObject
 from .folder import FolderStorage
 from .s3 import S3Storage
 
-__all__ = ["FolderStorage", "ListedObject", "S3Storage", "Storage", "StoredObject", "open_storage"]
+__all__ = ["FolderStorage", "ListedObject", "S3Storage", "Storage", "StoredObject", "open_storage", "storage_home"]
 
 
 def open_storage(settings: FleetSettings) -> Storage:
@@ -24,3 +24,9 @@ def open_storage(settings: FleetSettings) -> Storage:
         return FolderStorage(place)
     remedy = "Use s3://bucket/prefix or file:///folder"
     raise InvalidSetting(f"{settings.storage!r} is no storage", "OMNIFLEET_STORAGE", remedy)
+
+
+def storage_home(settings: FleetSettings) -> str:
+    """Give the URI below which everything is stored, without opening the storage."""
+    scheme, _, place = settings.storage.partition("://")
+    return FolderStorage(place).uri("") if scheme == "file" else settings.storage.rstrip("/")

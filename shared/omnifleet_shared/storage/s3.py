@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, BinaryIO, Self, cast
 from urllib.parse import unquote, urlsplit
@@ -32,6 +35,11 @@ MOST_DELETED = 1000
 """Objects that one request deletes at the most; S3's own limit."""
 KEPT_HEADERS = ("ContentType", "ContentDisposition", "ContentEncoding", "CacheControl", "Metadata", "StorageClass")
 """What an object has besides its bytes, which a copy of it would lose."""
+DEFAULT_REGION = "us-east-1"
+TOKEN_LIFETIME = 3600.0
+"""Seconds that links of a session token last where nothing tells when it expires: the default of AWS for tokens."""
+FORBIDDEN = "403"
+"""Code of a HEAD that is refused, whatever the reason."""
 ABSENT = {"404", "NoSuchKey", "NotFound"}
 BUSY = {"SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "Throttling", "ThrottlingException", "InternalError"}
 
@@ -43,7 +51,13 @@ class S3Storage(Storage):
         place = urlsplit(settings.storage)
         self.bucket = place.netloc
         self.prefix = f"{place.path.strip('/')}/" if place.path.strip("/") else ""
-        self._client = _client(settings)
+        session = boto3.session.Session()
+        self._session = session
+        self._client = _client(session, settings, "OMNIFLEET_S3_ENDPOINT", settings.s3_endpoint)
+        self._link_client = self._client
+        if settings.s3_public_endpoint is not None:
+            public = settings.s3_public_endpoint
+            self._link_client = _client(session, settings, "OMNIFLEET_S3_PUBLIC_ENDPOINT", public)
 
     def uri(self, key: str) -> str:
         return f"s3://{self.bucket}/{self.prefix}{key}"
@@ -60,14 +74,18 @@ class S3Storage(Storage):
         head = self._head(self.key(uri))
         return None if head is None else StoredObject(uri=uri, bytes=int(head["ContentLength"]), age=_age(head))
 
-    def put(self, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
+    def put(self, key: str, source: BinaryIO, *, content_type: str, filename: str | None = None) -> StoredObject:
         start = source.tell()
+        headers = {"ContentType": content_type}
+        if filename is not None:
+            # Not `attachment`: a link to a recording plays it.
+            headers["ContentDisposition"] = f'inline; filename="{filename}"'
         with _typed_errors():
             self._client.upload_fileobj(
                 _Unclosed(source),
                 self.bucket,
                 self.prefix + key,
-                ExtraArgs={"ContentType": content_type},
+                ExtraArgs=headers,
                 Config=TransferConfig(multipart_threshold=MULTIPART_ABOVE, multipart_chunksize=16 * MEBIBYTE),
             )
         return StoredObject(uri=self.uri(key), bytes=source.tell() - start)
@@ -95,8 +113,8 @@ class S3Storage(Storage):
                     raise ClientError({"Error": refused}, "DeleteObjects")
 
     def touch(self, uri: str) -> bool:
-        # In parts, however small: MinIO takes a plain copy of an object onto itself for a change of its headers alone,
-        # and leaves its time as it was.
+        # In parts, however small: older MinIO takes a plain copy of an object onto itself for a change of its headers
+        # alone, and leaves its time as it was.
         key = self.key(uri)
         if (head := self._head(key)) is None:
             return False
@@ -132,7 +150,8 @@ class S3Storage(Storage):
     def url(self, uri: str, lifetime: int) -> str:
         params = {"Bucket": self.bucket, "Key": self.prefix + self.key(uri)}
         with _typed_errors():
-            return str(self._client.generate_presigned_url("get_object", Params=params, ExpiresIn=lifetime))
+            lasts = int(min(lifetime, self._credentials_last()))
+            return str(self._link_client.generate_presigned_url("get_object", Params=params, ExpiresIn=lasts))
 
     def _head(self, key: str) -> Mapping[str, Any] | None:
         try:
@@ -140,12 +159,39 @@ class S3Storage(Storage):
         except ClientError as error:
             if _code(error) in ABSENT:
                 return None
+            if _code(error) == FORBIDDEN and self._is_hidden(key):
+                return None
             raise _typed(error) from error
         except BotoCoreError as error:
             raise _typed(error) from error
 
+    def _is_hidden(self, key: str) -> bool:
+        """Whether a forbidden HEAD says no more than that nothing can be seen there.
 
-def _client(settings: FleetSettings) -> Any:
+        To who may not list the bucket, S3 forbids what is absent. HEAD has no body that tells this from credentials
+        which are wrong; GET has.
+        """
+        try:
+            self._client.get_object(Bucket=self.bucket, Key=self.prefix + key, Range="bytes=0-0")["Body"].close()
+        except ClientError as error:
+            return _code(error) in {*ABSENT, "AccessDenied"}
+        return False
+
+    def _credentials_last(self) -> float:
+        """Seconds for which the credentials are good, and so the links that they sign."""
+        credentials: Any = self._session.get_credentials()
+        if credentials is None:
+            return math.inf
+        signed = credentials.get_frozen_credentials()  # refreshes them where they can be
+        # botocore has no public name for it.
+        expires = getattr(credentials, "_expiry_time", None)
+        if expires is not None:
+            return max(1.0, float((expires - datetime.now(UTC)).total_seconds()))
+        return TOKEN_LIFETIME if signed.token else math.inf
+
+
+def _client(session: boto3.session.Session, settings: FleetSettings, variable: str, endpoint: str | None) -> Any:
+    region = settings.s3_region or os.environ.get("AWS_REGION") or session.region_name or DEFAULT_REGION
     config = Config(
         signature_version="s3v4",
         connect_timeout=5,
@@ -155,12 +201,12 @@ def _client(settings: FleetSettings) -> Any:
         s3={"addressing_style": "path" if settings.s3_path_style else "virtual"},
     )
     try:
-        return boto3.session.Session().client(  # pyright: ignore[reportUnknownMemberType]
-            "s3", endpoint_url=settings.s3_endpoint, region_name=settings.s3_region, config=config
+        return session.client(  # pyright: ignore[reportUnknownMemberType]
+            "s3", endpoint_url=endpoint, region_name=region, config=config
         )
     except ValueError as error:
         remedy = "Use http://host:port or https://host"
-        raise InvalidSetting(f"{settings.s3_endpoint!r} is no URL", "OMNIFLEET_S3_ENDPOINT", remedy) from error
+        raise InvalidSetting(f"{endpoint!r} is no URL", variable, remedy) from error
 
 
 class _Unclosed:

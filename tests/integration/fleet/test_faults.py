@@ -9,11 +9,9 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
-from omnifleet import Client, JobHandle, JobQuarantined, JobStatus, TextResult
-from omnifleet_shared.broker.dead_letters import DeadLetters
+from omnifleet import Client, JobHandle, JobStatus, TextResult
 from omnifleet_shared.broker.leases import Leases
 from omnifleet_shared.settings import FleetSettings
-from omnifleet_worker.lease_renewer import EXIT_BROKEN
 from support import PYTHONPATH, processes, services
 
 LEASE = 2.0
@@ -136,56 +134,6 @@ def test_what_was_sent_to_a_stopped_worker_is_not_lost_with_it(omni: Client, sta
     start_worker()
 
     assert [job.result(WAIT).attempts for job in jobs] == [1, 1, 1]
-
-
-def test_a_job_that_kills_workers_is_dead_lettered_and_others_go_on(
-    omni: Client, settings: FleetSettings, start_worker: StartWorker
-) -> None:
-    poison = ask(omni, "die")
-    for _ in range(3):
-        worker = start_worker(ready=False)
-        worker.process.wait(timeout=processes.START_SECONDS)
-        assert worker.process.returncode == -signal.SIGKILL
-
-    start_worker()
-
-    with pytest.raises(JobQuarantined, match="3 workers in a row"):
-        poison.result(WAIT)
-    assert ask(omni, steps=1).result(WAIT).text
-    letter = DeadLetters.connect(settings).read(poison.id)
-    assert letter.attempts == 3
-    assert letter.job.job_id == poison.id
-
-
-def test_a_hung_engine_ends_its_process_and_its_jobs_go_on_elsewhere(omni: Client, start_worker: StartWorker) -> None:
-    limits = {"OMNIFLEET_ENGINE_PATIENCE": "2", "OMNIFLEET_MAX_DELIVERIES": "2"}
-    job = ask(omni, "hang")
-    for _ in range(2):
-        assert start_worker(ready=False, **limits).process.wait(timeout=processes.START_SECONDS) == 70
-
-    start_worker(**limits)
-    with pytest.raises(JobQuarantined, match="2 workers in a row"):
-        job.result(WAIT)
-
-
-def test_a_device_that_breaks_ends_its_process_and_its_jobs_go_on_elsewhere_as_if_nothing_had_been(
-    omni: Client, start_worker: StartWorker
-) -> None:
-    # One more start, one more lost worker or one more attempt would be too many, and nobody waits for this lease.
-    limits = {"OMNIFLEET_MAX_DELIVERIES": "1", "OMNIFLEET_MAX_ATTEMPTS": "1", "OMNIFLEET_LEASE": "600"}
-    broken = start_worker(SCRIPTED_DEVICE_BREAKS="break", **limits)
-    beside = [ask(omni, steps=100) for _ in range(4)]
-    for job in beside:
-        wait_until_it_steps(job)
-
-    culprit, later = ask(omni, "break it"), [ask(omni, steps=5) for _ in range(20)]
-
-    assert broken.process.wait(timeout=WAIT) == EXIT_BROKEN
-    assert "out_of_service" in broken.log.read_text()
-    other = start_worker(**limits)
-    for job in [*beside, *later]:
-        assert pid_in(job.result(WAIT)) == other.process.pid
-    culprit.cancel()
 
 
 def test_a_drained_worker_finishes_what_runs_and_leaves_what_waits(omni: Client, start_worker: StartWorker) -> None:

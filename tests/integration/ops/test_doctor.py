@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from omnifleet.cli import app
 from omnifleet_shared.broker.worker_registry import WorkerRecord, WorkerRegistry
+from omnifleet_shared.keys import SUSPECTS_KEY
 from omnifleet_shared.settings import FleetSettings
+from redis import Redis
 from support import services
 from support.scripted_fleet import WAIT, ScriptedFleet
 from typer.testing import CliRunner
@@ -197,6 +199,17 @@ def test_a_worker_that_is_unwell_is_a_fault(environment: dict[str, str], redis_u
     assert (code, faults(found)) == (1, {"worker hung:1"})
 
 
+def test_jobs_that_wait_to_run_alone_are_a_note(environment: dict[str, str], redis_url: str) -> None:
+    tell_of_worker(redis_url)
+    with Redis.from_url(redis_url) as redis:
+        redis.lpush(SUSPECTS_KEY.format(queue="audio-omni"), "audio-omni\nmessage")
+
+    code, found = diagnose(environment)
+
+    assert (code, found["suspects"]["level"]) == (0, "note")
+    assert found["suspects"]["said"].startswith("1 jobs wait to run alone")
+
+
 def test_two_revisions_of_the_checkpoint_are_a_note(environment: dict[str, str], redis_url: str) -> None:
     tell_of_worker(redis_url, "a:1", checkpoint="audio-omni", revision="1")
     tell_of_worker(redis_url, "b:1", checkpoint="audio-omni", revision="2")
@@ -213,3 +226,39 @@ def test_people_read_a_line_a_finding_and_what_to_do(environment: dict[str, str]
     assert done.exit_code == 1
     assert "✓ redis persistence: AOF on" in done.stdout
     assert "✗ workers: no worker lives\n    → Start one" in done.stdout
+
+
+def test_a_worker_that_stores_elsewhere_is_a_fault(environment: dict[str, str], redis_url: str) -> None:
+    tell_of_worker(redis_url, storage="s3://media/omni")
+    tell_of_worker(redis_url, "host:2", storage=environment["OMNIFLEET_STORAGE"])
+    tell_of_worker(redis_url, "host:3")
+
+    code, found = diagnose(environment)
+
+    assert (code, faults(found)) == (1, {"storage of worker host:1"})
+    said = found["storage of worker host:1"]
+    assert said["said"].startswith(f"it stores in s3://media/omni, here it is {environment['OMNIFLEET_STORAGE']}")
+    assert said["fix"] == "Give both the same OMNIFLEET_STORAGE"
+
+
+def test_a_worker_tells_where_it_stores(scripted: ScriptedFleet) -> None:
+    scripted.start()
+    workers = WorkerRegistry.connect(scripted.settings)
+    services.wait_until(lambda: workers.capacity().workers == 1, WAIT, "a telling worker")
+
+    assert [one.record.storage for one in workers.all()] == [scripted.environment["OMNIFLEET_STORAGE"]]
+    workers.close()
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_a_link_is_fetched_as_anybody_would(
+    environment: dict[str, str], redis_url: str, bucket: str, s3_server: services.S3Server, works: bool
+) -> None:
+    tell_of_worker(redis_url)
+    public = s3_server.endpoint if works else f"http://127.0.0.1:{services.free_port()}"
+    place = {"OMNIFLEET_STORAGE": f"s3://{bucket}/m", "OMNIFLEET_S3_ENDPOINT": s3_server.endpoint}
+
+    code, found = diagnose(environment | place | {"OMNIFLEET_S3_PUBLIC_ENDPOINT": public})
+
+    assert (code, faults(found)) == ((0, set()) if works else (1, {"links"}))
+    assert found["storage"]["level"] == found["storage rights"]["level"] == "ok"

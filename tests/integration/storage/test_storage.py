@@ -9,13 +9,17 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
+from botocore.awsrequest import AWSResponse
 from omnifleet_shared.errors import (
     ForeignURI,
+    InvalidSetting,
     MediaError,
     MediaNotFound,
     MediaTooLarge,
@@ -73,6 +77,17 @@ def download(url: str) -> bytes:
     """What anyone gets who has the link and nothing else."""
     with urllib.request.urlopen(url, timeout=10) as answer:
         return bytes(answer.read())
+
+
+def answer_to(storage: S3Storage, operation: str, status: int, body: str) -> None:
+    """Let the storage hear this answer to every request of an operation, in place of the server's."""
+
+    def answer(request: Any, **_: object) -> AWSResponse:
+        raw: Any = io.BytesIO(body.encode())
+        raw.stream = lambda *_, **__: iter([body.encode()])
+        return AWSResponse(request.url, status, {}, raw)
+
+    storage._client.meta.events.register(f"before-send.s3.{operation}", answer)
 
 
 def age(storage: Storage, uri: str) -> float:
@@ -139,6 +154,12 @@ class TestObjects:
         assert {one.uri: one.bytes for one in found} == wanted
         assert all(abs(one.modified - time.time()) < 60 for one in found)
         assert list(storage.list("nothing/")) == []
+
+    def test_nothing_outside_is_listed(self, storage: Storage, tmp_path: Path) -> None:
+        (tmp_path / "a").touch()
+
+        with suppress(ForeignURI):
+            assert list(storage.list("../")) == []
 
     def test_open_streams_in_pieces(self, storage: Storage) -> None:
         uri = put(storage, "results/j1.wav")
@@ -281,6 +302,67 @@ class TestUrl:
 
         assert "X-Amz-Expires=77" in storage.url(storage.uri("k"), lifetime=77)
 
+    def test_the_link_names_the_public_endpoint_and_works_there(
+        self, bucket: str, s3_server: services.S3Server
+    ) -> None:
+        public = s3_server.endpoint.replace("127.0.0.1", "localhost")
+        storage = s3_storage(s3_server, bucket, s3_public_endpoint=public)
+
+        url = storage.url(put(storage, "k"), lifetime=60)
+
+        assert url.startswith(f"{public}/")
+        assert download(url) == TONE
+
+    def test_a_public_endpoint_that_is_no_url_is_named(self, bucket: str, s3_server: services.S3Server) -> None:
+        with pytest.raises(InvalidSetting, match="OMNIFLEET_S3_PUBLIC_ENDPOINT"):
+            s3_storage(s3_server, bucket, s3_public_endpoint="media.example.com")
+
+    @pytest.mark.parametrize(
+        ("environment", "region"),
+        [
+            ({}, "us-east-1"),
+            ({"AWS_DEFAULT_REGION": "eu-west-1"}, "eu-west-1"),
+            ({"AWS_DEFAULT_REGION": "eu-west-1", "AWS_REGION": "eu-west-2"}, "eu-west-2"),
+            ({"AWS_REGION": "eu-west-2", "OMNIFLEET_S3_REGION": "eu-west-3"}, "eu-west-3"),
+        ],
+    )
+    def test_requests_are_signed_for_the_region_of_the_environment(
+        self,
+        bucket: str,
+        s3_server: services.S3Server,
+        monkeypatch: pytest.MonkeyPatch,
+        environment: dict[str, str],
+        region: str,
+    ) -> None:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        storage = s3_storage(s3_server, bucket)
+
+        assert f"%2F{region}%2Fs3%2F" in storage.url(storage.uri("k"), lifetime=60)
+
+    @pytest.mark.parametrize(
+        ("expires_in", "wanted", "given"),
+        [(7200, 3600, (3600, 3600)), (7200, 80_000, (7100, 7200)), (None, 60, (60, 60)), (None, 80_000, (3600, 3600))],
+    )
+    def test_the_link_promises_no_more_than_its_session_token_lasts(
+        self,
+        bucket: str,
+        s3_server: services.S3Server,
+        monkeypatch: pytest.MonkeyPatch,
+        expires_in: int | None,
+        wanted: int,
+        given: tuple[int, int],
+    ) -> None:
+        monkeypatch.setenv("AWS_SESSION_TOKEN", "token")
+        if expires_in is not None:
+            expires = datetime.now(UTC) + timedelta(seconds=expires_in)
+            monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", expires.isoformat())
+        storage = s3_storage(s3_server, bucket)
+
+        (lasts,) = parse_qs(urlsplit(storage.url(storage.uri("k"), lifetime=wanted)).query)["X-Amz-Expires"]
+
+        assert given[0] <= int(lasts) <= given[1]
+
 
 class TestPlace:
     def test_the_prefix_is_respected_in_the_bucket(self, bucket: str, s3_server: services.S3Server) -> None:
@@ -300,6 +382,17 @@ class TestPlace:
         put(s3_storage(s3_server, bucket), "results/j1.wav")
 
         assert s3_server.client().head_object(Bucket=bucket, Key="results/j1.wav")["ContentType"] == WAV
+
+    def test_the_link_gives_the_content_type_and_a_name_to_save_it_under(
+        self, bucket: str, s3_server: services.S3Server
+    ) -> None:
+        storage = s3_storage(s3_server, bucket)
+        stored = storage.put("results/j1/1.wav", io.BytesIO(TONE), content_type=WAV, filename="add-j1.wav")
+        storage.touch(stored.uri)
+
+        with urllib.request.urlopen(storage.url(stored.uri, lifetime=60), timeout=10) as answer:
+            assert answer.headers["Content-Type"] == WAV
+            assert answer.headers["Content-Disposition"] == 'inline; filename="add-j1.wav"'
 
     def test_a_file_can_be_read_by_others(self, folder: Path) -> None:
         put(FolderStorage(folder), "results/j1.wav")
@@ -733,6 +826,43 @@ class TestRefusingS3:
             put(s3_storage(s3_server, bucket), "k")
 
         assert "AWS_ACCESS_KEY_ID" in (caught.value.remedy or "")
+
+    @pytest.mark.parametrize("status", [404, 403])
+    def test_a_head_that_is_forbidden_hides_what_is_absent(
+        self, bucket: str, s3_server: services.S3Server, status: int
+    ) -> None:
+        """As S3 answers without s3:ListBucket."""
+        storage = s3_storage(s3_server, bucket)
+        answer_to(storage, "HeadObject", 403, "")
+        if status == 403:
+            answer_to(storage, "GetObject", 403, "<Error><Code>AccessDenied</Code></Error>")
+        media = storage.describe_input(io.BytesIO(TONE))
+
+        assert storage.stat(media.uri) is None
+        storage.put_input(media, io.BytesIO(TONE))
+
+        assert s3_server.client().get_object(Bucket=bucket, Key=storage.key(media.uri))["Body"].read() == TONE
+
+    @pytest.mark.parametrize("code", ["InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"])
+    def test_a_head_that_is_forbidden_for_another_reason_is_refused(
+        self, bucket: str, s3_server: services.S3Server, code: str
+    ) -> None:
+        storage = s3_storage(s3_server, bucket)
+        answer_to(storage, "HeadObject", 403, "")
+        answer_to(storage, "GetObject", 403, f"<Error><Code>{code}</Code></Error>")
+
+        with pytest.raises(StorageRefused):
+            storage.stat(storage.uri("k"))
+
+    def test_a_head_that_is_forbidden_of_what_can_be_read_is_refused(
+        self, bucket: str, s3_server: services.S3Server
+    ) -> None:
+        storage = s3_storage(s3_server, bucket)
+        uri = put(storage, "k")
+        answer_to(storage, "HeadObject", 403, "")
+
+        with pytest.raises(StorageRefused):
+            storage.stat(uri)
 
     def test_no_bucket_to_put_to(self, bucket: str, s3_server: services.S3Server) -> None:
         with pytest.raises(StorageRefused, match="NoSuchBucket") as caught:

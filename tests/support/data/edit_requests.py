@@ -1,8 +1,8 @@
 """Requests for changed words as people write them, each with the edit that is meant: `tests/.../requests/*.tsv`.
 
-A line holds, between tabs: whether it is held back (`h`: never looked at while the grammar was written) or not (`.`);
-what should come of it; the recording, with `[old→new]` where it is to change; and the request. What should come of it
-is an `edit`, or that the request is `ambiguous`, that the words are `unsaid`, or that the `thinker` is asked.
+A line holds, between tabs: whether it is held back (`h`: the grammar was never changed for it) or not (`.`); what
+should come of it; the recording, with `[old→new]` where it is to change; and the request. What should come of it is an
+`edit`, or that the request is `ambiguous`, that the words are `unsaid`, or that the `thinker` is asked.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ class TestEnvironment:
             ("max_unfinished", "7", 7),
             ("storage", "s3://media/omni", "s3://media/omni"),
             ("s3_endpoint", "http://minio:9000", "http://minio:9000"),
+            ("s3_public_endpoint", "https://media.example.com", "https://media.example.com"),
             ("s3_region", "eu-central-1", "eu-central-1"),
             ("s3_path_style", "false", False),
             ("input_lifetime", "3600", 3600),

@@ -46,6 +46,7 @@ class Heartbeat:
         health: judges the worker's state.
         renewer: knows the jobs that are held.
         device: opens the device; called once the checkpoint is loaded.
+        storage: URI of the worker's storage.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Heartbeat:
         health: Health,
         renewer: LeaseRenewer,
         device: Callable[[], Device],
+        storage: str,
     ) -> None:
         self._name = name
         self._version = version("omnifleet")
@@ -66,6 +68,7 @@ class Heartbeat:
         self._health = health
         self._renewer = renewer
         self._make_device = device
+        self._storage = storage
         self._device: Device | None = None
         self._card: ModelCard | None = None
         self._engine_slots = 0
@@ -109,6 +112,7 @@ class Heartbeat:
             revision=card.revision if card else None,
             device=device.name if device else "none yet",
             gpu=device.gpu() if device else None,
+            storage=self._storage,
             slots=self._slots,
             engine_slots=self._engine_slots,
             held=self._renewer.held_jobs,

@@ -19,6 +19,7 @@ from omnifleet_shared.webhooks.outbox import Callbacks
 from ..engine.engine import Engine
 from ..engine.limits import EngineLimits
 from ..engine.runner import ModelRunner
+from ..jobs.finished_parts import FinishedParts
 from ..jobs.model import ModelData
 from ..jobs.runner import JobRunner
 from ..lease_renewer import EXIT_BROKEN, LeaseRenewer
@@ -29,6 +30,7 @@ from ..retry import retry_until
 from ..settings import WorkerSettings
 from .availability import Availability
 from .delivery import Deliveries
+from .model_check import ModelCheck
 from .progress_reporter import ProgressReporter
 from .storage_check import StorageCheck
 from .webhook_sender import WebhookSender
@@ -52,11 +54,13 @@ class FleetWorker:
         )
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.attempts = Attempts.connect(settings, worker=self.name)
-        self.telemetry = Telemetry(self.name, settings, self.lease_renewer, self._engine_stalled)
+        about_engine = (self._engine_stalled, self._device_failed)
+        self.telemetry = Telemetry(self.name, settings, self.lease_renewer, *about_engine)
         self.availability = Availability(self.telemetry.health, self.lease_renewer, lambda: self.deliveries)
         self._webhooks = WebhookSender(Callbacks.connect(settings), settings)
         self._progress = ProgressReporter(self.states, settings.progress_interval)
         self._engine: Engine | None = None
+        self._parts: FinishedParts | None = None
         self._draining = False
         self._storage_check: StorageCheck
         self.deliveries: Deliveries
@@ -70,13 +74,17 @@ class FleetWorker:
         model, runner, limits = self.load()
         metrics = self.telemetry.metrics
         self._engine = engine = Engine(runner, limits, observer=metrics.engine, on_device_failed=self._device_failed)
+        self._parts = FinishedParts(storage, (model.card.name, model.card.revision, model.precision))
         shared_processes().start()
-        jobs = JobRunner(model, storage, self.settings)
+        jobs = JobRunner(model, storage, self.settings, self._parts)
         memory = jobs.host_memory
         metrics.watch_host_memory(memory.limit, lambda: memory.reserved, lambda: memory.waiting)
         registry = WorkerRegistry.connect(self.settings)
         self._storage_check = StorageCheck(storage, self.availability, registry, self.name)
-        parts = (jobs, engine, self.attempts, self._progress, self.lease_renewer, self._storage_check, self._webhooks)
+        model_check = ModelCheck(engine, self.availability)
+        metrics.watch_failures_in_a_row(lambda: model_check.failed_in_a_row)
+        checks = (self._storage_check, model_check)
+        parts = (jobs, engine, self.attempts, self._progress, self.lease_renewer, *checks, self._webhooks)
         self.deliveries = Deliveries(*parts, self.settings, metrics.jobs)
         engine.start()
         self._progress.start()
@@ -110,6 +118,8 @@ class FleetWorker:
             self._progress.stop()
             self._engine.stop()
             self.lease_renewer.stop()
+        if self._parts is not None:
+            self._parts.close()
         self._webhooks.stop()
         self.telemetry.stop()
         for connection in (self.states, self.attempts, self.lease_renewer.leases):

@@ -43,7 +43,7 @@ def read_instruction(text: str) -> list[Clause] | None:
     `say 'a b c'` or a quoted text alone for a whole transcript. Quotes of any kind; none where it is plain.
     """
     request = MaskedText(text)
-    plain = _without_apology(_without_needless_spaces(request.plain)).strip(_ENDS)
+    plain = _without_chatter(_without_needless_spaces(request.plain))
     transcript = next((found for reader in _READERS if (found := reader.transcript(plain, request))), None)
     return [certain(NewTranscript(transcript))] if transcript else _read_clauses(plain, request)
 
@@ -111,7 +111,7 @@ class _Sentence:
 
     @classmethod
     def compiled(cls, kind: str, pattern: str) -> _Sentence:
-        parts = re.split("(OLD|NEW)", pattern)
+        parts = re.split("(OLD|NEW)", pattern.replace("MARK", MARK))
         texts = [*parts[:-1:2], rf"(?:{parts[-1]})\Z"]
         return cls(kind, tuple(re.compile(text, re.IGNORECASE) for text in texts), tuple(parts[1::2]))
 
@@ -180,7 +180,7 @@ class _Reader:
 
     def _meanings(self, kind: str, slots: dict[str, str], request: MaskedText) -> Iterator[Rank]:
         new, everywhere = self.slots.text(slots["NEW"], request) if "NEW" in slots else ("", False)
-        if new is None or ("NEW" in slots and not split_words(new)):
+        if new is None or (kind != "replace" and "NEW" in slots and not split_words(new)):
             return
         if kind in ("first", "last"):
             yield ((_insert(kind, new, Position(1 if kind == "first" else -1)),),)
@@ -203,9 +203,9 @@ class _Reader:
 
 
 def _change(kind: str, place: Place, new: str) -> Change:
-    if kind == "replace":
+    if kind == "replace" and new:
         return Replace(place, new)
-    return Delete(place) if kind == "delete" else _insert(kind, new, place)
+    return Delete(place) if kind in ("replace", "delete") else _insert(kind, new, place)
 
 
 def _insert(kind: str, new: str, anchor: Place) -> Insert:
@@ -213,22 +213,34 @@ def _insert(kind: str, new: str, anchor: Place) -> Insert:
 
 
 _COMMAS = ",，、:：;；"
+_STOPS = ".!?。！？,，、;；"
 _ENDS = f" .!?。！？…{_COMMAS}"
 _READERS = [_Reader(language) for language in LANGUAGES]
 _ASKING = re.compile("|".join(language.asking for language in LANGUAGES), re.IGNORECASE)
 _START = "|".join(f"{language.asking}|{language.starting}" for language in LANGUAGES) + f"|{MARK}"
+_STARTING = re.compile(_START, re.IGNORECASE)
 _OPENINGS = "|".join(language.openings for language in LANGUAGES)
 _NEXT = rf"(?=(?:(?:{_OPENINGS})\s?)*+(?:{_START}))"
 _JOINTS = r"[;,.](?=\s)|(?<!\w)(?:and|then|also|et|puis|ensuite|und|dann|danach)(?=[\s,])"
-_SEPARATOR = re.compile(rf"(?:(?:{_JOINTS})\s*)++{_NEXT}|[，；。、][，；。、\s]*|(?<=[{DENSE}])[,;]", re.IGNORECASE)
-_APOLOGY = re.compile(
-    rf"(?:{'|'.join(language.apologies for language in LANGUAGES)})(?:(?!{MARK}).)*?[{_ENDS}]++{_NEXT}", re.IGNORECASE
+_DENSE_JOINTS = rf"[，；。、](?!而|说|改说|要说|应该说)[，；。、\s]*|(?<=[{DENSE}])[,;]"
+_SEPARATOR = re.compile(rf"(?:(?:{_JOINTS})\s*)++{_NEXT}|{_DENSE_JOINTS}", re.IGNORECASE)
+_PREAMBLES = "|".join(language.preambles for language in LANGUAGES)
+_PREAMBLE = re.compile(rf"(?:{_PREAMBLES})[^{_STOPS}]*+[{_STOPS}]\s*", re.IGNORECASE)
+_CLOSING = re.compile(
+    rf"[{_STOPS}]\s*(?:{'|'.join(language.courtesies for language in LANGUAGES)})[{_ENDS}]*\Z", re.IGNORECASE
 )
+_MOST_CHATTER = 4
 
 
-def _without_apology(plain: str) -> str:
-    found = _APOLOGY.match(plain)
-    return plain[found.end() :] if found else plain
+def _without_chatter(plain: str) -> str:
+    """The request without the parts before and after it that ask for nothing."""
+    text = plain.strip(_ENDS)
+    for _ in range(_MOST_CHATTER):
+        before = _PREAMBLE.match(text)
+        if before and not _STARTING.search(before.group()):
+            text = text[before.end() :] or text
+        text = (_CLOSING.sub("", text) or text).strip(_ENDS)
+    return text
 
 
 def _without_needless_spaces(plain: str) -> str:

@@ -30,6 +30,8 @@ class SlotReader:
         self._count = _compiled(rf"(?:{language.determiners or '(?!)'})?(?P<count>{counts})\s?")
         self._kind = _compiled(language.kinds)
         self._kind_after = _compiled(rf"\s?(?:{language.kinds_after})$")
+        self._count_after = {_compiled(rf"\s?{name}$"): which for name, which in language.counts_after.items()}
+        self._nothing, self._sound = _compiled(language.nothing), _compiled(language.sounds)
         self._article = _compiled(language.articles)
         beside = rf"{language.courtesies}|(?P<all>{language.everywhere})"
         self._before, self._after = _compiled(rf"(?:{beside}),?\s*"), _compiled(rf",?\s*(?:{beside})$")
@@ -54,12 +56,21 @@ class SlotReader:
         return found + [(places,) for places in self._lists(trimmed, which, request)]
 
     def text(self, slot: str, request: MaskedText) -> tuple[str | None, bool]:
-        """Read the words to say, and whether they are to be said at every place; None where the slot is no text."""
+        """Read the words to say, and whether they are to be said at every place.
+
+        Returns:
+            The words: empty where nothing is to be said, None where the slot holds something else than words.
+        """
         trimmed, everywhere = self._trim(slot)
+        if self._nothing.fullmatch(trimmed) or self._sound.fullmatch(trimmed):
+            return ("" if self._nothing.fullmatch(trimmed) else None), everywhere
         named = self._without_kind(trimmed)
         if re.fullmatch(MARK, named):
             return request.restore(named), everywhere
-        return (None if re.search(MARK, trimmed) else trimmed), everywhere
+        # "the word really" is one word to say; "words of wisdom" are three.
+        kind = self._kind.match(trimmed)
+        text = named if kind and " " in kind.group().strip() else trimmed
+        return (None if re.search(MARK, text) else text), everywhere
 
     def told_counts(self, request: MaskedText) -> set[int]:
         """Find every `which` that is told anywhere in a request."""
@@ -70,11 +81,9 @@ class SlotReader:
         as_it_stands: list[Place] = [] if re.search(MARK, text) or not text else [Spoken(text, which)]
         if place := self._position(text):
             return [Spoken(self._article.sub("", text, count=1), which), place]
-        counted = self._count.match(text)
-        rest = text[counted.end() :] if counted else text
+        rest, told = self._without_count(text)
+        which = which if told is None else told
         named = self._without_kind(rest)
-        if counted:
-            which = self._which(counted["count"])
         if re.fullmatch(MARK, named):
             return [Spoken(request.restore(named), which)]
         is_other = named and named != text and not re.search(MARK, named)
@@ -90,6 +99,14 @@ class SlotReader:
             places = tuple(choice[-1] for choice in choices)
             yield carry_count(places)
             yield places
+
+    def _without_count(self, text: str) -> tuple[str, int | None]:
+        if before := self._count.match(text):
+            return text[before.end() :], self._which(before["count"])
+        for pattern, which in self._count_after.items():
+            if after := pattern.search(text):
+                return text[: after.start()], which
+        return text, None
 
     def _position(self, text: str) -> Place | None:
         for pattern in self._positions:

@@ -10,12 +10,10 @@ from support.data.edit_requests import EditRequest, outcome, read_requests
 FOLDER = Path(__file__).parent / "requests"
 REQUESTS = {path.stem: read_requests(path) for path in sorted(FOLDER.glob("*.tsv"))}
 EVERY_LANGUAGE = pytest.mark.parametrize("language", ["en", "zh", "ja", "fr", "de"])
-RIGHT = {"en": 61, "zh": 52, "ja": 51, "fr": 49, "de": 50}
+RIGHT = {"en": 75, "zh": 61, "ja": 60, "fr": 59, "de": 60}
 """Requests of each language that are read as they are meant. Raise it with the grammar; never lower it."""
-RIGHT_HELD_BACK = {"en": 12, "zh": 12, "ja": 13, "fr": 14, "de": 14}
+RIGHT_HELD_BACK = {"en": 24, "zh": 21, "ja": 26, "fr": 27, "de": 25}
 """The same of those that were held back."""
-MISREAD = 1
-"""Requests of all languages for which something else is done than is meant. Lower it; never raise it."""
 
 
 def right(language: str, *, held_back: bool) -> list[EditRequest]:
@@ -41,8 +39,7 @@ def test_the_rate_of_those_held_back_does_not_fall(language: str) -> None:
     assert len(right(language, held_back=True)) == RIGHT_HELD_BACK[language]
 
 
-def test_hardly_any_is_taken_for_another_edit() -> None:
+def test_none_is_taken_for_another_edit() -> None:
     every = [one for requests in REQUESTS.values() for one in requests]
-    misread = [one.text for one in every if isinstance(found := outcome(one), tuple) and found != one.meant]
 
-    assert len(misread) == MISREAD, misread
+    assert [one.text for one in every if isinstance(found := outcome(one), tuple) and found != one.meant] == []

@@ -27,7 +27,10 @@ GERMAN = Language(
         r"OLD (?:soll|muss|sollte) NEW (?:heißen|sein|lauten|werden)",
         rf"{_SAY} NEW,? {_INSTEAD} OLD",
         rf"{_INSTEAD} OLD,? {_SAY} NEW",
-        rf"NEW,? {_INSTEAD} OLD(?: (?:sagen|schreiben))?",
+        rf"(?=MARK)NEW,? {_INSTEAD} OLD(?: (?:sagen|schreiben))?",
+        r"(?:es|das|er|sie|ich) (?:heißt|heiße|ist|meinte?) NEW,? (?:und )?nicht OLD",
+        r"(?:(?:es|das) (?:heißt|ist) )?nicht OLD,? sondern NEW",
+        r"aus OLD(?: |, ?)(?:bitte )?NEW machen",
         r"OLD ?(?:->|→|=>|⇒) ?NEW",
     ),
     delete=(
@@ -57,7 +60,7 @@ GERMAN = Language(
     transcript=r"(?:der |das )?(?:neue[rs]? )?(?:text|transkript|wortlaut) ?[:：]|sage? ?[:：]",
     asking=(
         r"\b(?:ersetz(?:e|en|t)?|(?:aus)?tausch(?:e|en)|(?:ver|um|ab)?änder(?:e|n)|korrigiere?n?|lösch(?:e|en)|entfern(?:e|en)"
-        r"|streich(?:e|en)|füge?|(?:ein|hinzu)fügen|ergänz(?:e|en)|setze?|sage?|weglassen|(?:he)?raus(?:schneiden|nehmen)|statt"
+        r"|streich(?:e|en)|füge?|(?:ein|hinzu)fügen|ergänz(?:e|en)|setze?|sage?|weglassen|(?:he)?raus(?:schneiden|nehmen)?|statt"
         r"|anstatt|anstelle|an stelle)\b"
     ),
     starting=r"\b(?:wechs(?:le|eln)|mache?|wand(?:le|eln)|tilge?n?|schneide?n?|nimm|nehmen|lass|lasse?n?|wirf|kürze?n?|baue?n?"
@@ -67,7 +70,10 @@ GERMAN = Language(
         r"|(?:können|könnten|würden) sie|ich (?:möchte|will|hätte gern)|du (?:kannst|sollst|solltest)"
         r"|wir (?:sollten|müssen))(?!\w),?"
     ),
-    apologies=r"(?:entschuldigung|entschuldige|sorry|verzeihung|tut mir leid|ups|hallo|hi)\b",
+    preambles=(
+        r"(?:entschuldigung|entschuldige|sorry|verzeihung|tut mir leid|ups|hallo|hi|guten (?:tag|morgen|abend))\b"
+        r"|[^.,!?;:]*\b(?:falsch|fehler|vertan|versprochen|verwechselt)\b"
+    ),
     courtesies=r"\b(?:bitte|mal|danke|für mich|bitte schön)\b",
     everywhere=r"\b(?:überall|jedes mal|jedesmal)\b",
     listing=r",? und |, ?|,? oder ",
@@ -83,13 +89,17 @@ GERMAN = Language(
         r"alle(?:[nrs]|(?: die| diese))?|jede[nmrs]?|sämtliche[nr]?|beide[nr]?": 0,
         r"\d+\.": 0,
     },
+    counts_after={r"(?:ganz )?am anfang": 1, r"(?:ganz )?am (?:ende|schluss)": -1},
     numbers={"zwei": 2, "beiden": 2, "drei": 3, "vier": 4, "fünf": 5},
     kinds=(
         r"(?:(?:das |die |den |dem )?(?:wort|wörter|worte|wörtern|worten|ausdruck|vorkommen(?: von)?|stellen(?: mit)?) "
+        r"|(?:(?:das|der|die|den|dem) )?(?:satz|namen?|zahl|teil|stelle|text|preis|datum|uhrzeit) (?=MARK)"
         r"|(?:das|der|die|den|dem|ein|einen) (?=MARK))"
     ),
     articles=r"(?:das|der|die|den|dem|ein|eine|einen|einem) ",
     positions=(r"(?:das|die|den|dem) COUNT(?: SIZE)? (?:wort|wörter|worte|wörtern|worten)",),
     ends={r"die SIZE letzten (?:wörter|worte)": -1, r"die SIZE ersten (?:wörter|worte)": 1},
+    nothing=r"(?:gar )?nichts",
+    sounds=r"(?:(?:ein|einen|eine|dem|den) )?(?:piep(?:ton|ser|en)?|stille|pause|geräusch|ton)",
     carried=("ersetze", "lösche"),
 )

@@ -21,6 +21,9 @@ ENGLISH = Language(
         rf"{_CHANGE} OLD (?:with|by|for) NEW",
         rf"{_SAY} NEW,? (?:instead of|rather than|in place of|not) OLD",
         rf"instead of OLD,? {_SAY} NEW",
+        r"(?:it['’]s|it is|that['’]s|i said|i mean) NEW,? (?:and )?not OLD",
+        r"(?:it['’]s|it is|that['’]s|i (?:did not|didn['’]t) (?:say|mean)) not OLD,? (?:it['’]s|but|it is) NEW",
+        r"make (?=MARK)OLD (?=MARK)NEW",
         r"(?!(?:it|this|that|he|she|they|you|we|i|there)\b)OLD (?:should|must|has to|needs to) (?:be|become)"
         r"(?: (?:replaced (?:with|by)|changed (?:in)?to))? NEW",
         r"OLD ?(?:->|→|=>|⇒) ?NEW",
@@ -47,17 +50,21 @@ ENGLISH = Language(
     asking=(
         r"\b(?:replac(?:e|ing)|substitut(?:e|ing)|swap(?:ping)?|chang(?:e|ing)|delet(?:e|ing)|remov(?:e|ing)|eras(?:e|ing)"
         r"|omit|insert(?:ing)?|add(?:ing)?|append|cut|drop|put|say|rename|correct|get rid of|instead of|rather than"
+        r"|(?:take|leave|cross|strip) (?:\w+ )?out|take away|scrap|strip|switch|exchange|trim|bleep|mute"
         r"|i meant|should (?:be|say|read))\b"
     ),
     starting=r"\b(?:switch|exchange|turn|convert|alter|modify|make|take|leave|strip|cross|scrap|snip|trim|edit|use|write"
     r"|include|place|slip|before|after|start|begin|end|finish)\b",
     openings=(
-        r"(?:and|then|also|now|so|ok(?:ay)?|just|please|kindly|finally|next|hi|hey|hello"
-        r"|(?:can|could|would|will) (?:you|we)|i(?:['’]d| would) like (?:you )?to|i (?:want|need) (?:you )?to"
+        r"(?:and|then|also|now|so|ok(?:ay)?|just|please|pls|plz|kindly|finally|next|hi|hey|hello"
+        r"|(?:can|could|would|will) (?:you|u|we)|i(?:['’]d| would) like (?:you )?to|i (?:want|need) (?:you )?to"
         r"|you (?:should|can|could|must)|we (?:should|must)|let['’]s|go ahead and)\b,?"
     ),
-    apologies=r"(?:sorry|oops|hi|hey|hello|pardon|my (?:mistake|bad)|i (?:misspoke|made))\b",
-    courtesies=r"\b(?:please|kindly|thanks|thank you|for me|will you|would you|if you can|if possible|everyone)\b",
+    preambles=(
+        r"(?:sorry|oops|hi|hey|hello|good (?:morning|afternoon|evening)|pardon|my (?:mistake|bad))\b"
+        r"|[^.,!?;:]*\b(?:wrong|incorrect|mistake|misspoke|misspelled|typo)\b"
+    ),
+    courtesies=r"\b(?:please|pls|plz|kindly|thanks|thank you|for me|will you|would you|if you can|if possible)\b",
     everywhere=r"\b(?:everywhere|throughout|every time|each time|wherever (?:it is said|it appears|i say it))\b",
     listing=r",? and |, ?|,? or ",
     determiners=r"the (?:very )?",
@@ -73,9 +80,18 @@ ENGLISH = Language(
         r"(?:every(?: single)?|each|(?:all|both)(?: of)?(?: (?:the|those|these|my))?)(?: one of the)?": 0,
         r"\d+(?:st|nd|rd|th)": 0,
     },
+    counts_after={
+        r"(?:at|from|in) the (?:very )?(?:beginning|start)": 1,
+        r"(?:at|from) the (?:very )?end": -1,
+    },
     numbers={"two": 2, "three": 3, "four": 4, "five": 5, "six": 6},
-    kinds=r"(?:time |(?:the )?(?:words?|phrases?|(?:occurrence|instance|mention)s?(?: of(?: the)?)?(?: words?)?) )",
+    kinds=(
+        r"(?:time |(?:the )?(?:words?|phrases?|(?:occurrence|instance|mention)s?(?: of(?: the)?)?(?: words?)?) "
+        r"|(?:the )?(?:sentence|name|number|line|part|bit|expression|term|text|time|date|price)s? (?=MARK))"
+    ),
     articles=r"(?:the|a|an) ",
     positions=(rf"(?:the )?(?:very )?COUNT(?: SIZE)? words?{_END}",),
+    nothing=r"nothing(?: at all)?",
+    sounds=r"(?:(?:a|an|some|the) )?(?:short |long )?(?:beep|bleep|silence|pause|noise|tone|laugh|cough)s?(?: sound)?",
     carried=("replace", "delete"),
 )

@@ -15,7 +15,9 @@ FRENCH = Language(
         rf"{_REPLACE} OLD par NEW",
         rf"{_CHANGE} OLD (?:en|par|pour) NEW",
         rf"{_SAY} NEW,? (?:au lieu d(?:e |['’])|à la place d(?:e |['’])|plut[ôo]t que (?:de )?|et non(?: pas)? )OLD",
-        rf"au lieu d(?:e |['’])OLD,? {_SAY} NEW",
+        rf"(?:au lieu|à la place) d(?:e |['’])OLD,? {_SAY} NEW",
+        r"(?:c['’]est|j['’]ai dit) NEW,? (?:et )?(?:pas|non) OLD",
+        r"(?:ce n['’]est )?pas OLD,? (?:mais|c['’]est) NEW",
         r"OLD (?:doit|devrait) (?:être remplacée?s? par|être changée?s? en|devenir|être) NEW",
         r"OLD ?(?:->|→|=>|⇒) ?NEW",
     ),
@@ -28,7 +30,7 @@ FRENCH = Language(
     transcript=r"(?:la )?(?:nouvelle )?transcription ?[:：]|(?:le )?(?:nouveau )?texte ?[:：]|(?:dis|dites) ?[:：]",
     asking=(
         r"\b(?:remplac(?:e[rz]?|ons)|substitue[rz]?|chang(?:e[rz]?|eons)|corrige[rz]?|modifie[rz]?|supprime[rz]?"
-        r"|efface[rz]?|enl[eè]ve[rz]?|retire[rz]?|coupe[rz]?|ajoute[rz]?|rajoute[rz]?|ins[eéè]re[rz]?|mets|mettez|mettre"
+        r"|efface[rz]?|enl[eè]ve[rz]?|retire[rz]?|coupe[rz]?|ajoute[rz]?|rajoute[rz]?|ins[eéè]re[rz]?|mets|mettez|mettre|vire[rz]?"
         r"|dis|dites|au lieu d(?:e\b|['’])|à la place d(?:e\b|['’])|plut[ôo]t que)"
     ),
     starting=r"\b(?:transforme[rz]?|convertis|[ôo]te[rz]?|vire[rz]?|élimine[rz]?|place[rz]?|dire|utilise[rz]?|écris|avant"
@@ -39,7 +41,10 @@ FRENCH = Language(
         r"|je (?:voudrais|veux)|j['’]aimerais|merci de|veuillez"
         r"|il (?:faut|faudrait)|s['’]il (?:te|vous) pla[iî]t|stp|svp)(?!\w),?"
     ),
-    apologies=r"(?:désolée?|pardon|excuse[sz]?(?:-moi)?|oups|bonjour|salut)\b",
+    preambles=(
+        r"(?:désolée?|pardon|excuse[sz]?(?:-moi)?|oups|bonjour|bonsoir|salut)\b"
+        r"|[^.,!?;:]*\b(?:faux|fausse|erreur|trompée?|incorrecte?)\b"
+    ),
     courtesies=r"(?:s['’]il (?:te|vous) pla[iî]t|\bstp\b|\bsvp\b|\bmerci(?: d['’]avance)?\b)",
     everywhere=r"\b(?:partout|à chaque fois|chaque fois)\b",
     listing=r",? et |, ?|,? ou ",
@@ -55,12 +60,16 @@ FRENCH = Language(
         r"(?:tous|toutes)(?: (?:les|ces))?|chaque|chacun(?:e)? des": 0,
         r"\d+(?:e|ème|er)": 0,
     },
+    counts_after={r"(?:du|au) (?:tout )?début": 1, r"(?:de|à) la fin": -1},
     numbers={"deux": 2, "trois": 3, "quatre": 4, "cinq": 5},
     kinds=(
         r"(?:(?:le |les )?mots? |(?:la |les )?(?:phrase|expression|occurrence)s? (?:d(?:e |u mot |['’]))?"
+        r"|(?:(?:le|la|les) )?(?:noms?|nombres?|chiffres?|parties?|passages?|prix|dates?|textes?) (?=MARK)"
         r"|(?:le|la|les) (?=MARK))"
     ),
     articles=r"(?:(?:le|la|les|un|une|du|des) |l['’] ?)",
     positions=(r"(?:(?:le|la|les) |l['’])(?:SIZE )?COUNT mots?", r"(?:les )COUNT SIZE mots"),
+    nothing=r"rien(?: du tout)?",
+    sounds=r"(?:(?:un|une|du|le|la) )?(?:bip|silence|pause|bruit|son)s?",
     carried=("remplace", "supprime"),
 )

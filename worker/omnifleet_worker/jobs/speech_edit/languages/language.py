@@ -25,12 +25,13 @@ class Language:
         asking: words of which one makes a text a request, and no transcript.
         starting: words with which, besides those of `asking`, a change begins.
         openings: what may stand before a sentence.
-        apologies: how people begin who say more than what they want.
+        preambles: parts of a request that ask for nothing: a greeting, an apology, that something is wrong.
         courtesies: words beside a slot that change nothing.
         everywhere: words beside a slot that mean all places.
         listing: what stands between the parts of a list.
         determiners: what may stand before a count.
         counts: which place is meant; digits in what matched are the number itself.
+        counts_after: the same, said after the words.
         numbers: how many words.
         kinds: what may stand before the words themselves.
         kinds_after: what may stand after them.
@@ -38,6 +39,8 @@ class Language:
         positions: words by their place, with COUNT and SIZE in them.
         ends: words by their place, with SIZE in them: from the beginning (1) or the end (-1).
         unnameable: words by their place that cannot be counted, as they are not written apart.
+        nothing: what people say for NEW where OLD is to go.
+        sounds: what people say for NEW that is no word, and cannot be made.
         carried: verbs that hold for a clause without one, after a replacement and after a deletion.
     """
 
@@ -52,12 +55,13 @@ class Language:
     asking: str
     starting: str
     openings: str
-    apologies: str
+    preambles: str
     courtesies: str
     everywhere: str
     listing: str
     determiners: str = ""
     counts: Mapping[str, int]
+    counts_after: Mapping[str, int] = field(default_factory=dict)
     numbers: Mapping[str, int]
     kinds: str
     kinds_after: str = r"(?!)"
@@ -65,4 +69,6 @@ class Language:
     positions: tuple[str, ...]
     ends: Mapping[str, int] = field(default_factory=dict)
     unnameable: str = r"(?!)"
+    nothing: str
+    sounds: str
     carried: tuple[str, str]
