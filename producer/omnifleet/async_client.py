@@ -105,6 +105,7 @@ class AsyncClient(
         if self._closed:
             return
         self._closed = True
+        await self._executor.join()
         if self._closes_transport:
             await self._transport.close()
         await self._executor.close()

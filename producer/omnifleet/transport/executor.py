@@ -53,8 +53,12 @@ class BlockingExecutor:
         task.add_done_callback(self._tasks.discard)
         await asyncio.shield(task)
 
+    async def join(self) -> None:
+        """Wait for the coroutines that run to completion: they may need connections that are closed next."""
+        await asyncio.gather(*self._tasks)
+
     async def close(self) -> None:
         """Wait for all calls and coroutines, and end the threads."""
-        await asyncio.gather(*self._tasks)
+        await self.join()
         # It waits for threads that may be uploading.
         await asyncio.to_thread(self._threads.shutdown)
