@@ -71,7 +71,7 @@ LANES = (
     ),
     Lane(
         "network",
-        (0.5, 6),
+        (1, 8),
         {
             Kind.CUT: (0.5, 2 * LEASE),
             Kind.HALF_OPEN: (0.5, 2 * REDIS_TIMEOUT),
@@ -81,7 +81,7 @@ LANES = (
     ),
     Lane(
         "servers",
-        (0.5, 6),
+        (1, 8),
         {Kind.REDIS_RESTART: (1, 2), Kind.REDIS_PAUSE: (0.5, 2 * LEASE), Kind.OUTAGE: (2, 6)},
     ),
     Lane("jobs", (0.5, 8), {Kind.POISON: (0, 0)}),

@@ -13,7 +13,7 @@ import soundfile
 from omnifleet import Client, JobHandle, JobQuarantined, OmnifleetError
 from support.data.tones import SAMPLE_RATE, SEEDS, tone
 
-STEPS = (2, 30)
+STEPS = (1, 12)
 """Least and most steps of a job, at a twentieth of a second or more: some are over soon, some are hit by faults."""
 CLIP_SECONDS = 1
 DEADLINE = 3600

@@ -24,6 +24,7 @@ FAULTS = {
     "request-loss",
     "poison",
     "stop",
+    "wrong-credentials",
 }
 
 

@@ -6,6 +6,7 @@ input, and all that it forked end with it, so that nothing is left even of a run
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -70,6 +71,7 @@ def _take_orders() -> None:
     from support import scripted_worker
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+    gc.freeze()  # a collection in a worker would otherwise copy every page that it shares
     try:
         for line in sys.stdin:
             pid = os.fork()

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import torch
 from omnifleet_shared.storage import folder
@@ -48,11 +48,11 @@ def let_disk_fill() -> None:
     """Let writes to S3 fail as those to a folder do whose disk is full, while that is switched on."""
     put: Callable[..., StoredObject] = S3Storage.put
 
-    def put_unless_full(storage: S3Storage, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
+    def put_unless_full(storage: S3Storage, *args: Any, **kwargs: Any) -> StoredObject:
         if is_switched_on("full-disk"):
             with folder._typed_errors():
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return put(storage, key, source, content_type=content_type)
+        return put(storage, *args, **kwargs)
 
     S3Storage.put = put_unless_full  # type: ignore[method-assign]
 

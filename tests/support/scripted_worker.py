@@ -1,12 +1,14 @@
 """A real worker process around an engine that does as the job says: take time, hang, or kill the process.
 
-Its answers name the question, and its clips are the tone of their seed. In its environment, SCRIPTED_LOAD_AWAITS names
-a file with which its checkpoint is there, and SCRIPTED_DEVICE_BREAKS a word: the first request that has it breaks its
-device for good. `support.scripted_faults` says how its machine goes wrong otherwise.
+Its answers name the question, and its clips are the tone of their seed over what they hear; it logs each of them as
+`scripted_finished`, with a hash of all that it was asked for. In its environment, SCRIPTED_LOAD_AWAITS names a file
+with which its checkpoint is there, and SCRIPTED_DEVICE_BREAKS a word: the first request that has it breaks its device
+for good. `support.scripted_faults` says how its machine goes wrong otherwise.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -24,13 +26,27 @@ from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.prompts import Prompts
 from omnifleet_worker.models.audio_omni.sampling import CLIP_SAMPLES
 from omnifleet_worker.models.audio_omni.speech_tokenizer import SpeechTokenizer
+from omnifleet_worker.models.content_cache import digest
 from omnifleet_worker.service.worker import FleetWorker
 from omnifleet_worker.settings import WorkerSettings
 
 from support import scripted_faults
 from support.data.tones import tone
 
+logger = logging.getLogger(__name__)
 STEP_SECONDS = 0.05
+MODEL = ModelData(
+    card=ModelCard(name="scripted", revision="1", licence="none", languages=("en",)),
+    prompts=Prompts(
+        {
+            "system": {"UNDERSTANDING": "Answer.", "T2A": "Make a sound.", "T2M": "Make music.", "EDITING": "Edit."},
+            "edit": {"Add": "Add {desc}."},
+            "transcribe": {"system": "Transcribe.", "user": "What is said?"},
+        }
+    ),
+    tokenizer=SpeechTokenizer([" "]),
+)
+"""Made once for all workers of a fork server: its tokenizer takes most of the time in which they start."""
 
 
 class ScriptedRunner:
@@ -58,6 +74,8 @@ class ScriptedRunner:
 
     def finish(self, batch: Sequence[Request]) -> list[Any]:
         self._device.use()
+        for request in batch:
+            logger.info("finished", extra={"action": "scripted_finished", "asked": digest(request.inputs).hex()})
         return [_outcome(request) for request in batch]
 
     def release(self, request: Request) -> None:
@@ -72,7 +90,10 @@ def _asked(request: Request) -> str:
 def _outcome(request: Request) -> Any:
     if isinstance(request.inputs, ChatInputs):
         return f"{_asked(request)} by {os.getpid()}"
-    return tone(request.inputs.seed, CLIP_SAMPLES)
+    clip, heard = tone(request.inputs.seed, CLIP_SAMPLES), request.inputs.audio
+    if heard is not None:
+        clip[:, : len(heard)] += heard / 4
+    return clip
 
 
 class ScriptedWorker(FleetWorker):
@@ -81,10 +102,7 @@ class ScriptedWorker(FleetWorker):
     def load(self) -> tuple[ModelData, ScriptedRunner, EngineLimits]:
         while (awaited := os.environ.get("SCRIPTED_LOAD_AWAITS")) and not Path(awaited).exists():
             time.sleep(0.05)
-        card = ModelCard(name="scripted", revision="1", licence="none", languages=("en",))
-        prompts = Prompts({"system": {"UNDERSTANDING": "Answer.", "T2A": "Make a sound."}})
-        model = ModelData(card=card, prompts=prompts, tokenizer=SpeechTokenizer([" "]))
-        return model, ScriptedRunner(), EngineLimits(clips=8, chats=8)
+        return MODEL, ScriptedRunner(), EngineLimits(clips=8, chats=8)
 
 
 def work(arguments: Sequence[str]) -> None:

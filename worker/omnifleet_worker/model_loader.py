@@ -115,6 +115,7 @@ def describe(pipeline: AudioOmniPipeline, aligner: Path | None = None) -> ModelD
         card=card,
         prompts=Prompts(pipeline.prompts),
         tokenizer=pipeline.speech_tokenizer,
+        precision=f"{pipeline.device.type} {float8.precision_of(pipeline.transformer)}",
         aligner=None if aligner is None else CtcAligner.from_pretrained(aligner),
     )
 

@@ -51,7 +51,8 @@ class WorkerSettings(FleetSettings):
     """Workers that may be lost in a row while they run a job, the last one at least with nothing else to do, before the
     job becomes a dead letter."""
     storage_patience: Annotated[float, Field(ge=0)] = 120.0
-    """Seconds that a job waits for storage that does not answer before that counts as a failed attempt."""
+    """Seconds that a job waits for its input from storage that does not answer before that counts as a failed attempt.
+    A finished result waits as long as it takes, so that nothing is made twice."""
     redis_patience: Annotated[float, Field(ge=0)] = 600.0
     """Seconds that a finished job waits for Redis, to record its outcome."""
     engine_patience: Annotated[float, Field(gt=0)] = 300.0

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
+from omnifleet_shared.broker.queue_stats import QueueStatsReader
 from omnifleet_shared.broker.worker_registry import SeenWorker, WorkerRecord, WorkerRegistry
 from omnifleet_shared.errors import OmnifleetError, StorageRefused
 from omnifleet_shared.keys import PROBE_KEY
@@ -72,6 +73,7 @@ def examine(settings: FleetSettings, *, with_job: bool) -> Iterator[Finding]:
         yield from _checked(
             "workers", lambda: _workers(WorkerRegistry(redis, settings.queue).all(), storage_home(settings))
         )
+        yield from _checked("suspects", lambda: _suspects(QueueStatsReader(redis, settings.queue).read().suspects))
     if with_job:
         yield from _checked("job", lambda: _job(settings))
 
@@ -184,6 +186,12 @@ def _its_storage(record: WorkerRecord, storage: str) -> Iterator[Finding]:
         return
     message = f"it stores in {record.storage}, here it is {storage}: neither finds what the other stored"
     yield Finding(f"storage of worker {record.name}", "fault", message, "Give both the same OMNIFLEET_STORAGE")
+
+
+def _suspects(count: int) -> Iterator[Finding]:
+    if count:
+        fix = "Fine for a while after workers were killed; else see why they end, and `omnifleet dead list`"
+        yield Finding("suspects", "note", f"{count} jobs wait to run alone, because their worker was lost", fix)
 
 
 def _revisions(ready: Sequence[SeenWorker]) -> Iterator[Finding]:

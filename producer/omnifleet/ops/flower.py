@@ -33,7 +33,8 @@ def run_flower(settings: FleetSettings, host: str, port: int) -> None:
     # Flower takes no jobs, and knows kombu's own transports by name.
     app.conf.broker_transport = None
     if settings.redis_sentinels is None:
-        app.conf.broker_read_url = app.conf.broker_write_url = redis_address(settings).own_kombu_url
+        url = redis_address(settings).own_kombu_url
+        app.conf.update(broker_read_url=url, broker_write_url=url)
     options: dict[str, Any] = {
         "address": host,
         "port": port,

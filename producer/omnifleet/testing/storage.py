@@ -38,7 +38,7 @@ class MemoryStorage(Storage):
         age = time.time() - self._modified.get(self.key(uri), 0.0)
         return StoredObject(uri=uri, bytes=len(data), age=age)
 
-    def put(self, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
+    def put(self, key: str, source: BinaryIO, *, content_type: str, filename: str | None = None) -> StoredObject:
         data = self.objects[key] = source.read()
         self._modified[key] = time.time()
         return StoredObject(uri=self.uri(key), bytes=len(data))

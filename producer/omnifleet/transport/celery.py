@@ -18,7 +18,7 @@ from omnifleet_shared.job_state.batch_waiter import BatchResultWaiter, RedisResu
 from omnifleet_shared.job_state.store import JobStates
 from omnifleet_shared.keys import BROKER_PRIORITY, CELERY_TASKS, INPUTS_UNTIL
 from omnifleet_shared.observability import tracing as traces
-from omnifleet_shared.redis_client import certificate_refusal, connect_redis
+from omnifleet_shared.redis_client import broker_configuration, certificate_refusal, connect_redis
 from omnifleet_shared.schema.callback import CallbackDelivery
 from omnifleet_shared.schema.job_state import JobState
 from omnifleet_shared.schema.jobs import Job
@@ -106,7 +106,7 @@ class CeleryTransport:
         self._app.conf.broker_pool_limit = kombu.get_limit()
         # Pools of our own: Celery's are shared by all apps with the same URL, and closing them would close theirs. And
         # the URL is given here because CELERY_BROKER_URL, set for another app, would win over the configured one.
-        url = self._app.conf.broker_write_url
+        url = broker_configuration(settings)["broker_write_url"]
         self._connections: Any = self._app.connection_for_write(url).Pool(limit=senders)
         self._producers: Any = kombu.ProducerPool(self._connections, limit=senders)
 

@@ -65,8 +65,15 @@ class Storage(ABC):
         """Look up the object at the URI; gives None where there is none. Raises ForeignURI."""
 
     @abstractmethod
-    def put(self, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
-        """Write the rest of `source` to the key, atomically: readers see the whole object or none."""
+    def put(self, key: str, source: BinaryIO, *, content_type: str, filename: str | None = None) -> StoredObject:
+        """Write the rest of `source` to the key, atomically: readers see the whole object or none.
+
+        Args:
+            key: of the object.
+            source: read from where it stands.
+            content_type: as in MIME.
+            filename: ASCII name under which browsers save it; by default they take the end of the key.
+        """
 
     @abstractmethod
     def open(self, uri: str, *, start: int = 0) -> ByteStream:
@@ -87,7 +94,7 @@ class Storage(ABC):
 
     @abstractmethod
     def list(self, prefix: str) -> Iterator[ListedObject]:
-        """List the objects whose keys begin with `prefix`, in no order."""
+        """List the objects whose keys begin with `prefix`, in no order. Raises ForeignURI."""
 
     def clock(self) -> float | None:
         """Read the storage's own clock as Unix time, to the second; None where it has none."""

@@ -48,7 +48,7 @@ class FolderStorage(Storage):
             found = path.stat()
             return StoredObject(uri=uri, bytes=found.st_size, age=time.time() - found.st_mtime)
 
-    def put(self, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
+    def put(self, key: str, source: BinaryIO, *, content_type: str, filename: str | None = None) -> StoredObject:
         path = self._path(self.uri(key))
         with _typed_errors():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,9 @@ class FolderStorage(Storage):
             return True
 
     def list(self, prefix: str) -> Iterator[ListedObject]:
-        start = self.folder / prefix.rpartition("/")[0]
+        start = (self.folder / prefix.rpartition("/")[0]).resolve()
+        if not start.is_relative_to(self.folder):
+            raise self._foreign(prefix)
         with _typed_errors():
             for path in start.rglob("*"):
                 key = path.relative_to(self.folder).as_posix()

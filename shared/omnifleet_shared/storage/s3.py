@@ -74,14 +74,18 @@ class S3Storage(Storage):
         head = self._head(self.key(uri))
         return None if head is None else StoredObject(uri=uri, bytes=int(head["ContentLength"]), age=_age(head))
 
-    def put(self, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
+    def put(self, key: str, source: BinaryIO, *, content_type: str, filename: str | None = None) -> StoredObject:
         start = source.tell()
+        headers = {"ContentType": content_type}
+        if filename is not None:
+            # Not `attachment`: a link to a recording plays it.
+            headers["ContentDisposition"] = f'inline; filename="{filename}"'
         with _typed_errors():
             self._client.upload_fileobj(
                 _Unclosed(source),
                 self.bucket,
                 self.prefix + key,
-                ExtraArgs={"ContentType": content_type},
+                ExtraArgs=headers,
                 Config=TransferConfig(multipart_threshold=MULTIPART_ABOVE, multipart_chunksize=16 * MEBIBYTE),
             )
         return StoredObject(uri=self.uri(key), bytes=source.tell() - start)

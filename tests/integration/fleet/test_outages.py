@@ -55,8 +55,7 @@ def test_storage_that_is_away_is_waited_for_and_nothing_is_computed_twice(
 
         assert storing.result(WAIT).attempts == 1
         assert storing.result(WAIT).audio.seconds == 1
-        # The scripted engine has no sentence for edits: what counts is that the file was fetched after all.
-        assert fetching._transport.wait(fetching.id, WAIT).status.is_final
+        assert fetching.result(WAIT).attempts == 1
         assert "job_retried" not in worker.log.read_text()
 
 
@@ -67,13 +66,29 @@ def test_a_retry_waits_outside_the_worker_and_is_counted(
     with processes.worker(environment | hurried, tmp_path / "worker.log", "support.scripted_worker") as worker:
         worker.wait_until_ready()
         proxy.cut()
-        storing = omni.generate("t2a", "a bell", seconds=1, steps=1)
-        services.wait_until(lambda: storing.status() is JobStatus.RETRYING, WAIT, "a retry")
+        fetching = omni.understand("caption", media_files.wav(1.0), max_new_tokens=1)
+        services.wait_until(lambda: fetching.status() is JobStatus.RETRYING, WAIT, "a retry")
 
         assert omni.understand(question="Is the only place free?", max_new_tokens=1).result(WAIT).text
 
         proxy.heal()
-        assert storing.result(WAIT).attempts > 1
+        assert fetching.result(WAIT).attempts > 1
+
+
+def test_a_finished_result_waits_for_its_storage_however_impatient_the_worker_is(
+    environment: dict[str, str], omni: Client, proxy: services.Proxy, tmp_path: Path
+) -> None:
+    hurried = {"OMNIFLEET_STORAGE_PATIENCE": "0", "OMNIFLEET_RETRY_BACKOFF": "0.1"}
+    with processes.worker(environment | hurried, tmp_path / "worker.log", "support.scripted_worker") as worker:
+        worker.wait_until_ready()
+        proxy.cut()
+        storing = omni.generate("t2a", "a bell", seconds=1, steps=1)
+        services.wait_until(lambda: worker.log.read_text().count('"job_waits"') >= 2, WAIT, "the result waits")
+
+        proxy.heal()
+
+        assert storing.result(WAIT).attempts == 1
+        assert worker.log.read_text().count("scripted_finished") == 1
 
 
 def test_a_redis_that_is_full_refuses_the_job_and_says_so(tmp_path: Path, folder: Path) -> None:

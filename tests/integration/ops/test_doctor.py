@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from omnifleet.cli import app
 from omnifleet_shared.broker.worker_registry import WorkerRecord, WorkerRegistry
+from omnifleet_shared.keys import SUSPECTS_KEY
 from omnifleet_shared.settings import FleetSettings
+from redis import Redis
 from support import services
 from support.scripted_fleet import WAIT, ScriptedFleet
 from typer.testing import CliRunner
@@ -195,6 +197,17 @@ def test_a_worker_that_is_unwell_is_a_fault(environment: dict[str, str], redis_u
     code, found = diagnose(environment)
 
     assert (code, faults(found)) == (1, {"worker hung:1"})
+
+
+def test_jobs_that_wait_to_run_alone_are_a_note(environment: dict[str, str], redis_url: str) -> None:
+    tell_of_worker(redis_url)
+    with Redis.from_url(redis_url) as redis:
+        redis.lpush(SUSPECTS_KEY.format(queue="audio-omni"), "audio-omni\nmessage")
+
+    code, found = diagnose(environment)
+
+    assert (code, found["suspects"]["level"]) == (0, "note")
+    assert found["suspects"]["said"].startswith("1 jobs wait to run alone")
 
 
 def test_two_revisions_of_the_checkpoint_are_a_note(environment: dict[str, str], redis_url: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import itertools
@@ -20,6 +21,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from omnifleet import AsyncClient, Client
 from omnifleet.batch.journal.journal import Batch, Journal
 from omnifleet.cli import app
 from omnifleet.ops import storage_gc
@@ -504,7 +506,7 @@ class InterruptedStorage(FolderStorage):
     def stat(self, uri: str) -> StoredObject | None:
         return self._around(lambda: FolderStorage.stat(self, uri))
 
-    def put(self, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
+    def put(self, key: str, source: BinaryIO, *, content_type: str, filename: str | None = None) -> StoredObject:
         return self._around(lambda: FolderStorage.put(self, key, source, content_type=content_type))
 
     def touch(self, uri: str) -> bool:
@@ -574,6 +576,25 @@ class TestRaces:
 
         assert sent.is_set()
         assert fleet.is_stored(uri)
+
+    @pytest.mark.parametrize("how", ["client", "asyncio", "batch"])
+    def test_every_way_to_send_a_job_looks_for_deletions(
+        self, fleet: Fleet, settings: FleetSettings, monkeypatch: pytest.MonkeyPatch, how: str
+    ) -> None:
+        monkeypatch.setattr(uploads, "DELETION_PATIENCE", 0.0)
+        Deletions(fleet.redis).announce([fleet.input(b"the same")])
+
+        async def submit() -> None:
+            async with AsyncClient(settings) as client:
+                await client.understand("transcribe", b"the same")
+
+        with Client(settings) as client, pytest.raises(StorageUnavailable, match="is being deleted"):
+            if how == "client":
+                client.understand("transcribe", b"the same")
+            elif how == "asyncio":
+                asyncio.run(submit())
+            else:
+                client.sender.send(understand("transcribe", b"the same"), "batch-1")
 
     def test_a_job_is_not_sent_while_its_input_is_being_deleted_for_long(
         self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch

@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,12 @@ class TestObjects:
         assert {one.uri: one.bytes for one in found} == wanted
         assert all(abs(one.modified - time.time()) < 60 for one in found)
         assert list(storage.list("nothing/")) == []
+
+    def test_nothing_outside_is_listed(self, storage: Storage, tmp_path: Path) -> None:
+        (tmp_path / "a").touch()
+
+        with suppress(ForeignURI):
+            assert list(storage.list("../")) == []
 
     def test_open_streams_in_pieces(self, storage: Storage) -> None:
         uri = put(storage, "results/j1.wav")
@@ -375,6 +382,17 @@ class TestPlace:
         put(s3_storage(s3_server, bucket), "results/j1.wav")
 
         assert s3_server.client().head_object(Bucket=bucket, Key="results/j1.wav")["ContentType"] == WAV
+
+    def test_the_link_gives_the_content_type_and_a_name_to_save_it_under(
+        self, bucket: str, s3_server: services.S3Server
+    ) -> None:
+        storage = s3_storage(s3_server, bucket)
+        stored = storage.put("results/j1/1.wav", io.BytesIO(TONE), content_type=WAV, filename="add-j1.wav")
+        storage.touch(stored.uri)
+
+        with urllib.request.urlopen(storage.url(stored.uri, lifetime=60), timeout=10) as answer:
+            assert answer.headers["Content-Type"] == WAV
+            assert answer.headers["Content-Disposition"] == 'inline; filename="add-j1.wav"'
 
     def test_a_file_can_be_read_by_others(self, folder: Path) -> None:
         put(FolderStorage(folder), "results/j1.wav")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from omnifleet_shared.audio_formats import LIMITS, check_format, holds
 from omnifleet_shared.errors import InvalidJob
 from omnifleet_shared.schema.jobs import AudioFormat
+from support import ROOT
 
 FORMATS = sorted(LIMITS)
 
@@ -74,3 +75,10 @@ def test_beyond_them_the_format_is_refused_with_those_that_can(
 def test_libsndfile_refuses_them_too(format: AudioFormat, rate: int, channels: int) -> None:
     with pytest.raises(soundfile.LibsndfileError):
         write(format, rate, channels)
+
+
+def test_the_page_on_media_tells_the_same() -> None:
+    page = (ROOT / "docs/how-to/media.md").read_text()
+
+    for format, limits in LIMITS.items():
+        assert f"| {format} | {limits.rates} | {limits.max_channels:,} |" in page

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,7 +23,10 @@ from ..engine.request import ChatInputs, DiffusionInputs, Inpainting, Request
 from ..models.audio_omni.chat import Chat
 from ..observability.log_context import Stage as LoggedStage
 from ..observability.log_context import in_stage
+from .finished_parts import FinishedPart, JobParts
 from .progress import StepCount
+
+logger = logging.getLogger(__name__)
 
 Stage = Literal["fetched", "decoded", "conditioned", "sampled", "encoded", "stored"]
 LOGGED_AS: dict[Stage, LoggedStage] = {
@@ -61,6 +65,10 @@ class JobContext:
     def __init__(self, job: Job, engine: Engine, *, attempt: int = 1) -> None:
         self.job = job
         self.attempt = attempt
+        self.parts: JobParts | None = None
+        """Finished windows and parts, of this attempt and earlier ones; without them the job starts anew each time."""
+        self.resumed_from = 0
+        """Windows and parts of earlier attempts that were taken over."""
         self._engine = engine
         self._requests: Sequence[Request] = ()
         self._steps = StepCount()
@@ -97,6 +105,12 @@ class JobContext:
         """Announce the number of clips where they are not all sampled in one call."""
         assert not isinstance(self.job, UnderstandJob)
         self._steps.expect(clips * self.job.steps)
+        self.expect_parts(clips)
+
+    def expect_parts(self, count: int) -> None:
+        """Announce the number of clips or answers where they are not all asked for in one call: several are kept."""
+        if count > 1 and self.parts is not None:
+            self.parts.expect_more()
 
     def raise_if_cancelled(self) -> None:
         """Raise the reason of a cancellation, or DeadlineExceeded once the deadline has passed."""
@@ -134,7 +148,7 @@ class JobContext:
         """Return the answers in the chats' order; they share the engine's steps, and all come or none."""
         temperature = self.job.temperature if isinstance(self.job, UnderstandJob) else 0.0
         first = ChatInputs(chat=chats[0], max_new_tokens=max_new_tokens, temperature=temperature, seed=self.job.seed)
-        requests = [self._request(replace(first, chat=chat)) for chat in chats]
+        requests = self._requests_of([replace(first, chat=chat) for chat in chats])
         # What is asked on the way to a clip is not progress: it would be another kind of step.
         with self._steps.counting(requests if isinstance(self.job, UnderstandJob) else []):
             return [str(answer) for answer in self._submit_all(requests)]
@@ -156,7 +170,7 @@ class JobContext:
 
         All come, or none: where one fails its error is raised and the others are cancelled.
         """
-        requests = [self._request(self._inputs(clip)) for clip in clips]
+        requests = self._requests_of([self._inputs(clip) for clip in clips])
         with self._steps.counting(requests):
             return self._submit_all(requests)
 
@@ -174,26 +188,49 @@ class JobContext:
             solver="multistep" if self.job.quality == "fast" else "euler",
         )
 
-    def _request(self, inputs: ChatInputs | DiffusionInputs) -> Request:
+    def _requests_of(self, inputs: Sequence[ChatInputs | DiffusionInputs]) -> list[Request]:
+        """Requests for all of them; those that an earlier attempt has finished are done already."""
+        self.expect_parts(len(inputs))
         deadline = self.job.deadline.timestamp() if self.job.deadline else None
-        return Request(inputs=inputs, priority=self.job.priority, deadline=deadline)
+        requests = [Request(inputs=one, priority=self.job.priority, deadline=deadline) for one in inputs]
+        if self.parts is not None:
+            self._take_over(requests, self.parts)
+        return requests
+
+    def _take_over(self, requests: Sequence[Request], parts: JobParts) -> None:
+        before = self.resumed_from
+        for request in requests:
+            self.raise_if_cancelled()
+            if (part := parts.take(request.inputs)) is not None:
+                request.step = part.step
+                request.outcome.set_result(part.value)
+                self.resumed_from += 1
+        if self.resumed_from > before:
+            extra = {"action": "job_resumed", "job_id": self.job.job_id, "resumed_from": self.resumed_from}
+            logger.info("%d finished parts are taken over: %s", self.resumed_from, self.job.job_id, extra=extra)
 
     def _submit_all(self, requests: Sequence[Request]) -> list[Any]:
         with in_stage("steps") as span, self._traced_on(span), self._cancelled_together(requests):
-            waiting = iter(requests)
+            waiting = (request for request in requests if not request.outcome.done())
             running = [self._submit(request) for request in islice(waiting, MAX_IN_ENGINE)]
             while running:
-                wait(running, return_when=FIRST_COMPLETED)
-                done = [outcome for outcome in running if outcome.done()]
-                for outcome in done:
-                    outcome.result()
-                running = [outcome for outcome in running if outcome not in done]
+                wait([one.outcome for one in running], return_when=FIRST_COMPLETED)
+                done = [one for one in running if one.outcome.done()]
+                for request in done:
+                    self._keep(request)
+                running = [one for one in running if one not in done]
                 running += [self._submit(request) for request in islice(waiting, len(done))]
         return [request.outcome.result() for request in requests]
 
-    def _submit(self, request: Request) -> Future[Any]:
+    def _keep(self, request: Request) -> None:
+        """Keep what was made of a request. Raises the error where nothing was."""
+        value = request.outcome.result()
+        if self.parts is not None:
+            self.parts.keep(request.inputs, FinishedPart(value, request.step))
+
+    def _submit(self, request: Request) -> Request:
         self.raise_if_cancelled()
-        return self._engine.submit(request).outcome
+        return self._engine.submit(request)
 
     @contextmanager
     def _traced_on(self, span: Any) -> Iterator[None]:

@@ -22,6 +22,7 @@ class ModelData:
     Attributes:
         card: name, languages and limits of the model.
         prompts: builds the chats of every task.
+        precision: what it computes in, and where; with the revision it decides a seed's samples.
         tokenizer: splits text into the tokens that speech is made from.
         aligner: finds words in recordings; None where the worker has none, and speech is not edited.
         transcripts: of reference voices sent without their words, by the voice's content.
@@ -30,5 +31,6 @@ class ModelData:
     card: ModelCard
     prompts: Prompts
     tokenizer: SpeechTokenizer
+    precision: str = ""
     aligner: WordAligner | None = None
     transcripts: ContentCache[str] = field(default_factory=lambda: ContentCache(TRANSCRIPTS_BYTES, len))

@@ -19,6 +19,8 @@ class StepCount:
         self._lock = threading.Lock()
         self._expected = 0
         self._past = 0
+        self._taken = 0
+        """Steps of requests that were done before they were counted: they tell nothing of the pace."""
         self._most = 0
         self._running: tuple[Request, ...] = ()
         self._started_at: float | None = None
@@ -33,6 +35,7 @@ class StepCount:
         """Count the requests' steps, during the block and from then on."""
         with self._lock:
             self._running = tuple(requests)
+            self._taken += sum(one.step for one in requests if one.outcome.done())
             self._expected = max(self._expected, self._past + sum(one.steps for one in requests))
         try:
             yield
@@ -47,10 +50,10 @@ class StepCount:
         with self._lock:
             # One that had to give its memory back begins anew.
             step = self._most = max(self._most, self._past + sum(one.step for one in self._running))
-            steps, started_at = self._expected, self._first_start()
-        if step == 0 or started_at is None:
+            steps, taken, started_at = self._expected, self._taken, self._first_start()
+        if step <= taken or started_at is None:
             return Progress(step=step, steps=steps)
-        pace = (time.monotonic() - started_at) / step
+        pace = (time.monotonic() - started_at) / (step - taken)
         return Progress(step=step, steps=steps, eta=max(0.0, pace * (steps - step)))
 
     def _first_start(self) -> float | None:

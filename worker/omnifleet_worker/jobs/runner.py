@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from omnifleet_shared.errors import MediaError, StorageUnavailable
+from omnifleet_shared.errors import MediaError, StorageUnavailable, TransientError
 from omnifleet_shared.keys import RESULT_KEY
 from omnifleet_shared.schema.answers import Answer
-from omnifleet_shared.schema.jobs import AudioFormat, UnderstandJob
+from omnifleet_shared.schema.jobs import AudioFormat, Job, UnderstandJob
 from omnifleet_shared.schema.results import Artifact, EditedSpan, EditPlan, JobResult, ModelInfo, VideoArtifact
 from omnifleet_shared.storage import Storage
 
@@ -25,6 +27,7 @@ from ..models.audio_omni.sampling import SAMPLE_RATE, to_int16
 from ..retry import retry_until
 from ..settings import WorkerSettings
 from .answers import StructuredAnswer
+from .finished_parts import FinishedParts
 from .host_memory import Room, host_memory
 from .inputs import JobMedia, decode, decoded_bytes, fetch, fetched_bytes
 from .job_context import JobContext
@@ -43,12 +46,16 @@ class JobRunner:
         model: describes the loaded checkpoint.
         storage: holds inputs and results.
         settings: limits and lifetimes.
+        parts: keeps what long jobs have finished; without it they start anew at every attempt.
     """
 
-    def __init__(self, model: ModelData, storage: Storage, settings: WorkerSettings) -> None:
+    def __init__(
+        self, model: ModelData, storage: Storage, settings: WorkerSettings, parts: FinishedParts | None = None
+    ) -> None:
         self._model = model
         self._storage = storage
         self._settings = settings
+        self._parts = parts
         self.host_memory = host_memory(settings.host_memory)
         """Shared by all jobs."""
         self._limits = MediaLimits(max_bytes=settings.max_input_bytes, max_decode_seconds=settings.decode_seconds)
@@ -61,6 +68,30 @@ class JobRunner:
             PermanentError: the job itself is at fault.
             TransientError: it may succeed when tried again.
         """
+        if self._parts is not None:
+            context.parts = self._parts.of(context.job.job_id, context.attempt)
+        try:
+            return self._run_in_memory(context)
+        except TransientError:
+            if context.parts is not None:
+                context.parts.flush()
+            raise
+
+    def delete_parts(self, context: JobContext | None, job_id: str) -> None:
+        """Delete what was kept of a job, now that it has its outcome.
+
+        Args:
+            context: of the attempt; None where there was none, and an earlier one may have kept something.
+            job_id: of the job.
+        """
+        if self._parts is None:
+            return
+        if context is None:
+            self._parts.delete(job_id, [])
+        elif context.parts is not None:
+            context.parts.delete()
+
+    def _run_in_memory(self, context: JobContext) -> JobResult:
         self._model.card.validate_job(context.job)
         context.raise_if_too_late()  # before anything is fetched
         with self.host_memory.room(context.job.job_id, context.raise_if_cancelled) as room:
@@ -86,7 +117,8 @@ class JobRunner:
         job, card, most = context.job, self._model.card, self._settings.max_input_bytes
         room.await_fetching(fetched_bytes(job, most))
         with context.stage("fetched"):
-            fetched = self._retry_storage(context, lambda: fetch(job, self._storage, most))
+            patience = self._settings.storage_patience
+            fetched = self._retry_storage(context, lambda: fetch(job, self._storage, most), patience)
         room.await_decoding(decoded_bytes(job, fetched, card, self._limits, self._media))
         with context.stage("decoded"):
             media = decode(job, fetched, card, self._limits, self._media)
@@ -132,14 +164,15 @@ class JobRunner:
         """Write a result to storage, and return the fields that both kinds of artifact share."""
         with context.stage("stored"):
             key = RESULT_KEY.format(job_id=context.job.job_id, attempt=context.attempt, format=form)
-            put = partial(self._storage.put, key, content_type=content_type)
-            stored = self._retry_storage(context, lambda: put(io.BytesIO(data)))
+            named = partial(self._storage.put, key, content_type=content_type, filename=_file_name(context.job, form))
+            # However long it takes: with the result given up, all of it would have to be made again.
+            stored = self._retry_storage(context, lambda: named(io.BytesIO(data)), math.inf)
             url = self._storage.url(stored.uri, self._settings.url_lifetime)
         return {"uri": stored.uri, "url": url, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
-    def _retry_storage(self, context: JobContext, work: Callable[[], R]) -> R:
-        timeout, job_id = self._settings.storage_patience, context.job.job_id
-        check = context.raise_if_cancelled
+    @staticmethod
+    def _retry_storage(context: JobContext, work: Callable[[], R], timeout: float) -> R:
+        job_id, check = context.job.job_id, context.raise_if_cancelled
         return retry_until(work, StorageUnavailable, timeout, job_id=job_id, before_retry=check)
 
     def _result(
@@ -171,3 +204,9 @@ class JobRunner:
             attempts=context.attempt,
             timings=context.timings,
         )
+
+
+def _file_name(job: Job, form: str) -> str:
+    """Name a result for whoever saves it: by its task and its job, a generated id as short as people quote it."""
+    short = job.job_id[:8] if re.fullmatch("[0-9a-f]{32}", job.job_id) else job.job_id
+    return f"{job.task.name}-{short}.{form}"

@@ -42,6 +42,7 @@ def join_parts(texts: Sequence[str]) -> str:
 def transcribe(context: JobContext, wave: np.ndarray, field: str, model: ModelData) -> str:
     """Transcribe a mono 16 kHz wave, a long one in parts. Raises InvalidJob where no word is heard."""
     parts = split_at_pauses(wave, THINKER_SAMPLE_RATE, MIN_PART_SECONDS)
+    context.expect_parts(len(parts))
     text = join_parts([_transcribe_part(context, part, model) for part in parts])
     if not text:
         known_as = "ref_text" if field == "ref" else "text"

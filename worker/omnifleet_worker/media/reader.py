@@ -11,7 +11,9 @@ import av
 import av.container
 import av.stream
 from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 from omnifleet_shared.errors import MediaError, MediaTooLarge, MediaUnreadable
 
 from omnifleet_worker.media.length import (
@@ -62,6 +64,8 @@ _REMEDIES = {
 _DECLARED_SPARE = {"audio": 1.0, "video": 0.1}
 
 Kind = Literal["audio", "video"]
+# Not by `stream.type`, which ends the process for a stream of a type that libav does not know (PyAV 16).
+_STREAMS: dict[str, type[av.stream.Stream]] = {"audio": AudioStream, "video": VideoStream}
 FrameT = TypeVar("FrameT", AudioFrame, VideoFrame)
 
 
@@ -179,7 +183,7 @@ class MediaReader:
 
     def _find_origin(self) -> float | None:
         """Time begins with the first of a film's streams; a sound alone in mp4 may begin late by its edit list."""
-        kinds = [stream for stream in self._container.streams if stream.type in ("audio", "video")]
+        kinds = [stream for stream in self._container.streams if isinstance(stream, AudioStream | VideoStream)]
         streams = [stream for stream in kinds if not stream.disposition & av.stream.Disposition.attached_pic]
         if self.declares_end:
             return 0.0
@@ -196,7 +200,7 @@ class MediaReader:
         streams = [
             stream
             for stream in self._container.streams
-            if stream.type == kind and not stream.disposition & av.stream.Disposition.attached_pic
+            if isinstance(stream, _STREAMS[kind]) and not stream.disposition & av.stream.Disposition.attached_pic
         ]
         if not streams:
             raise MediaUnreadable(f"the file holds no {kind} stream", self._field, _REMEDIES[kind])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
+from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
@@ -191,7 +192,9 @@ class _Turn:
     @classmethod
     def of(cls, frame: VideoFrame) -> _Turn:
         """Read a frame's display matrix, which maps a point (x, y) to (a x + c y, b x + d y)."""
-        matrix = next((data for data in frame.side_data if data.type is SideDataType.DISPLAYMATRIX), None)
+        # PyAV's own types call the container a mapping of strings.
+        found = cast(Iterable[SideData], frame.side_data)
+        matrix = next((data for data in found if data.type is SideDataType.DISPLAYMATRIX), None)
         if matrix is None:
             return cls()
         a, b, _, c, d = (int(value) for value in np.frombuffer(bytes(matrix), np.int32)[:5])

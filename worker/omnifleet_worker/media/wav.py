@@ -75,7 +75,8 @@ class PcmWav:
         for part in self.parts:
             for start in range(0, len(part), frame * BLOCK_FRAMES):
                 values = _values(part[start : start + frame * BLOCK_FRAMES], self.kind)
-                scaled = values.astype(dtype) / dtype.type(_FULL_SCALE[self.kind])
+                with np.errstate(over="ignore", invalid="ignore"):  # what is no number is the caller's to refuse
+                    scaled = values.astype(dtype) / dtype.type(_FULL_SCALE[self.kind])
                 yield (scaled - dtype.type(1) if self.kind == "u8" else scaled).reshape(-1, self.channels)
 
 

@@ -34,9 +34,9 @@ class MeteredStorage(Storage):
         with self._counted("stat"):
             return self._storage.stat(uri)
 
-    def put(self, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
+    def put(self, key: str, source: BinaryIO, *, content_type: str, filename: str | None = None) -> StoredObject:
         with self._counted("put"):
-            return self._storage.put(key, source, content_type=content_type)
+            return self._storage.put(key, source, content_type=content_type, filename=filename)
 
     def open(self, uri: str, *, start: int = 0) -> ByteStream:
         with self._counted("get"):

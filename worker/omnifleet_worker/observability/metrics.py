@@ -58,6 +58,11 @@ class JobMetrics:
         self._redeliveries = Counter(
             "omnifleet_job_redeliveries", "Starts of jobs whose last worker was lost.", registry=registry
         )
+        self._resumed = Counter(
+            "omnifleet_job_parts_resumed",
+            "Windows and parts of long jobs that were taken over from an earlier attempt.",
+            registry=registry,
+        )
         self._refused = Counter("omnifleet_messages_refused", "Messages that could not be read.", registry=registry)
         self.counts: Counts[Outcome] = Counts()
         """Deliveries since the process started."""
@@ -77,8 +82,14 @@ class JobMetrics:
         if error is not None:
             self._errors.labels(type(error).__name__).inc()
 
-    def spent(self, stages: Mapping[str, float]) -> None:
-        """Record the seconds that an attempt spent in each stage; stages that it did not have are 0."""
+    def spent(self, stages: Mapping[str, float], resumed_from: int = 0) -> None:
+        """Record the seconds that an attempt spent in each stage, 0 in those that it did not have.
+
+        Args:
+            stages: the seconds.
+            resumed_from: windows and parts that it took over from an earlier attempt.
+        """
+        self._resumed.inc(resumed_from)
         for stage, seconds in stages.items():
             if seconds > 0 and stage != "queued":
                 self._stages.labels(stage).observe(seconds)

@@ -32,7 +32,7 @@ from ..jobs.job_context import JobContext
 from ..jobs.runner import JobRunner
 from ..lease_renewer import LeaseRenewer
 from ..observability.log_context import enter_stage, set_attempt
-from ..observability.metrics import JobMetrics, Outcome, outcome_of
+from ..observability.metrics import UNREADABLE, JobMetrics, Outcome, outcome_of
 from ..retry import backoff_seconds, retry_until
 from ..settings import WorkerSettings
 from .open_delivery import OpenDelivery
@@ -229,15 +229,15 @@ class Deliveries:
             delivery.context = context
             if self._handing_back is not None:
                 delivery.end(self._handing_back)
-        about = {"job_id": job.job_id, "attempt": delivery.attempt, "task": delivery.task}
+        about: dict[str, Any] = {"job_id": job.job_id, "attempt": delivery.attempt, "task": delivery.task}
         logger.info("job started: %s", job.job_id, extra={"action": "job_started", **about})
         try:
             with self._progress.tracking(context):
                 result = self._run_with_typed_errors(context)
         finally:
-            self._metrics.spent(context.timings.model_dump())
-        spent = result.timings.model_dump()
-        logger.info("job done: %s", job.job_id, extra={"action": "job_done", **about, "timings": spent})
+            self._metrics.spent(context.timings.model_dump(), context.resumed_from)
+        about |= {"timings": result.timings.model_dump(), "resumed_from": context.resumed_from}
+        logger.info("job done: %s", job.job_id, extra={"action": "job_done", **about})
         return result
 
     def _run_with_typed_errors(self, context: JobContext) -> JobResult:
@@ -304,6 +304,8 @@ class Deliveries:
         self._lease_renewer.mark_finishing(delivery.tag)
         self._record(delivery, write)
         self._lease_renewer.stop_renewing(delivery.tag)
+        if delivery.task != UNREADABLE:
+            self._jobs.delete_parts(delivery.context, delivery.job_id)
         if delivery.callback is not None:
             self._webhooks.wake()
 

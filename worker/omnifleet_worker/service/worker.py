@@ -19,6 +19,7 @@ from omnifleet_shared.webhooks.outbox import Callbacks
 from ..engine.engine import Engine
 from ..engine.limits import EngineLimits
 from ..engine.runner import ModelRunner
+from ..jobs.finished_parts import FinishedParts
 from ..jobs.model import ModelData
 from ..jobs.runner import JobRunner
 from ..lease_renewer import EXIT_BROKEN, LeaseRenewer
@@ -57,6 +58,7 @@ class FleetWorker:
         self._webhooks = WebhookSender(Callbacks.connect(settings), settings)
         self._progress = ProgressReporter(self.states, settings.progress_interval)
         self._engine: Engine | None = None
+        self._parts: FinishedParts | None = None
         self._draining = False
         self._storage_check: StorageCheck
         self.deliveries: Deliveries
@@ -70,8 +72,9 @@ class FleetWorker:
         model, runner, limits = self.load()
         metrics = self.telemetry.metrics
         self._engine = engine = Engine(runner, limits, observer=metrics.engine, on_device_failed=self._device_failed)
+        self._parts = FinishedParts(storage, (model.card.name, model.card.revision, model.precision))
         shared_processes().start()
-        jobs = JobRunner(model, storage, self.settings)
+        jobs = JobRunner(model, storage, self.settings, self._parts)
         memory = jobs.host_memory
         metrics.watch_host_memory(memory.limit, lambda: memory.reserved, lambda: memory.waiting)
         registry = WorkerRegistry.connect(self.settings)
@@ -110,6 +113,8 @@ class FleetWorker:
             self._progress.stop()
             self._engine.stop()
             self.lease_renewer.stop()
+        if self._parts is not None:
+            self._parts.close()
         self._webhooks.stop()
         self.telemetry.stop()
         for connection in (self.states, self.attempts, self.lease_renewer.leases):

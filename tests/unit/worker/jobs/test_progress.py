@@ -55,6 +55,21 @@ def test_it_tells_the_time_left_for_all_that_is_expected_at_the_pace_since_the_f
     assert later == pytest.approx(4.0, rel=0.5)
 
 
+def test_steps_of_an_earlier_attempt_count_and_say_nothing_of_the_pace() -> None:
+    count = StepCount()
+    count.expect(40)
+    finished = request(20)
+    finished.outcome.set_result(None)
+
+    with count.counting([finished]):
+        before = count.progress()
+    with count.counting([request(10, started=10.0)]):
+        after = count.progress()
+
+    assert (before.step, before.steps, before.eta) == (20, 40, None)
+    assert (after.step, after.eta) == (30, pytest.approx(10.0, rel=0.2))
+
+
 def test_steps_that_failed_stay_counted() -> None:
     count = StepCount()
 

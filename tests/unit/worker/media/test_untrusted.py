@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from omnifleet_shared.errors import MediaUnreadable, OmnifleetError
 from omnifleet_worker.media import reader as reader_module
 from omnifleet_worker.media.decode import DecodedAudio, decode_audio
+from omnifleet_worker.media.isolation.processes import shared_processes
 from omnifleet_worker.media.limits import MediaLimits
 from support.data import media_files
 
@@ -132,7 +133,7 @@ def test_mutated_and_cut_files_never_crash(
 def _audio_or_error(data: bytes) -> None:
     began = time.monotonic()
     outcome = _outcome(data)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60
     if isinstance(outcome, DecodedAudio):
         assert outcome.samples.shape[1] > 0
         assert np.isfinite(outcome.samples).all()
@@ -142,8 +143,9 @@ def _audio_or_error(data: bytes) -> None:
 
 
 def _outcome(data: bytes) -> DecodedAudio | OmnifleetError:
+    # Apart from this process, as the worker decodes: there are broken avi and ts files that end it inside libav.
     try:
-        return decode_audio(data, limits=MediaLimits(max_decode_seconds=10.0, max_seconds=30.0))
+        return shared_processes().decode_audio(data, limits=MediaLimits(max_decode_seconds=10.0, max_seconds=30.0))
     except OmnifleetError as error:
         return error
 
@@ -169,3 +171,14 @@ def _opened(path: Path) -> Iterator[Callable[[], bool]]:
 
 def test_pyav_still_keeps_libav_silent_by_default() -> None:
     assert av.logging.get_level() is None
+
+
+def test_a_stream_of_unknown_type_is_no_sound_and_ends_nothing() -> None:
+    film = media_files.video(0.4, 10, codec="mpeg4", container="avi", audio_rate=44_100)
+    at = film.index(b"strf")
+    unknown = film[:at] + b"\0" + film[at + 1 :]  # without its form, libav does not know what the stream is
+
+    decoded = _outcome(unknown)
+
+    assert isinstance(decoded, DecodedAudio)
+    assert decoded.seconds == pytest.approx(0.4, abs=0.1)

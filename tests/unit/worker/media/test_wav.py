@@ -184,3 +184,12 @@ def _outcome(data: bytes) -> DecodedAudio | OmnifleetError:
         return decode_audio(data)
     except OmnifleetError as error:
         return error
+
+
+@pytest.mark.parametrize("value", [1e300, -1e300, np.nan, np.inf])
+def test_numbers_beyond_those_of_floats_are_refused(value: float) -> None:
+    samples = np.full(100, 0.5)
+    samples[50] = value
+
+    with pytest.raises(MediaUnreadable, match="not numbers"):
+        decode_audio(wav(samples.astype("<f8").tobytes(), bits=64, tag=3))

@@ -6,7 +6,7 @@ import errno
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
@@ -150,7 +150,10 @@ class Stage:
         self.work: Callable[[JobContext], JobResult] = result_of
         self.storage_check = FakeStorageCheck()
         self.events: list[str] = []
-        jobs = SimpleNamespace(run=lambda run: self.work(run))
+        self.parts_deleted: list[str] = []
+        jobs = SimpleNamespace(
+            run=lambda run: self.work(run), delete_parts=lambda run, job_id: self.parts_deleted.append(job_id)
+        )
         webhooks = WebhookSender(Callbacks.connect(SETTINGS), SETTINGS)
         self.metrics = WorkerMetrics()
         parts = [
@@ -370,6 +373,28 @@ def test_a_job_that_workers_were_lost_with_is_dead_lettered(stage: Stage) -> Non
     assert (letter.job, letter.attempts) == (JOB, SETTINGS.max_deliveries)
     assert "2 of them ran it alone" in letter.reason
     assert stage.attempts.records[0][0] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("ends_with", "deleted"), [(None, 1), (MediaTooLong("too long"), 1), (StorageUnavailable("away"), 0)]
+)
+def test_what_a_long_job_has_finished_is_deleted_with_its_outcome_and_not_before(
+    stage: Stage, ends_with: OmnifleetError | None, deleted: int
+) -> None:
+    if ends_with is not None:
+        stage.fails_with(ends_with)
+
+    with suppress(OmnifleetError, Reject):
+        stage.deliver()
+
+    assert stage.parts_deleted == [JOB.job_id] * deleted
+
+
+def test_nothing_is_deleted_in_the_name_of_a_message_that_is_no_job(stage: Stage) -> None:
+    with pytest.raises(InvalidMessage):
+        stage.deliver(None, "../results/x")
+
+    assert stage.parts_deleted == []
 
 
 def test_a_job_that_workers_were_lost_with_in_company_alone_runs(stage: Stage) -> None:

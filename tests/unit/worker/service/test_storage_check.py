@@ -23,7 +23,7 @@ class FakeStorage(FolderStorage):
     deletes = True
     puts = 0
 
-    def put(self, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
+    def put(self, key: str, source: BinaryIO, *, content_type: str, filename: str | None = None) -> StoredObject:
         self.puts += 1
         if self.refuses is not None:
             raise self.refuses

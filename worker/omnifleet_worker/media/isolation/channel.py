@@ -73,7 +73,8 @@ def _form(buffer: Buffer) -> dict[str, Any] | None:
 
 def _memory_file(buffer: Buffer) -> int:
     file = os.memfd_create("omnifleet-media", os.MFD_CLOEXEC)
-    left = memoryview(buffer if isinstance(buffer, bytes) else np.ascontiguousarray(buffer).reshape(-1).view(np.uint8))
+    content: Any = buffer if isinstance(buffer, bytes) else np.ascontiguousarray(buffer).reshape(-1).view(np.uint8)
+    left = memoryview(content)
     try:
         while left:
             left = left[os.write(file, left) :]

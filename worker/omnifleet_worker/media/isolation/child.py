@@ -111,8 +111,8 @@ def _answer(header: dict[str, Any], buffers: list[Buffer]) -> Answer:
     except OmnifleetError as error:
         return {"error": type(error).__name__, "arguments": list(error.args)}, []
     except MemoryError:
-        error = MediaTooLarge("it takes more memory than is allowed", header["field"], "Send a shorter part of it")
-        return {"error": "MediaTooLarge", "arguments": list(error.args)}, []
+        refusal = MediaTooLarge("it takes more memory than is allowed", header["field"], "Send a shorter part of it")
+        return {"error": type(refusal).__name__, "arguments": list(refusal.args)}, []
     except Exception:
         return {"failed": traceback.format_exc()[-10_000:]}, []
     return {"said": said}, made

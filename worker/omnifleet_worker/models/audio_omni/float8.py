@@ -80,6 +80,12 @@ def quantize(transformer: AudioOmniTransformer, kept: Collection[str] = IN_BFLOA
                 block.set_submodule(name, Float8Linear(linear))
 
 
+def precision_of(transformer: AudioOmniTransformer) -> str:
+    """Name what a transformer's steps multiply in: its dtype, or `fp8`."""
+    is_quantized = any(isinstance(module, Float8Linear) for module in transformer.modules())
+    return "fp8" if is_quantized else str(transformer.dtype).removeprefix("torch.")
+
+
 def check_device(device: torch.device, dtype: torch.dtype) -> None:
     """Raise InvalidSetting where the device cannot multiply float8, or its products are not to come out in bfloat16."""
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None

@@ -1,0 +1,150 @@
+"""Real workers that are killed or drained in the middle of long jobs: the next one goes on, to the same result."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from signal import SIGTERM
+
+import numpy as np
+import pytest
+import soundfile
+from omnifleet import AudioResult, Client, FleetSettings, JobHandle
+from omnifleet_shared.storage import Storage, open_storage
+from support import services
+from support.data import media_files
+from support.scripted_fleet import LEASE, WAIT, ScriptedFleet, ScriptedWorker
+
+MUSIC_SECONDS, MUSIC_WINDOWS = 70, 7
+EDIT_SECONDS, EDIT_WINDOWS = 95, 11
+SPOKEN_SECONDS, SPOKEN_PARTS = 301, 13
+AT_ONCE = 8
+"""Windows of one job that are in the engine together."""
+
+End = Callable[[ScriptedWorker], None]
+
+
+def kill(worker: ScriptedWorker) -> None:
+    worker.kill()
+
+
+def drain(worker: ScriptedWorker) -> None:
+    worker.signal(SIGTERM)
+    worker.wait()
+
+
+@pytest.fixture
+def in_bucket(scripted: ScriptedFleet, bucket: str, s3_server: services.S3Server) -> Iterator[ScriptedFleet]:
+    """A fleet with its storage behind an S3 API."""
+    redis_url, endpoint = scripted.settings.redis_url, s3_server.endpoint
+    settings = FleetSettings(redis_url=redis_url, storage=f"s3://{bucket}/home", s3_endpoint=endpoint, lease=LEASE)
+    with Client(settings) as omni:
+        yield replace(scripted, settings=settings, omni=omni, workers=scripted.workers)
+
+
+@pytest.fixture
+def fleet(request: pytest.FixtureRequest) -> ScriptedFleet:
+    """The fleet that the test names."""
+    named: ScriptedFleet = request.getfixturevalue(request.param)
+    return named
+
+
+def start(fleet: ScriptedFleet) -> ScriptedWorker:
+    """Start a worker that hands back at once when it is told to end."""
+    credentials = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    endpoint = fleet.settings.s3_endpoint
+    s3 = {"OMNIFLEET_S3_ENDPOINT": endpoint, **credentials} if endpoint else {}
+    return fleet.start(OMNIFLEET_GRACE="0", **s3)
+
+
+def music(fleet: ScriptedFleet, steps: int = 6) -> JobHandle[AudioResult]:
+    return fleet.omni.generate("t2m", "a waltz", seconds=MUSIC_SECONDS, steps=steps, seed=11)
+
+
+def edit(fleet: ScriptedFleet) -> JobHandle[AudioResult]:
+    source = media_files.wav(EDIT_SECONDS, 44_100)
+    return fleet.omni.edit("add", source, desc="rain", steps=12, seed=11)
+
+
+def parts_of(storage: Storage, job_id: str) -> int:
+    return len(list(storage.list(f"parts/{job_id}.")))
+
+
+def finished(workers: Sequence[ScriptedWorker]) -> Counter[str]:
+    """How often each window was made, by what was asked for."""
+    lines = [line for worker in workers for line in worker.lines()]
+    return Counter(line["asked"] for line in lines if line.get("action") == "scripted_finished")
+
+
+def resumed_from(worker: ScriptedWorker, job_id: str) -> int:
+    (done,) = [line for line in worker.lines() if line.get("action") == "job_done" and line["job_id"] == job_id]
+    return int(done["resumed_from"])
+
+
+def samples(result: AudioResult) -> np.ndarray:
+    return soundfile.read(io.BytesIO(result.audio.read()), dtype="int16")[0]
+
+
+@pytest.mark.parametrize(("fleet", "end"), [("scripted", kill), ("in_bucket", drain)], indirect=["fleet"])
+def test_music_goes_on_at_its_last_window(fleet: ScriptedFleet, end: End) -> None:
+    storage, first = open_storage(fleet.settings), start(fleet)
+    job = music(fleet)
+    services.wait_until(lambda: parts_of(storage, job.id) >= 3, WAIT, "three windows")
+
+    end(first)
+    second = start(fleet)
+
+    result = job.result(WAIT)
+    made = finished([first, second])
+    assert result.attempts == 2
+    assert len(made) == MUSIC_WINDOWS
+    assert made.total() <= MUSIC_WINDOWS + 1
+    assert resumed_from(second, job.id) == MUSIC_WINDOWS - finished([second]).total() >= 3
+    assert second.metrics().value("omnifleet_job_parts_resumed_total") == resumed_from(second, job.id)
+    assert np.array_equal(samples(result), samples(music(fleet).result(WAIT)))
+    services.wait_until(lambda: parts_of(storage, job.id) == 0, WAIT, "nothing is left of the parts")
+
+
+def test_an_edit_makes_no_finished_window_again(scripted: ScriptedFleet) -> None:
+    storage, first = open_storage(scripted.settings), start(scripted)
+    job = edit(scripted)
+    services.wait_until(lambda: parts_of(storage, job.id) >= AT_ONCE, WAIT, "the first windows")
+
+    first.kill()
+    second = start(scripted)
+
+    result = job.result(WAIT)
+    assert finished([first, second]) == Counter(dict.fromkeys(finished([first, second]), 1))
+    assert resumed_from(second, job.id) == AT_ONCE
+    assert finished([second]).total() == EDIT_WINDOWS - AT_ONCE
+    assert np.array_equal(samples(result), samples(edit(scripted).result(WAIT)))
+
+
+def test_a_long_recording_is_not_transcribed_twice(scripted: ScriptedFleet) -> None:
+    storage, first = open_storage(scripted.settings), start(scripted)
+    source = media_files.wav(SPOKEN_SECONDS, 8_000)
+    job = scripted.omni.understand("transcribe", source, max_new_tokens=12)
+    services.wait_until(lambda: parts_of(storage, job.id) >= AT_ONCE, WAIT, "the first parts")
+
+    drain(first)
+    second = start(scripted)
+
+    said = job.result(WAIT).text
+    assert said.count(f"by {first.pid}") == AT_ONCE
+    assert said.count(f"by {second.pid}") == SPOKEN_PARTS - AT_ONCE
+    assert resumed_from(second, job.id) == AT_ONCE
+
+
+def test_a_job_that_is_cancelled_leaves_no_parts(scripted: ScriptedFleet) -> None:
+    storage = open_storage(scripted.settings)
+    start(scripted)
+    job = music(scripted, steps=20)
+    services.wait_until(lambda: parts_of(storage, job.id) >= 1, WAIT, "a window")
+
+    job.cancel()
+
+    services.wait_until(lambda: job.status().is_final, WAIT, "an end")
+    services.wait_until(lambda: parts_of(storage, job.id) == 0, WAIT, "nothing is left of the parts")
