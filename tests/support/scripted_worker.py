@@ -3,7 +3,8 @@
 Its answers name the question, and its clips are the tone of their seed over what they hear; it logs each of them as
 `scripted_finished`, with a hash of all that it was asked for. In its environment, SCRIPTED_LOAD_AWAITS names a file
 with which its checkpoint is there, and SCRIPTED_DEVICE_BREAKS a word: the first request that has it breaks its device
-for good. `support.scripted_faults` says how its machine goes wrong otherwise.
+for good. With SCRIPTED_MODEL_FAILS its model fails every step. `support.scripted_faults` says how its machine goes
+wrong otherwise.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ class ScriptedRunner:
         for request in batch:
             asked = _asked(request)
             self._device.use(asked)
+            if os.environ.get("SCRIPTED_MODEL_FAILS"):
+                raise ValueError(f"the model has no row {os.getpid()}")
             if "die" in asked:
                 os.kill(os.getpid(), signal.SIGKILL)
             if "hang" in asked:

@@ -12,7 +12,6 @@ import pytest
 from omnifleet import Client, JobHandle, JobStatus, TextResult
 from omnifleet_shared.broker.leases import Leases
 from omnifleet_shared.settings import FleetSettings
-from omnifleet_worker.lease_renewer import EXIT_BROKEN
 from support import PYTHONPATH, processes, services
 
 LEASE = 2.0
@@ -135,26 +134,6 @@ def test_what_was_sent_to_a_stopped_worker_is_not_lost_with_it(omni: Client, sta
     start_worker()
 
     assert [job.result(WAIT).attempts for job in jobs] == [1, 1, 1]
-
-
-def test_a_device_that_breaks_ends_its_process_and_its_jobs_go_on_elsewhere_as_if_nothing_had_been(
-    omni: Client, start_worker: StartWorker
-) -> None:
-    # One more start, one more lost worker or one more attempt would be too many, and nobody waits for this lease.
-    limits = {"OMNIFLEET_MAX_DELIVERIES": "1", "OMNIFLEET_MAX_ATTEMPTS": "1", "OMNIFLEET_LEASE": "600"}
-    broken = start_worker(SCRIPTED_DEVICE_BREAKS="break", **limits)
-    beside = [ask(omni, steps=100) for _ in range(4)]
-    for job in beside:
-        wait_until_it_steps(job)
-
-    culprit, later = ask(omni, "break it"), [ask(omni, steps=5) for _ in range(20)]
-
-    assert broken.process.wait(timeout=WAIT) == EXIT_BROKEN
-    assert "out_of_service" in broken.log.read_text()
-    other = start_worker(**limits)
-    for job in [*beside, *later]:
-        assert pid_in(job.result(WAIT)) == other.process.pid
-    culprit.cancel()
 
 
 def test_a_drained_worker_finishes_what_runs_and_leaves_what_waits(omni: Client, start_worker: StartWorker) -> None:

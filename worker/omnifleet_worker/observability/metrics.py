@@ -185,6 +185,11 @@ class WorkerMetrics:
             registry=self.registry,
         )
 
+    def watch_failures_in_a_row(self, failures: Callable[[], int]) -> None:
+        """Show how many different jobs failed with the same unforeseen error since one succeeded."""
+        help_text = "Jobs that failed with the same unforeseen error since one succeeded."
+        Gauge("omnifleet_unforeseen_failures_in_a_row", help_text, registry=self.registry).set_function(failures)
+
     def watch_host_memory(self, limit: int, reserved: Callable[[], int], waiting: Callable[[], int]) -> None:
         """Show the budget for decoded media, in bytes, with what is reserved of it and how many jobs wait for it."""
         values: dict[tuple[str, str], Callable[[], float]] = {

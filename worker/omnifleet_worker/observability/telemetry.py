@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 from omnifleet_shared.broker.worker_registry import WorkerRegistry
+from omnifleet_shared.errors import DeviceFailed
 from omnifleet_shared.observability.http_server import PageServer
 from omnifleet_shared.observability.tracing import export_traces
 from omnifleet_shared.schema.model_card import ModelCard
@@ -31,10 +32,16 @@ class Telemetry:
         settings: port, timeouts and concurrency.
         renewer: renews the worker's leases.
         engine_stalled: returns the seconds since the engine finished a step; 0 while it is idle.
+        on_device_failed: called where a report of the device finds it broken.
     """
 
     def __init__(
-        self, name: str, settings: WorkerSettings, renewer: LeaseRenewer, engine_stalled: Callable[[], float]
+        self,
+        name: str,
+        settings: WorkerSettings,
+        renewer: LeaseRenewer,
+        engine_stalled: Callable[[], float],
+        on_device_failed: Callable[[DeviceFailed], None],
     ) -> None:
         self.metrics = WorkerMetrics()
         self.health = Health(renewer, engine_stalled, settings.engine_patience, settings.poll_patience)
@@ -47,7 +54,7 @@ class Telemetry:
             self.metrics,
             self.health,
             renewer,
-            lambda: Device(settings.device),
+            lambda: Device(settings.device, on_device_failed),
             storage_home(settings),
         )
         self.metrics.registry.register(WorkerCollector(self._heartbeat, renewer, self.health))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import threading
 import time
@@ -35,6 +34,8 @@ from ..observability.log_context import enter_stage, set_attempt
 from ..observability.metrics import UNREADABLE, JobMetrics, Outcome, outcome_of
 from ..retry import backoff_seconds, retry_until
 from ..settings import WorkerSettings
+from .job_errors import typed_job_errors
+from .model_check import ModelCheck
 from .open_delivery import OpenDelivery
 from .progress_reporter import ProgressReporter
 from .quarantine import dead_letter, kills_workers, quarantined
@@ -45,6 +46,8 @@ logger = logging.getLogger(__name__)
 R = TypeVar("R")
 MAX_BACKOFF = 120.0
 """Longest wait between two attempts, in seconds."""
+UNFORESEEN_ATTEMPTS = 2
+"""Attempts after which an unforeseen error is the outcome."""
 
 
 class LeaseLost(Exception):
@@ -65,6 +68,7 @@ class Deliveries:
         progress: publishes the progress of running jobs.
         lease_renewer: renews the leases of running jobs.
         storage_check: finds out whose fault it is that the storage refuses.
+        model_check: finds out whose fault an unforeseen error is.
         webhooks: posts the callbacks.
         settings: timeouts and limits.
         metrics: counts what becomes of every delivery.
@@ -78,6 +82,7 @@ class Deliveries:
         progress: ProgressReporter,
         lease_renewer: LeaseRenewer,
         storage_check: StorageCheck,
+        model_check: ModelCheck,
         webhooks: WebhookSender,
         settings: WorkerSettings,
         metrics: JobMetrics,
@@ -88,6 +93,7 @@ class Deliveries:
         self._progress = progress
         self._lease_renewer = lease_renewer
         self._storage_check = storage_check
+        self._model_check = model_check
         self._webhooks = webhooks
         self._settings = settings
         self._metrics = metrics
@@ -133,6 +139,9 @@ class Deliveries:
         except (StorageRefused, DiskFull) as error:
             self._find_fault(delivery, error)
             raise
+        except JobFailed as error:
+            self._find_fault_in_model(delivery, error)
+            raise
         except TransientError as error:
             self._retry_later(delivery, error)
             raise
@@ -143,6 +152,7 @@ class Deliveries:
             raise
         except Exception as error:
             raise self._redelivered(job_id, error) from error
+        self._model_check.succeeded()
         self._finish(delivery, lambda: self._attempts.succeed(result, tag, delivery.callback))
         return result.model_dump(mode="json")
 
@@ -232,27 +242,13 @@ class Deliveries:
         about: dict[str, Any] = {"job_id": job.job_id, "attempt": delivery.attempt, "task": delivery.task}
         logger.info("job started: %s", job.job_id, extra={"action": "job_started", **about})
         try:
-            with self._progress.tracking(context):
-                result = self._run_with_typed_errors(context)
+            with self._progress.tracking(context), typed_job_errors(job.job_id):
+                result = self._jobs.run(context)
         finally:
             self._metrics.spent(context.timings.model_dump(), context.resumed_from)
         about |= {"timings": result.timings.model_dump(), "resumed_from": context.resumed_from}
         logger.info("job done: %s", job.job_id, extra={"action": "job_done", **about})
         return result
-
-    def _run_with_typed_errors(self, context: JobContext) -> JobResult:
-        try:
-            return self._jobs.run(context)
-        except OmnifleetError:
-            raise
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise DiskFull(f"the worker's disk has no room: {error}", None, "Make room on it") from error
-            extra = {"action": "job_crashed", "job_id": context.job.job_id}
-            logger.exception("job failed unexpectedly: %s", context.job.job_id, extra=extra)
-            name = type(error).__name__
-            problem = f"the worker failed with {name}: {error}"
-            raise JobFailed(problem, None, "Report it with the job id", {"type": name}) from error
 
     @staticmethod
     def _redelivered(job_id: str, error: Exception) -> Redelivered:
@@ -276,15 +272,27 @@ class Deliveries:
         else:
             self._retry_later(delivery, error, "storage")
 
+    def _find_fault_in_model(self, delivery: OpenDelivery, error: JobFailed) -> None:
+        """Give the job back where the worker is at fault; else it has another attempt, elsewhere perhaps, and fails."""
+        delivery.is_workers_fault |= self._model_check.is_workers_fault(delivery.job_id, error)
+        if delivery.is_workers_fault or delivery.counted_attempts < UNFORESEEN_ATTEMPTS:
+            self._retry_later(delivery, error)
+        else:
+            self._fail(delivery, error)
+
     def _retry_later(self, delivery: OpenDelivery, error: OmnifleetError, fault: Fault = "") -> None:
         """Leave the job to another attempt, or fail it where there is none left."""
         stopped = self._handing_back is not None and isinstance(error, EngineStopped)
         delivery.is_workers_fault |= stopped or isinstance(error, DeviceFailed)
-        counted = delivery.attempt - delivery.start.handed_back
-        if counted >= self._settings.max_attempts and not delivery.is_workers_fault:
+        if delivery.counted_attempts >= self._settings.max_attempts and not delivery.is_workers_fault:
             self._fail(delivery, error)
             return
         _log("job is tried again", "job_retried", delivery.job_id, error)
+        if isinstance(error, DeviceFailed) and delivery.start.handed_back >= self._settings.max_deliveries:
+            # Too many devices broke with it to be chance: its lease ends as if its worker had been lost, and it runs
+            # alone next.
+            self._lease_renewer.stop_renewing(delivery.tag)
+            raise Redelivered(str(error)) from error
         fault, wait = ("worker", 0.0) if delivery.is_workers_fault else (fault, self._backoff(delivery))
         self._record(delivery, lambda: self._attempts.retry(delivery.job_id, error, delivery.tag, fault))
         raise self._given_back(delivery, error, wait) from error

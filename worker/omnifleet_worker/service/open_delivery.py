@@ -34,6 +34,11 @@ class OpenDelivery:
         """Number of the attempt, from 1; 0 before it began."""
         return self.start.attempt
 
+    @property
+    def counted_attempts(self) -> int:
+        """Attempts that count, this one included: not those that ended for a fault of their worker."""
+        return self.start.attempt - self.start.handed_back
+
     def end(self, reason: str) -> None:
         """End the run at its next step, which is not the job's fault."""
         self.is_workers_fault = True

@@ -30,6 +30,7 @@ from ..retry import retry_until
 from ..settings import WorkerSettings
 from .availability import Availability
 from .delivery import Deliveries
+from .model_check import ModelCheck
 from .progress_reporter import ProgressReporter
 from .storage_check import StorageCheck
 from .webhook_sender import WebhookSender
@@ -53,7 +54,8 @@ class FleetWorker:
         )
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.attempts = Attempts.connect(settings, worker=self.name)
-        self.telemetry = Telemetry(self.name, settings, self.lease_renewer, self._engine_stalled)
+        about_engine = (self._engine_stalled, self._device_failed)
+        self.telemetry = Telemetry(self.name, settings, self.lease_renewer, *about_engine)
         self.availability = Availability(self.telemetry.health, self.lease_renewer, lambda: self.deliveries)
         self._webhooks = WebhookSender(Callbacks.connect(settings), settings)
         self._progress = ProgressReporter(self.states, settings.progress_interval)
@@ -79,7 +81,10 @@ class FleetWorker:
         metrics.watch_host_memory(memory.limit, lambda: memory.reserved, lambda: memory.waiting)
         registry = WorkerRegistry.connect(self.settings)
         self._storage_check = StorageCheck(storage, self.availability, registry, self.name)
-        parts = (jobs, engine, self.attempts, self._progress, self.lease_renewer, self._storage_check, self._webhooks)
+        model_check = ModelCheck(engine, self.availability)
+        metrics.watch_failures_in_a_row(lambda: model_check.failed_in_a_row)
+        checks = (self._storage_check, model_check)
+        parts = (jobs, engine, self.attempts, self._progress, self.lease_renewer, *checks, self._webhooks)
         self.deliveries = Deliveries(*parts, self.settings, metrics.jobs)
         engine.start()
         self._progress.start()

@@ -135,6 +135,20 @@ class FakeStorageCheck:
         return bool(refused_by)
 
 
+class FakeModelCheck:
+    """Finds as told, and counts successes."""
+
+    def __init__(self) -> None:
+        self.workers_fault = False
+        self.successes = 0
+
+    def is_workers_fault(self, job_id: str, error: JobFailed) -> bool:
+        return self.workers_fault
+
+    def succeeded(self) -> None:
+        self.successes += 1
+
+
 class FakeProgressReporter:
     """Watches nothing."""
 
@@ -148,7 +162,7 @@ class Stage:
     def __init__(self) -> None:
         self.attempts, self.lease_renewer = FakeAttempts(), FakeLeaseRenewer()
         self.work: Callable[[JobContext], JobResult] = result_of
-        self.storage_check = FakeStorageCheck()
+        self.storage_check, self.model_check = FakeStorageCheck(), FakeModelCheck()
         self.events: list[str] = []
         self.parts_deleted: list[str] = []
         jobs = SimpleNamespace(
@@ -163,6 +177,7 @@ class Stage:
             FakeProgressReporter(),
             self.lease_renewer,
             self.storage_check,
+            self.model_check,
             webhooks,
             SETTINGS,
             self.metrics.jobs,
@@ -263,6 +278,19 @@ def test_a_job_on_a_device_that_broke_goes_back_at_once_whatever_attempt_it_was(
     assert stage.metrics.jobs.counts == {"handed_back": 1}
 
 
+def test_a_job_with_which_device_after_device_broke_is_left_to_run_alone(
+    stage: Stage,
+) -> None:
+    stage.fails_with(DeviceFailed("the device failed"))
+    stage.attempts.attempt = stage.attempts.handed_back = SETTINGS.max_deliveries
+
+    with pytest.raises(Reject):
+        stage.deliver()
+
+    assert stage.attempts.records == []
+    assert stage.lease_renewer.calls == [("run", TAG), ("let go", TAG)]
+
+
 def test_what_comes_to_a_worker_out_of_service_goes_back_before_it_is_started(stage: Stage) -> None:
     stage.deliveries.hand_back("its disk is full")
 
@@ -303,6 +331,7 @@ def test_what_does_not_end_in_time_is_recorded_as_handed_back(stage: Stage) -> N
 def test_an_unforeseen_error_becomes_job_failed_and_names_it(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     error = ZeroDivisionError("division by zero")
     stage.fails_with(error)
+    stage.attempts.attempt = 2
 
     with pytest.raises(JobFailed, match="ZeroDivisionError: division by zero") as caught:
         stage.deliver()
@@ -311,6 +340,39 @@ def test_an_unforeseen_error_becomes_job_failed_and_names_it(stage: Stage, caplo
     assert caught.value.__cause__ is error
     assert stage.attempts.records == [("failed", caught.value)]
     assert "job_crashed" in [record.__dict__.get("action") for record in caplog.records]
+
+
+def test_an_unforeseen_error_is_tried_once_more_on_whichever_worker_before_it_is_the_outcome(stage: Stage) -> None:
+    stage.fails_with(ZeroDivisionError("division by zero"))
+
+    with pytest.raises(Reject):
+        stage.deliver()
+
+    ((what, error),) = stage.attempts.records
+    assert (what, type(error)) == ("retried", JobFailed)
+    assert stage.lease_renewer.calls[-1][1] >= 1.0  # of seconds
+    assert stage.metrics.jobs.counts == {"retried": 1}
+
+
+def test_an_unforeseen_error_that_is_the_worker_s_fault_gives_the_job_back_whatever_attempt_it_was(
+    stage: Stage,
+) -> None:
+    stage.fails_with(ZeroDivisionError("division by zero"))
+    stage.attempts.attempt = SETTINGS.max_attempts
+    stage.model_check.workers_fault = True
+
+    with pytest.raises(Reject):
+        stage.deliver()
+
+    assert [what for what, _ in stage.attempts.records] == ["retried"]
+    assert stage.lease_renewer.calls[-2:] == [("postpone", 0.0), ("recover",)]
+    assert stage.metrics.jobs.counts == {"handed_back": 1}
+
+
+def test_a_success_says_that_the_model_works(stage: Stage) -> None:
+    stage.deliver()
+
+    assert stage.model_check.successes == 1
 
 
 @pytest.mark.parametrize(
