@@ -68,7 +68,7 @@ class Engine:
         self._steps = {kind: BatchLimit(limits.places(kind)) for kind in KINDS}
         self._finishes = {kind: BatchLimit(limits.decoded if kind == "diffusion" else limits.chats) for kind in KINDS}
         self._preparers: Threads = {kind: StageThread(f"prepare-{kind}", self._prepare) for kind in KINDS}
-        self._finishers: Threads = {one: StageThread(f"finish-{one}", self._finish, self._finishes[one]) for one in KINDS}
+        self._finishers: Threads = {k: StageThread(f"finish-{k}", self._finish, self._finishes[k]) for k in KINDS}
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def submit(self, request: Request) -> Request:
