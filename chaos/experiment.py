@@ -27,7 +27,7 @@ from .workers import Workers
 
 GRACE = 120.0
 """Seconds that the last jobs have once all is quiet."""
-GENERATORS_PER_WORKER = 6
+GENERATORS_PER_WORKER = 4
 """Load generators for each worker, which has slots for sixteen jobs."""
 REPLACE_INTERVAL = 0.25
 """Seconds between two looks for workers that have exited."""

@@ -10,7 +10,7 @@ from omnifleet_shared.errors import TransientError
 from tenacity import (
     RetryCallState,
     Retrying,
-    retry_if_exception_type,
+    retry_if_exception,
     stop_after_delay,
     wait_exponential,
     wait_random_exponential,
@@ -25,6 +25,7 @@ def retry_until(
     retry_on: type[TransientError],
     timeout: float,
     *,
+    give_up_on: tuple[type[TransientError], ...] = (),
     job_id: str | None = None,
     before_retry: Callable[[], None] = lambda: None,
 ) -> R:
@@ -34,6 +35,7 @@ def retry_until(
         call: what is tried, at least once.
         retry_on: the error that is retried; any other is raised at once.
         timeout: seconds after which `retry_on` is raised too.
+        give_up_on: errors among `retry_on` that are raised at once all the same.
         job_id: for the log, where it is a job that waits.
         before_retry: called before each further try; what it raises ends the retries.
 
@@ -58,7 +60,7 @@ def retry_until(
         before_retry()
 
     return Retrying(
-        retry=retry_if_exception_type(retry_on),
+        retry=retry_if_exception(lambda error: isinstance(error, retry_on) and not isinstance(error, give_up_on)),
         wait=wait_random_exponential(multiplier=0.2, max=5),
         stop=stop_after_delay(timeout),
         before_sleep=before_sleep,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 import urllib.request
+from http.client import HTTPException
 from urllib.error import HTTPError
 
 from omnifleet_shared.errors import InvalidSetting, MediaTooLarge, OmnifleetError, StorageRefused, StorageUnavailable
@@ -30,13 +31,17 @@ def download(url: str, max_bytes: int) -> bytes:
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT, context=_trusted()) as answer:
             data = read_at_most(answer, max_bytes)
+            # Read in parts, http.client takes a connection that breaks for the end.
+            is_whole = answer.length == 0 or answer.chunked
     except HTTPError as error:
         error.close()
         raise _refusal(error.code) from error
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise StorageUnavailable(f"the link does not answer: {error}", "url") from error
     if len(data) > max_bytes:
         raise MediaTooLarge(f"the link leads to more than {max_bytes:,} bytes", "url")
+    if not is_whole:
+        raise StorageUnavailable("the link broke off its answer", "url")
     return data
 
 

@@ -214,7 +214,7 @@ class LeasingChannel(redis.Channel):
         holder.claim_suspect(taken)
         return holder.next_suspect()
 
-    def _size(self, queue: str) -> int:
+    def _size(self, queue: str) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         return int(super()._size(queue)) + self._suspects(queue)
 
     def _purge(self, queue: str) -> int:
@@ -225,7 +225,7 @@ class LeasingChannel(redis.Channel):
 
     def _suspects(self, queue: str) -> int:
         with self.conn_or_acquire() as client:
-            return int(client.llen(SUSPECTS_KEY.format(queue=queue)))
+            return cast(int, client.llen(SUSPECTS_KEY.format(queue=queue)))
 
     def _deliver(self, taken: LeasedMessage) -> bool:
         self.leased.add(taken.tag)

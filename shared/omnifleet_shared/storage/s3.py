@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, BinaryIO, Self, cast
+from typing import Any, BinaryIO, Self
 from urllib.parse import unquote, urlsplit
 
 import boto3.session
@@ -94,8 +94,8 @@ class S3Storage(Storage):
         key = self.key(uri)
         part = {"Range": f"bytes={start}-"} if start else {}  # an empty object has no range at all
         with _typed_errors(uri):
-            body = self._client.get_object(Bucket=self.bucket, Key=self.prefix + key, **part)["Body"]
-            return _TypedStream(body)
+            answer = self._client.get_object(Bucket=self.bucket, Key=self.prefix + key, **part)
+            return _TypedStream(_unbroken(answer)["Body"])
 
     def delete(self, uri: str) -> None:
         key = self.key(uri)
@@ -155,7 +155,7 @@ class S3Storage(Storage):
 
     def _head(self, key: str) -> Mapping[str, Any] | None:
         try:
-            return cast(Mapping[str, Any], self._client.head_object(Bucket=self.bucket, Key=self.prefix + key))
+            return _unbroken(self._client.head_object(Bucket=self.bucket, Key=self.prefix + key))
         except ClientError as error:
             if _code(error) in ABSENT:
                 return None
@@ -207,6 +207,17 @@ def _client(session: boto3.session.Session, settings: FleetSettings, variable: s
     except ValueError as error:
         remedy = "Use http://host:port or https://host"
         raise InvalidSetting(f"{endpoint!r} is no URL", variable, remedy) from error
+
+
+def _unbroken(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give the answer back, unless its connection broke among the headers: http.client takes what came for all.
+
+    Without a length nobody would miss the body, and an object would look empty.
+    """
+    headers = answer["ResponseMetadata"]["HTTPHeaders"]
+    if "content-length" not in headers and "transfer-encoding" not in headers:
+        raise StorageUnavailable("the object storage broke off its answer", "storage")
+    return answer
 
 
 class _Unclosed:

@@ -132,7 +132,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_jobs_wait_for_room_on_a_full_disk(scripted: ScriptedFleet, small_disk: Path) -> None:
     filler = small_disk / "filler"
     filler.write_bytes(bytes(70 * 2**20 - 2**16))
-    worker = scripted.start(OMNIFLEET_STORAGE=f"file://{small_disk}", OMNIFLEET_STORAGE_PATIENCE="0")
+    worker = scripted.start(OMNIFLEET_STORAGE=f"file://{small_disk}")
     job = scripted.omni.generate("t2a", "a bell", seconds=1, steps=1)
     assert "no room" in wait_until_aside(worker)
 

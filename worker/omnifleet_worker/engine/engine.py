@@ -27,6 +27,7 @@ from .scheduler import KINDS, Scheduler
 from .stage_thread import StageThread
 
 logger = logging.getLogger(__name__)
+Threads = dict[Kind, StageThread]
 IDLE_WAIT = 0.5
 """Seconds that an idle engine waits for a request before it looks whether it should stop."""
 
@@ -66,8 +67,8 @@ class Engine:
         self._waited = 0.0
         self._steps = {kind: BatchLimit(limits.places(kind)) for kind in KINDS}
         self._finishes = {kind: BatchLimit(limits.decoded if kind == "diffusion" else limits.chats) for kind in KINDS}
-        self._preparers = {kind: StageThread(f"prepare-{kind}", self._prepare) for kind in KINDS}
-        self._finishers = {kind: StageThread(f"finish-{kind}", self._finish, self._finishes[kind]) for kind in KINDS}
+        self._preparers: Threads = {kind: StageThread(f"prepare-{kind}", self._prepare) for kind in KINDS}
+        self._finishers: Threads = {k: StageThread(f"finish-{k}", self._finish, self._finishes[k]) for k in KINDS}
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def submit(self, request: Request) -> Request:
@@ -185,7 +186,7 @@ class Engine:
                 self._fail(request, refusal)
 
     def _admit(self) -> None:
-        beside: dict[Work, dict[Kind, StageThread]] = {"prepare": self._preparers, "finish": self._finishers}
+        beside: dict[Work, Threads] = {"prepare": self._preparers, "finish": self._finishers}
         for request, work in self.scheduler.resume().items():
             if work in beside:
                 beside[work][request.kind].put([request])

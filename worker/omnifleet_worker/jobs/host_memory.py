@@ -55,9 +55,10 @@ class HostMemory:
         try:
             yield room
         finally:
-            self._set(room, None)
+            self.note(room, None)
 
-    def _wait(self, room: Room, size: int) -> None:
+    def wait(self, room: Room, size: int) -> None:
+        """Wait until the room may hold so many bytes in all. Raises what its `check` raises."""
         with self._changed:
             self._waiting.append(room)
             try:
@@ -85,7 +86,8 @@ class HostMemory:
             fits = fits and fetched + size <= FETCHED_SHARE * self.limit
         return fits or all(one in self._waiting for one in others)
 
-    def _set(self, room: Room, size: int | None) -> None:
+    def note(self, room: Room, size: int | None) -> None:
+        """Note what the room really holds; None where it holds nothing any more."""
         with self._changed:
             if size is None:
                 self._held.pop(room, None)
@@ -106,16 +108,16 @@ class Room:
 
     def await_fetching(self, size: int) -> None:
         """Wait until files of so many bytes may be fetched. Raises what `check` raises."""
-        self._memory._wait(self, size)
+        self._memory.wait(self, size)
 
     def await_decoding(self, size: int) -> None:
         """Wait until the job may hold so many bytes in all. Raises what `check` raises."""
         self.decodes = True
-        self._memory._wait(self, size)
+        self._memory.wait(self, size)
 
     def settle(self, size: int) -> None:
         """Note what the job really holds."""
-        self._memory._set(self, size)
+        self._memory.note(self, size)
 
 
 def host_memory(limit: int | None, root: Path = Path("/")) -> HostMemory:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from omnifleet_shared.errors import MediaError, StorageUnavailable, TransientError
+from omnifleet_shared.errors import DiskFull, MediaError, StorageUnavailable, TransientError
 from omnifleet_shared.keys import RESULT_KEY
 from omnifleet_shared.schema.answers import Answer
 from omnifleet_shared.schema.jobs import AudioFormat, Job, UnderstandJob
@@ -173,7 +173,9 @@ class JobRunner:
     @staticmethod
     def _retry_storage(context: JobContext, work: Callable[[], R], timeout: float) -> R:
         job_id, check = context.job.job_id, context.raise_if_cancelled
-        return retry_until(work, StorageUnavailable, timeout, job_id=job_id, before_retry=check)
+        # A disk stays full until somebody makes room: the worker steps aside meanwhile.
+        full = (DiskFull,)
+        return retry_until(work, StorageUnavailable, timeout, give_up_on=full, job_id=job_id, before_retry=check)
 
     def _result(
         self,

@@ -99,11 +99,11 @@ class StorageCheck:
 
     def _probe(self, is_full: bool) -> OmnifleetError | None:
         """Write, read and delete an object, with room for results where the disk was full; gives what is wrong."""
-        probe = bytes(ROOM) if is_full else PROBE
         uri = self._storage.uri(self._key)
+        probe = bytes(ROOM) if is_full and uri.startswith("file:") else PROBE
         try:
             if is_full:
-                _write_locally(probe)
+                _write_locally(bytes(ROOM))
             self._storage.put(self._key, io.BytesIO(probe), content_type="application/octet-stream")
             self._storage.get(uri, max_bytes=len(probe))
         except (StorageRefused, StorageUnavailable) as error:

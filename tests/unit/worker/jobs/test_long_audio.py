@@ -193,6 +193,10 @@ class TestGeneration:
         assert [inputs_of(one).video is frames for one in engine.submitted] == [True, True]
 
 
+MONO_WEIGHTS = {1: [1], 2: [0.5, 0.5], 6: [0.5**0.5, 0.5**0.5, 1, 0, 0.5, 0.5]}
+"""What each channel counts in what the model hears, by their number; those of 5.1 are of ITU-R BS.775."""
+
+
 class TestEdit:
     @pytest.mark.parametrize("samples", [1, 3 * RATE, PROMPT])
     def test_one_window_is_the_models_clip_to_the_bit(self, runner: EchoRunner, model: ModelData, samples: int) -> None:
@@ -215,7 +219,7 @@ class TestEdit:
         with running(runner) as engine:
             clip = clip_of(run_task(JobContext(job_of("edit", ADD), engine), media(source), model))
 
-        heard = source.mean(axis=0)
+        heard = np.array(MONO_WEIGHTS[channels]) @ source
         assert clip.shape == (2, samples)
         np.testing.assert_allclose(clip, np.stack([heard, heard]) / np.abs(heard).max(), atol=1e-5)
 

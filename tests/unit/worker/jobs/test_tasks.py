@@ -65,6 +65,8 @@ class FakeRun:
 
     def plan(self, clips: int) -> None: ...
 
+    def expect_parts(self, count: int) -> None: ...
+
 
 def run_of(namespace: str, **task: Any) -> FakeRun:
     return FakeRun(read_job({"schema_version": 1, "namespace": namespace, "task": task}))

@@ -6,7 +6,7 @@ from contextlib import suppress
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from omnifleet_shared.errors import InvalidJob
 from omnifleet_worker.jobs.speech_edit.changes import (
@@ -182,6 +182,7 @@ HEARD = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(TEXTS, HEARD)
 def test_whatever_is_asked_for_every_edit_lies_in_what_was_heard(text: str, heard: list[str]) -> None:
     words = split_words(" ".join(heard))
