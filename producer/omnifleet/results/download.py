@@ -31,8 +31,9 @@ def download(url: str, max_bytes: int) -> bytes:
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT, context=_trusted()) as answer:
             data = read_at_most(answer, max_bytes)
-            # Read in parts, http.client takes a connection that breaks for the end.
-            is_whole = answer.length == 0 or answer.chunked
+            # Read in parts, http.client takes a connection that breaks for the end. What is missing of the announced
+            # length it knows; an answer that announces none ends with its connection.
+            is_whole = not answer.length
     except HTTPError as error:
         error.close()
         raise _refusal(error.code) from error
