@@ -110,9 +110,7 @@ class Engine:
     def start(self) -> None:
         """Step on a thread of its own, and work on others beside it, until `stop`."""
         for stage in self._stages:
-            # An answer that is done is a text already: for that it need not cross to another thread and back.
-            if stage is not self._finishers["chat"]:
-                stage.start()
+            stage.start()
         self._thread.start()
 
     def stop(self) -> None:
@@ -129,7 +127,8 @@ class Engine:
 
     @property
     def _stages(self) -> list[StageThread]:
-        return [*self._preparers.values(), *self._finishers.values()]
+        # Finished answers are texts already, and need not cross to another thread and back.
+        return [*self._preparers.values(), self._finishers["diffusion"]]
 
     def _run(self) -> None:
         while self._end is None:
