@@ -127,8 +127,7 @@ class Engine:
 
     @property
     def _stages(self) -> list[StageThread]:
-        # Finished answers are texts already, and need not cross to another thread and back.
-        return [*self._preparers.values(), self._finishers["diffusion"]]
+        return [*self._preparers.values(), self._finishers["diffusion"]]  # answers that are done are texts already
 
     def _run(self) -> None:
         while self._end is None:
