@@ -170,6 +170,7 @@ class LeasingChannel(redis.Channel):
     def _brpop_read(self, **options: Any) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
         if self.fleet_queue not in self.active_queues:
             return bool(super()._brpop_read(**options))
+        reply: Any = None
         try:
             reply = self.client.parse_response(self.client.connection, "BRPOP", **options)
         except NoScriptError:  # Redis was started anew: the client of the leases loads it
