@@ -26,6 +26,8 @@
 
 local function push(place, message, wake, state, record, lifetime)
   redis.call('LPUSH', place, message)
+  local queue = string.match(place, '^[^\6]+')
+  redis.call('SADD', '_kombu.binding.' .. queue, queue .. '\6\22\6\22' .. queue)
   redis.call('LPUSH', wake, '1')
   redis.call('LTRIM', wake, 0, 255)
   redis.call('SET', state, record, 'EX', lifetime)

@@ -74,6 +74,8 @@ the message came from, a line feed, and the message. A suspect is delivered to a
 SUSPECT_TAGS_KEY = "omnifleet:suspects:{queue}:leased"
 """Set: tags under which suspects were leased. A tag without a lease means nothing, and is removed on the way."""
 
+BINDINGS = "_kombu.binding."
+"""Prefix of the sets in which kombu, and every submission, note a queue under its own name."""
 WAKE_KEY = "omnifleet:wake:{queue}"
 """List of wake-up tokens that idle workers block on; one is pushed beside each message."""
 WAKE_CALLS = 256

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 import urllib.request
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from urllib.error import HTTPError
 
 from omnifleet_shared.errors import InvalidSetting, MediaTooLarge, OmnifleetError, StorageRefused, StorageUnavailable
@@ -31,9 +31,7 @@ def download(url: str, max_bytes: int) -> bytes:
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT, context=_trusted()) as answer:
             data = read_at_most(answer, max_bytes)
-            # Read in parts, http.client takes a connection that breaks for the end. What is missing of the announced
-            # length it knows; an answer that announces none ends with its connection.
-            is_whole = not answer.length
+            is_whole = _is_whole(answer)
     except HTTPError as error:
         error.close()
         raise _refusal(error.code) from error
@@ -44,6 +42,15 @@ def download(url: str, max_bytes: int) -> bytes:
     if not is_whole:
         raise StorageUnavailable("the link broke off its answer", "url")
     return data
+
+
+def _is_whole(answer: HTTPResponse) -> bool:
+    """Whether an answer that was read has ended: http.client, read in parts, takes a broken connection for the end."""
+    if answer.length is not None:
+        return answer.length == 0
+    # Without a length it ends with its connection, if it says so, or is of HTTP/1.0; else its headers broke off.
+    ends_with_connection = answer.version == 10 or answer.headers.get("Connection", "").lower() == "close"
+    return answer.chunked or ends_with_connection
 
 
 def _trusted() -> ssl.SSLContext:

@@ -18,12 +18,10 @@ from typing import Any, cast
 from redis import Redis
 
 from ..errors import BrokerUnavailable, InvalidMessage
-from ..keys import DEAD_KEY, INPUTS_UNTIL, LEASED_KEY, SNAPSHOT_KEY, SNAPSHOT_LIFETIME, SUSPECTS_KEY
+from ..keys import BINDINGS, DEAD_KEY, INPUTS_UNTIL, LEASED_KEY, SNAPSHOT_KEY, SNAPSHOT_LIFETIME, SUSPECTS_KEY
 from ..redis_client import typed_redis_errors
 from .submit import queue_lists
 
-BINDINGS = "_kombu.binding."
-"""Prefix of the sets in which kombu notes every queue that anything was ever sent to, by the name of its exchange."""
 PIECE = 500
 """Messages that are read at a time."""
 

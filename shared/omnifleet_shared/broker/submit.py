@@ -17,6 +17,7 @@ from ..keys import (
     ANSWER_KEY,
     ANSWER_LIFETIME,
     ATTEMPTS_KEY,
+    BINDINGS,
     BROKER_PRIORITY,
     CANCEL_KEY,
     IDEMPOTENCY_KEY,
@@ -34,10 +35,13 @@ MIN_RETRY_AFTER, DEFAULT_RETRY_AFTER, MAX_RETRY_AFTER = 1, 30, 600
 ROOM = 0.01
 """Share of a limit that is to be free again when a refused producer comes back."""
 
-# The message comes first: Redis refuses the first write of a script when memory is full, and none after it.
+# The message comes first: Redis refuses the first write of a script when memory is full, and none after it. The queue
+# is noted as kombu does it (routing key, pattern, queue), so that it is known before any worker has served it.
 HELPERS = f"""
 local function push(place, message, wake, state, record, lifetime)
   redis.call('LPUSH', place, message)
+  local queue = string.match(place, '^[^\\6]+')
+  redis.call('SADD', '{BINDINGS}' .. queue, queue .. '\\6\\22\\6\\22' .. queue)
   redis.call('LPUSH', wake, '1')
   redis.call('LTRIM', wake, 0, {WAKE_CALLS - 1})
   redis.call('SET', state, record, 'EX', lifetime)

@@ -37,7 +37,7 @@ from omnifleet_shared.broker.deletions import Deletions
 from omnifleet_shared.broker.leases import LeasedMessage, Leases
 from omnifleet_shared.broker.submit import queue_lists
 from omnifleet_shared.errors import JobFailed, JobQuarantined, StorageUnavailable
-from omnifleet_shared.keys import DEAD_KEY, DELETION_KEY, LEASES_KEY, RESULT_KEY, SUSPECTS_KEY
+from omnifleet_shared.keys import BINDINGS, DEAD_KEY, DELETION_KEY, LEASES_KEY, RESULT_KEY, SUSPECTS_KEY
 from omnifleet_shared.schema.job_state import STATE_KEY, JobState
 from omnifleet_shared.schema.jobs import Job, UnderstandJob, read_job
 from omnifleet_shared.schema.results import Artifact, JobResult, JobStatus, ModelInfo, Timings
@@ -658,7 +658,7 @@ class AnyOrder(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         for key in self.fleet.redis.scan_iter():
-            if not key.startswith(b"_kombu.binding."):  # which a connection makes once
+            if not key.startswith(BINDINGS.encode()):  # without a queue that was ever used, nothing is collected
                 self.fleet.redis.delete(key)
         shutil.rmtree(self.fleet.storage.folder, ignore_errors=True)
         self.fleet.storage.interrupt = lambda: None

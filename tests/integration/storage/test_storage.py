@@ -158,7 +158,7 @@ class TestObjects:
     def test_nothing_outside_is_listed(self, storage: Storage, tmp_path: Path) -> None:
         (tmp_path / "a").touch()
 
-        with suppress(ForeignURI):
+        with suppress(ForeignURI, StorageRefused):  # MinIO refuses such a name, other stores find nothing
             assert list(storage.list("../")) == []
 
     def test_open_streams_in_pieces(self, storage: Storage) -> None:
