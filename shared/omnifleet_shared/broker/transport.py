@@ -127,6 +127,7 @@ class LeasingChannel(redis.Channel):
         self.leased: set[str] = set()
         self._more_expected = True
         self._takes_in_poll = False
+        self._polls_fleet = False
         super().__init__(*args, **kwargs)
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
@@ -146,7 +147,8 @@ class LeasingChannel(redis.Channel):
         super()._put(queue, message, **kwargs)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
-        if self.fleet_queue not in self.active_queues:
+        self._polls_fleet = self.fleet_queue in self.active_queues
+        if not self._polls_fleet:
             super()._brpop_start(timeout)
             return
         self._in_poll = self.client.connection
@@ -168,7 +170,8 @@ class LeasingChannel(redis.Channel):
         return holder.leases.take_command(self._lists(), idle=holder.is_idle)
 
     def _brpop_read(self, **options: Any) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
-        if self.fleet_queue not in self.active_queues:
+        # As it was when the poll began: a channel that closes has no active queues, and reads a last reply.
+        if not self._polls_fleet:
             return bool(super()._brpop_read(**options))
         reply: Any = None
         try:
