@@ -119,7 +119,9 @@ class JobRunner:
         with context.stage("fetched"):
             patience = self._settings.storage_patience
             fetched = self._retry_storage(context, lambda: fetch(job, self._storage, most), patience)
-        room.await_decoding(decoded_bytes(job, fetched, card, self._limits, self._media))
+        with context.stage("decoded"):
+            size = decoded_bytes(job, fetched, card, self._limits, self._media)
+        room.await_decoding(size)
         with context.stage("decoded"):
             media = decode(job, fetched, card, self._limits, self._media)
         room.settle(media.nbytes)
