@@ -120,9 +120,7 @@ class JobRunner:
             patience = self._settings.storage_patience
             fetched = self._retry_storage(context, lambda: fetch(job, self._storage, most), patience)
         with context.stage("decoded"):
-            size = decoded_bytes(job, fetched, card, self._limits, self._media)
-        room.await_decoding(size)
-        with context.stage("decoded"):
+            room.await_decoding(decoded_bytes(job, fetched, card, self._limits, self._media))
             media = decode(job, fetched, card, self._limits, self._media)
         room.settle(media.nbytes)
         return media
