@@ -29,6 +29,7 @@ from omnifleet import (
     SchemaTooNew,
     UnknownTask,
 )
+from omnifleet_shared.broker.celery_app import create_app
 from omnifleet_shared.job_state.store import JobStates
 from omnifleet_shared.keys import LEASED_KEY
 from redis import Redis
@@ -306,3 +307,14 @@ def test_a_worker_of_another_queue_does_not_start(scripted: ScriptedFleet) -> No
     worker.wait()
 
     assert "this worker serves audio-omni alone, not other" in worker.log.read_text()
+
+
+def test_a_worker_is_given_no_second_queue(scripted: ScriptedFleet) -> None:
+    worker = scripted.start()
+    control = create_app(scripted.settings).control
+
+    control.add_consumer("other", reply=True, timeout=10)
+
+    services.wait_until(lambda: "this worker serves one queue, not other" in worker.log.read_text(), WAIT, "a refusal")
+    (queues,) = control.inspect(timeout=10).active_queues().values()
+    assert [queue["name"] for queue in queues] == ["audio-omni"]

@@ -66,8 +66,9 @@ class FleetConsumer(Consumer):
 
     def add_task_queue(self, queue: Any, *args: Any, **kwargs: Any) -> None:
         """Refuse `control add_consumer`: messages of another queue have no lease, and would be lost with the worker."""
-        name = getattr(queue, "name", queue)
-        raise ValueError(f"this worker serves one queue, not {name}: start another with OMNIFLEET_QUEUE={name}")
+        # Logged and not raised: Celery calls this from its event loop, which an error would end.
+        remedy = f"start another with OMNIFLEET_QUEUE={queue}"
+        logger.error("this worker serves one queue, not %s: %s", queue, remedy, extra={"action": "queue_refused"})
 
     def on_decode_error(self, message: Message, exc: Exception) -> None:
         self._refuse(message, exc)
