@@ -80,7 +80,7 @@ class JobTransport(Protocol):
 
 
 class CeleryTransport:
-    """Sends jobs through Celery on Redis, and reads their states from Redis. The first operation connects.
+    """Sends jobs as messages of Celery to Redis, and reads their states from it. The first operation connects.
 
     Args:
         settings: of the fleet.

@@ -1,4 +1,4 @@
-"""Redis behind TLS, a login or a unix socket: both halves, kombu's and redis-py's, take the same way to it."""
+"""Redis behind TLS, a login or a unix socket: redis-py's connections and kombu's take the same way to it."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_server_may_want_a_certificate_of_its_clients(
 
 
 @pytest.mark.parametrize(("name", "trusts"), [("localhost", False), ("elsewhere.example", True)])
-def test_a_certificate_that_nobody_vouches_for_is_refused_by_both_halves(
+def test_a_certificate_that_nobody_vouches_for_is_refused_for_sending_and_reading(
     name: str, trusts: bool, server: services.RedisServer, certificates: Certificates, folder: Path
 ) -> None:
     with tls_front(server.port, certificates, name=name) as port:

@@ -295,7 +295,7 @@ class Deliveries:
             raise Redelivered(str(error)) from error
         fault, wait = ("worker", 0.0) if delivery.is_workers_fault else (fault, self._backoff(delivery))
         self._record(delivery, lambda: self._attempts.retry(delivery.job_id, error, delivery.tag, fault))
-        raise self._given_back(delivery, error, wait) from error
+        raise self._given_back(delivery, error, wait)
 
     def _given_back(self, delivery: OpenDelivery, error: OmnifleetError, wait: float = 0.0) -> Redelivered:
         # Renewed no more before its end is set: a renewal in between would set it later again.
