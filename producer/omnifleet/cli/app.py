@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 from omnifleet_shared.observability.tracing import export_traces
 from omnifleet_shared.schema.jobs import AudioFormat, Priority, Quality
+from omnifleet_shared.schema.tasks import Loudness
 
 from ..request.build import JobOptions
 from ..results.audio_files import format_of, is_video
@@ -163,6 +164,10 @@ def edit(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="speech: show words, times and what would change, and make nothing.")
     ] = False,
+    loudness: Annotated[
+        Loudness | None, typer.Option(help="All but speech: source (default), or peak as the published model.")
+    ] = None,
+    channels: Annotated[int | None, typer.Option(help="All but speech: 1 for a mono result; 2 by default.")] = None,
     steps: Steps = None,
     quality: QualityOption = None,
     guidance: Guidance = None,
@@ -192,6 +197,8 @@ def edit(
             source=source,
             target=target,
             dry_run=dry_run,
+            loudness=loudness,
+            channels=channels,
             steps=steps,
             quality=quality,
             guidance=guidance,

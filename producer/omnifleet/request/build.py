@@ -78,7 +78,7 @@ OPTIONS: dict[Namespace, frozenset[str]] = {
 FIELDS: dict[Namespace, tuple[str, ...]] = {
     "understand": ("system", "max_new_tokens"),
     "generate": ("text", "ref_text", "seconds", "mux"),
-    "edit": ("desc", "source", "target", "dry_run"),
+    "edit": ("desc", "source", "target", "dry_run", "loudness", "channels"),
 }
 """Arguments that are fields of the task as they stand."""
 ARGUMENTS: dict[Namespace, frozenset[str]] = {

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Generic, Literal, TypeVar, Unpack, overload
 
+from omnifleet_shared.schema.tasks import Loudness
+
 from .build import DiffusionOptions, HistoryTurn, UnderstandOptions
 from .request import Request
 from .uploads import MediaSource
@@ -104,6 +106,8 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
         source: str | None = None,
         target: str | None = None,
         dry_run: Literal[False] | None = None,
+        loudness: Loudness | None = None,
+        channels: int | None = None,
         **options: Unpack[DiffusionOptions],
     ) -> AudioJob: ...
 
@@ -117,6 +121,8 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
         source: str | None = None,
         target: str | None = None,
         dry_run: Literal[True],
+        loudness: Loudness | None = None,
+        channels: int | None = None,
         **options: Unpack[DiffusionOptions],
     ) -> TextJob: ...
 
@@ -130,6 +136,8 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
         source: str | None = None,
         target: str | None = None,
         dry_run: bool | None,
+        loudness: Loudness | None = None,
+        channels: int | None = None,
         **options: Unpack[DiffusionOptions],
     ) -> TextJob | AudioJob: ...
 
@@ -142,6 +150,8 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
         source: str | None = None,
         target: str | None = None,
         dry_run: bool | None = None,
+        loudness: Loudness | None = None,
+        channels: int | None = None,
         **options: Unpack[DiffusionOptions],
     ) -> TextJob | AudioJob:
         """Change audio.
@@ -152,8 +162,11 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             desc: add, remove, extract: the sound; speech: the instruction.
             source: style: the sound that is there.
             target: style: the sound to make of it.
-            dry_run: speech: True to have nothing made. The job hears the words, finds when they are said and what would
-                change, and its result has that as `plan`. Jobs that would fail fail as they would.
+            dry_run: speech: True to have nothing made. The job hears the words, finds when they are said and what
+                would change, and its result has that as `plan`. Jobs that would fail fail as they would.
+            loudness: all but speech: `source` (default) leaves what is kept as loud as it was, in its place between
+                left and right; `peak` gives what the published model does, with a peak of full scale.
+            channels: all but speech: 1 for a mono result; stereo by default.
             options: steps, quality, guidance, seed, format, language, audio_track, priority, deadline, commercial,
                 idempotency_key, callback; see `DiffusionOptions`.
 
@@ -162,6 +175,7 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             OmnifleetError: the errors of `understand`.
         """
         fields = {"desc": desc, "source": source, "target": target, "dry_run": dry_run or None}
+        fields |= {"loudness": loudness, "channels": channels}
         job: TextJob | AudioJob = self._submit(Request.of("edit", options, task=task, audio=audio, **fields))
         return job
 

@@ -139,8 +139,11 @@ class EditJob(_DiffusionJob):
     @property
     def newer_fields(self) -> dict[str, int]:
         """See `_Job`."""
-        dry_run = isinstance(self.task, SpeechEdit) and self.task.dry_run
-        return super().newer_fields | ({"dry_run": 4} if dry_run else {})
+        task = self.task
+        if isinstance(task, SpeechEdit):
+            return super().newer_fields | ({"dry_run": 4} if task.dry_run else {})
+        loudness = {"loudness": 5} if task.loudness != "source" else {}
+        return super().newer_fields | loudness | ({"channels": 5} if task.channels != 2 else {})
 
 
 Job = UnderstandJob | GenerateJob | EditJob

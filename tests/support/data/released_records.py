@@ -91,6 +91,9 @@ def jobs(version: int = 1) -> Iterator[Job]:
     if version > 3:
         head = {"schema_version": 4, "job_id": "edit-speech-dry", "namespace": "edit"}
         yield read_job(head | {"task": {"name": "speech", "dry_run": True, **TASKS["edit.speech"]}})
+    if version > 4:
+        head = {"schema_version": 5, "job_id": "edit-add-mono", "namespace": "edit", "steps": 1}
+        yield read_job(head | {"task": {"name": "add", "loudness": "peak", "channels": 1, **TASKS["edit.add"]}})
 
 
 def messages() -> dict[str, Any]:
