@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Generic, Literal, TypeVar, Unpack, overload
 
-from omnifleet_shared.schema.tasks import Loudness
+from omnifleet_shared.schema.tasks import Loudness, Timestamps
 
 from .build import DiffusionOptions, HistoryTurn, UnderstandOptions
 from .request import Request
@@ -30,6 +30,7 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
         system: str | None = None,
         max_new_tokens: int | None = None,
         history: Sequence[HistoryTurn] | None = None,
+        timestamps: Timestamps | None = None,
         **options: Unpack[UnderstandOptions],
     ) -> TextJob:
         """Ask about audio, video or text.
@@ -45,6 +46,8 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             max_new_tokens: longest answer, 1 to 4096; 512 by default.
             history: earlier turns of the conversation, `("user", ...)` and `("assistant", ...)` alternately, an answer
                 last. Audio and video belong to the first turn.
+            timestamps: transcribe: `word` for the time of every word, as `result().words`, by workers with an aligner;
+                `segment` for that of what is said between pauses, as `result().segments`. Of one recording alone.
             options: temperature, seed, language, audio_track, priority, deadline, commercial, idempotency_key,
                 callback; see `UnderstandOptions`.
 
@@ -56,7 +59,7 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             QueueFull: too much waits; `details["retry_after"]` says in how many seconds to come back.
         """
         media, question_fields = {"audio": audio, "video": video}, {"text": text, "question": question}
-        limits = {"system": system, "max_new_tokens": max_new_tokens, "history": history}
+        limits = {"system": system, "max_new_tokens": max_new_tokens, "history": history, "timestamps": timestamps}
         request = Request.of("understand", options, task=task, **media, **question_fields, **limits)
         job: TextJob = self._submit(request)
         return job
@@ -105,6 +108,8 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
         desc: str | None = None,
         source: str | None = None,
         target: str | None = None,
+        span: tuple[float, float] | str | None = None,
+        text: str | None = None,
         dry_run: Literal[False] | None = None,
         loudness: Loudness | None = None,
         channels: int | None = None,
@@ -120,6 +125,8 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
         desc: str | None = None,
         source: str | None = None,
         target: str | None = None,
+        span: tuple[float, float] | str | None = None,
+        text: str | None = None,
         dry_run: Literal[True],
         loudness: Loudness | None = None,
         channels: int | None = None,
@@ -135,6 +142,8 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
         desc: str | None = None,
         source: str | None = None,
         target: str | None = None,
+        span: tuple[float, float] | str | None = None,
+        text: str | None = None,
         dry_run: bool | None,
         loudness: Loudness | None = None,
         channels: int | None = None,
@@ -149,6 +158,8 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
         desc: str | None = None,
         source: str | None = None,
         target: str | None = None,
+        span: tuple[float, float] | str | None = None,
+        text: str | None = None,
         dry_run: bool | None = None,
         loudness: Loudness | None = None,
         channels: int | None = None,
@@ -162,8 +173,11 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             desc: add, remove, extract: the sound; speech: the instruction.
             source: style: the sound that is there.
             target: style: the sound to make of it.
-            dry_run: speech: True to have nothing made. The job hears the words, finds when they are said and what
-                would change, and its result has that as `plan`. Jobs that would fail fail as they would.
+            span: speech, in place of `desc`: seconds between which `text` is said instead of the words that are said
+                there, or `"1.5-2.75"`; a word belongs to it whose middle does. Where there is none `text` is inserted.
+            text: speech: the words to say in `span`; without any, those in it are deleted.
+            dry_run: speech: True to have nothing made. The job hears the words, finds when they are said and what would
+                change, and its result has that as `plan`. Jobs that would fail fail as they would.
             loudness: all but speech: `source` (default) leaves what is kept as loud as it was, in its place between
                 left and right; `peak` gives what the published model does, with a peak of full scale.
             channels: all but speech: 1 for a mono result; stereo by default.
@@ -174,9 +188,10 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             EditAmbiguous: as the job's result: `desc` of speech can be read in several ways.
             OmnifleetError: the errors of `understand`.
         """
-        fields = {"desc": desc, "source": source, "target": target, "dry_run": dry_run or None}
-        fields |= {"loudness": loudness, "channels": channels}
-        job: TextJob | AudioJob = self._submit(Request.of("edit", options, task=task, audio=audio, **fields))
+        fields = {"desc": desc, "source": source, "target": target, "span": span, "text": text}
+        sound = {"loudness": loudness, "channels": channels}
+        request = Request.of("edit", options, task=task, audio=audio, dry_run=dry_run or None, **fields, **sound)
+        job: TextJob | AudioJob = self._submit(request)
         return job
 
     @abstractmethod

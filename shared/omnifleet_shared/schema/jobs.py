@@ -23,7 +23,16 @@ from pydantic import (
 from ..errors import InvalidJob, InvalidMessage, SchemaTooNew
 from ..keys import JOB_SCHEMA_VERSION, MODEL, SCHEMA_VERSION
 from .base import JobId, Record
-from .tasks import TASK_NAMES, Edit, Generation, Namespace, SpeechEdit, Understanding, task_name
+from .tasks import (
+    TASK_NAMES,
+    Edit,
+    Generation,
+    NamedUnderstanding,
+    Namespace,
+    SpeechEdit,
+    Understanding,
+    task_name,
+)
 
 AudioFormat = Literal["wav", "flac", "mp3", "ogg"]
 Priority = Literal["interactive", "batch"]
@@ -95,6 +104,12 @@ class UnderstandJob(_Job):
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
     """Sampling temperature: 0 takes the likeliest token; above 0, tokens are drawn with the job's seed."""
 
+    @property
+    def newer_fields(self) -> dict[str, int]:
+        """See `_Job`."""
+        timed = isinstance(self.task, NamedUnderstanding) and self.task.timestamps is not None
+        return super().newer_fields | ({"timestamps": 5} if timed else {})
+
 
 class _DiffusionJob(_Job):
     steps: Annotated[int, Field(ge=1, le=1000)] = 100
@@ -141,9 +156,10 @@ class EditJob(_DiffusionJob):
         """See `_Job`."""
         task = self.task
         if isinstance(task, SpeechEdit):
-            return super().newer_fields | ({"dry_run": 4} if task.dry_run else {})
-        loudness = {"loudness": 5} if task.loudness != "source" else {}
-        return super().newer_fields | loudness | ({"channels": 5} if task.channels != 2 else {})
+            dry_run = {"dry_run": 4} if task.dry_run else {}
+            return super().newer_fields | dry_run | ({"span": 5} if task.span is not None else {})
+        loudness = {"loudness": 6} if task.loudness != "source" else {}
+        return super().newer_fields | loudness | ({"channels": 6} if task.channels != 2 else {})
 
 
 Job = UnderstandJob | GenerateJob | EditJob

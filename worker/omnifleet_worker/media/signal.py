@@ -102,7 +102,8 @@ def crossfade(before: NDArray[Any], after: NDArray[Any]) -> NDArray[Any]:
     angle = (np.arange(before.shape[1]) + 0.5) / max(1, before.shape[1]) * (np.pi / 2)
     change = np.sqrt(1 + _correlation(before, after) * np.sin(2 * angle))
     fall, rise = np.cos(angle) / change, np.sin(angle) / change
-    return (before * fall + after * rise).astype(before.dtype)
+    faded: NDArray[Any] = (before * fall + after * rise).astype(before.dtype)
+    return faded
 
 
 def _correlation(before: NDArray[Any], after: NDArray[Any]) -> float:

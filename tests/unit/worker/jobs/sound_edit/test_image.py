@@ -70,7 +70,7 @@ class TestPlaces:
 
     @pytest.mark.parametrize(("source", "apart"), [(LEFT, 15), (RIGHT, 10), (CENTRE, 0)])
     def test_a_sound_with_other_phases_is_where_it_was(self, source: Stereo, apart: float) -> None:
-        found = edited(with_other_phases(source.mean(axis=0)), source + AROUND * np.float32(0.1))
+        found = edited(with_other_phases(source.mean(axis=0)), (source + 0.1 * AROUND).astype(np.float32))
 
         levels = [decibels(channel) for channel in found]
         assert abs(levels[0] - levels[1]) == pytest.approx(apart, abs=0.5) if not apart else True
