@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,7 @@ def test_celery_starts_a_worker_as_its_users_expect(
             *("omnifleet", "understand", "What is this?", "--max-new-tokens", "3"), cwd=tmp_path, **environment
         )
 
+        assert f"omnifleet@{socket.gethostname()}:{worker.process.pid} ready" in worker.log.read_text()
         assert done.returncode == 2
         assert answered.returncode == 0, answered.stderr
         assert answered.stdout.strip()
