@@ -102,7 +102,7 @@ def create_worker_app(settings: WorkerSettings, fleet: FleetWorker | None = None
     def take_name(instance: Any, **_: object) -> None:
         if instance.app is not app:
             return
-        if instance.hostname == default_nodename(None):  # all workers of a host would share Celery's own
+        if instance.hostname == default_nodename(""):  # all workers of a host would share Celery's own
             instance.hostname = app.fleet.name
         app.fleet.rename(instance.hostname)
 

@@ -56,8 +56,8 @@ def show(settings: FleetSettings, interval: float) -> None:
 
 def frame(view: FleetView, width: int) -> RenderableType:
     """Render one frame for a terminal of so many columns."""
-    tables = (_headline(view), Text(), _queue_table(view.queue), Text(), *_worker_tables(view.workers, width))
-    return Group(*tables, *_reasons(view.workers))
+    tables = _worker_tables(view.workers, width)
+    return Group(_headline(view), Text(), _queue_table(view.queue), Text(), *tables, *_reasons(view.workers))
 
 
 def _frame_or_error(redis: Redis, queue: str, width: int) -> RenderableType:
