@@ -49,7 +49,7 @@ def test_the_demo_leaves_a_fleet_up_on_which_the_readme_s_commands_work(tmp_path
         script = "\n".join(["before=$(command -v redis-server)", *shown, "set -e", *commands])
         script += '\ntest "$(command -v redis-server)" = "$before"\nls'
 
-        # As in the terminal of whoever copies the two lines: another folder, a Redis that may be installed, no omnifleet.
+        # As in the terminal of whoever copies the two lines: another folder, and no omnifleet there.
         done = subprocess.run(
             ["bash", "-c", script],
             env={"PATH": "/usr/bin:/bin", "PYTHONPATH": os.environ.get("PYTHONPATH", "")},

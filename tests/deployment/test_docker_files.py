@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from omnifleet_worker.settings import WorkerSettings
 from support import services
@@ -130,17 +134,13 @@ class TestCompose:
     def test_make_up_ends_where_there_is_nothing_to_run_it(self, tmp_path: Path) -> None:
         for name in ("docker", "podman"):
             self.write_program(tmp_path / name, "exit 1")
-        path = f"{tmp_path}:{os.environ['PATH']}"
+        home = tmp_path / "home"
+        shutil.copytree(ROOT / "docker", home / "docker")
+        shutil.copy(ROOT / "Makefile", home)
+        env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
 
-        # The variables of another make, such as the one that runs the tests, are not for this one.
-        env = {"PATH": path, "HOME": str(tmp_path)}
         done = subprocess.run(
-            ["make", "--silent", "up", f"BIN={tmp_path}", "docker/.env"],
-            cwd=ROOT,
-            env=env,
-            capture_output=True,
-            text=True,
-            check=False,
+            ["make", "--silent", "up"], cwd=home, env=env, capture_output=True, text=True, check=False
         )
 
         assert done.returncode != 0
