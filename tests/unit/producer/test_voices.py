@@ -156,7 +156,7 @@ class TestNaming:
     ) -> None:
         monkeypatch.chdir(tmp_path)
         Path("jobs.csv").write_text("text,who\nHello,anna\n")
-        fixed = ("--task", "generate.tts", "--ref", "voice:{who}", "--ignore", "who")
+        fixed = ("--task", "generate.tts", "--ref", "voice:{who}")
 
         done = run(with_anna, "batch", "run", "jobs.csv", *fixed, "--out", "night")
 

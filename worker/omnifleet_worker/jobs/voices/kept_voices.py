@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
@@ -84,7 +85,7 @@ class KeptVoices:
         self._storage = storage
         self._files = VoiceFiles(storage)
         self._model = model
-        self._memory: TTLCache[str, KeptVoice] = TTLCache(MEMORY_BYTES, MEMORY_SECONDS, getsizeof=_size)
+        self._memory: TTLCache[str, KeptVoice] = TTLCache(MEMORY_BYTES, MEMORY_SECONDS, time.monotonic, _size)
         self._lock = threading.Lock()
 
     def name_of(self, media: Media | None) -> str | None:
