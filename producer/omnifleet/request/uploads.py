@@ -127,6 +127,8 @@ class Uploads:
         """
         uris = [media.uri for media, _ in self._waiting] + list(self._named)
         until = time.monotonic() + DELETION_PATIENCE
+        if self._waiting:
+            self._pending_deletion(uris)  # whatever it says: without Redis nothing is uploaded that nobody would name
         self._store()
         # Afterwards, not before: see `Deletions`.
         while self._pending_deletion(uris):

@@ -179,13 +179,13 @@ class Attempts:
         redis: client of the fleet's Redis.
         queue: name of the queue that the jobs come from.
         lifetime: seconds that records are kept.
-        worker: name of the worker, `host:pid`.
+        worker: name of the worker.
     """
 
     def __init__(self, redis: Redis, queue: str, lifetime: int, worker: str) -> None:
         self._redis = redis
         self._lifetime = lifetime
-        self._worker = worker
+        self.worker = worker
         self._queue = queue
         self._begin, self._retry, self._finish = (
             cast(Any, redis.register_script(script)) for script in (BEGIN, RETRY, FINISH)
@@ -237,7 +237,7 @@ class Attempts:
     def _run(self, script: Any, job_id: str, tag: str, record: str, *args: str) -> AttemptStart:
         names = [key.format(job_id=job_id, queue=self._queue) for key in SCRIPT_KEYS]
         with typed_redis_errors():
-            verdict, *start = script(keys=names, args=[tag, record, self._lifetime, self._worker, job_id, *args])
+            verdict, *start = script(keys=names, args=[tag, record, self._lifetime, self.worker, job_id, *args])
         if not start:
             return AttemptStart(cast(Verdict, verdict.decode()))
         attempt, unacked, previous, died_alone, handed_back, refused_by = json.loads(start[0])

@@ -8,13 +8,16 @@ import math
 import re
 from collections.abc import Callable
 from functools import partial
+from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from omnifleet_shared.errors import DiskFull, MediaError, StorageUnavailable, TransientError
+from omnifleet_shared.file_names import file_name
 from omnifleet_shared.keys import RESULT_KEY
 from omnifleet_shared.schema.answers import Answer
+from omnifleet_shared.schema.base import Media
 from omnifleet_shared.schema.jobs import AudioFormat, Job, UnderstandJob
 from omnifleet_shared.schema.results import Artifact, EditedSpan, EditPlan, JobResult, ModelInfo, VideoArtifact
 from omnifleet_shared.schema.transcript import Transcript
@@ -225,6 +228,14 @@ class JobRunner:
 
 
 def _file_name(job: Job, form: str) -> str:
-    """Name a result for whoever saves it: by its task and its job, a generated id as short as people quote it."""
+    """Name a result for whoever saves it: by its task and the words of its request, else the name of its input.
+
+    Inputs that were uploaded are named by their hash alone, in whose place the job's id stands, as short as people
+    quote it.
+    """
+    texts = (getattr(job.task, field, None) for field in ("desc", "target", "text"))
+    media = (getattr(job.task, field, None) for field in ("audio", "video"))
+    named = (PurePosixPath(one.uri).stem for one in media if isinstance(one, Media))
+    own = (name for name in named if not re.fullmatch("[0-9a-f]{64}", name))
     short = job.job_id[:8] if re.fullmatch("[0-9a-f]{32}", job.job_id) else job.job_id
-    return f"{job.task.name}-{short}.{form}"
+    return file_name(job.task.name, next((word for word in (*texts, *own) if word), short), form)

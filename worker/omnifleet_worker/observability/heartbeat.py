@@ -60,7 +60,7 @@ class Heartbeat:
         device: Callable[[], Device],
         storage: str,
     ) -> None:
-        self._name = name
+        self.worker = name
         self._version = version("omnifleet")
         self._workers = workers
         self._slots = slots
@@ -95,14 +95,14 @@ class Heartbeat:
         if self._thread.is_alive():
             self._thread.join()
         with suppress(BrokerUnavailable):  # its record expires all the same, a little later
-            self._workers.remove(self._name)
+            self._workers.remove(self.worker)
         self._workers.close()
 
     def record(self) -> WorkerRecord:
         """Return the worker's record as it is now."""
         counts, card, device = self._metrics.jobs.counts, self._card, self._device
         return WorkerRecord(
-            name=self._name,
+            name=self.worker,
             version=self._version,
             state=self._health.state(),
             reason=self._health.why_not_ready(),
