@@ -47,12 +47,14 @@ from omnifleet_shared.errors import (
     TransientError,
     UnknownJob,
     UnknownTask,
+    VoiceNotFound,
 )
 from omnifleet_shared.schema.answers import Classification, Feedback, Gender, Sarcasm, Scene, Sources, Speakers
 from omnifleet_shared.schema.callback import CallbackDelivery, CallbackOutcome
 from omnifleet_shared.schema.results import EditPlan, JobStatus, Progress
 from omnifleet_shared.schema.tasks import Turn
 from omnifleet_shared.schema.transcript import HeardSegment, HeardWord
+from omnifleet_shared.schema.voice import Voice
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.webhooks.signatures import verify_callback
 
@@ -132,6 +134,8 @@ __all__ = [
     "UnknownJob",
     "UnknownTask",
     "Video",
+    "Voice",
+    "VoiceNotFound",
     "__version__",
     "verify_callback",
 ]

@@ -20,6 +20,7 @@ OmnifleetError
 │   │   └── SignatureInvalid
 │   ├── MediaError                  what was sent as audio or video
 │   │   ├── MediaNotFound
+│   │   │   └── VoiceNotFound       never added, or removed since
 │   │   ├── MediaUnreadable
 │   │   ├── MediaEmpty
 │   │   ├── MediaTooLarge
@@ -169,6 +170,10 @@ class MediaError(PermanentError):
 
 class MediaNotFound(MediaError):
     """No file at that path, or no object at that URI."""
+
+
+class VoiceNotFound(MediaNotFound):
+    """No voice of that name: it was never added, or it was removed since."""
 
 
 class MediaUnreadable(MediaError):

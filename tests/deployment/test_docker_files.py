@@ -203,5 +203,6 @@ def test_the_storages_user_may_do_what_omnifleet_does_where_it_does_it() -> None
     assert ("s3:PutObject", f"arn:aws:s3:::{storage}/*") in allowed
     assert ("s3:GetObject", f"arn:aws:s3:::{storage}/*") in allowed
     assert not any("*" in action for action, _ in allowed)
-    assert {resource for action, resource in allowed if "Delete" in action} == {f"arn:aws:s3:::{storage}/parts/*"}
+    deleted = {resource for action, resource in allowed if "Delete" in action}
+    assert deleted == {f"arn:aws:s3:::{storage}/{folder}/*" for folder in ("parts", "voices")}
     assert all(resource.startswith("arn:aws:s3:::omnifleet") for _, resource in allowed)

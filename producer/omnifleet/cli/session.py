@@ -101,6 +101,10 @@ class Session:
         job.cancel()
         self._printer.print_cancel(job.id, job.status())
 
+    def print(self, words: str, record: object) -> None:
+        """Print words for people, or the record for programs."""
+        self._printer.print(words, record)
+
     def print_interrupted(self) -> None:
         """Say how to come back to the job."""
         self._printer.print_interrupted(self._job_id)

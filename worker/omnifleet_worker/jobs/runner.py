@@ -23,6 +23,7 @@ from omnifleet_shared.schema.results import Artifact, EditedSpan, EditPlan, JobR
 from omnifleet_shared.schema.transcript import Transcript
 from omnifleet_shared.storage import Storage
 
+from ..media.decode import DecodedAudio
 from ..media.encode import CONTENT_TYPES
 from ..media.isolation.processes import shared_processes
 from ..media.limits import MediaLimits
@@ -40,6 +41,7 @@ from .speech_edit.plan import PlannedRecording
 from .speech_edit.speech_editor import EditedRecording
 from .tasks import run_task
 from .timestamps.transcripts import TimedTranscript
+from .voices.voices_of_jobs import VoicesOfJobs
 
 R = TypeVar("R")
 
@@ -65,6 +67,7 @@ class JobRunner:
         """Shared by all jobs."""
         self._limits = MediaLimits(max_bytes=settings.max_input_bytes, max_decode_seconds=settings.decode_seconds)
         self._media = shared_processes()
+        self._voices = VoicesOfJobs(storage, (model.card.name, model.card.revision, model.precision))
 
     def run(self, context: JobContext) -> JobResult:
         """Run the job from its inputs to its stored result.
@@ -100,7 +103,10 @@ class JobRunner:
         self._model.validate_job(context.job)
         context.raise_if_too_late()  # before anything is fetched
         with self.host_memory.room(context.job.job_id, context.raise_if_cancelled) as room:
-            return self._run(context, self._load(context, room))
+            media = self._load(context, room)
+            result = self._run(context, media)
+            self._voices.keep(context.job, media)
+            return result
 
     def _run(self, context: JobContext, media: JobMedia) -> JobResult:
         outcome = run_task(context, media, self._model)
@@ -125,10 +131,14 @@ class JobRunner:
         room.await_fetching(fetched_bytes(job, most))
         with context.stage("fetched"):
             patience = self._settings.storage_patience
-            fetched = self._retry_storage(context, lambda: fetch(job, self._storage, most), patience)
+            voice = self._retry_storage(context, lambda: self._voices.find(job), patience)
+            there = () if voice is None else ("ref",)
+            fetched = self._retry_storage(context, lambda: fetch(job, self._storage, most, without=there), patience)
         with context.stage("decoded"):
             room.await_decoding(decoded_bytes(job, fetched, card, self._limits, self._media))
             media = decode(job, fetched, card, self._limits, self._media)
+        if voice is not None:
+            media = media.with_recording("ref", DecodedAudio(voice.wave[None], SAMPLE_RATE), voice.text)
         room.settle(media.nbytes)
         return media
 
