@@ -7,10 +7,10 @@ from typing import Final
 SCHEMA_VERSION = 1
 """Version of every record on the wire. A reader takes its own and older ones, and refuses newer ones."""
 
-JOB_SCHEMA_VERSION = 4
+JOB_SCHEMA_VERSION = 5
 """Newest version of jobs: 2 is a job with a callback, or of another quality than the published model's; 3 one that
-names a sound track; 4 a dry run. One with none of these is still written as version 1, which workers of every release
-read; older workers refuse newer versions and ask to be upgraded."""
+names a sound track; 4 a dry run; 5 a streamed job. One with none of these is still written as version 1, which workers
+of every release read; older workers refuse newer versions and ask to be upgraded."""
 
 MODEL: Final = "audio-omni"
 """The model that a job is for, and the name of its queue."""
@@ -38,6 +38,9 @@ CANCEL_CHANNEL = "omnifleet:cancel"
 PROGRESS_KEY = "omnifleet:progress:{job_id}"
 """The newest `Progress` of a running job, as JSON."""
 PROGRESS_LIFETIME = 3600
+
+STREAM_KEY = "omnifleet:stream:{job_id}"
+"""List of the parts that a streamed job has given out, as `StreamedPart` records; lives as long as the job's record."""
 
 ATTEMPTS_KEY = "omnifleet:runs:{job_id}"
 """Hash of a job's attempts: `attempts`, times that workers started it; `open`, starts in a row without an outcome or a
@@ -131,6 +134,9 @@ PROBE_KEY = "probes/{name}"
 
 RESULT_KEY = "results/{job_id}/{attempt}.{format}"
 """Storage key of what one attempt at a job made: an attempt that lost its lease overwrites no other attempt's file."""
+
+STREAMED_KEY = "results/{job_id}/{attempt}.{number}.wav"
+"""Storage key of the samples of a streamed job's part; kept as long as the list of the job's parts names it."""
 
 PART_KEY = "parts/{job_id}.{fingerprint}"
 """Storage key of a window or part that an attempt at a long job finished: the next attempt goes on from there. They are

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Generic, Literal, TypeVar, Unpack, overload
 
-from .build import DiffusionOptions, HistoryTurn, UnderstandOptions
+from .build import DiffusionOptions, GenerateOptions, HistoryTurn, UnderstandOptions
 from .request import Request
 from .uploads import MediaSource
 
@@ -43,7 +43,7 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             max_new_tokens: longest answer, 1 to 4096; 512 by default.
             history: earlier turns of the conversation, `("user", ...)` and `("assistant", ...)` alternately, an answer
                 last. Audio and video belong to the first turn.
-            options: temperature, seed, language, audio_track, priority, deadline, commercial, idempotency_key,
+            options: temperature, stream, seed, language, audio_track, priority, deadline, commercial, idempotency_key,
                 callback; see `UnderstandOptions`.
 
         Raises:
@@ -70,7 +70,7 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
         video: MediaSource | None = None,
         seconds: float | None = None,
         mux: bool | None = None,
-        **options: Unpack[DiffusionOptions],
+        **options: Unpack[GenerateOptions],
     ) -> AudioJob:
         """Make audio.
 
@@ -83,8 +83,8 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             video: v2a, v2m: the video to make sound for.
             seconds: length; 10 by default, for v2a and v2m that of the video.
             mux: v2a, v2m: True to have the video with the new sound too, as `result().video`.
-            options: steps, quality, guidance, seed, format, language, audio_track, priority, deadline, commercial,
-                idempotency_key, callback; see `DiffusionOptions`.
+            options: steps, quality, guidance, stream, seed, format, language, audio_track, priority, deadline,
+                commercial, idempotency_key, callback; see `GenerateOptions`.
 
         Raises:
             OmnifleetError: the errors of `understand`.
