@@ -23,7 +23,16 @@ from pydantic import (
 from ..errors import InvalidJob, InvalidMessage, SchemaTooNew
 from ..keys import JOB_SCHEMA_VERSION, MODEL, SCHEMA_VERSION
 from .base import JobId, Record
-from .tasks import TASK_NAMES, Edit, Generation, Namespace, SpeechEdit, Understanding, task_name
+from .tasks import (
+    TASK_NAMES,
+    Edit,
+    Generation,
+    NamedUnderstanding,
+    Namespace,
+    SpeechEdit,
+    Understanding,
+    task_name,
+)
 
 AudioFormat = Literal["wav", "flac", "mp3", "ogg"]
 Priority = Literal["interactive", "batch"]
@@ -31,7 +40,7 @@ Quality = Literal["exact", "fast"]
 FAST_STEPS = 25
 """Default of `steps` where `quality` is `fast`."""
 MAX_SEED = 2**32 - 1
-# Left out where it is not wanted: workers of schema version 4 refuse the field.
+# Left out where it is not wanted: workers of schema version 5 refuse the field.
 Streamed = Annotated[bool, Field(exclude_if=lambda wanted: not wanted)]
 
 Language = Annotated[str, AfterValidator(lambda code: code.lower().replace("_", "-").split("-")[0].strip())]
@@ -97,12 +106,14 @@ class UnderstandJob(_Job):
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
     """Sampling temperature: 0 takes the likeliest token; above 0, tokens are drawn with the job's seed."""
     stream: Streamed = False
-    """Whether the answer is given out as it is written. Since schema version 5."""
+    """Whether the answer is given out as it is written. Since schema version 6."""
 
     @property
     def newer_fields(self) -> dict[str, int]:
         """See `_Job`."""
-        return super().newer_fields | ({"stream": 5} if self.stream else {})
+        timed = isinstance(self.task, NamedUnderstanding) and self.task.timestamps is not None
+        newer = ({"timestamps": 5} if timed else {}) | ({"stream": 6} if self.stream else {})
+        return super().newer_fields | newer
 
 
 class _DiffusionJob(_Job):
@@ -137,12 +148,12 @@ class GenerateJob(_DiffusionJob):
     """Classifier-free guidance scale; 1 switches it off."""
     stream: Streamed = False
     """Whether windows of long sound, and parts of long speech, are given out as they are done. The parts of streamed
-    speech are kept below full scale one by one, and not all by the loudest of them. Since schema version 5."""
+    speech are kept below full scale one by one, and not all by the loudest of them. Since schema version 6."""
 
     @property
     def newer_fields(self) -> dict[str, int]:
         """See `_Job`."""
-        return super().newer_fields | ({"stream": 5} if self.stream else {})
+        return super().newer_fields | ({"stream": 6} if self.stream else {})
 
 
 class EditJob(_DiffusionJob):
@@ -156,8 +167,10 @@ class EditJob(_DiffusionJob):
     @property
     def newer_fields(self) -> dict[str, int]:
         """See `_Job`."""
-        dry_run = isinstance(self.task, SpeechEdit) and self.task.dry_run
-        return super().newer_fields | ({"dry_run": 4} if dry_run else {})
+        if not isinstance(self.task, SpeechEdit):
+            return super().newer_fields
+        dry_run = {"dry_run": 4} if self.task.dry_run else {}
+        return super().newer_fields | dry_run | ({"span": 5} if self.task.span is not None else {})
 
 
 Job = UnderstandJob | GenerateJob | EditJob

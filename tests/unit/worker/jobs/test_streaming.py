@@ -112,7 +112,7 @@ def running(runner: NoisyRunner) -> Iterator[Engine]:
 
 
 def job_of(task: dict[str, Any], **fields: Any) -> Job:
-    fields = {"schema_version": 5, "job_id": "job", "steps": 2, "seed": 7, "stream": True, **fields}
+    fields = {"schema_version": 6, "job_id": "job", "steps": 2, "seed": 7, "stream": True, **fields}
     return read_job({"namespace": "generate", "task": task, **fields})
 
 
