@@ -12,7 +12,7 @@ import io
 import logging
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import soundfile
@@ -156,8 +156,8 @@ class JobStream:
         extra = {"action": "part_differs", "job_id": self._job_id, "uri": given.uri}
         logger.warning("this attempt made other samples than were given out, which count: %s", given.uri, extra=extra)
         data = self._retry_storage(lambda: self._streams.storage.get(given.uri, max_bytes=given.bytes))
-        pcm: Pcm = soundfile.read(io.BytesIO(data), dtype="int16", always_2d=True)[0]
-        return pcm
+        samples: Any = soundfile.read(io.BytesIO(data), dtype="int16", always_2d=True)[0]
+        return cast(Pcm, samples)
 
     def _retry_redis(self, work: Callable[[], R]) -> R:
         patience = self._streams.settings.redis_patience
@@ -165,5 +165,5 @@ class JobStream:
 
     def _retry_storage(self, work: Callable[[], R]) -> R:
         # However long it takes, as with results: what comes next cannot be given out without it.
-        about = {"job_id": self._job_id, "before_retry": self._check}
-        return retry_until(work, StorageUnavailable, math.inf, give_up_on=(DiskFull,), **about)
+        full, job_id, check = (DiskFull,), self._job_id, self._check
+        return retry_until(work, StorageUnavailable, math.inf, give_up_on=full, job_id=job_id, before_retry=check)
