@@ -196,6 +196,18 @@ def test_parts_of_a_streamed_job_stay_as_long_as_they_are_read(fleet: Fleet) -> 
     assert not fleet.is_stored(uris[0])
 
 
+def test_a_voice_is_never_deleted(fleet: Fleet, settings: FleetSettings) -> None:
+    with Client(settings) as client:
+        client.voices.add("anna", b"a recording", consent="a contract", text="hello")
+        fleet.submit(b"needed")
+        fleet.storage.put("voices/files/anna/made.of-it", io.BytesIO(b"encoding"), content_type="x/y")
+        fleet.grow_old()
+
+        assert collected()["deleted"] == 0
+        assert client.voices.get("anna").text == "hello"
+        assert len([path for path in fleet.storage.folder.rglob("voices/*/*") if path.exists()]) == 2
+
+
 class TestInputs:
     def test_what_a_job_needs_stays_wherever_its_message_is(self, fleet: Fleet) -> None:
         for media in (b"dead", b"leased", b"postponed", b"waiting"):
