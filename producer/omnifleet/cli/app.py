@@ -19,6 +19,7 @@ from ..request.build import JobOptions
 from ..results.audio_files import format_of, is_video
 from .batch import batch
 from .dead import dead
+from .keys import keys
 from .ops import add_commands
 from .session import open_session
 from .storage import storage
@@ -26,6 +27,7 @@ from .storage import storage
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(batch, name="batch")
 app.add_typer(dead, name="dead")
+app.add_typer(keys, name="keys")
 app.add_typer(storage, name="storage")
 add_commands(app)
 

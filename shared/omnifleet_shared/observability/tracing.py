@@ -26,7 +26,7 @@ else:
 logger = logging.getLogger(__name__)
 HEADERS = ("traceparent", "tracestate")
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-Kind = Literal["internal", "client", "producer", "consumer"]
+Kind = Literal["internal", "client", "server", "producer", "consumer"]
 _NOTHING: AbstractContextManager[Any] = nullcontext()
 
 
