@@ -24,7 +24,7 @@ from .jobs.job_feed import JobFeed
 from .jobs.submission import HungUp
 from .middleware.gate import Gate
 from .middleware.metrics import GatewayMetrics
-from .middleware.telemetry import ABANDONED, Telemetry
+from .middleware.telemetry import ABANDONED, PROBES, Telemetry
 from .settings import GatewaySettings
 
 logger = logging.getLogger(__name__)
@@ -43,6 +43,13 @@ def create_app(settings: GatewaySettings, metrics: GatewayMetrics, *, with_keys:
         version=version("omnifleet"),
         description="Understand, generate and edit audio with a fleet of workers.",
         lifespan=_lifespan(settings, metrics),
+        telemetry={
+            "exclude": lambda scope: scope.get("path") in PROBES,
+            # Metrics and logs are the gateway's own.
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+        },
         # Their pages would be fetched from another host.
         docs_url=None,
         redoc_url=None,

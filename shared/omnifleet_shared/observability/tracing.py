@@ -26,7 +26,7 @@ else:
 logger = logging.getLogger(__name__)
 HEADERS = ("traceparent", "tracestate")
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-Kind = Literal["internal", "client", "server", "producer", "consumer"]
+Kind = Literal["internal", "client", "producer", "consumer"]
 _NOTHING: AbstractContextManager[Any] = nullcontext()
 
 
@@ -63,6 +63,12 @@ def add_event(span: Any, event: str, seconds_ago: float = 0.0, **attributes: int
     """Add an event to a span that `span` gave, so many seconds before now."""
     if span is not None:
         span.add_event(event, attributes, time.time_ns() - int(seconds_ago * 1e9))
+
+
+def set_attribute(name: str, value: str) -> None:
+    """Set an attribute of the current span, where there is one."""
+    if trace is not None:
+        trace.get_current_span().set_attribute(name, value)
 
 
 def headers() -> dict[str, str]:

@@ -205,12 +205,16 @@ class TestWhatIsSeen:
         with collector() as collected:
             environment = fleet.environment | collected.environment
             with gateway(environment, fleet.folder / "traced.log", key=omnigate.key) as traced:
-                traced.post("/v1/jobs?wait=60", RAIN, {"traceparent": f"00-{trace_id}-{caller}-01"})
+                traced.post(
+                    "/v1/jobs?wait=60", RAIN, {"traceparent": f"00-{trace_id}-{caller}-01", "X-Request-ID": "traced-1"}
+                )
                 services.wait_until(lambda: "POST /v1/jobs" in collected.names(), WAIT, "the span")
         spans = {span.name: span for _, span in collected.spans}
 
-        assert {span.trace_id.hex() for span in spans.values()} == {trace_id}
+        assert {span.trace_id.hex() for span in spans.values()} == {trace_id}, list(spans)
         assert spans["POST /v1/jobs"].parent_span_id.hex() == caller
+        attributes = {one.key: one.value.string_value for one in spans["POST /v1/jobs"].attributes}
+        assert attributes["omnifleet.request_id"] == "traced-1"
         assert spans["generate t2a"].parent_span_id == spans["POST /v1/jobs"].span_id
 
 

@@ -117,7 +117,8 @@ async def follow_job(
         backend.metrics.open_streams.dec()
 
 
-@router.api_route("/v1/jobs/{job_id}/{kind}", methods=["GET", "HEAD"], response_class=Response)
+@router.get("/v1/jobs/{job_id}/{kind}", response_class=Response)
+@router.head("/v1/jobs/{job_id}/{kind}", response_class=Response, include_in_schema=False)
 async def read_file(job: KnownJob, kind: Literal["audio", "video"], request: Request, backend: TheBackend) -> Response:
     """Download what a job made, or the part of it that `Range` names. 409 before it is there."""
     result = await job.result(0)
