@@ -163,7 +163,7 @@ class TestTenants:
 
     def test_an_idempotency_key_is_its_tenants_own(self, omnigate: Gateway, fleet: ScriptedFleet) -> None:
         stranger = omnigate.with_key(new_key(fleet.settings.redis_url, "another"))
-        job, header = {"task": "generate.t2a", "text": "rain", "steps": 1}, {"Idempotency-Key": "the same"}
+        job, header = {"task": "generate.t2a", "text": "rain", "steps": 1}, {"Idempotency-Key": "the-same"}
 
         first, again, theirs = (one.post("/v1/jobs", job, header).json["id"] for one in (omnigate, omnigate, stranger))
 
