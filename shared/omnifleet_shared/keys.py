@@ -154,3 +154,15 @@ CALLBACK_KEY = "omnifleet:callback:{job_id}"
 
 CALLBACKS_KEY = "omnifleet:callbacks:{queue}"
 """Sorted set: ids of jobs whose callbacks are not delivered yet, by the Unix time from which a worker may post them."""
+
+API_KEYS_KEY = "omnifleet:gateway:keys"
+"""Hash: the gateway's API keys as records, by their ids; of a key's secret only the SHA-256 is kept."""
+
+API_RATE_KEY = "omnifleet:gateway:rate:{key_id}"
+"""Unix time until which the requests of an API key are paid for by its rate."""
+
+API_QUOTA_KEY = "omnifleet:gateway:quota:{key_id}"
+"""Jobs that an API key has sent since midnight, UTC; gone with the day."""
+
+JOB_TENANT_KEY = "omnifleet:gateway:tenant:{job_id}"
+"""Tenant whose API key sent a job; lives as long as the job's record."""
