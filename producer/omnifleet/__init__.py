@@ -17,6 +17,7 @@ from omnifleet_shared.errors import (
     EditAmbiguous,
     EngineStopped,
     ForeignURI,
+    GatewayBusy,
     IdempotencyConflict,
     InvalidJob,
     InvalidJobList,
@@ -26,6 +27,7 @@ from omnifleet_shared.errors import (
     JobFailed,
     JobQuarantined,
     JournalMismatch,
+    KeyRefused,
     LanguageNotSupported,
     LicenceRefused,
     MediaEmpty,
@@ -38,6 +40,9 @@ from omnifleet_shared.errors import (
     OutOfMemory,
     PermanentError,
     QueueFull,
+    QuotaExceeded,
+    RateExceeded,
+    RequestTooSlow,
     ResultTimeout,
     SchemaTooNew,
     SignatureInvalid,
@@ -62,6 +67,7 @@ from .async_client import AsyncClient
 from .async_handle import AsyncJobHandle
 from .client import Client
 from .handle import JobHandle
+from .results.parts import Part
 from .results.results import Audio, AudioResult, JobResult, TextResult, Video
 
 __version__ = version("omnifleet")
@@ -90,6 +96,7 @@ __all__ = [
     "Feedback",
     "FleetSettings",
     "ForeignURI",
+    "GatewayBusy",
     "Gender",
     "HeardSegment",
     "HeardWord",
@@ -105,6 +112,7 @@ __all__ = [
     "JobResult",
     "JobStatus",
     "JournalMismatch",
+    "KeyRefused",
     "LanguageNotSupported",
     "LicenceRefused",
     "MediaEmpty",
@@ -115,9 +123,13 @@ __all__ = [
     "MediaUnreadable",
     "OmnifleetError",
     "OutOfMemory",
+    "Part",
     "PermanentError",
     "Progress",
     "QueueFull",
+    "QuotaExceeded",
+    "RateExceeded",
+    "RequestTooSlow",
     "ResultTimeout",
     "Sarcasm",
     "Scene",

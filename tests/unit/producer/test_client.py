@@ -394,7 +394,7 @@ class TestLoudnessAndChannels:
 
         task = omni.jobs[-1].task
         assert isinstance(task, StyleTransfer)
-        assert (task.loudness, task.channels, omni.jobs[-1].schema_version) == ("peak", 1, 6)
+        assert (task.loudness, task.channels, omni.jobs[-1].schema_version) == ("peak", 1, 7)
 
     def test_edits_of_words_have_none(self, omni: FakeClient) -> None:
         with pytest.raises(InvalidJob, match="speech takes no channels"):

@@ -18,7 +18,7 @@ from omnifleet_shared.file_names import file_name
 from omnifleet_shared.keys import RESULT_KEY
 from omnifleet_shared.schema.answers import Answer
 from omnifleet_shared.schema.base import Media
-from omnifleet_shared.schema.jobs import AudioFormat, Job, UnderstandJob
+from omnifleet_shared.schema.jobs import AudioFormat, EditJob, Job, UnderstandJob
 from omnifleet_shared.schema.results import Artifact, EditedSpan, EditPlan, JobResult, ModelInfo, VideoArtifact
 from omnifleet_shared.schema.transcript import Transcript
 from omnifleet_shared.storage import Storage
@@ -40,6 +40,7 @@ from .model import ModelData
 from .sound_edit.sound_editor import EditedSound
 from .speech_edit.plan import PlannedRecording
 from .speech_edit.speech_editor import EditedRecording
+from .streaming.job_stream import JobStreams
 from .tasks import run_task
 from .timestamps.transcripts import TimedTranscript
 from .voices.voices_of_jobs import VoicesOfJobs
@@ -55,15 +56,22 @@ class JobRunner:
         storage: holds inputs and results.
         settings: limits and lifetimes.
         parts: keeps what long jobs have finished; without it they start anew at every attempt.
+        streams: gives out the parts of streamed jobs; without it their results come whole.
     """
 
     def __init__(
-        self, model: ModelData, storage: Storage, settings: WorkerSettings, parts: FinishedParts | None = None
+        self,
+        model: ModelData,
+        storage: Storage,
+        settings: WorkerSettings,
+        parts: FinishedParts | None = None,
+        streams: JobStreams | None = None,
     ) -> None:
         self._model = model
         self._storage = storage
         self._settings = settings
         self._parts = parts
+        self._streams = streams
         self.host_memory = host_memory(settings.host_memory)
         """Shared by all jobs."""
         self._limits = MediaLimits(max_bytes=settings.max_input_bytes, max_decode_seconds=settings.decode_seconds)
@@ -79,6 +87,9 @@ class JobRunner:
         """
         if self._parts is not None:
             context.parts = self._parts.of(context.job.job_id, context.attempt)
+        if self._streams is not None and not isinstance(context.job, EditJob) and context.job.stream:
+            about = (context.job.job_id, context.attempt, context.tag)
+            context.stream = self._streams.of(*about, context.raise_if_cancelled)
         try:
             return self._run_in_memory(context)
         except TransientError:
@@ -125,7 +136,8 @@ class JobRunner:
         if isinstance(outcome, EditedRecording):
             artifact = self._store_samples(context, outcome.samples, outcome.source.sample_rate, outcome.subtype)
             return self._result(context, artifact=artifact, edits=outcome.edits, warnings=media.warnings)
-        pcm = to_int16(torch.from_numpy(np.ascontiguousarray(outcome.T))).numpy()
+        given_out = context.stream.pcm if context.stream is not None else None
+        pcm = to_int16(torch.from_numpy(np.ascontiguousarray(outcome.T))).numpy() if given_out is None else given_out
         video, lacking = self._store_video(context, media.mux_video, pcm)
         warnings = media.warnings + lacking
         return self._result(context, artifact=self._store(context, pcm), video=video, warnings=warnings)

@@ -646,13 +646,13 @@ class TestLoudnessAndChannels:
     def test_others_are_no_jobs_of_an_older_schema_version(self, field: dict[str, Any]) -> None:
         (name,) = field
 
-        assert read_job(message("edit.add", **field) | {"schema_version": 6}).newer_fields == {name: 6}
-        error = refusal(message("edit.add", **field) | {"schema_version": 5}, InvalidJob)
-        assert (error.field, error.remedy) == (name, "Set schema_version to 6")
+        assert read_job(message("edit.add", **field) | {"schema_version": 7}).newer_fields == {name: 7}
+        error = refusal(message("edit.add", **field) | {"schema_version": 6}, InvalidJob)
+        assert (error.field, error.remedy) == (name, "Set schema_version to 7")
 
     @pytest.mark.parametrize("field", [{"loudness": "lufs"}, {"channels": 0}, {"channels": 3}])
     def test_other_values_are_refused(self, field: dict[str, Any]) -> None:
-        error = refusal(message("edit.style", **field) | {"schema_version": 6}, InvalidJob)
+        error = refusal(message("edit.style", **field) | {"schema_version": 7}, InvalidJob)
 
         assert error.field == next(iter(field))
 
