@@ -25,6 +25,8 @@ from .leases import LeasedMessage, Leases
 logger = logging.getLogger(__name__)
 OPTIONS = ("lease_holder", "fleet_queue", "batch_priority_slots", "unix_socket_path")
 """Transport options of these channels, beside kombu's."""
+MORE_AT_ONCE = 8
+"""Messages that are taken one after the other, each as its slot is free, before the loop looks at anything else."""
 ALONE_POLL_SECONDS = 0.2
 """Seconds between two looks of a worker that holds a suspect at whether all else has ended, and then whether it has."""
 
@@ -187,16 +189,29 @@ class LeasingChannel(redis.Channel):
         self._more_expected = leased is not None
         if leased is None:
             raise Empty
-        return self._deliver(leased)
+        self._deliver(leased)
+        self._deliver_more()
+        return True
 
-    def _take(self) -> LeasedMessage | None:
+    def _deliver_more(self) -> None:
+        """Deliver what waits as long as there are free slots: a turn of the loop costs more than to take a message."""
+        for _ in range(MORE_AT_ONCE):
+            if not self.qos.can_consume():
+                return
+            leased = self._take(awake=True)
+            self._more_expected = leased is not None
+            if leased is None:
+                return
+            self._deliver(leased)
+
+    def _take(self, *, awake: bool = False) -> LeasedMessage | None:
         holder = self.lease_holder
         if not holder.takes:
             return None
         if holder.has_suspect:
             return holder.next_suspect()
         try:
-            return self._accept(holder.leases.take(self._lists(), idle=holder.is_idle))
+            return self._accept(holder.leases.take(self._lists(), idle=holder.is_idle, awake=awake))
         except BrokerUnavailable as error:
             # As a lost connection of kombu's own, so that Celery reconnects.
             raise ConnectionResetError(str(error)) from error
