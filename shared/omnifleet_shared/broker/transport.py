@@ -6,6 +6,7 @@ that is lost with its connection costs a second, a message would be lost for goo
 
 from __future__ import annotations
 
+import json
 import logging
 from contextlib import suppress
 from queue import Empty
@@ -13,8 +14,6 @@ from time import monotonic
 from typing import Any, Protocol, cast
 
 from kombu.transport import redis, virtual
-from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import loads
 from redis import UnixDomainSocketConnection
 from redis.exceptions import NoScriptError
 
@@ -250,7 +249,7 @@ class LeasingChannel(redis.Channel):
         self.leased.add(taken.tag)
         self.lease_holder.track(taken.tag, batch=taken.origin != self.fleet_queue)
         try:
-            message = loads(bytes_to_str(taken.message))
+            message = json.loads(taken.message)
             message["properties"]["delivery_tag"] = taken.tag
             self.connection._deliver(message, self.fleet_queue)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
