@@ -43,6 +43,10 @@ def channel(redis: Redis, redis_url: str, delivered: list[int]) -> Iterator[Any]
         poll_timeout=60,
         on_lost=lambda tag: None,
     )
+
+    def note(message: Any) -> None:
+        delivered.append(message.headers["number"])
+
     assert renewer.leases.take([QUEUE]) is None  # Redis knows the script from now on
     app = Celery("channel", set_as_current=False)
     configure(app, FleetSettings(redis_url=redis_url))
@@ -50,7 +54,7 @@ def channel(redis: Redis, redis_url: str, delivered: list[int]) -> Iterator[Any]
     with app.connection_for_read() as connection, closing(connection.channel()) as channel:
         queue = app.amqp.queues[QUEUE](channel)
         queue.declare()
-        channel.basic_consume(QUEUE, False, lambda message: delivered.append(message.headers["number"]), "test")
+        channel.basic_consume(QUEUE, False, note, "test")
         channel.client.connection = channel.client.connection_pool.get_connection()  # as kombu's poller does
         yield channel
     app.close()

@@ -13,7 +13,7 @@ FIELDS = "{asctime}{levelname}{name}{message}"
 
 def _skip_unused_fields() -> None:
     """Leave out what no line shows and each line would look up (docs.python.org, "Logging HOWTO", Optimization)."""
-    logging._srcfile = None  # type: ignore[attr-defined]
+    logging._srcfile = None  # pyright: ignore[reportPrivateUsage]
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
