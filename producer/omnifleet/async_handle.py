@@ -11,12 +11,15 @@ from typing import Any, Generic, cast
 
 from omnifleet_shared.errors import BrokerUnavailable
 from omnifleet_shared.schema.callback import CallbackDelivery
+from omnifleet_shared.schema.job_state import JobState
 from omnifleet_shared.schema.results import JobStatus, Progress
 from omnifleet_shared.storage import Storage
 
-from .handle import R, result_of
+from .handle import PARTS_INTERVAL, R, result_of
+from .results.parts import Part, PartReader
 from .transport.async_celery import AsyncJobTransport
 from .transport.executor import BlockingExecutor
+from .transport.unattended import LOOK_FROM, await_for, is_unattended, unattended_timeout
 
 POLL_INTERVAL = 0.25
 """Seconds between reads of a job's progress; workers publish it as often."""
@@ -44,7 +47,7 @@ class AsyncJobHandle(Generic[R]):
         return self._id
 
     async def result(self, timeout: float | None = None, *, cancel_job: bool = False) -> R:
-        """Wait for the result.
+        """Wait for the result. Where the job waits for some seconds while no worker lives, a warning is logged.
 
         Args:
             timeout: seconds to wait; as long as it takes by default.
@@ -55,12 +58,50 @@ class AsyncJobHandle(Generic[R]):
             OmnifleetError: the job failed, with the error's own class.
         """
         try:
-            state = await self._transport.wait(self._id, timeout)
+            state = await await_for(self._transport, self._executor, self._id, timeout)
+            if timeout is not None and timeout >= LOOK_FROM and await self._is_unattended(state):
+                raise unattended_timeout(self._id)
         except asyncio.CancelledError:
             if cancel_job:
                 await self._executor.run_to_completion(self.cancel())
             raise
         return cast(R, result_of(self._id, state, self._storage, self._url_lifetime))
+
+    async def stream(self, after: int = 0, timeout: float | None = None) -> AsyncGenerator[Part]:
+        """Iterate over the result's parts as they are done: windows of sound, parts of speech, pieces of a text.
+
+        They are those of a job that was sent with `stream=True`; any other has one part, its result. They are kept as
+        long as the result, so that nobody misses one: a reader that broke off goes on behind the last part it had. A
+        connection that is lost meanwhile is made anew.
+
+        Args:
+            after: number of the last part that was read before; all by default.
+            timeout: seconds to wait for the last part; as long as it takes by default.
+
+        Raises:
+            ResultTimeout: not there in time; the job goes on.
+            OmnifleetError: the job failed, with the error's own class, behind the parts that it had given out.
+        """
+        reader = PartReader(after, self._storage, self._url_lifetime)
+        outcome = asyncio.ensure_future(self._transport.wait(self._id, timeout))
+        try:
+            is_read = False
+            while not is_read:
+                # Before the parts are read: those that come in between would be missed.
+                ended = outcome.done()
+                with suppress(BrokerUnavailable):
+                    parts = await self._transport.parts(self._id, reader.after)
+                    is_read = ended
+                    for part in reader.open(parts):
+                        yield part
+                if not is_read:
+                    await (asyncio.sleep(PARTS_INTERVAL) if ended else asyncio.wait({outcome}, timeout=PARTS_INTERVAL))
+            state = outcome.result()
+        finally:
+            outcome.cancel()
+            await asyncio.gather(outcome, return_exceptions=True)
+        for part in reader.whole(result_of(self._id, state, self._storage, self._url_lifetime)):
+            yield part
 
     def progress(self) -> ProgressUpdates:
         """Read the steps done and in all, and the seconds left; all zeros before the first step.
@@ -73,6 +114,10 @@ class AsyncJobHandle(Generic[R]):
     async def status(self) -> JobStatus:
         """Read the job's status, such as queued or running."""
         return (await self._transport.read(self._id)).status
+
+    async def is_unattended(self) -> bool:
+        """Read whether the job waits in the queue and no worker lives to take it."""
+        return await self._is_unattended(await self._transport.read(self._id))
 
     async def callback(self) -> CallbackDelivery | None:
         """Read how far the delivery of the job's callback is; None before its outcome, or where it has none."""
@@ -91,6 +136,9 @@ class AsyncJobHandle(Generic[R]):
         """Wait for the result and write its audio, or its text, to a file. Raises as `result` and `Audio.save`."""
         result = await self.result(timeout, cancel_job=cancel_job)
         return await self._executor.run(result.save, path)
+
+    async def _is_unattended(self, state: JobState) -> bool:
+        return await self._executor.run(is_unattended, state, self._transport.blocking.capacity)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._id}>"
