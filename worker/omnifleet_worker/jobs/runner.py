@@ -34,7 +34,7 @@ from ..settings import WorkerSettings
 from .answers import StructuredAnswer
 from .finished_parts import FinishedParts
 from .host_memory import Room, host_memory
-from .inputs import JobMedia, decode, decoded_bytes, fetch, fetched_bytes
+from .inputs import JobMedia, decode, decoded_bytes, fetch, fetched_bytes, names_media
 from .job_context import JobContext
 from .model import ModelData
 from .sound_edit.sound_editor import EditedSound
@@ -144,6 +144,8 @@ class JobRunner:
 
     def _load(self, context: JobContext, room: Room) -> JobMedia:
         job, card, most = context.job, self._model.card, self._settings.max_input_bytes
+        if not names_media(job):  # most questions and all new sound: no wait for room, storage or a media process
+            return decode(job, {}, card, self._limits, self._media)
         room.await_fetching(fetched_bytes(job, most))
         with context.stage("fetched"):
             patience = self._settings.storage_patience
