@@ -40,6 +40,11 @@ class LeaseHolder(Protocol):
         ...
 
     @property
+    def has_room(self) -> bool:
+        """Whether the worker may hold another message."""
+        ...
+
+    @property
     def batch_jobs(self) -> int:
         """Messages of batch priority that the worker holds."""
         ...
@@ -77,6 +82,11 @@ class LeasedQoS(redis.QoS):
     """Unacknowledged messages: leases for those of the fleet's queue, kombu's own way for other queues."""
 
     channel: LeasingChannel
+
+    def can_consume(self) -> bool:
+        """Whether a message may be taken. After a lost connection Celery forgets jobs that go on; their leases know."""
+        room = self.channel.fleet_queue not in self.channel.active_queues or self.channel.lease_holder.has_room
+        return room and bool(super().can_consume())
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Note that a message was received; its lease is in Redis already."""

@@ -41,7 +41,6 @@ class Heartbeat:
     Args:
         name: the worker's name.
         workers: the registry in Redis.
-        slots: jobs that the worker holds at once.
         metrics: counts what the engine and the jobs did.
         health: judges the worker's state.
         renewer: knows the jobs that are held.
@@ -53,7 +52,6 @@ class Heartbeat:
         self,
         name: str,
         workers: WorkerRegistry,
-        slots: int,
         metrics: WorkerMetrics,
         health: Health,
         renewer: LeaseRenewer,
@@ -63,7 +61,6 @@ class Heartbeat:
         self._name = name
         self._version = version("omnifleet")
         self._workers = workers
-        self._slots = slots
         self._metrics = metrics
         self._health = health
         self._renewer = renewer
@@ -113,7 +110,7 @@ class Heartbeat:
             device=device.name if device else "none yet",
             gpu=device.gpu() if device else None,
             storage=self._storage,
-            slots=self._slots,
+            slots=self._renewer.slots,
             engine_slots=self._engine_slots,
             held=self._renewer.held_jobs,
             batch=self._batch,
