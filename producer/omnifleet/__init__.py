@@ -50,6 +50,7 @@ from omnifleet_shared.schema.answers import Classification, Feedback, Gender, Sa
 from omnifleet_shared.schema.callback import CallbackDelivery, CallbackOutcome
 from omnifleet_shared.schema.results import EditPlan, JobStatus, Progress
 from omnifleet_shared.schema.tasks import Turn
+from omnifleet_shared.schema.transcript import HeardSegment, HeardWord
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.webhooks.signatures import verify_callback
 
@@ -85,6 +86,8 @@ __all__ = [
     "FleetSettings",
     "ForeignURI",
     "Gender",
+    "HeardSegment",
+    "HeardWord",
     "InvalidJob",
     "InvalidJobList",
     "InvalidMessage",

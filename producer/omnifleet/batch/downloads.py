@@ -13,8 +13,11 @@ from omnifleet_shared.schema.results import JobResult
 from omnifleet_shared.storage import Storage
 
 from ..results.results import open_result
+from ..results.subtitles import SUBTITLE_FORMATS
 from .journal.journal import Entry, Journal
 
+TIMED = ("json", *SUBTITLE_FORMATS)
+"""Files of a transcript with times, beside its text."""
 THREADS = 8
 """Downloads at a time."""
 MAX_PENDING = 4 * THREADS
@@ -44,7 +47,8 @@ class DownloadReport:
 
 
 class Downloads:
-    """Saves each line's result under the line's number: `000017.wav`, `000018.txt`, and a video beside its audio.
+    """Saves each line's result under the line's number: `000017.wav`, `000018.txt`, a video beside its audio, and a
+    transcript with times as `.json`, `.srt` and `.vtt` beside its text.
 
     Args:
         journal: of the batch.
@@ -83,16 +87,20 @@ class Downloads:
             result.save(path)
         return len(missing)
 
-    def _files(self, line: int, record: JobResult) -> Iterator[tuple[Path, int]]:
+    def _files(self, line: int, record: JobResult) -> Iterator[tuple[Path, int | None]]:
+        """The files of a line with their sizes; None where only making one would tell."""
         name = f"{line:06d}"
         if record.text is not None:
             yield self._folder / f"{name}.txt", len(record.text.encode())
+        if record.transcript is not None:
+            for suffix in TIMED:
+                yield self._folder / f"{name}.{suffix}", None
         if record.artifact is not None:
             yield self._folder / f"{name}.{record.artifact.format}", record.artifact.bytes
         if record.video is not None:
             yield self._folder / f"{name}.{record.video.format}", record.video.bytes
 
 
-def _exists(path: Path, size: int) -> bool:
+def _exists(path: Path, size: int | None) -> bool:
     # Files appear whole or not at all, so that the size tells enough.
-    return path.is_file() and path.stat().st_size == size
+    return path.is_file() and size in (None, path.stat().st_size)

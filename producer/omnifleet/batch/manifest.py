@@ -91,6 +91,8 @@ class Manifest:
             yield "answer", record.answer.model_dump(mode="json")
         if record.plan is not None:
             yield "plan", record.plan.model_dump(mode="json")
+        if record.transcript is not None:
+            yield "transcript", record.transcript.model_dump(mode="json")
 
 
 def error_to_json(error: OmnifleetError) -> dict[str, Any]:

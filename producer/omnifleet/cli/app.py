@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 from omnifleet_shared.observability.tracing import export_traces
 from omnifleet_shared.schema.jobs import AudioFormat, Priority, Quality
+from omnifleet_shared.schema.tasks import Timestamps
 
 from ..request.build import JobOptions
 from ..results.audio_files import format_of, is_video
@@ -70,6 +71,9 @@ def understand(
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer; 512 by default.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 (default) to 2; 0 takes the likeliest words.")] = None,
+    timestamps: Annotated[
+        Timestamps | None, typer.Option(help="transcribe: times of words or segments; -o call.srt, .vtt, .json.")
+    ] = None,
     seed: Seed = None,
     priority: PriorityOption = None,
     deadline: Deadline = None,
@@ -85,7 +89,7 @@ def understand(
 ) -> None:
     """Ask about audio or video: omnifleet understand transcribe call.mp3"""
     with open_session(context.obj, as_json) as session:
-        session.check_output(output, no_wait=no_wait)
+        session.check_output(output, no_wait=no_wait, timed=timestamps is not None)
         job = session.client.understand(
             task,
             audio or None,
@@ -94,6 +98,7 @@ def understand(
             system=system,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
+            timestamps=timestamps,
             **_common(seed, priority, deadline, language, audio_track, commercial, idempotency_key, callback),
         )
         session.finish(job, output, timeout, no_wait=no_wait)
@@ -160,6 +165,12 @@ def edit(
     desc: Annotated[str | None, typer.Option(help="The sound to add, remove or extract, or the instruction.")] = None,
     source: Annotated[str | None, typer.Option(help="style: the sound that is there.")] = None,
     target: Annotated[str | None, typer.Option(help="style: the sound to make of it.")] = None,
+    span: Annotated[
+        str | None, typer.Option(metavar="START-END", help="speech: seconds whose words are to go, such as 1.5-2.75.")
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(help="speech: what is said in --span instead; by default nothing.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="speech: show words, times and what would change, and make nothing.")
     ] = False,
@@ -191,6 +202,8 @@ def edit(
             desc=desc,
             source=source,
             target=target,
+            span=span,
+            text=text,
             dry_run=dry_run,
             steps=steps,
             quality=quality,

@@ -47,6 +47,8 @@ class Printer:
         shown = result.text if result.audio is None else result.audio.url
         if result.plan is not None:
             shown = _plan_in_words(result.plan)
+        if result.segments is not None:
+            shown = "\n".join(f"{one.start:9.2f} {one.end:9.2f}  {one.text}" for one in result.segments)
         if not self._as_json:
             for warning in result.warnings:
                 self._err.print(f"Warning: {warning}", markup=False, highlight=False, soft_wrap=True)

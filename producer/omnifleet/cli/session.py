@@ -29,6 +29,7 @@ from omnifleet_shared.schema.results import JobStatus, Progress
 from ..client import Client
 from ..handle import JobHandle
 from ..results.results import JobResult
+from ..results.subtitles import SUBTITLE_FORMATS
 from .output import JobDisplay, Printer
 
 EXIT_CODES: dict[type[OmnifleetError], int] = {
@@ -62,7 +63,9 @@ class Session:
         self._printer = printer
         self._job_id: str | None = None
 
-    def check_output(self, output: Path | None, *, no_wait: bool = False, dry_run: bool = False) -> None:
+    def check_output(
+        self, output: Path | None, *, no_wait: bool = False, dry_run: bool = False, timed: bool = True
+    ) -> None:
         """Refuse early what could not be written after the job. Raises InvalidJob."""
         if output is None:
             return
@@ -70,6 +73,8 @@ class Session:
             raise InvalidJob("a dry run makes no file", "output", "Leave out -o, or --dry-run")
         if no_wait:
             raise InvalidJob("nothing is written without waiting", "output", "Use omnifleet result JOB_ID -o later")
+        if not timed and output.suffix.lower().removeprefix(".") in SUBTITLE_FORMATS:
+            raise InvalidJob("subtitles need times", "output", "Add --timestamps word, or segment")
         if not output.parent.is_dir():
             raise InvalidJob(f"there is no folder {str(output.parent)!r}", "output", "Make it first")
 

@@ -76,9 +76,9 @@ OPTIONS: dict[Namespace, frozenset[str]] = {
 }
 """Options by namespace."""
 FIELDS: dict[Namespace, tuple[str, ...]] = {
-    "understand": ("system", "max_new_tokens"),
+    "understand": ("system", "max_new_tokens", "timestamps"),
     "generate": ("text", "ref_text", "seconds", "mux"),
-    "edit": ("desc", "source", "target", "dry_run"),
+    "edit": ("desc", "source", "target", "dry_run", "span", "text"),
 }
 """Arguments that are fields of the task as they stand."""
 ARGUMENTS: dict[Namespace, frozenset[str]] = {
@@ -134,7 +134,20 @@ def task_fields(namespace: Namespace, arguments: Mapping[str, Any]) -> dict[str,
     task = arguments.get("task")
     if not isinstance(task, str):
         raise InvalidJob("the task is missing", "task", f"Name it: {', '.join(TASK_NAMES[namespace])}")
+    span = fields.get("span")
+    if isinstance(span, str):
+        fields["span"] = read_span(span)
     return {**fields, "name": task_name(namespace, task)}
+
+
+def read_span(text: str) -> tuple[float, float]:
+    """Read a span of seconds as it is written in lists and on the command line, such as 1.5-2.75. Raises InvalidJob."""
+    start, _, end = text.partition("-")
+    try:
+        return float(start), float(end)
+    except ValueError as error:
+        problem = f"{text[:80]!r} is no span"
+        raise InvalidJob(problem, "span", "Give two seconds with a hyphen between them, such as 1.5-2.75") from error
 
 
 def name_and_text(task: str | None, question: str | None, text: str | None) -> dict[str, str | None]:

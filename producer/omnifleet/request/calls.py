@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Generic, Literal, TypeVar, Unpack, overload
 
+from omnifleet_shared.schema.tasks import Timestamps
+
 from .build import DiffusionOptions, HistoryTurn, UnderstandOptions
 from .request import Request
 from .uploads import MediaSource
@@ -28,6 +30,7 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
         system: str | None = None,
         max_new_tokens: int | None = None,
         history: Sequence[HistoryTurn] | None = None,
+        timestamps: Timestamps | None = None,
         **options: Unpack[UnderstandOptions],
     ) -> TextJob:
         """Ask about audio, video or text.
@@ -43,6 +46,8 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             max_new_tokens: longest answer, 1 to 4096; 512 by default.
             history: earlier turns of the conversation, `("user", ...)` and `("assistant", ...)` alternately, an answer
                 last. Audio and video belong to the first turn.
+            timestamps: transcribe: `word` for the time of every word, as `result().words`, by workers with an aligner;
+                `segment` for that of what is said between pauses, as `result().segments`. Of one recording alone.
             options: temperature, seed, language, audio_track, priority, deadline, commercial, idempotency_key,
                 callback; see `UnderstandOptions`.
 
@@ -54,7 +59,7 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             QueueFull: too much waits; `details["retry_after"]` says in how many seconds to come back.
         """
         media, question_fields = {"audio": audio, "video": video}, {"text": text, "question": question}
-        limits = {"system": system, "max_new_tokens": max_new_tokens, "history": history}
+        limits = {"system": system, "max_new_tokens": max_new_tokens, "history": history, "timestamps": timestamps}
         request = Request.of("understand", options, task=task, **media, **question_fields, **limits)
         job: TextJob = self._submit(request)
         return job
@@ -103,6 +108,8 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
         desc: str | None = None,
         source: str | None = None,
         target: str | None = None,
+        span: tuple[float, float] | str | None = None,
+        text: str | None = None,
         dry_run: Literal[False] | None = None,
         **options: Unpack[DiffusionOptions],
     ) -> AudioJob: ...
@@ -116,6 +123,8 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
         desc: str | None = None,
         source: str | None = None,
         target: str | None = None,
+        span: tuple[float, float] | str | None = None,
+        text: str | None = None,
         dry_run: Literal[True],
         **options: Unpack[DiffusionOptions],
     ) -> TextJob: ...
@@ -129,6 +138,8 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
         desc: str | None = None,
         source: str | None = None,
         target: str | None = None,
+        span: tuple[float, float] | str | None = None,
+        text: str | None = None,
         dry_run: bool | None,
         **options: Unpack[DiffusionOptions],
     ) -> TextJob | AudioJob: ...
@@ -141,6 +152,8 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
         desc: str | None = None,
         source: str | None = None,
         target: str | None = None,
+        span: tuple[float, float] | str | None = None,
+        text: str | None = None,
         dry_run: bool | None = None,
         **options: Unpack[DiffusionOptions],
     ) -> TextJob | AudioJob:
@@ -152,6 +165,9 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             desc: add, remove, extract: the sound; speech: the instruction.
             source: style: the sound that is there.
             target: style: the sound to make of it.
+            span: speech, in place of `desc`: seconds between which `text` is said instead of the words that are said
+                there, or `"1.5-2.75"`; a word belongs to it whose middle does. Where there is none `text` is inserted.
+            text: speech: the words to say in `span`; without any, those in it are deleted.
             dry_run: speech: True to have nothing made. The job hears the words, finds when they are said and what would
                 change, and its result has that as `plan`. Jobs that would fail fail as they would.
             options: steps, quality, guidance, seed, format, language, audio_track, priority, deadline, commercial,
@@ -161,8 +177,9 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             EditAmbiguous: as the job's result: `desc` of speech can be read in several ways.
             OmnifleetError: the errors of `understand`.
         """
-        fields = {"desc": desc, "source": source, "target": target, "dry_run": dry_run or None}
-        job: TextJob | AudioJob = self._submit(Request.of("edit", options, task=task, audio=audio, **fields))
+        fields = {"desc": desc, "source": source, "target": target, "span": span, "text": text}
+        request = Request.of("edit", options, task=task, audio=audio, dry_run=dry_run or None, **fields)
+        job: TextJob | AudioJob = self._submit(request)
         return job
 
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -21,10 +22,12 @@ from omnifleet_shared.schema.results import (
     VideoFormat,
 )
 from omnifleet_shared.schema.tasks import Namespace
+from omnifleet_shared.schema.transcript import HeardSegment, HeardWord, Transcript
 from omnifleet_shared.storage import Storage
 
 from .audio_files import convert, format_of, is_video
 from .stored_file import StoredFile
+from .subtitles import SUBTITLE_FORMATS, write_subtitles
 
 
 class Audio(StoredFile):
@@ -140,6 +143,16 @@ class JobResult(ABC):
         return self.record.plan
 
     @property
+    def words(self) -> tuple[HeardWord, ...] | None:
+        """The words of a transcript with their times, where it was asked for with `timestamps="word"`; else None."""
+        return None if self.record.transcript is None else self.record.transcript.words
+
+    @property
+    def segments(self) -> tuple[HeardSegment, ...] | None:
+        """What is said with its times, by sentences or pauses, where `timestamps` were asked for; else None."""
+        return None if self.record.transcript is None else self.record.transcript.segments
+
+    @property
     def video(self) -> Video | None:
         """The job's video with the new sound; None unless `generate` was called with `mux`, and where `warnings` says
         why there is none."""
@@ -208,10 +221,35 @@ class TextResult(JobResult):
         return None
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """See `JobResult`."""
-        with write_atomically(Path(path)) as file:
-            file.write(self._text.encode())
-        return Path(path)
+        """Write the text to a file, whole or not at all, and return its path.
+
+        A transcript with times is written as subtitles where the suffix is `.srt` or `.vtt`, and as an object with
+        `text`, `seconds`, `words` and `segments` where it is `.json`.
+
+        Raises:
+            InvalidJob: subtitles of a text without times.
+            OSError: the file cannot be written.
+        """
+        target = Path(path)
+        content = self._content(target.suffix.lower().removeprefix("."))
+        with write_atomically(target) as file:
+            file.write(content.encode())
+        return target
+
+    def _content(self, form: str) -> str:
+        times = self.record.transcript
+        if form in SUBTITLE_FORMATS:
+            return write_subtitles(self._text, self._needed(times), form)
+        if form == "json" and times is not None:
+            return json.dumps({"text": self._text, **times.model_dump(mode="json")}, ensure_ascii=False) + "\n"
+        return self._text
+
+    @staticmethod
+    def _needed(times: Transcript | None) -> Transcript:
+        if times is None:
+            remedy = 'Transcribe with timestamps="word" or "segment", or save the text as .txt'
+            raise InvalidJob("subtitles need times, and none were asked for", "path", remedy)
+        return times
 
 
 class AudioResult(JobResult):

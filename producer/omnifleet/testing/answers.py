@@ -22,7 +22,9 @@ from omnifleet_shared.schema.answers import (
     WordFeedback,
 )
 from omnifleet_shared.schema.jobs import UnderstandJob
-from omnifleet_shared.schema.results import EditPlan, HeardWord, PlannedEdit
+from omnifleet_shared.schema.results import EditPlan, PlannedEdit
+from omnifleet_shared.schema.tasks import NamedUnderstanding
+from omnifleet_shared.schema.transcript import HeardSegment, HeardWord, Transcript
 from pydantic import ValidationError
 
 SAMPLES: dict[str, Answer] = {
@@ -68,7 +70,20 @@ def make_answer(job: UnderstandJob, answer: str | bytes | Answer | EditPlan | No
         return {"text": answer if isinstance(answer, str) else record.model_dump_json(), "answer": record}
     if answer is not None and not isinstance(answer, str):
         raise TypeError(f"the fake's answer to understand.{task} is a record; it makes text alone: use str")
-    return {"text": f"A fake answer to {task}." if answer is None else answer}
+    text = f"A fake answer to {task}." if answer is None else answer
+    timed = isinstance(job.task, NamedUnderstanding) and job.task.timestamps is not None
+    return {"text": text, "transcript": make_transcript(text, job) if timed else None}
+
+
+def make_transcript(text: str, job: UnderstandJob) -> Transcript:
+    """Return times for a text: one word after the other, half a second each."""
+    assert isinstance(job.task, NamedUnderstanding)
+    words = text.split()
+    heard = [HeardWord(text=word, start=at / 2, end=(at + 1) / 2) for at, word in enumerate(words)]
+    seconds = len(words) / 2
+    segments = (HeardSegment(text=text.strip(), start=0, end=seconds),) if words else ()
+    by_word = job.task.timestamps == "word"
+    return Transcript(seconds=seconds, words=tuple(heard) if by_word else None, segments=segments)
 
 
 def _read(task: str, answer: str | Answer) -> Answer:

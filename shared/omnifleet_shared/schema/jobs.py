@@ -23,7 +23,16 @@ from pydantic import (
 from ..errors import InvalidJob, InvalidMessage, SchemaTooNew
 from ..keys import JOB_SCHEMA_VERSION, MODEL, SCHEMA_VERSION
 from .base import JobId, Record
-from .tasks import TASK_NAMES, Edit, Generation, Namespace, SpeechEdit, Understanding, task_name
+from .tasks import (
+    TASK_NAMES,
+    Edit,
+    Generation,
+    NamedUnderstanding,
+    Namespace,
+    SpeechEdit,
+    Understanding,
+    task_name,
+)
 
 AudioFormat = Literal["wav", "flac", "mp3", "ogg"]
 Priority = Literal["interactive", "batch"]
@@ -95,6 +104,12 @@ class UnderstandJob(_Job):
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
     """Sampling temperature: 0 takes the likeliest token; above 0, tokens are drawn with the job's seed."""
 
+    @property
+    def newer_fields(self) -> dict[str, int]:
+        """See `_Job`."""
+        timed = isinstance(self.task, NamedUnderstanding) and self.task.timestamps is not None
+        return super().newer_fields | ({"timestamps": 5} if timed else {})
+
 
 class _DiffusionJob(_Job):
     steps: Annotated[int, Field(ge=1, le=1000)] = 100
@@ -139,8 +154,10 @@ class EditJob(_DiffusionJob):
     @property
     def newer_fields(self) -> dict[str, int]:
         """See `_Job`."""
-        dry_run = isinstance(self.task, SpeechEdit) and self.task.dry_run
-        return super().newer_fields | ({"dry_run": 4} if dry_run else {})
+        if not isinstance(self.task, SpeechEdit):
+            return super().newer_fields
+        dry_run = {"dry_run": 4} if self.task.dry_run else {}
+        return super().newer_fields | dry_run | ({"span": 5} if self.task.span is not None else {})
 
 
 Job = UnderstandJob | GenerateJob | EditJob

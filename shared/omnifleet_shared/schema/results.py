@@ -13,9 +13,7 @@ from .answers import Answer
 from .base import JobId, Record, Sha256
 from .jobs import AudioFormat, check_record, payload_sample
 from .tasks import Namespace
-
-Seconds = Annotated[float, Field(ge=0)]
-
+from .transcript import HeardWord, Seconds, Transcript, place_texts
 
 VideoFormat = Literal["mp4", "mov", "webm"]
 
@@ -58,15 +56,6 @@ class EditedSpan(Record):
     """The words that were spoken there; empty for an insertion."""
     new: str
     """The words that are spoken there now; empty for a deletion."""
-
-
-class HeardWord(Record):
-    """A word of a recording and its time in it."""
-
-    text: str
-    """As it was transcribed, with the punctuation that touches it."""
-    start: Seconds
-    end: Seconds
 
 
 class PlannedEdit(Record):
@@ -135,6 +124,9 @@ class JobResult(Record):
     # Left out where there is none: clients of the first release refuse the field.
     plan: Annotated[EditPlan | None, Field(exclude_if=lambda plan: plan is None)] = None
     """What a dry run would change, beside the words that were heard as `text`."""
+    # Left out likewise.
+    transcript: Annotated[Transcript | None, Field(exclude_if=lambda transcript: transcript is None)] = None
+    """When the words or segments of `text` are said, where the job asked for `timestamps`."""
     # Left out where there are none: clients of the first release refuse the field.
     warnings: Annotated[tuple[str, ...], Field(exclude_if=lambda warnings: not warnings)] = ()
     """What the result lacks and why, each as `field: problem. Remedy.`, such as a film that could not be made."""
@@ -154,9 +146,18 @@ class JobResult(Record):
             raise ValueError("edited spans come beside an artifact")
         if self.plan is not None and self.text is None:
             raise ValueError("a plan comes beside the text that was heard")
+        if self.transcript is not None:
+            _check_transcript(self.transcript, self.text)
         if self.answer is not None and (self.text is None or self.answer.kind != self.task):
             raise ValueError("an answer comes beside the text of its own task")
         return self
+
+
+def _check_transcript(transcript: Transcript, text: str | None) -> None:
+    if text is None:
+        raise ValueError("times of words come beside their text")
+    for parts in (transcript.words or (), transcript.segments):
+        place_texts(text, parts)
 
 
 class Progress(Record):

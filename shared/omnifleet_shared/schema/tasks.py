@@ -18,6 +18,9 @@ NamedQuestion = Literal[
 ]
 HEARING_ONLY = frozenset({"transcribe", "speakers", "gender", "sarcasm", "feedback"})
 """Named questions about sound, which the frames of a video cannot answer."""
+Timestamps = Literal["word", "segment"]
+Moment = Annotated[float, Field(ge=0)]
+"""Seconds from the beginning of a recording."""
 
 
 class Turn(Record):
@@ -65,6 +68,17 @@ class NamedUnderstanding(_Conversation):
     video: Annotated[tuple[Media, ...], Field(max_length=4)] = ()
     system: Text | None = None
     max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 512
+    # Left out where there are none: workers of older schema versions refuse the field.
+    timestamps: Annotated[Timestamps | None, Field(exclude_if=lambda one: one is None)] = None
+    """`transcribe`: `word` gives the time of every word, by workers with an aligner; `segment` that of what is said
+    between pauses. Since schema version 5."""
+
+    @model_validator(mode="after")
+    def _times_one_recording(self) -> Self:
+        one_recording = self.name == "transcribe" and len(self.audio) == 1 and not self.video
+        if self.timestamps is not None and not one_recording:
+            raise ValueError("timestamps: are of what one recording says. Transcribe one alone, or leave them out")
+        return self
 
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> Self:
@@ -153,11 +167,29 @@ class SpeechEdit(Record):
 
     name: Literal["speech"] = "speech"
     audio: Media
-    desc: Text
-    """The instruction, such as `replace 'hello' with 'goodbye'`."""
+    # Each left out where it is none: workers of older schema versions need `desc`, and refuse the others.
+    desc: Annotated[Text | None, Field(exclude_if=lambda desc: desc is None)] = None
+    """The instruction, such as `replace 'hello' with 'goodbye'`; needed where there is no span."""
+    span: Annotated[tuple[Moment, Moment] | None, Field(exclude_if=lambda span: span is None)] = None
+    """In place of `desc`: seconds between which `text` is said instead of the words whose middle lies there. Since
+    schema version 5."""
+    text: Annotated[Text | None, Field(exclude_if=lambda text: text is None)] = None
+    """The words to say in `span`; without any, those in it are deleted. Since schema version 5."""
     # Left out where it is none: workers of older schema versions refuse the field.
     dry_run: Annotated[bool, Field(exclude_if=lambda dry: not dry)] = False
     """Whether to say which words would change, and when they are said, and make nothing. Since schema version 4."""
+
+    @model_validator(mode="after")
+    def _says_what_changes(self) -> Self:
+        if self.desc is None and self.span is None:
+            raise ValueError("desc: speech needs the instruction, or a span of seconds. Give desc, or span")
+        if self.desc is not None and self.span is not None:
+            raise ValueError("span: an instruction and a span are two requests. Give desc, or span with text")
+        if self.text is not None and self.span is None:
+            raise ValueError("text: is what to say in a span, and there is no span. Give span, or no text")
+        if self.span is not None and self.span[1] < self.span[0]:
+            raise ValueError("span: it ends before it begins. Give the earlier second first")
+        return self
 
 
 Understanding = Annotated[Question | NamedUnderstanding, Field(discriminator="name")]

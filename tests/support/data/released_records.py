@@ -29,6 +29,7 @@ from omnifleet_shared.schema.job_state import (
 )
 from omnifleet_shared.schema.jobs import Job, read_job
 from omnifleet_shared.schema.results import Artifact, EditedSpan, JobResult, ModelInfo, Progress, Timings, VideoArtifact
+from omnifleet_shared.schema.transcript import HeardSegment, HeardWord, Transcript
 from omnifleet_shared.settings import FleetSettings
 from pydantic import TypeAdapter
 
@@ -63,6 +64,11 @@ TASKS: dict[str, dict[str, Any]] = {
     "edit.style": {"audio": SOUND, "source": "piano", "target": "harp"},
     "edit.speech": {"audio": SOUND, "desc": "replace 'hello' with 'goodbye'"},
 }
+TIMES = Transcript(
+    seconds=1.5,
+    words=(HeardWord(text="Hello", start=0.1, end=0.4), HeardWord(text="world", start=0.5, end=0.9)),
+    segments=(HeardSegment(text="Hello world", start=0.1, end=0.9),),
+)
 LATER = datetime(2096, 1, 2, 3, 4, 5, tzinfo=UTC)
 FILE = {"url": "https://storage.invalid/x", "sha256": "0" * 64, "bytes": 1000, "seconds": 1.5}
 
@@ -91,6 +97,11 @@ def jobs(version: int = 1) -> Iterator[Job]:
     if version > 3:
         head = {"schema_version": 4, "job_id": "edit-speech-dry", "namespace": "edit"}
         yield read_job(head | {"task": {"name": "speech", "dry_run": True, **TASKS["edit.speech"]}})
+    if version > 4:
+        head = {"schema_version": 5, "job_id": "understand-transcribe-timed", "namespace": "understand"}
+        yield read_job(head | {"task": {"name": "transcribe", "timestamps": "segment", **BRIEF}})
+        head = {"schema_version": 5, "job_id": "edit-speech-span", "namespace": "edit", "steps": 1}
+        yield read_job(head | {"task": {"name": "speech", "audio": SOUND, "span": (0.5, 1.0), "text": "goodbye"}})
 
 
 def messages() -> dict[str, Any]:
@@ -119,6 +130,7 @@ def results() -> dict[str, JobResult]:
         "without video": _result("generate", "v2m", artifact=audio, warnings=("video: no film. Send mp4.",)),
         "words": _result("edit", "speech", artifact=audio, edits=(span,)),
         "plan": _result("edit", "speech", **make_plan(None)),
+        "times": _result("understand", "transcribe", text="Hello world", transcript=TIMES),
     }
 
 

@@ -17,6 +17,7 @@ from omnifleet import (
     AudioResult,
     Client,
     DeadlineExceeded,
+    HeardSegment,
     InvalidJob,
     InvalidSetting,
     JobFailed,
@@ -32,7 +33,7 @@ from omnifleet.results.results import Audio
 from omnifleet.testing import FakeClient, FakeFleet
 from omnifleet.testing.storage import MemoryStorage
 from omnifleet_shared.schema.results import Artifact, EditedSpan, EditPlan
-from omnifleet_shared.schema.tasks import SpeechEdit
+from omnifleet_shared.schema.tasks import SpeechEdit, Timestamps
 from omnifleet_shared.settings import FleetSettings
 
 SOUND = b"RIFF and so on"
@@ -387,7 +388,7 @@ class TestDryRun:
         result = omni.edit("Speech", SOUND, desc="replace 'hello' with 'goodbye'", dry_run=True).result()
 
         assert isinstance(omni.jobs[-1].task, SpeechEdit) and omni.jobs[-1].task.dry_run
-        assert omni.jobs[-1].schema_version == 4
+        assert omni.jobs[-1].schema_version == 4  # of the first that has it
         assert result.plan is not None
         assert result.text == "Hello world"
         assert [(edit.old, edit.new) for edit in result.plan.edits] == [("Hello", "Goodbye")]
@@ -426,3 +427,55 @@ def test_edited_spans_are_at_hand_where_words_were_edited(omni: FakeClient) -> N
     edited = AudioResult(made.record.model_copy(update={"edits": (span,)}), made.audio)
 
     assert (made.edits, edited.edits) == (None, (span,))
+
+
+class TestTimestamps:
+    @pytest.mark.parametrize("timestamps", ["word", "segment"])
+    def test_a_transcript_has_the_times_that_were_asked_for(self, timestamps: Timestamps) -> None:
+        omni = FakeClient(answer=lambda job: "Hello big world")
+
+        result = omni.understand("transcribe", SOUND, timestamps=timestamps).result()
+
+        assert result.segments == (HeardSegment(text="Hello big world", start=0, end=1.5),)
+        assert [word.text for word in result.words or ()] == (["Hello", "big", "world"] if timestamps == "word" else [])
+        assert omni.jobs[-1].schema_version == 5
+
+    def test_without_them_a_job_is_as_ever(self, omni: FakeClient) -> None:
+        result = omni.understand("transcribe", SOUND).result()
+
+        assert (result.words, result.segments, omni.jobs[-1].schema_version) == (None, None, 1)
+
+    @pytest.mark.parametrize(
+        ("task", "audio"), [("caption", SOUND), ("Who speaks?", SOUND), ("transcribe", [SOUND, b"another"])]
+    )
+    def test_they_are_of_the_transcript_of_one_recording(self, omni: FakeClient, task: str, audio: Any) -> None:
+        with pytest.raises(InvalidJob) as refused:
+            omni.understand(task, audio, timestamps="word")
+
+        assert refused.value.field == "timestamps"
+        assert omni.fleet.storage.objects == {}  # type: ignore[attr-defined]
+
+    def test_a_batch_has_them_too(self, omni: FakeClient) -> None:
+        (outcome,) = omni.batch([{"task": "understand.transcribe", "audio": SOUND, "timestamps": "segment"}])
+
+        assert outcome.result.segments is not None
+
+
+class TestSpan:
+    @pytest.mark.parametrize("span", [(1.5, 2.75), "1.5-2.75"])
+    def test_the_words_to_change_may_be_named_by_their_seconds(self, omni: FakeClient, span: Any) -> None:
+        assert omni.edit("Speech", SOUND, span=span, text="goodbye").result().audio
+
+        task: Any = omni.jobs[-1].task
+        assert (task.span, task.text, task.desc, omni.jobs[-1].schema_version) == ((1.5, 2.75), "goodbye", None, 5)
+
+    @pytest.mark.parametrize("span", ["soon", "1.5", "1-2-3", "2-1", "nan-1"])
+    def test_what_is_no_span_is_refused(self, omni: FakeClient, span: str) -> None:
+        with pytest.raises(InvalidJob) as refused:
+            omni.edit("Speech", SOUND, span=span)
+
+        assert (refused.value.field or "").startswith("span")
+
+    def test_other_tasks_have_none(self, omni: FakeClient) -> None:
+        with pytest.raises(InvalidJob, match="add takes no span"):
+            omni.edit("Add", SOUND, desc="rain", span=(1, 2))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from omnifleet_shared.errors import TaskNotSupported
+from omnifleet_shared.schema.jobs import Job
 from omnifleet_shared.schema.model_card import ModelCard
+from omnifleet_shared.schema.tasks import NamedUnderstanding, SpeechEdit
 
 from ..models.audio_omni.speech_tokenizer import SpeechTokenizer
 from ..models.content_cache import ContentCache
@@ -24,7 +27,7 @@ class ModelData:
         prompts: builds the chats of every task.
         precision: what it computes in, and where; with the revision it decides a seed's samples.
         tokenizer: splits text into the tokens that speech is made from.
-        aligner: finds words in recordings; None where the worker has none, and speech is not edited.
+        aligner: finds words in recordings; None where the worker has none, and does no job that needs it.
         transcripts: of reference voices sent without their words, by the voice's content.
     """
 
@@ -34,3 +37,20 @@ class ModelData:
     precision: str = ""
     aligner: WordAligner | None = None
     transcripts: ContentCache[str] = field(default_factory=lambda: ContentCache(TRANSCRIPTS_BYTES, len))
+
+    def validate_job(self, job: Job) -> None:
+        """Refuse a job that this worker cannot do, before anything of it is fetched. Raises as `ModelCard` does."""
+        self.card.validate_job(job)
+        task = job.task
+        if isinstance(task, SpeechEdit):
+            self.require_aligner("task")
+        elif isinstance(task, NamedUnderstanding) and task.timestamps == "word":
+            self.require_aligner("timestamps")
+
+    def require_aligner(self, field: str = "task") -> WordAligner:
+        """Return the aligner. Raises TaskNotSupported where there is none, with the field that needs it."""
+        if self.aligner is None:
+            remedy = "Start the worker with OMNIFLEET_ALIGNER, the folder of a CTC speech recogniser"
+            instead = "; timestamps of segments need none" if field == "timestamps" else ""
+            raise TaskNotSupported("this worker has nothing to find words with", field, remedy + instead)
+        return self.aligner

@@ -17,6 +17,7 @@ from omnifleet_shared.keys import RESULT_KEY
 from omnifleet_shared.schema.answers import Answer
 from omnifleet_shared.schema.jobs import AudioFormat, Job, UnderstandJob
 from omnifleet_shared.schema.results import Artifact, EditedSpan, EditPlan, JobResult, ModelInfo, VideoArtifact
+from omnifleet_shared.schema.transcript import Transcript
 from omnifleet_shared.storage import Storage
 
 from ..media.encode import CONTENT_TYPES
@@ -35,6 +36,7 @@ from .model import ModelData
 from .speech_edit.plan import PlannedRecording
 from .speech_edit.speech_editor import EditedRecording
 from .tasks import run_task
+from .timestamps.transcripts import TimedTranscript
 
 R = TypeVar("R")
 
@@ -92,7 +94,7 @@ class JobRunner:
             context.parts.delete()
 
     def _run_in_memory(self, context: JobContext) -> JobResult:
-        self._model.card.validate_job(context.job)
+        self._model.validate_job(context.job)
         context.raise_if_too_late()  # before anything is fetched
         with self.host_memory.room(context.job.job_id, context.raise_if_cancelled) as room:
             return self._run(context, self._load(context, room))
@@ -103,6 +105,8 @@ class JobRunner:
             return self._result(context, text=outcome)
         if isinstance(outcome, StructuredAnswer):
             return self._result(context, text=outcome.text, answer=outcome.answer)
+        if isinstance(outcome, TimedTranscript):
+            return self._result(context, text=outcome.text, transcript=outcome.transcript, warnings=outcome.warnings)
         if isinstance(outcome, PlannedRecording):
             return self._result(context, text=outcome.heard, plan=outcome.plan, warnings=media.warnings)
         if isinstance(outcome, EditedRecording):
@@ -184,6 +188,7 @@ class JobRunner:
         text: str | None = None,
         answer: Answer | None = None,
         plan: EditPlan | None = None,
+        transcript: Transcript | None = None,
         artifact: Artifact | None = None,
         video: VideoArtifact | None = None,
         edits: tuple[EditedSpan, ...] | None = None,
@@ -197,6 +202,7 @@ class JobRunner:
             text=text,
             answer=answer,
             plan=plan,
+            transcript=transcript,
             artifact=artifact,
             video=video,
             edits=edits,

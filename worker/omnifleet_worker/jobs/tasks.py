@@ -30,11 +30,12 @@ from .model import ModelData
 from .speech import convert_voice, tts
 from .speech_edit.plan import PlannedRecording
 from .speech_edit.speech_editor import EditedRecording, edit_speech, plan_speech_edit
+from .timestamps.transcripts import TimedTranscript, transcribe_timed
 from .transcripts import transcribe_parts
 from .windows import continuation_prompt, count_generated, edit_windows, join_edited, join_generated
 
-TaskOutput = str | StructuredAnswer | np.ndarray | EditedRecording | PlannedRecording
-"""Text, text with its record, a clip (float32 [2, n] at 44.1 kHz), an edited recording or what would be edited."""
+TaskOutput = str | StructuredAnswer | TimedTranscript | np.ndarray | EditedRecording | PlannedRecording
+"""Text, text with its record or times, a clip (float32 [2, n] at 44.1 kHz), an edited recording or what would be."""
 
 
 def run_task(context: JobContext, media: JobMedia, model: ModelData) -> TaskOutput:
@@ -65,9 +66,11 @@ def run_task(context: JobContext, media: JobMedia, model: ModelData) -> TaskOutp
 
 def understand(
     context: JobContext, task: Question | NamedUnderstanding, media: JobMedia, model: ModelData
-) -> str | StructuredAnswer:
-    """Answer a question with the thinker; for tasks that promise a record, with it."""
+) -> str | StructuredAnswer | TimedTranscript:
+    """Answer a question with the thinker; for tasks that promise a record or times, with them."""
     waves = media.all_mono("audio", THINKER_SAMPLE_RATE)
+    if isinstance(task, NamedUnderstanding) and task.timestamps is not None:
+        return transcribe_timed(context, task, waves[0], model)
     if can_transcribe_in_parts(task) and len(waves[0]) > model.card.max_listen_seconds * THINKER_SAMPLE_RATE:
         return transcribe_parts(context, task, waves[0], model)
     chat = model.prompts.question(task, audio=waves, video=media.frames)

@@ -24,10 +24,15 @@ MIN_PART_SECONDS = 30
 
 def transcribe_parts(context: JobContext, task: NamedUnderstanding, wave: np.ndarray, model: ModelData) -> str:
     """Transcribe a recording that is too long for one request, part by part."""
-    room = max(task.max_new_tokens / MAX_TRANSCRIPT_TOKENS_PER_SECOND, MIN_PART_SECONDS)
-    parts = split_at_pauses(wave, THINKER_SAMPLE_RATE, min(room, model.card.max_listen_seconds))
+    parts = split_at_pauses(wave, THINKER_SAMPLE_RATE, part_seconds(task, model))
     chats = [model.prompts.question(task, audio=(part,)) for part in parts]
     return join_parts(context.ask_all(chats, task.max_new_tokens))
+
+
+def part_seconds(task: NamedUnderstanding, model: ModelData) -> float:
+    """Return the longest part whose transcript has room in one answer."""
+    room = max(task.max_new_tokens / MAX_TRANSCRIPT_TOKENS_PER_SECOND, MIN_PART_SECONDS)
+    return min(room, model.card.max_listen_seconds)
 
 
 def join_parts(texts: Sequence[str]) -> str:

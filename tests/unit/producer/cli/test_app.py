@@ -21,7 +21,8 @@ from omnifleet import (
 from omnifleet.cli import app
 from omnifleet.handle import JobHandle
 from omnifleet.testing import FakeClient
-from omnifleet_shared.schema.results import EditPlan, HeardWord, PlannedEdit
+from omnifleet_shared.schema.results import EditPlan, PlannedEdit
+from omnifleet_shared.schema.transcript import HeardWord
 from support import services
 from typer.testing import CliRunner, Result
 
@@ -78,6 +79,37 @@ def test_what_would_be_said_at_the_end_comes_last(here: Path, words: str) -> Non
     done = run(omni, "edit", "Speech", "voice.wav", "--desc", "add 'so' at the end", "--dry-run")
 
     assert done.stdout == "     0.00    0.40  Hello\n" + words
+
+
+@pytest.mark.parametrize("suffix", ["srt", "vtt", "json"])
+def test_a_transcript_is_written_as_the_output_asks_for(omni: FakeClient, here: Path, suffix: str) -> None:
+    begin = {"srt": "1\n00:00:00,000 --> ", "vtt": "WEBVTT\n\n1\n", "json": '{"text": "A fake answer'}
+
+    done = run(omni, "understand", "transcribe", "call.mp3", "--timestamps", "word", "-o", f"call.{suffix}")
+
+    assert (done.exit_code, done.stdout) == (0, f"call.{suffix}\n")
+    assert Path(f"call.{suffix}").read_text().startswith(begin[suffix])
+
+
+def test_segments_are_printed_with_their_times(omni: FakeClient, here: Path) -> None:
+    done = run(omni, "understand", "transcribe", "call.mp3", "--timestamps", "segment")
+
+    assert done.stdout == "     0.00      2.50  A fake answer to transcribe.\n"
+
+
+def test_subtitles_without_times_are_refused_before_the_job(omni: FakeClient, here: Path) -> None:
+    done = run(omni, "understand", "transcribe", "call.mp3", "-o", "call.srt")
+
+    assert (done.exit_code, omni.jobs) == (2, [])
+    assert "Add --timestamps word, or segment." in done.stderr
+
+
+def test_words_to_change_are_named_by_their_seconds(omni: FakeClient, here: Path) -> None:
+    done = run(omni, "edit", "Speech", "voice.wav", "--span", "1.5-2.75", "--text", "goodbye", "-o", "out.wav")
+
+    job: Any = omni.jobs[0]
+    assert done.exit_code == 0, done.output
+    assert (job.task.span, job.task.text) == ((1.5, 2.75), "goodbye")
 
 
 def test_understand_prints_the_text_alone(omni: FakeClient, here: Path) -> None:

@@ -263,3 +263,28 @@ def test_a_manifest_without_a_place_is_refused(omni: FakeClient, here: Path) -> 
 
     assert (refused.exit_code, omni.jobs) == (2, [])
     assert "--out" in refused.output
+
+
+def test_transcripts_with_times_are_in_the_manifest_and_fetched_as_subtitles(omni: FakeClient, here: Path) -> None:
+    jobs = write("jobs.csv", "audio\nstreet.wav\n")
+
+    done = batch(omni, "run", jobs, "--task", "understand.transcribe", "--timestamps", "word", *OUT)
+    fetched = [batch(omni, "fetch", jobs) for _ in range(2)]
+
+    assert done.exit_code == 0, done.output
+    (line,) = manifest()
+    assert [word["text"] for word in line["transcript"]["words"]] == ["A", "fake", "answer", "to", "transcribe."]
+    names = {path.name for path in Path("night").iterdir()}
+    assert names == {"manifest.jsonl", *(f"000002.{suffix}" for suffix in ("txt", "json", "srt", "vtt"))}
+    assert Path("night/000002.vtt").read_text().startswith("WEBVTT")
+    assert ["4" in one.stdout for one in fetched] == [True, False]
+
+
+def test_spans_of_words_are_columns_of_a_list(omni: FakeClient, here: Path) -> None:
+    jobs = write("jobs.csv", "audio,from,to,text\nstreet.wav,0.5,1.25,hello\n")
+
+    done = batch(omni, "run", jobs, "--task", "edit.speech", "--span", "{from}-{to}", *OUT)
+
+    assert done.exit_code == 0, done.output
+    job: Any = omni.jobs[0]
+    assert (job.task.span, job.task.text) == ((0.5, 1.25), "hello")

@@ -564,6 +564,75 @@ class TestDryRun:
         assert error.field == "dry_run"
 
 
+class TestTimestamps:
+    def timed(self, timestamps: str | None = "word", version: int = 5, **task: Any) -> dict[str, Any]:
+        job = message("understand.transcribe")
+        return job | {"schema_version": version, "task": job["task"] | {"timestamps": timestamps, **task}}
+
+    def test_without_any_a_job_is_what_every_release_takes(self) -> None:
+        job = read_job(message("understand.transcribe"))
+
+        assert "timestamps" not in job.task.model_dump(mode="json")
+        assert job.newer_fields == {}
+
+    def test_they_are_of_no_older_schema_version(self) -> None:
+        assert read_job(self.timed()).newer_fields == {"timestamps": 5}
+        error = refusal(self.timed(version=4), InvalidJob)
+        assert (error.field, error.remedy) == ("timestamps", "Set schema_version to 5")
+
+    def test_they_are_of_one_recording(self) -> None:
+        error = refusal(self.timed(audio=[{"uri": "s3://media/1"}, {"uri": "s3://media/2"}]), InvalidJob)
+
+        assert (error.field, error.problem) == ("timestamps", "are of what one recording says")
+
+    @pytest.mark.parametrize("task", ["understand.caption", "understand.question"])
+    def test_other_tasks_have_none(self, task: str) -> None:
+        job = message(task) | {"schema_version": 5}
+
+        assert refusal(job | {"task": job["task"] | {"timestamps": "word"}}, InvalidJob).field == "timestamps"
+
+    def test_there_are_two_kinds(self) -> None:
+        assert refusal(self.timed("letter"), InvalidJob).field == "timestamps"
+
+
+class TestSpan:
+    def spanned(self, version: int = 5, **task: Any) -> dict[str, Any]:
+        job = message("edit.speech")
+        fields = {name: value for name, value in job["task"].items() if name != "desc"}
+        return job | {"schema_version": version, "task": fields | task}
+
+    def test_an_instruction_alone_is_what_every_release_takes(self) -> None:
+        job = read_job(message("edit.speech"))
+
+        assert {"span", "text"}.isdisjoint(job.task.model_dump(mode="json"))
+        assert job.newer_fields == {}
+
+    def test_it_is_of_no_older_schema_version(self) -> None:
+        job = read_job(self.spanned(span=[1, 2.5], text="hello"))
+
+        assert job.newer_fields == {"span": 5}
+        assert "desc" not in job.task.model_dump(mode="json")
+        assert read_job(json.loads(job.model_dump_json())) == job
+        error = refusal(self.spanned(version=4, span=[1, 2.5]), InvalidJob)
+        assert (error.field, error.remedy) == ("span", "Set schema_version to 5")
+
+    @pytest.mark.parametrize(
+        ("task", "field"),
+        [
+            ({}, "desc"),
+            ({"text": "hello"}, "desc"),
+            ({"desc": "delete 'a'", "text": "hello"}, "text"),
+            ({"desc": "delete 'a'", "span": [1, 2]}, "span"),
+            ({"span": [2, 1]}, "span"),
+            ({"span": [-1, 1]}, "span"),
+            ({"span": [1]}, "span"),
+            ({"span": [1, 2], "text": " "}, "text"),
+        ],
+    )
+    def test_what_says_nothing_or_too_much_is_refused(self, task: dict[str, Any], field: str) -> None:
+        assert (refusal(self.spanned(**task), InvalidJob).field or "").split(".")[0] == field
+
+
 class TestQuality:
     def test_exact_is_what_every_release_takes(self) -> None:
         job = read_job(message("generate.t2a", quality="exact"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from omnifleet_shared.errors import InvalidMessage, SchemaTooNew
 from omnifleet_shared.keys import SCHEMA_VERSION
 from omnifleet_shared.schema.results import JobResult, JobStatus, Progress, read_result
+from omnifleet_shared.schema.transcript import ends_sentence
 from pydantic import ValidationError
 
 ARTIFACT = {
@@ -176,3 +177,47 @@ class TestStatus:
 
     def test_progress_before_the_first_step_is_nothing(self) -> None:
         assert Progress() == Progress(step=0, steps=0, eta=None)
+
+
+class TestTimes:
+    WORDS: ClassVar = ({"text": "hello,", "start": 0.5, "end": 1.0}, {"text": "you", "start": 1.0, "end": 1.5})
+    SEGMENT: ClassVar = {"text": "hello, you", "start": 0.5, "end": 1.5}
+
+    def timed(self, words: Any = WORDS, segments: Any = (SEGMENT,), **record: Any) -> dict[str, Any]:
+        times = {"seconds": 2.0, "words": list(words), "segments": list(segments)}
+        return TEXT | {"text": "hello, you!", "transcript": times, **record}
+
+    def test_they_are_left_out_where_there_are_none(self) -> None:
+        assert "transcript" not in read_result(TEXT).model_dump(mode="json")
+
+    def test_they_come_back_equal(self) -> None:
+        result = read_result(self.timed())
+
+        assert read_result(json.loads(result.model_dump_json())) == result
+        assert result.transcript is not None and result.transcript.words is not None
+        assert [word.text for word in result.transcript.words] == ["hello,", "you"]
+
+    def test_words_that_the_text_does_not_hold_in_that_order_are_refused(self) -> None:
+        with pytest.raises(InvalidMessage, match="substring not found"):
+            read_result(self.timed(text="you, hello"))
+
+    @pytest.mark.parametrize(
+        "change", [{"start": 0.9}, {"end": 2.1}, {"start": 1.6}], ids=["overlaps", "too late", "backwards"]
+    )
+    def test_times_out_of_order_are_refused(self, change: dict[str, float]) -> None:
+        with pytest.raises(InvalidMessage, match="words"):
+            read_result(self.timed(words=[self.WORDS[0], self.WORDS[1] | change]))
+
+    def test_they_come_beside_a_text(self) -> None:
+        with pytest.raises(InvalidMessage, match="beside their text"):
+            read_result(AUDIO | {"transcript": self.timed()["transcript"]})
+
+
+@pytest.mark.parametrize("text", ["Yes.", "Is it?", "他说：「好。」", 'He said "no." ', "Wait…", "It ended in 1990."])
+def test_sentences_end(text: str) -> None:
+    assert ends_sentence(text)
+
+
+@pytest.mark.parametrize("text", ["Mr.", "said Dr.", "e.g.", "J.", "z. B.", "3.5", "yes,", "", "hello"])
+def test_abbreviations_and_all_else_end_no_sentence(text: str) -> None:
+    assert not ends_sentence(text)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from omnifleet_shared.errors import EditAmbiguous
-from omnifleet_shared.schema.results import EditPlan, HeardWord, PlannedEdit
+from omnifleet_shared.schema.results import EditPlan, PlannedEdit
+from omnifleet_shared.schema.transcript import HeardWord
 
 from .word_edits import Ambiguous, WordEdit
 from .words import Word, join_words

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from omnifleet_shared.errors import InvalidJob, TaskNotSupported
+from omnifleet_shared.errors import InvalidJob
 from omnifleet_shared.schema.results import EditedSpan
 from omnifleet_shared.schema.tasks import SpeechEdit
 
@@ -18,14 +19,14 @@ from ...media.signal import resample, to_mono
 from ...models.audio_omni.chat import Chat
 from ..job_context import JobContext
 from ..model import ModelData
-from .alignment import ALIGNER_RATE, WordAligner
+from .alignment import ALIGNER_RATE
 from .changes import Clause, NewTranscript, certain
 from .instruction import read_instruction
 from .plan import PlannedRecording, ambiguous, plan_edits
 from .splice import Patch, Samples, Span, splice, widen
 from .synthesis import SpeechInpainter
 from .thinker import QUESTION_SYSTEM, question, read_answer
-from .word_edits import Ambiguous, WordEdit, find_edits, is_transcript_of
+from .word_edits import Ambiguous, WordEdit, find_edit_between, find_edits, is_transcript_of
 from .words import Word, join_words, split_words
 
 TRANSCRIPT_TOKENS = 2048
@@ -56,7 +57,7 @@ class EditedRecording:
 
 
 def edit_speech(context: JobContext, task: SpeechEdit, source: DecodedAudio, model: ModelData) -> EditedRecording:
-    """Change words of a recording as `task.desc` asks.
+    """Change words of a recording as `task.desc` asks, or those in `task.span`.
 
     Args:
         context: the job's attempt.
@@ -67,38 +68,58 @@ def edit_speech(context: JobContext, task: SpeechEdit, source: DecodedAudio, mod
     Raises:
         TaskNotSupported: the worker has no aligner.
         EditAmbiguous: a request that can be read in several ways; its message names them with their times.
-        InvalidJob: a request that cannot be read, a word that is not said (`details["heard"]`), no words at all.
+        InvalidJob: a request that cannot be read, a word that is not said (`details["heard"]`), no words at all, a
+            span beyond the recording or with nothing to delete in it.
         OmnifleetError: of the engine.
     """
-    return _listen(context, task, source, model).apply(context, model)
+    with _errors_of_request(task):
+        return _listen(context, task, source, model).apply(context, model)
 
 
 def plan_speech_edit(context: JobContext, task: SpeechEdit, source: DecodedAudio, model: ModelData) -> PlannedRecording:
     """Find out what `edit_speech` would change, and make nothing. Takes and raises what that does."""
-    return _listen(context, task, source, model).plan(model)
+    with _errors_of_request(task):
+        return _listen(context, task, source, model).plan(model)
+
+
+@contextmanager
+def _errors_of_request(task: SpeechEdit) -> Iterator[None]:
+    """Name the field that the new words came in, where an error is about them."""
+    try:
+        yield
+    except InvalidJob as error:
+        if task.span is None or error.field != "desc":
+            raise
+        raise type(error)(error.problem, "text", error.remedy, error.details) from error
 
 
 def _listen(context: JobContext, task: SpeechEdit, source: DecodedAudio, model: ModelData) -> _Editor:
     """Hear the words, understand the request by them, and find when they are said."""
-    aligner = _aligner(model)
-    clauses = read_instruction(task.desc)
+    aligner = model.require_aligner()
+    if task.span is not None:
+        _check_span(task.span, source)
+    clauses = None if task.desc is None else read_instruction(task.desc)
     wave = _mono_16k(source)
     heard = context.ask(model.prompts.transcription(audio=(wave,)), TRANSCRIPT_TOKENS)
     if not split_words(heard):
         raise InvalidJob("no words are heard in it", "audio", "Send clear speech")
-    edits = find_edits(clauses or _ask_thinker(context, task.desc, heard), split_words(heard))
+    edits = None
+    if task.desc is not None:
+        edits = find_edits(clauses or _ask_thinker(context, task.desc, heard), split_words(heard))
     with context.stage("conditioned"):
         words = aligner.align(wave, heard)
     if isinstance(edits, Ambiguous):
         raise ambiguous(edits, words)
+    if edits is None:
+        assert task.span is not None, "the contract sees to it that there is a span where there is no desc"
+        edits = [find_edit_between(task.span, task.text, words)]
     return _Editor(source, words, edits)
 
 
-def _aligner(model: ModelData) -> WordAligner:
-    if model.aligner is None:
-        remedy = "Start the worker with OMNIFLEET_ALIGNER, the folder of a CTC speech recogniser"
-        raise TaskNotSupported("this worker has nothing to find words with", "task", remedy)
-    return model.aligner
+def _check_span(span: tuple[float, float], source: DecodedAudio) -> None:
+    if span[1] > source.seconds:
+        problem = f"it ends at {span[1]:g} s, and the recording at {source.seconds:.2f} s"
+        raise InvalidJob(problem, "span", "Give seconds of the recording")
 
 
 def _mono_16k(source: DecodedAudio) -> NDArray[np.float32]:

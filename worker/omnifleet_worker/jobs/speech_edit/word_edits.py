@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
@@ -11,7 +12,7 @@ from omnifleet_shared.errors import InvalidJob
 
 from .changes import EVERY, Change, Clause, Delete, Insert, NewTranscript, Place, Position, Reading, Replace
 from .instruction import asks_for_change
-from .words import find_phrase, join_words, split_words, spoken_form, spoken_forms
+from .words import Word, find_phrase, join_words, split_words, spoken_form, spoken_forms
 
 _SAME_SPEECH = 0.5
 """Share of words in common from which a text is taken for a new transcript of what was heard."""
@@ -68,6 +69,29 @@ def find_edits(clauses: Sequence[Clause], heard: Sequence[str]) -> list[WordEdit
     if not edits:
         raise InvalidJob("the recording says that already", "desc", "Say what is to change", _details(heard))
     return _joined(edits)
+
+
+def find_edit_between(span: tuple[float, float], text: str | None, words: Sequence[Word]) -> WordEdit:
+    """Return the edit that puts a text in place of the words whose middle lies in a span of seconds.
+
+    Where there are none, the text is inserted between the words around the span.
+
+    Args:
+        span: its start and end, in order.
+        text: what to say there; None deletes the words.
+        words: of the recording, in order.
+
+    Raises:
+        InvalidJob: nothing to delete (`details["heard"]`), or a text without a word.
+    """
+    middles = [(word.start + word.end) / 2 for word in words]
+    first, last = bisect_left(middles, span[0]), bisect_right(middles, span[1])
+    if text is None and first >= last:
+        problem = f"no word is said between {span[0]:g} and {span[1]:g} s"
+        raise InvalidJob(
+            problem, "span", "Give the seconds of the words that are to go", _details([word.text for word in words])
+        )
+    return WordEdit(first, max(first, last), () if text is None else _words_to_say(text))
 
 
 _AFTER, _OTHER, _BEFORE = range(3)

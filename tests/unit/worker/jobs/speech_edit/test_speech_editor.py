@@ -96,11 +96,19 @@ def edit(tmp_path: Path, engine: Engine, model: ModelData) -> Edit:
     storage = FolderStorage(tmp_path)
 
     def run(
-        data: bytes, desc: str, *answers: str, model: ModelData = model, dry_run: bool = False, **fields: Any
+        data: bytes,
+        desc: str | None,
+        *answers: str,
+        model: ModelData = model,
+        dry_run: bool = False,
+        span: tuple[float, float] | None = None,
+        text: str | None = None,
+        **fields: Any,
     ) -> tuple[JobResult, np.ndarray]:
         media = storage.put_input(storage.describe_input(io.BytesIO(data)), io.BytesIO(data))
         task = {"name": "speech", "audio": media.model_dump(), "desc": desc, "dry_run": dry_run}
-        version = JOB_SCHEMA_VERSION if dry_run else 1
+        task |= {"span": span, "text": text}
+        version = JOB_SCHEMA_VERSION if dry_run or span else 1
         message = {"schema_version": version, "namespace": "edit", "steps": 2, "guidance": 2, "seed": 5, "task": task}
         job_run = ScriptedRun(read_job(message | fields), engine)
         job_run.answers, job_run.asked = list(answers or [HEARD]), []
@@ -364,6 +372,43 @@ def test_a_request_with_quotes_is_not_spoken_into_the_recording(edit: Edit) -> N
     result, _ = edit(speech(words=3), "Can you replace 'Hello big world' with 'Hi world'?", "Hello big world")
 
     assert [(span.old, span.new) for span in spans_of(result)] == [("Hello big world", "Hi world")]
+
+
+class TestSpan:
+    """`HEARD` has a word every 0.36 s from 0.2 s on, each 0.3 s long."""
+
+    def test_the_words_in_it_are_replaced_and_all_else_stays(self, edit: Edit) -> None:
+        result, edited = edit(speech(), None, span=(0.6, 1.2), text="good old")
+
+        (span,) = spans_of(result)
+        assert (span.old, span.new) == ("hello my", "good old")
+        assert span.source_start <= 0.6 and span.source_end >= 1.2
+        assert_rest_untouched(result, edited, read(speech()))
+
+    def test_without_a_text_they_go(self, edit: Edit) -> None:
+        result, edited = edit(speech(), None, span=(0.6, 1.2))
+
+        assert [(span.old, span.new) for span in spans_of(result)] == [("hello my", "")]
+        assert len(edited) < len(read(speech()))
+
+    def test_it_is_planned_in_a_dry_run(self, edit: Edit) -> None:
+        result, _ = edit(speech(), None, span=(0.52, 0.54), text="so", dry_run=True)
+
+        assert result.plan is not None
+        assert [(one.first, one.last, one.new) for one in result.plan.edits] == [(1, 1, "so")]
+
+    def test_one_beyond_the_recording_is_refused_before_anything_is_heard(self, edit: Edit) -> None:
+        with pytest.raises(InvalidJob, match=r"it ends at 90 s, and the recording at 3\.64 s") as refused:
+            edit(speech(), None, span=(1, 90), text="so")
+
+        assert refused.value.field == "span"
+
+    @pytest.mark.parametrize(("text", "problem"), [("so " * 200, "can be made"), ("Ω Ψ Θ", "signs without a sound")])
+    def test_what_cannot_be_said_is_an_error_of_the_text(self, edit: Edit, text: str, problem: str) -> None:
+        with pytest.raises(InvalidJob, match=problem) as refused:
+            edit(speech(), None, span=(0.6, 1.2), text=text)
+
+        assert refused.value.field == "text"
 
 
 class TestDryRun:

@@ -16,8 +16,14 @@ from omnifleet_worker.jobs.speech_edit.changes import (
     certain,
 )
 from omnifleet_worker.jobs.speech_edit.instruction import read_instruction
-from omnifleet_worker.jobs.speech_edit.word_edits import Ambiguous, WordEdit, find_edits, is_transcript_of
-from omnifleet_worker.jobs.speech_edit.words import split_words
+from omnifleet_worker.jobs.speech_edit.word_edits import (
+    Ambiguous,
+    WordEdit,
+    find_edit_between,
+    find_edits,
+    is_transcript_of,
+)
+from omnifleet_worker.jobs.speech_edit.words import Word, split_words
 
 HEARD = split_words("Hello, world! Hello again, my dear world.")
 
@@ -170,3 +176,32 @@ def test_a_text_much_like_what_was_heard_is_a_transcript() -> None:
 )  # fmt: skip
 def test_a_text_that_asks_is_never_a_transcript(text: str, heard: str) -> None:
     assert not is_transcript_of(text, split_words(heard))
+
+
+class TestSpans:
+    WORDS = tuple(Word(text, at, at + 0.5) for text, at in (("Hello,", 0.2), ("my", 1.0), ("dear", 2.0)))
+
+    @pytest.mark.parametrize(
+        ("span", "text", "edit"),
+        [
+            ((0.2, 0.7), "Bye", WordEdit(0, 1, ("Bye",))),
+            ((0.4, 1.3), "Bye, oh", WordEdit(0, 2, ("Bye,", "oh"))),
+            ((1.2, 2.2), None, WordEdit(1, 2, ())),
+            ((0.0, 3.0), None, WordEdit(0, 3, ())),
+            ((0.8, 0.9), "oh", WordEdit(1, 1, ("oh",))),
+            ((0.5, 0.5), "oh", WordEdit(1, 1, ("oh",))),
+            ((0.0, 0.0), "oh", WordEdit(0, 0, ("oh",))),
+            ((2.6, 3.0), "你好", WordEdit(3, 3, ("你", "好"))),
+        ],
+    )
+    def test_words_belong_to_it_whose_middle_does(
+        self, span: tuple[float, float], text: str | None, edit: WordEdit
+    ) -> None:
+        assert find_edit_between(span, text, self.WORDS) == edit
+
+    def test_silence_cannot_be_deleted(self) -> None:
+        with pytest.raises(InvalidJob, match=r"no word is said between 0\.8 and 0\.9 s") as refused:
+            find_edit_between((0.8, 0.9), None, self.WORDS)
+
+        assert refused.value.field == "span"
+        assert refused.value.details == {"heard": "Hello, my dear"}

@@ -1,0 +1,1 @@
+"""When the words and segments of recordings are said."""
