@@ -6,7 +6,7 @@ Importing this module puts them in the place of Celery's own, for all workers of
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from celery.platforms import EX_OK
 from celery.signals import worker_shutting_down
@@ -31,10 +31,19 @@ REFUSED: Mapping[str, str] = {
 }
 """Why a worker does not do what the command says."""
 _JOB_ID: TypeAdapter[str] = TypeAdapter(JobId)
+Command = TypeVar("Command", bound=Callable[..., Any])
 _active_queues = control.active_queues
 
 
-@control_command(variadic="task_id", signature="[id1 [id2 [... [idN]]]]")
+def _control(**about: Any) -> Callable[[Command], Command]:
+    return cast(Callable[[Command], Command], control_command(**about))
+
+
+def _inspect(**about: Any) -> Callable[[Command], Command]:
+    return cast(Callable[[Command], Command], inspect_command(**about))
+
+
+@_control(variadic="task_id", signature="[id1 [id2 [... [idN]]]]")
 def revoke(state: Any, task_id: str | Sequence[str], **_: Any) -> dict[str, Any]:
     """Cancel jobs by id, waiting or running ones, whatever worker they are with."""
     given = [task_id] if isinstance(task_id, str) else list(task_id or ())
@@ -47,13 +56,13 @@ def revoke(state: Any, task_id: str | Sequence[str], **_: Any) -> dict[str, Any]
     return dict(ok("; ".join(words)))
 
 
-@control_command(args=[("signal", str)], variadic="task_id", signature="<signal> [id1 [id2 [... [idN]]]]")
+@_control(args=[("signal", str)], variadic="task_id", signature="<signal> [id1 [id2 [... [idN]]]]")
 def terminate(state: Any, task_id: str | Sequence[str], **_: Any) -> dict[str, Any]:
     """Cancel jobs by id, as `revoke` does; no signal is sent to any process."""
-    return dict(revoke(state, task_id))
+    return revoke(state, task_id)
 
 
-@control_command()
+@_control()
 def shutdown(state: Any, **_: Any) -> dict[str, Any]:
     """Shut workers down as SIGTERM does: running jobs have their grace, and what is left then is handed back."""
     worker_shutting_down.send(sender=state.hostname, sig="control shutdown", how="Warm", exitcode=EX_OK)
@@ -61,13 +70,13 @@ def shutdown(state: Any, **_: Any) -> dict[str, Any]:
     return dict(ok(f"stops: running jobs have {_fleet(state).settings.grace:g} s to finish"))
 
 
-@control_command(args=[("queue", str)], signature="<queue>")
+@_control(args=[("queue", str)], signature="<queue>")
 def cancel_consumer(state: Any, queue: str, **_: Any) -> dict[str, Any]:
     """Take no more jobs from the worker's queue; running ones finish, and `add_consumer` begins again."""
     return _with_own_queue(state, queue, _fleet(state).lease_renewer.cancel_consumer, "takes no more jobs")
 
 
-@control_command(
+@_control(
     args=[("queue", str), ("exchange", str), ("exchange_type", str), ("routing_key", str)],
     signature="<queue> [exchange [type [routing_key]]]",
 )
@@ -76,7 +85,7 @@ def add_consumer(state: Any, queue: str, **_: Any) -> dict[str, Any]:
     return _with_own_queue(state, queue, _fleet(state).lease_renewer.add_consumer, "takes jobs")
 
 
-@inspect_command()
+@_inspect()
 def active_queues(state: Any) -> list[dict[str, Any]]:
     """List the queue that a worker takes jobs from; none after `cancel_consumer`."""
     return [] if _fleet(state).lease_renewer.is_cancelled else list(_active_queues(state))
@@ -112,7 +121,7 @@ def _refuse(name: str, reason: str) -> None:
 
     known = Panel.meta[name]
     refuse.__doc__ = known.help
-    control_command(name=name, args=known.args, signature=known.signature, variadic=known.variadic)(refuse)
+    _control(name=name, args=known.args, signature=known.signature, variadic=known.variadic)(refuse)
 
 
 for _name, _reason in REFUSED.items():

@@ -34,6 +34,8 @@ DEFAULTS = {"schedule_filename": "celerybeat-schedule"}
 class FleetController(Worker):
     """Celery's worker, whose jobs are threads beside one engine."""
 
+    pool_cls: Any
+
     def on_after_init(self, **options: Any) -> None:
         """Hold the options to what this worker does. Raises click.UsageError."""
         super().on_after_init(**options)
