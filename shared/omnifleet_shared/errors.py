@@ -35,6 +35,7 @@ OmnifleetError
     ├── StorageUnavailable
     │   └── DiskFull                no room is left where the storage or the worker writes
     ├── BrokerUnavailable
+    ├── MessageLost                 the job's message was taken out of its queue: sent again, it is done
     ├── QueueFull                   a limit on jobs is reached
     ├── OutOfMemory
     ├── EngineStopped
@@ -216,6 +217,10 @@ class DiskFull(StorageUnavailable):
 
 class BrokerUnavailable(TransientError):
     """Redis does not answer."""
+
+
+class MessageLost(TransientError):
+    """Somebody took the job's message out of Redis (a deleted or flushed queue): no worker can do it any more."""
 
 
 class QueueFull(TransientError):

@@ -44,6 +44,7 @@ def _broker(settings: FleetSettings) -> dict[str, Any]:
         "broker_transport_options": {
             **connection["broker_transport_options"],
             "fleet_queue": settings.queue,
+            "record_lifetime": settings.result_lifetime,
             "queue_order_strategy": "priority",
             "priority_steps": sorted(BROKER_PRIORITY.values()),
         },

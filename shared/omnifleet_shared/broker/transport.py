@@ -21,9 +21,10 @@ from redis.exceptions import NoScriptError
 from ..errors import BrokerUnavailable, InvalidMessage
 from ..keys import NO_WAKE_KEY, SUSPECTS_KEY, WAKE_KEY
 from .leases import LeasedMessage, Leases
+from .removal.purge import Purge
 
 logger = logging.getLogger(__name__)
-OPTIONS = ("lease_holder", "fleet_queue", "batch_priority_slots", "unix_socket_path")
+OPTIONS = ("lease_holder", "fleet_queue", "record_lifetime", "batch_priority_slots", "unix_socket_path")
 """Transport options of these channels, beside kombu's."""
 ALONE_POLL_SECONDS = 0.2
 """Seconds between two looks of a worker that holds a suspect at whether all else has ended, and then whether it has."""
@@ -127,6 +128,8 @@ class LeasingChannel(redis.Channel):
     lease_holder: LeaseHolder
     """The worker's lease renewer."""
     fleet_queue: str = ""
+    record_lifetime: int = 7 * 24 * 3600
+    """Seconds that the records of purged jobs are kept."""
     batch_priority_slots: int = 1
     """Most batch jobs that a worker process holds at once; its other slots stay free for interactive ones."""
 
@@ -232,10 +235,15 @@ class LeasingChannel(redis.Channel):
         return int(super()._size(queue)) + self._suspects(queue)
 
     def _purge(self, queue: str) -> int:
-        suspects = self._suspects(queue)
+        if queue != self.fleet_queue:
+            return int(super()._purge(queue))
         with self.conn_or_acquire() as client:
-            client.delete(SUSPECTS_KEY.format(queue=queue))
-        return int(super()._purge(queue)) + suspects
+            return Purge(client, queue, self.record_lifetime).run()
+
+    def _delete(self, queue: str, *args: Any, **kwargs: Any) -> None:
+        if queue == self.fleet_queue:
+            self._purge(queue)
+        super()._delete(queue, *args, **kwargs)
 
     def _suspects(self, queue: str) -> int:
         with self.conn_or_acquire() as client:
