@@ -16,7 +16,7 @@ from omnifleet_shared.settings import load_settings
 
 from .observability.log_context import enter_job, leave_job
 from .observability.logging import configure_logging
-from .service.protocol import commands  # noqa: F401  (takes the place of Celery's own)
+from .service.protocol.commands import register_commands
 from .service.protocol.controller import FleetController
 from .service.protocol.events import FleetEvents
 from .service.tasks import register_tasks
@@ -38,7 +38,7 @@ class WorkerApp(Celery):
     events_cls = FleetEvents
 
     @cached_property
-    def Worker(self) -> Any:  # noqa: N802  (Celery's name)
+    def Worker(self) -> Any:  # noqa: N802 # pyright: ignore[reportIncompatibleVariableOverride]
         """The program behind `celery worker`."""
         return self.subclass_with_self(FleetController, reverse="Worker")
 
@@ -83,6 +83,7 @@ def create_worker_app(settings: WorkerSettings, fleet: FleetWorker | None = None
     app.hold_at_once(settings.concurrency)
     app.steps["worker"].add(EngineStep)
     register_tasks(app, app.fleet)
+    register_commands()
 
     def log_as_configured(loglevel: int | str = "INFO", **_: object) -> None:
         configure_logging(loglevel, settings.log_format, app.fleet.name)

@@ -1,18 +1,15 @@
-"""Celery's remote commands (`celery control`, `inspect`) as this fleet carries them out, or refuses them with a reason.
-
-Importing this module puts them in the place of Celery's own, for all workers of this process.
-"""
+"""Celery's remote commands (`celery control`, `inspect`): carried out as they are meant, or refused with a reason."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from celery.platforms import EX_OK
 from celery.signals import worker_shutting_down
 from celery.worker import control
 from celery.worker import state as worker_state
-from celery.worker.control import Panel, control_command, inspect_command, nok, ok
+from celery.worker.control import Panel, nok, ok
 from omnifleet_shared.errors import OmnifleetError, UnknownJob
 from omnifleet_shared.schema.base import JobId
 from pydantic import TypeAdapter, ValidationError
@@ -31,19 +28,18 @@ REFUSED: Mapping[str, str] = {
 }
 """Why a worker does not do what the command says."""
 _JOB_ID: TypeAdapter[str] = TypeAdapter(JobId)
-Command = TypeVar("Command", bound=Callable[..., Any])
-_active_queues = control.active_queues
 
 
-def _control(**about: Any) -> Callable[[Command], Command]:
-    return cast(Callable[[Command], Command], control_command(**about))
+def register_commands() -> None:
+    """Put these commands in the place of Celery's own, for all workers of this process."""
+    done = (revoke, terminate, shutdown, cancel_consumer, add_consumer, active_queues)
+    named = {work.__name__: work for work in done} | {name: _refusal(name, why) for name, why in REFUSED.items()}
+    for name, work in named.items():
+        known = Panel.meta[name]
+        options = {"args": known.args, "signature": known.signature, "variadic": known.variadic}
+        Panel.register(name=name, type=known.type, help=work.__doc__ or known.help, **options)(work)
 
 
-def _inspect(**about: Any) -> Callable[[Command], Command]:
-    return cast(Callable[[Command], Command], inspect_command(**about))
-
-
-@_control(variadic="task_id", signature="[id1 [id2 [... [idN]]]]")
 def revoke(state: Any, task_id: str | Sequence[str], **_: Any) -> dict[str, Any]:
     """Cancel jobs by id, waiting or running ones, whatever worker they are with."""
     given = [task_id] if isinstance(task_id, str) else list(task_id or ())
@@ -56,13 +52,11 @@ def revoke(state: Any, task_id: str | Sequence[str], **_: Any) -> dict[str, Any]
     return dict(ok("; ".join(words)))
 
 
-@_control(args=[("signal", str)], variadic="task_id", signature="<signal> [id1 [id2 [... [idN]]]]")
 def terminate(state: Any, task_id: str | Sequence[str], **_: Any) -> dict[str, Any]:
     """Cancel jobs by id, as `revoke` does; no signal is sent to any process."""
     return revoke(state, task_id)
 
 
-@_control()
 def shutdown(state: Any, **_: Any) -> dict[str, Any]:
     """Shut workers down as SIGTERM does: running jobs have their grace, and what is left then is handed back."""
     worker_shutting_down.send(sender=state.hostname, sig="control shutdown", how="Warm", exitcode=EX_OK)
@@ -70,25 +64,19 @@ def shutdown(state: Any, **_: Any) -> dict[str, Any]:
     return dict(ok(f"stops: running jobs have {_fleet(state).settings.grace:g} s to finish"))
 
 
-@_control(args=[("queue", str)], signature="<queue>")
 def cancel_consumer(state: Any, queue: str, **_: Any) -> dict[str, Any]:
     """Take no more jobs from the worker's queue; running ones finish, and `add_consumer` begins again."""
     return _with_own_queue(state, queue, _fleet(state).lease_renewer.cancel_consumer, "takes no more jobs")
 
 
-@_control(
-    args=[("queue", str), ("exchange", str), ("exchange_type", str), ("routing_key", str)],
-    signature="<queue> [exchange [type [routing_key]]]",
-)
 def add_consumer(state: Any, queue: str, **_: Any) -> dict[str, Any]:
     """Take jobs again from the worker's queue after `cancel_consumer`."""
     return _with_own_queue(state, queue, _fleet(state).lease_renewer.add_consumer, "takes jobs")
 
 
-@_inspect()
 def active_queues(state: Any) -> list[dict[str, Any]]:
     """List the queue that a worker takes jobs from; none after `cancel_consumer`."""
-    return [] if _fleet(state).lease_renewer.is_cancelled else list(_active_queues(state))
+    return [] if _fleet(state).lease_renewer.is_cancelled else list(control.active_queues(state))
 
 
 def _fleet(state: Any) -> FleetWorker:
@@ -115,14 +103,8 @@ def _with_own_queue(state: Any, queue: str, work: Callable[[], None], what: str)
     return dict(ok(f"{what} from {queue}"))
 
 
-def _refuse(name: str, reason: str) -> None:
+def _refusal(name: str, reason: str) -> Callable[..., dict[str, Any]]:
     def refuse(_state: Any, **_: Any) -> dict[str, Any]:
         return dict(nok(f"{name} is not done here: {reason}"))
 
-    known = Panel.meta[name]
-    refuse.__doc__ = known.help
-    _control(name=name, args=known.args, signature=known.signature, variadic=known.variadic)(refuse)
-
-
-for _name, _reason in REFUSED.items():
-    _refuse(_name, _reason)
+    return refuse

@@ -34,11 +34,12 @@ DEFAULTS = {"schedule_filename": "celerybeat-schedule"}
 class FleetController(Worker):
     """Celery's worker, whose jobs are threads beside one engine."""
 
+    app: Any
     pool_cls: Any
 
-    def on_after_init(self, **options: Any) -> None:
+    def on_after_init(self, *args: Any, **options: Any) -> None:
         """Hold the options to what this worker does. Raises click.UsageError."""
-        super().on_after_init(**options)
+        super().on_after_init(*args, **options)
         for name, (written, reason) in REFUSED.items():
             if options.get(name) not in (None, False, DEFAULTS.get(name)):
                 raise click.UsageError(f"{written} is not for this worker: {reason}")

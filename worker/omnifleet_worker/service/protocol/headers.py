@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from kombu.message import Message
 from omnifleet_shared.errors import InvalidMessage
@@ -54,7 +54,7 @@ def check_message(message: Message) -> None:
 def followers(message: Message) -> list[str]:
     """Give the ids of the tasks that a chain or chord was to send after this message: somebody may wait for them."""
     try:
-        embedded = message.payload[2]
+        embedded: Any = cast(Any, message.payload)[2]
         chord = embedded.get("chord")
         signatures = [*(embedded.get("chain") or ()), *([chord] if chord else ())]
         found = [one["options"].get("task_id") for one in signatures]

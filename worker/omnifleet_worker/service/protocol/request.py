@@ -23,7 +23,8 @@ class FleetRequest(Request):
 
     def send_event(self, type: str, **fields: Any) -> None:
         """Send a task event by the dispatcher of now: the one of the start is closed once Redis was away."""
-        dispatcher = self.app.consumer.event_dispatcher or self.eventer
+        app: Any = self.app
+        dispatcher = app.consumer.event_dispatcher or self.eventer
         if dispatcher and dispatcher.enabled and self.task.send_events:
             dispatcher.send(type, uuid=self.id, **fields)
 
