@@ -8,10 +8,15 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Libraries that are published as sources alone are built by locked tools too.
 export UV_BUILD_CONSTRAINT := $(CURDIR)/locks/build.txt
 
-.PHONY: demo test test-lowest test-images chaos lint docs package format schemas benchmark up down locks clean
+.PHONY: demo demo-stop test test-lowest test-images chaos lint docs package format schemas benchmark up down locks clean
 
-demo: $(VENV)/.demo ## one job of every namespace through a real fleet on this machine
-	$(BIN)/python -m demo
+# KEEP=1 leaves the fleet up, and says how to use it.
+KEEP ?=
+demo: $(VENV)/.demo ## one job of every namespace through a real fleet on this machine; KEEP=1 leaves it up
+	$(BIN)/python -m demo $(if $(KEEP),--keep)
+
+demo-stop: $(VENV)/.demo ## end the fleet that make demo KEEP=1 left up
+	$(BIN)/python -m demo --stop
 
 test: $(VENV)/.dev $(NODE_EXAMPLE) ## all tests, against a real Redis and a real S3 API
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
@@ -56,16 +61,18 @@ benchmark: $(VENV)/.dev ## the fleet's own cost beside a bare Celery task, and a
 # PROFILE=cpu: one worker with a tiny checkpoint. PROFILE=gpu: one worker for each of GPUS, with the real one.
 PROFILE ?= cpu
 GPUS ?= $(shell nvidia-smi --list-gpus 2>/dev/null | wc -l)
-COMPOSE ?= $(shell docker info >/dev/null 2>&1 && echo docker compose || echo podman-compose)
+# Docker's or podman's, whichever is there.
+COMPOSE ?=
+FIND_COMPOSE = compose="$(COMPOSE)"; test -n "$$compose" || compose=$$(docker/find-compose) || exit 1
 PROFILES = --profile $(PROFILE) $(if $(filter gpu,$(PROFILE)),$(foreach gpu,1 2 3 4 5 6 7,$(shell test $(gpu) -lt $(GPUS) && echo --profile gpu-$(gpu))))
 # Podman's own format has no health checks.
 up down: export BUILDAH_FORMAT = docker
 
 up: docker/.env ## the whole fleet in containers: make up, make up PROFILE=gpu
-	$(COMPOSE) --file docker/compose.yaml $(PROFILES) up --detach $(UP_ARGS)
+	@$(FIND_COMPOSE); set -x; $$compose --file docker/compose.yaml $(PROFILES) up --detach $(UP_ARGS)
 
 down: docker/.env ## stop it; what it stored stays in its volumes
-	$(COMPOSE) --file docker/compose.yaml --profile cpu --profile gpu $(foreach gpu,1 2 3 4 5 6 7,--profile gpu-$(gpu)) down $(DOWN_ARGS)
+	@$(FIND_COMPOSE); set -x; $$compose --file docker/compose.yaml --profile cpu --profile gpu $(foreach gpu,1 2 3 4 5 6 7,--profile gpu-$(gpu)) down $(DOWN_ARGS)
 
 docker/.env: docker/.env.example docker/create-env
 	test -e $@ || (umask 077 && docker/create-env >$@.new && mv $@.new $@)

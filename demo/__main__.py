@@ -1,16 +1,23 @@
-"""Run one job of every namespace through a real fleet and show what came back."""
+"""Run one job of every namespace through a real fleet and show what came back; `--keep` leaves the fleet up."""
 
 from __future__ import annotations
 
+import argparse
+import shlex
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import Timeout
 from omnifleet import Client, FleetSettings, JobHandle, OmnifleetError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from .media import write_street, write_voice
+from . import keeper
+from .media import write_call, write_street, write_voice
 from .services import fleet
 
 OUT = Path("demo-output")
@@ -21,11 +28,23 @@ console = Console()
 
 def main() -> None:
     """The demo, from an empty folder to files that one can play."""
+    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
+    parser.add_argument("--keep", action="store_true", help="leave the fleet up, and print how to use it")
+    parser.add_argument("--stop", action="store_true", help="end the fleet that was left up")
+    asked = parser.parse_args()
+    HOME.mkdir(parents=True, exist_ok=True)
+    if asked.stop:
+        console.print("The fleet is stopped." if keeper.stop(HOME) else "No fleet is up.")
+    else:
+        run(keep=asked.keep)
+
+
+def run(*, keep: bool) -> None:
+    """Start a fleet, or take the one that is up, run the jobs, and say how it ended."""
     start = time.monotonic()
     OUT.mkdir(exist_ok=True)
-    HOME.mkdir(parents=True, exist_ok=True)
     console.print("Starting Redis (from a wheel), folder storage and one worker on a tiny checkpoint…")
-    with fleet(HOME) as environment:
+    with opened_fleet(keep) as environment:
         settings = FleetSettings(redis_url=environment["OMNIFLEET_REDIS_URL"], storage=environment["OMNIFLEET_STORAGE"])
         with Client(settings) as omni:
             jobs = submit(omni)
@@ -34,13 +53,44 @@ def main() -> None:
     console.print(
         "[yellow]The checkpoint has random weights: its sound is noise and its words are random letters. "
         "What is real is the way they went.[/yellow]\n"
-        f"Everything is stopped again. {time.monotonic() - start:.0f} s, files in {OUT}/, worker's log in {HOME}/."
+        f"{time.monotonic() - start:.0f} s, files in {OUT}/, worker's log in {HOME}/."
     )
+    if keeper.kept_environment(HOME) is None:
+        console.print("Everything is stopped again; make demo KEEP=1 leaves it up.")
+    else:
+        console.print("The fleet is up until make demo-stop. With these two lines the README's commands work:\n")
+        # As they are, whatever the terminal's width: they are to be copied.
+        console.out("\n".join(lines_to_use(environment)), highlight=False)
+
+
+@contextmanager
+def opened_fleet(keep: bool) -> Iterator[dict[str, str]]:
+    """Give the environment of the fleet that is up, or of one that ends with the block unless it is to be kept."""
+    environment = keeper.keep(HOME) if keep else keeper.kept_environment(HOME)
+    if environment is not None:
+        yield environment
+        return
+    try:
+        with keeper.lock(HOME).acquire(timeout=0), fleet(HOME) as environment:
+            yield environment
+    except Timeout as error:
+        raise SystemExit(f"Another demo runs in {HOME}") from error
+
+
+def lines_to_use(environment: dict[str, str]) -> list[str]:
+    """The lines that lead a shell to the fleet and to recordings by the names that the README uses."""
+    names = ("OMNIFLEET_REDIS_URL", "OMNIFLEET_STORAGE")
+    # Last in the path: Redis, which comes with the demo, must not stand in for one that is installed.
+    path = f'PATH="$PATH":{shlex.quote(str(Path(sys.executable).parent))}'
+    variables = " ".join(f"{name}={shlex.quote(environment[name])}" for name in names)
+    return [f"export {variables} {path}", f"cd {shlex.quote(str(OUT.resolve()))}"]
 
 
 def submit(omni: Client) -> dict[str, JobHandle]:
     """One understand, two generate and one edit job, all enqueued before the first is done."""
     street, voice = write_street(OUT / "street.wav"), write_voice(OUT / "voice.wav")
+    write_call(OUT / "call.mp3")
+    (OUT / "clips.csv").write_text("audio,sound\nstreet.wav,rain\nvoice.wav,thunder\n")
     return {
         "understand transcribe voice.wav": omni.understand("transcribe", voice, max_new_tokens=STEPS),
         "generate t2a 'rain on a tin roof'": omni.generate("t2a", "rain on a tin roof", seconds=5, steps=STEPS),

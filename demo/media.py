@@ -31,6 +31,14 @@ def write_voice(path: Path) -> Path:
     return _write(path, np.concatenate([_vowel(formants, 140 - 8 * n) for n, formants in enumerate(VOWELS)]))
 
 
+def write_call(path: Path) -> Path:
+    """The voice once more, as an MP3."""
+    voice, rate = soundfile.read(write_voice(path.with_suffix(".wav")))
+    path.with_suffix(".wav").unlink()
+    soundfile.write(path, voice, rate)
+    return path
+
+
 def _vowel(formants: tuple[int, ...], pitch: float, seconds: float = 0.5) -> Wave:
     time = np.arange(int(seconds * RATE)) / RATE
     harmonics = np.arange(1, int(5000 / pitch)) * pitch

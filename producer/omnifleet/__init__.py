@@ -7,6 +7,7 @@ from importlib.metadata import version
 from omnifleet_shared.errors import (
     AnswerUnreadable,
     BatchRunning,
+    BrokerRefused,
     BrokerUnavailable,
     CallbackRefused,
     CheckpointInvalid,
@@ -16,6 +17,7 @@ from omnifleet_shared.errors import (
     EditAmbiguous,
     EngineStopped,
     ForeignURI,
+    IdempotencyConflict,
     InvalidJob,
     InvalidJobList,
     InvalidMessage,
@@ -46,12 +48,14 @@ from omnifleet_shared.errors import (
     TransientError,
     UnknownJob,
     UnknownTask,
+    VoiceNotFound,
 )
 from omnifleet_shared.schema.answers import Classification, Feedback, Gender, Sarcasm, Scene, Sources, Speakers
 from omnifleet_shared.schema.callback import CallbackDelivery, CallbackOutcome
 from omnifleet_shared.schema.results import EditPlan, JobStatus, Progress
 from omnifleet_shared.schema.tasks import Turn
 from omnifleet_shared.schema.transcript import HeardSegment, HeardWord
+from omnifleet_shared.schema.voice import Voice
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.webhooks.signatures import verify_callback
 
@@ -70,6 +74,7 @@ __all__ = [
     "Audio",
     "AudioResult",
     "BatchRunning",
+    "BrokerRefused",
     "BrokerUnavailable",
     "CallbackDelivery",
     "CallbackOutcome",
@@ -89,6 +94,7 @@ __all__ = [
     "Gender",
     "HeardSegment",
     "HeardWord",
+    "IdempotencyConflict",
     "InvalidJob",
     "InvalidJobList",
     "InvalidMessage",
@@ -130,6 +136,8 @@ __all__ = [
     "UnknownJob",
     "UnknownTask",
     "Video",
+    "Voice",
+    "VoiceNotFound",
     "__version__",
     "verify_callback",
 ]

@@ -11,12 +11,14 @@ from typing import Any, Generic, cast
 
 from omnifleet_shared.errors import BrokerUnavailable
 from omnifleet_shared.schema.callback import CallbackDelivery
+from omnifleet_shared.schema.job_state import JobState
 from omnifleet_shared.schema.results import JobStatus, Progress
 from omnifleet_shared.storage import Storage
 
 from .handle import R, result_of
 from .transport.async_celery import AsyncJobTransport
 from .transport.executor import BlockingExecutor
+from .transport.unattended import LOOK_FROM, await_for, is_unattended, unattended_timeout
 
 POLL_INTERVAL = 0.25
 """Seconds between reads of a job's progress; workers publish it as often."""
@@ -44,7 +46,7 @@ class AsyncJobHandle(Generic[R]):
         return self._id
 
     async def result(self, timeout: float | None = None, *, cancel_job: bool = False) -> R:
-        """Wait for the result.
+        """Wait for the result. Where the job waits for some seconds while no worker lives, a warning is logged.
 
         Args:
             timeout: seconds to wait; as long as it takes by default.
@@ -55,7 +57,9 @@ class AsyncJobHandle(Generic[R]):
             OmnifleetError: the job failed, with the error's own class.
         """
         try:
-            state = await self._transport.wait(self._id, timeout)
+            state = await await_for(self._transport, self._executor, self._id, timeout)
+            if timeout is not None and timeout >= LOOK_FROM and await self._is_unattended(state):
+                raise unattended_timeout(self._id)
         except asyncio.CancelledError:
             if cancel_job:
                 await self._executor.run_to_completion(self.cancel())
@@ -74,6 +78,10 @@ class AsyncJobHandle(Generic[R]):
         """Read the job's status, such as queued or running."""
         return (await self._transport.read(self._id)).status
 
+    async def is_unattended(self) -> bool:
+        """Read whether the job waits in the queue and no worker lives to take it."""
+        return await self._is_unattended(await self._transport.read(self._id))
+
     async def callback(self) -> CallbackDelivery | None:
         """Read how far the delivery of the job's callback is; None before its outcome, or where it has none."""
         return await self._transport.callback(self._id)
@@ -91,6 +99,9 @@ class AsyncJobHandle(Generic[R]):
         """Wait for the result and write its audio, or its text, to a file. Raises as `result` and `Audio.save`."""
         result = await self.result(timeout, cancel_job=cancel_job)
         return await self._executor.run(result.save, path)
+
+    async def _is_unattended(self, state: JobState) -> bool:
+        return await self._executor.run(is_unattended, state, self._transport.blocking.capacity)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._id}>"

@@ -15,6 +15,7 @@ from typing_extensions import TypeVar
 
 from .results.results import JobResult, open_result
 from .transport.celery import JobTransport
+from .transport.unattended import LOOK_FROM, is_unattended, unattended_timeout, wait_for
 
 R = TypeVar("R", bound=JobResult, default=JobResult, covariant=True)
 
@@ -38,7 +39,7 @@ class JobHandle(Generic[R]):
         return self._id
 
     def result(self, timeout: float | None = None) -> R:
-        """Wait for the result.
+        """Wait for the result. Where the job waits for some seconds while no worker lives, a warning is logged.
 
         Args:
             timeout: seconds to wait; as long as it takes by default.
@@ -47,7 +48,9 @@ class JobHandle(Generic[R]):
             ResultTimeout: not there in time; the job goes on.
             OmnifleetError: the job failed, with the error's own class.
         """
-        state = self._transport.wait(self._id, timeout)
+        state = wait_for(self._transport, self._id, timeout)
+        if timeout is not None and timeout >= LOOK_FROM and is_unattended(state, self._transport.capacity):
+            raise unattended_timeout(self._id)
         return cast(R, result_of(self._id, state, self._storage, self._url_lifetime))
 
     def progress(self) -> Progress:
@@ -57,6 +60,10 @@ class JobHandle(Generic[R]):
     def status(self) -> JobStatus:
         """Read the job's status, such as queued or running."""
         return self._transport.read(self._id).status
+
+    def is_unattended(self) -> bool:
+        """Read whether the job waits in the queue and no worker lives to take it."""
+        return is_unattended(self._transport.read(self._id), self._transport.capacity)
 
     def callback(self) -> CallbackDelivery | None:
         """Read how far the delivery of the job's callback is; None before its outcome, or where it has none."""

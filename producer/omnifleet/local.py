@@ -26,7 +26,7 @@ class LocalModel(Client):
 
     Raises:
         CheckpointInvalid: the folder is not a whole checkpoint.
-        InvalidSetting: the device does not exist, or has too little memory.
+        InvalidSetting: `omnifleet[worker]` is not installed, or the device does not exist, or has too little memory.
     """
 
     def __init__(
@@ -39,7 +39,9 @@ class LocalModel(Client):
         folder: str | Path | None = None,
     ) -> None:
         # Here and not above: `import omnifleet` must load neither torch nor the worker.
-        from omnifleet_worker.local import LocalTransport
+        from omnifleet_worker.installation import require_checkpoint, require_libraries
+
+        require_libraries()
         from omnifleet_worker.settings import WorkerSettings
 
         self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="omnifleet-")
@@ -54,6 +56,9 @@ class LocalModel(Client):
         )
         storage: Storage = FolderStorage(home)
         try:
+            require_checkpoint(settings)
+            from omnifleet_worker.local import LocalTransport
+
             self._local = LocalTransport(settings, storage)
         except BaseException:
             self._remove_folder()

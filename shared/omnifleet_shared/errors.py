@@ -3,6 +3,7 @@
 OmnifleetError
 ├── PermanentError                  the same job fails again: never retried
 │   ├── InvalidSetting              the environment
+│   │   └── BrokerRefused           Redis answers, and refuses: a password, a right, cluster mode
 │   ├── InvalidJob                  the request itself
 │   │   ├── UnknownTask
 │   │   ├── TaskNotSupported
@@ -10,6 +11,7 @@ OmnifleetError
 │   │   ├── LicenceRefused
 │   │   ├── CallbackRefused
 │   │   ├── EditAmbiguous           what is to be edited can be read in several ways
+│   │   ├── IdempotencyConflict     its idempotency key is another request's
 │   │   └── InvalidJobList          lines of a batch that are no jobs
 │   ├── BatchRunning                another process runs the batch
 │   ├── JournalMismatch             the journal of another batch
@@ -18,6 +20,7 @@ OmnifleetError
 │   │   └── SignatureInvalid
 │   ├── MediaError                  what was sent as audio or video
 │   │   ├── MediaNotFound
+│   │   │   └── VoiceNotFound       never added, or removed since
 │   │   ├── MediaUnreadable
 │   │   ├── MediaEmpty
 │   │   ├── MediaTooLarge
@@ -95,6 +98,17 @@ class InvalidSetting(PermanentError):
     """A setting that does not parse; `field` is its variable in the environment."""
 
 
+class BrokerError(Exception):
+    """Redis failed a call: BrokerUnavailable, which may pass, or BrokerRefused, which somebody must mend.
+
+    Not of the tree: a program that waits for Redis whatever is wrong with it, as workers do, catches both by it.
+    """
+
+
+class BrokerRefused(InvalidSetting, BrokerError):
+    """Redis answers, and refuses: the password, a right, the kind of server; `details["reply"]` has its own word."""
+
+
 class InvalidJob(PermanentError):
     """The request cannot be carried out as it stands."""
 
@@ -121,6 +135,10 @@ class CallbackRefused(InvalidJob):
 
 class EditAmbiguous(InvalidJob):
     """The request can be read in several ways, and nothing was done; `details["readings"]` lists the edits of each."""
+
+
+class IdempotencyConflict(InvalidJob):
+    """The idempotency key is that of another request; `details["differs"]` names the fields, `job_id` its job."""
 
 
 class InvalidJobList(InvalidJob):
@@ -153,6 +171,10 @@ class MediaError(PermanentError):
 
 class MediaNotFound(MediaError):
     """No file at that path, or no object at that URI."""
+
+
+class VoiceNotFound(MediaNotFound):
+    """No voice of that name: it was never added, or it was removed since."""
 
 
 class MediaUnreadable(MediaError):
@@ -215,8 +237,8 @@ class DiskFull(StorageUnavailable):
     """No room is left on the disk of a storage that is a folder, or of the worker."""
 
 
-class BrokerUnavailable(TransientError):
-    """Redis does not answer."""
+class BrokerUnavailable(TransientError, BrokerError):
+    """Redis does not answer, or not now: it loads, is full, or fails over; `details["reply"]` has its own word."""
 
 
 class MessageLost(TransientError):

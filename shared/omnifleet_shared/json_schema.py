@@ -32,8 +32,8 @@ SUBMIT_HEADER = f"""\
 --  3  omnifleet:wake:<queue>
 --  4  the list to wait in                    <queue> for priority 0 (interactive), <queue>\\x06\\x166 for 6 (batch)
 --  5  omnifleet:finished:<queue>:
---  6  omnifleet:idempotency:<queue>:<key>    or an empty string: no idempotency key
---  7  omnifleet:unfinished:<producer>        or an empty string: this producer's unfinished jobs are not counted
+--  6  omnifleet:idempotency:<queue>:<key>    or key 1 again: no idempotency key
+--  7  omnifleet:unfinished:<producer>        or key 1 again: this producer's unfinished jobs are not counted
 --  8  <queue>                                all lists of the queue, whose lengths are added up
 --  9  <queue>\\x06\\x166
 -- ARGV

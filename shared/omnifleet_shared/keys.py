@@ -115,6 +115,12 @@ DEAD_KEY = "omnifleet:dead:{queue}"
 INPUT_KEY = "inputs/{shard}/{sha256}"
 """Storage key of uploaded media: its own hash, so that the same bytes are stored once. `shard` is its first byte."""
 
+VOICE_KEY = "voices/names/{name}.json"
+"""Storage key of a named voice's record."""
+VOICE_FILE_KEY = "voices/files/{name}/{sha256}"
+"""Storage key of a named voice's recording. What workers make of it has the same key, with a full stop and a hash of
+what it was made of at its end."""
+
 COLLECTED = ("inputs/", "results/", "parts/")
 """Prefixes of storage keys below which `omnifleet storage gc` deletes what nothing needs any more."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast, get_args
 
@@ -12,6 +14,9 @@ from .errors import InvalidSetting
 from .keys import MODEL
 
 MEBIBYTE = 2**20
+PREFIX = "OMNIFLEET_"
+ALIKE = 0.85
+"""Likeness of two names (difflib), from which on one is taken for a slip of the other. No two settings are so alike."""
 S = TypeVar("S", bound="FleetSettings")
 
 
@@ -19,7 +24,7 @@ class FleetSettings(BaseSettings):
     """Settings that both sides share. Credentials for S3 come from the standard `AWS_*` variables."""
 
     model_config = SettingsConfigDict(
-        env_prefix="OMNIFLEET_", frozen=True, extra="ignore", use_attribute_docstrings=True, env_ignore_empty=True
+        env_prefix=PREFIX, frozen=True, extra="ignore", use_attribute_docstrings=True, env_ignore_empty=True
     )
 
     redis_url: str = "redis://localhost:6379/0"
@@ -73,17 +78,30 @@ def load_settings(cls: type[S], **values: object) -> S:
     """Read settings, from keyword arguments first and the environment second.
 
     Raises:
-        InvalidSetting: a setting that does not parse; names the variable.
+        InvalidSetting: a setting that does not parse, or a variable that is a setting's but for a slip; names the
+            variable.
     """
+    _refuse_mistyped(cls)
     try:
         return cls(**cast(dict[str, Any], values))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        name = f"OMNIFLEET_{'_'.join(str(part) for part in first['loc']).upper()}"
+        name = f"{PREFIX}{'_'.join(str(part) for part in first['loc']).upper()}"
         # Neither repeated nor chained: what stands in a secret's place is a secret.
         if any(_is_secret(cls.model_fields[str(part)].annotation) for part in first["loc"][:1]):
             raise InvalidSetting(f"this will not do: {first['msg']}", name) from None
         raise InvalidSetting(f"{first.get('input')!r} will not do: {first['msg']}", name) from error
+
+
+def _refuse_mistyped(cls: type[FleetSettings]) -> None:
+    """Refuse a variable that would be passed over for a slip of the pen. Others of the prefix are let be."""
+    for variable in os.environ:
+        name = variable.upper().removeprefix(PREFIX).lower()
+        if not variable.upper().startswith(PREFIX) or name in cls.model_fields:
+            continue
+        for meant in get_close_matches(name, cls.model_fields, n=1, cutoff=ALIKE):
+            remedy = f"The nearest one is {PREFIX}{meant.upper()}"
+            raise InvalidSetting("there is no such setting", variable, remedy)
 
 
 def _is_secret(form: object) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,10 +20,10 @@ ROOT = Path(__file__).parents[2]
 WAIT = 120
 
 
-def run(*command: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(*command: str | Path, cwd: Path, timeout: float = WAIT, **environment: str) -> subprocess.CompletedProcess[str]:
     env = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | environment
     return subprocess.run(
-        [sys.executable, "-m", *map(str, command)], cwd=cwd, env=env, capture_output=True, text=True, timeout=WAIT
+        [sys.executable, "-m", *map(str, command)], cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout
     )
 
 
@@ -35,6 +37,36 @@ def test_the_demo_runs_every_namespace_and_leaves_files_that_play(tmp_path: Path
         info = soundfile.info(tmp_path / "demo-output" / name)
         assert info.duration > 0
         assert seconds is None or info.duration == seconds
+
+
+@pytest.mark.timeout(900)
+def test_the_demo_leaves_a_fleet_up_on_which_the_readme_s_commands_work(tmp_path: Path) -> None:
+    commands = re.findall(r"^omnifleet (?:edit|batch) .*", (ROOT / "README.md").read_text(), re.MULTILINE)
+    try:
+        demo = run("demo", "--keep", cwd=tmp_path, timeout=300)
+        assert demo.returncode == 0, demo.stdout + demo.stderr
+        shown = [line for line in demo.stdout.splitlines() if line.startswith(("export ", "cd "))]
+        script = "\n".join(["before=$(command -v redis-server)", *shown, "set -e", *commands])
+        script += '\ntest "$(command -v redis-server)" = "$before"\nls'
+
+        # As in the terminal of whoever copies the two lines: another folder, and no omnifleet there.
+        done = subprocess.run(
+            ["bash", "-c", script],
+            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": os.environ.get("PYTHONPATH", "")},
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    finally:
+        stopped = run("demo", "--stop", cwd=tmp_path)
+
+    assert len(shown) == 2
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {"out.flac", "night"} <= set(done.stdout.split())
+    assert "2 of 2 jobs done, 0 failed" in done.stdout
+    assert "stopped" in stopped.stdout
+    assert "No fleet is up" in run("demo", "--stop", cwd=tmp_path).stdout
 
 
 def test_the_command_line_edits_a_file(
@@ -86,6 +118,7 @@ def test_celery_starts_a_worker_as_its_users_expect(
             *("omnifleet", "understand", "What is this?", "--max-new-tokens", "3"), cwd=tmp_path, **environment
         )
 
+        assert f"omnifleet@{socket.gethostname()}:{worker.process.pid} ready" in worker.log.read_text()
         assert done.returncode == 2
         assert answered.returncode == 0, answered.stderr
         assert answered.stdout.strip()

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from omnifleet_worker.settings import WorkerSettings
 from support import services
@@ -99,6 +103,60 @@ class TestCompose:
         assert {name for name, _ in secret.findall(first)} == names
         assert not {value for _, value in secret.findall(first)} & {value for _, value in secret.findall(second)}
 
+    @pytest.mark.parametrize(
+        ("programs", "said"),
+        [
+            ({}, "neither Docker nor podman is installed"),
+            ({"docker": "exit 1"}, "Docker's daemon does not answer: start it"),
+            ({"docker": "test $1 = info"}, "Docker has no compose plugin"),
+            ({"podman": "exit 1", "podman-compose": "exit 0"}, "podman does not work here"),
+            ({"podman": "exit 0"}, "pip install podman-compose"),
+            ({"docker": "exit 1", "podman": "exit 0"}, "pip install podman-compose"),
+        ],
+    )
+    def test_make_up_says_what_is_missing(self, tmp_path: Path, programs: dict[str, str], said: str) -> None:
+        done = self.find_compose(tmp_path, programs)
+
+        assert (done.returncode, done.stdout) == (1, "")
+        assert said in done.stderr
+        assert "make demo KEEP=1" in done.stderr
+
+    @pytest.mark.parametrize(
+        ("programs", "found"),
+        [
+            ({"docker": "exit 0", "podman": "exit 0", "podman-compose": "exit 0"}, "docker compose"),
+            ({"docker": "exit 1", "podman": "exit 0", "podman-compose": "exit 0"}, "podman-compose"),
+        ],
+    )
+    def test_make_up_takes_what_works(self, tmp_path: Path, programs: dict[str, str], found: str) -> None:
+        assert self.find_compose(tmp_path, programs).stdout == f"{found}\n"
+
+    def test_make_up_ends_where_there_is_nothing_to_run_it(self, tmp_path: Path) -> None:
+        for name in ("docker", "podman"):
+            self.write_program(tmp_path / name, "exit 1")
+        home = tmp_path / "home"
+        shutil.copytree(ROOT / "docker", home / "docker")
+        shutil.copy(ROOT / "Makefile", home)
+        env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+        done = subprocess.run(
+            ["make", "--silent", "up"], cwd=home, env=env, capture_output=True, text=True, check=False
+        )
+
+        assert done.returncode != 0
+        assert "make up: Docker's daemon does not answer" in done.stderr
+
+    @staticmethod
+    def write_program(path: Path, body: str) -> None:
+        path.write_text(f"#!/bin/sh\n{body}\n")
+        path.chmod(0o755)
+
+    def find_compose(self, folder: Path, programs: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        for name, body in programs.items():
+            self.write_program(folder / name, body)
+        command = ["/bin/sh", str(ROOT / "docker/find-compose")]
+        return subprocess.run(command, env={"PATH": str(folder)}, capture_output=True, text=True, check=False)
+
     def test_they_are_not_in_git(self) -> None:
         ignored = subprocess.run(["git", "check-ignore", "docker/.env"], cwd=ROOT, check=False, capture_output=True)
 
@@ -145,5 +203,6 @@ def test_the_storages_user_may_do_what_omnifleet_does_where_it_does_it() -> None
     assert ("s3:PutObject", f"arn:aws:s3:::{storage}/*") in allowed
     assert ("s3:GetObject", f"arn:aws:s3:::{storage}/*") in allowed
     assert not any("*" in action for action, _ in allowed)
-    assert {resource for action, resource in allowed if "Delete" in action} == {f"arn:aws:s3:::{storage}/parts/*"}
+    deleted = {resource for action, resource in allowed if "Delete" in action}
+    assert deleted == {f"arn:aws:s3:::{storage}/{folder}/*" for folder in ("parts", "voices")}
     assert all(resource.startswith("arn:aws:s3:::omnifleet") for _, resource in allowed)

@@ -117,7 +117,8 @@ def work(arguments: Sequence[str]) -> None:
     scripted_faults.let_handler_fail(int(os.environ.get("SCRIPTED_HANDLER_FAILS", "0")))
     settings = load_settings(WorkerSettings)
     app = create_worker_app(settings, ScriptedWorker(settings))
-    raise SystemExit(app.run_worker("--loglevel", "INFO", "--without-gossip", "--without-mingle", *arguments))
+    named = [f"{one}:{os.getpid()}" if one.startswith("--hostname=") else one for one in arguments]
+    raise SystemExit(app.run_worker("--loglevel", "INFO", "--without-gossip", "--without-mingle", *named))
 
 
 if __name__ == "__main__":

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
+
+from omnifleet_shared.errors import OmnifleetError, PermanentError
+
+from .installation import require_libraries
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """End the process with an error's words alone: Celery, which imports this module, would print its traceback."""
+    try:
+        yield
+    except OmnifleetError as error:
+        raise SystemExit(f"{type(error).__name__} {error}") from None
+
+
+with _one_line():
+    require_libraries()
 
 import click
 from celery import Celery, bootsteps
 from celery.app import utils as app_utils
 from celery.bin.celery import celery as command
-from celery.signals import setup_logging, task_postrun, task_prerun, worker_shutdown, worker_shutting_down
+from celery.exceptions import WorkerShutdown
+from celery.platforms import EX_FAILURE
+from celery.signals import celeryd_init, setup_logging, task_postrun, task_prerun, worker_shutdown, worker_shutting_down
+from celery.utils.nodenames import default_nodename
 from omnifleet_shared.broker.celery_app import configure
 from omnifleet_shared.settings import load_settings
 
+from .observability.celery_log import quiet_reconnects
 from .observability.log_context import enter_job, leave_job
 from .observability.logging import configure_logging
 from .service.protocol.commands import register_commands
@@ -22,6 +46,8 @@ from .service.protocol.events import FleetEvents
 from .service.tasks import register_tasks
 from .service.worker import FleetWorker
 from .settings import WorkerSettings
+
+logger = logging.getLogger(__name__)
 
 # `celery inspect` and Flower show the configuration with secrets masked; these two URLs, which Celery passes over, hold
 # the password of Redis.
@@ -69,7 +95,11 @@ class EngineStep(bootsteps.StartStopStep):
         self.app: WorkerApp = worker.app
 
     def start(self, parent: Any) -> None:
-        self.app.fleet.start()
+        try:
+            self.app.fleet.start()
+        except PermanentError as error:
+            logger.critical("%s: %s", type(error).__name__, error, extra={"action": "worker_refused"})
+            raise WorkerShutdown(EX_FAILURE) from error
 
 
 def create_worker_app(settings: WorkerSettings, fleet: FleetWorker | None = None) -> WorkerApp:
@@ -85,8 +115,16 @@ def create_worker_app(settings: WorkerSettings, fleet: FleetWorker | None = None
     register_tasks(app, app.fleet)
     register_commands()
 
+    def take_name(instance: Any, **_: object) -> None:
+        if instance.app is not app:
+            return
+        if instance.hostname == default_nodename(""):  # all workers of a host would share Celery's own
+            instance.hostname = app.fleet.name
+        app.fleet.rename(instance.hostname)
+
     def log_as_configured(loglevel: int | str = "INFO", **_: object) -> None:
         configure_logging(loglevel, settings.log_format, app.fleet.name)
+        quiet_reconnects()
 
     def stop_engine(sender: Any, **_: object) -> None:
         # Only after the pool has finished its jobs: they need the engine to end well.
@@ -103,6 +141,7 @@ def create_worker_app(settings: WorkerSettings, fleet: FleetWorker | None = None
     def forget_job(**_: object) -> None:
         leave_job()
 
+    celeryd_init.connect(take_name, weak=False)
     task_prerun.connect(note_job, weak=False)
     task_postrun.connect(forget_job, weak=False)
     worker_shutting_down.connect(drain, weak=False)
@@ -113,6 +152,7 @@ def create_worker_app(settings: WorkerSettings, fleet: FleetWorker | None = None
 
 def __getattr__(name: str) -> WorkerApp:
     if name == "app":  # made when Celery asks for it, so that importing this module reads no environment
-        app = globals()["app"] = create_worker_app(load_settings(WorkerSettings))
+        with _one_line():
+            app = globals()["app"] = create_worker_app(load_settings(WorkerSettings))
         return app
     raise AttributeError(name)

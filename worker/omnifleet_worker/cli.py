@@ -10,10 +10,12 @@ import typer
 from omnifleet_shared.errors import OmnifleetError
 from omnifleet_shared.settings import load_settings
 from rich.console import Console
+from rich.text import Text
 
+from .installation import require_checkpoint, require_libraries
 from .settings import WorkerSettings
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 @app.command()
@@ -23,14 +25,20 @@ def run(
     concurrency: Annotated[int | None, typer.Option(help="Jobs held at once.")] = None,
     log_format: Annotated[str | None, typer.Option(help="json or text.")] = None,
     loglevel: Annotated[str, typer.Option(help="Lowest level that is logged.")] = "INFO",
-    name: Annotated[str, typer.Option(help="Worker's name; %h is the host.")] = "omnifleet@%h",
+    name: Annotated[
+        str | None,
+        typer.Option(help="Worker's name, such as gpu-0@%h, where %h is the host; omnifleet@%h:PID by default."),
+    ] = None,
 ) -> None:
     """Take jobs until stopped. Everything else is set by OMNIFLEET_* in the environment."""
     overrides = {"checkpoint": checkpoint, "max_batch": max_batch, "concurrency": concurrency, "log_format": log_format}
     settings = load_settings(WorkerSettings, **{key: value for key, value in overrides.items() if value is not None})
-    from .celery import create_worker_app  # imports torch: not for --help
+    require_libraries()
+    require_checkpoint(settings)
+    from .celery import create_worker_app  # imports torch: neither for --help nor to refuse the above
 
-    options = ["--hostname", name, "--loglevel", loglevel, "--without-gossip", "--without-mingle"]
+    named = ["--hostname", name] if name else []
+    options = [*named, "--loglevel", loglevel, "--without-gossip", "--without-mingle"]
     raise typer.Exit(create_worker_app(settings).run_worker(*options))
 
 
@@ -40,6 +48,7 @@ def tiny_checkpoint(
     seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
 ) -> None:
     """Write a small checkpoint with random weights (about 90 MB): it makes noise, and everything runs on a CPU."""
+    require_libraries()
     from .models.audio_omni.tiny import write_tiny_checkpoint
 
     write_tiny_checkpoint(out, seed=seed)
@@ -61,6 +70,7 @@ def convert(
     ] = "published",
 ) -> None:
     """Convert the published checkpoint for workers. Run again after an interruption, it goes on where it stopped."""
+    require_libraries()
     import torch
 
     from .checkpoint.convert import Conversion
@@ -120,5 +130,7 @@ def main() -> None:
     try:
         app()
     except OmnifleetError as error:
-        Console(stderr=True).print(f"[red]{type(error).__name__}[/red] {error}", highlight=False)
+        # No markup: `omnifleet[worker]` would lose its end.
+        words = Text.assemble((type(error).__name__, "red"), f" {error}")
+        Console(stderr=True).print(words, highlight=False, soft_wrap=True)
         sys.exit(2)

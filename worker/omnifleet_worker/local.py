@@ -102,7 +102,7 @@ class LocalTransport:
 
     def capacity(self) -> Capacity:
         """This process, and the jobs that it holds at once."""
-        return Capacity(workers=1, slots=self._places)
+        return Capacity(workers=1, slots=self._places, alive=1)
 
     def close(self) -> None:
         """End the engine; jobs that are not done fail with EngineStopped."""

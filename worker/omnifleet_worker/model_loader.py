@@ -18,6 +18,7 @@ from .checkpoint.memory_plan import MemoryPlan, plan_memory
 from .engine.limits import EngineLimits
 from .engine.model_runner import AudioOmniRunner
 from .engine.warm_up import compile_blocks, end_compilation, measure_costs, warm_up
+from .installation import checkpoint_folder
 from .jobs.model import ModelData
 from .jobs.prompts import Prompts
 from .jobs.speech_edit.alignment import CtcAligner
@@ -34,7 +35,7 @@ def plan_checkpoint(settings: WorkerSettings) -> MemoryPlan:
     Raises: as `load_pipeline`, save that nothing is refused for want of memory.
     """
     device = _device(settings.device)
-    return plan_memory(_folder(settings), device, _dtype(settings.dtype, device))
+    return plan_memory(checkpoint_folder(settings), device, _dtype(settings.dtype, device))
 
 
 def load_pipeline(settings: WorkerSettings) -> AudioOmniPipeline:
@@ -45,7 +46,7 @@ def load_pipeline(settings: WorkerSettings) -> AudioOmniPipeline:
             the precision that is asked for.
         CheckpointInvalid: the folder is not a whole checkpoint, or not as its manifest says.
     """
-    folder = _folder(settings)
+    folder = checkpoint_folder(settings)
     device, start = _device(settings.device), time.monotonic()
     dtype = _dtype(settings.dtype, device)
     if settings.precision == "fp8":
@@ -80,7 +81,7 @@ def open_model(settings: WorkerSettings) -> tuple[AudioOmniRunner, EngineLimits]
     pipeline.chatter.cache_tokens = plan.cache_tokens(settings.max_batch, settings.max_chats)
     runner = AudioOmniRunner(pipeline, cache_bytes=settings.encoding_cache, costs=plan.costs)
     compiled = _wanted(settings.compile, pipeline.device)
-    code = CompiledCode(_folder(settings), pipeline.device, f"{plan.dtype} {settings.precision}")
+    code = CompiledCode(checkpoint_folder(settings), pipeline.device, f"{plan.dtype} {settings.precision}")
     if compiled:
         code.load()
         compile_blocks(pipeline)
@@ -122,13 +123,6 @@ def describe(pipeline: AudioOmniPipeline, aligner: Path | None = None) -> ModelD
 
 def _wanted(choice: str, device: torch.device) -> bool:
     return choice == "on" or (choice == "auto" and device.type == "cuda")
-
-
-def _folder(settings: WorkerSettings) -> Path:
-    if settings.checkpoint is None:
-        remedy = "Name its folder; `omnifleet-worker tiny-checkpoint DIR` writes a small one to try with"
-        raise InvalidSetting("no checkpoint is set", "OMNIFLEET_CHECKPOINT", remedy)
-    return settings.checkpoint
 
 
 def _check_memory(plan: MemoryPlan) -> None:

@@ -34,6 +34,7 @@ class InFlightLimit:
         self._fixed = fixed
         self._capacity = Capacity(workers=0, slots=0)
         self._read_at: float | None = None
+        self._has_read = False
         self._gpu_seconds = 0.0
 
     @property
@@ -53,6 +54,12 @@ class InFlightLimit:
         """Worker processes, one a GPU, at the last read."""
         return self._capacity.workers
 
+    @property
+    def lacks_workers(self) -> bool:
+        """Whether no worker lived at the last read, which is a few seconds old."""
+        self._refresh()
+        return self._has_read and not self._capacity.alive
+
     def _refresh(self) -> None:
         now = time.monotonic()
         if self._read_at is not None and now < self._read_at + REFRESH_INTERVAL:
@@ -61,5 +68,6 @@ class InFlightLimit:
         self._read_at = now
         try:
             self._capacity = self._read_capacity()
+            self._has_read = True
         except BrokerUnavailable:
             return  # the last capacity stands: whoever sends and waits meets the same error, and reports it

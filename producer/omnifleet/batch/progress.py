@@ -10,6 +10,7 @@ from typing import Any
 from .concurrency import InFlightLimit
 from .journal.journal import Counts
 
+NO_WORKER = "no worker lives: jobs wait until one is started (`omnifleet doctor` looks for more)"
 RATE_WINDOW = 60.0
 """Seconds that the rate is taken over."""
 
@@ -33,7 +34,7 @@ class BatchStatus:
     clips_per_gpu_hour: float | None
     """Jobs of this run for each hour of each worker that was there; None while nothing is known."""
     waits_for: str | None
-    """What the batch waits for other than its jobs, such as Redis."""
+    """What the batch waits for other than its jobs, such as Redis or a worker."""
 
     @property
     def ended(self) -> int:
@@ -82,7 +83,7 @@ class RateMeter:
             per_second=round(rate, 3),
             seconds_left=round((self._jobs - counts.ended) / rate, 1) if rate else None,
             clips_per_gpu_hour=round((counts.ended - self._ended_before) / gpu_hours, 1) if gpu_hours else None,
-            waits_for=self.waits_for,
+            waits_for=self.waits_for or (NO_WORKER if self.in_flight and self._limit.lacks_workers else None),
         )
 
     def _rate(self) -> float:

@@ -21,17 +21,28 @@ from ..results.audio_files import format_of, is_video
 from .batch import batch
 from .dead import dead
 from .ops import add_commands
+from .output_file import TEXT_SUFFIX, OutputFile, about_media
 from .session import open_session
 from .storage import storage
+from .voices import voices
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(batch, name="batch")
 app.add_typer(dead, name="dead")
 app.add_typer(storage, name="storage")
+app.add_typer(voices, name="voices")
 add_commands(app)
 
 JobIdArgument = Annotated[str, typer.Argument(help="Id of the job.")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write; its suffix decides the format.")]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="File to write, whose suffix decides the format; or a folder, to name it by task and input.",
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Write over a file that is there already.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print records as JSON, errors too.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Print the job's id and do not wait for it.")]
 Timeout = Annotated[float | None, typer.Option(min=0, help="Seconds to wait; as long as it takes by default.")]
@@ -64,8 +75,13 @@ def omnifleet(show_version: Annotated[bool, typer.Option("--version", help="Prin
 @app.command()
 def understand(
     context: typer.Context,
-    task: Annotated[str, typer.Argument(help="A task (transcribe, caption, qa, ...), or a question in quotes.")],
+    task: Annotated[
+        str | None, typer.Argument(help="A task (transcribe, caption, qa, ...), or a question in quotes.")
+    ] = None,
     audio: Annotated[list[str] | None, typer.Argument(help="Recordings.")] = None,
+    question: Annotated[
+        str | None, typer.Option(help="A question of one word too; all other arguments are recordings then.")
+    ] = None,
     video: Annotated[list[str] | None, typer.Option(help="A video; may be repeated.")] = None,
     text: Annotated[str | None, typer.Option(help="What the task takes, such as the question of qa.")] = None,
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
@@ -83,16 +99,21 @@ def understand(
     idempotency_key: IdempotencyKey = None,
     callback: Callback = None,
     output: Output = None,
+    force: Force = False,
     timeout: Timeout = None,
     no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
     """Ask about audio or video: omnifleet understand transcribe call.mp3"""
     with open_session(context.obj, as_json) as session:
-        session.check_output(output, no_wait=no_wait, timed=timestamps is not None)
+        recordings = [*([task] if question and task else []), *(audio or [])]
+        about = about_media([*recordings, *(video or [])])
+        file = _file(output, force, "answer" if question or " " in (task or "") else task or "", about, TEXT_SUFFIX)
+        session.check_output(file, no_wait=no_wait, timed=timestamps is not None)
         job = session.client.understand(
-            task,
-            audio or None,
+            None if question else task,
+            recordings or None,
+            question=question,
             video=video or None,
             text=text,
             system=system,
@@ -101,7 +122,7 @@ def understand(
             timestamps=timestamps,
             **_common(seed, priority, deadline, language, audio_track, commercial, idempotency_key, callback),
         )
-        session.finish(job, output, timeout, no_wait=no_wait)
+        session.finish(job, file, timeout, no_wait=no_wait)
 
 
 @app.command()
@@ -109,7 +130,7 @@ def generate(
     context: typer.Context,
     task: Annotated[str, typer.Argument(help="t2a, t2m, v2a, v2m, tts or vc.")],
     text: Annotated[str | None, typer.Argument(help="The description, or what is said.")] = None,
-    ref: Annotated[str | None, typer.Option(help="tts, vc: a recording of the voice.")] = None,
+    ref: Annotated[str | None, typer.Option(help="tts, vc: a recording of the voice, or voice:NAME.")] = None,
     ref_text: Annotated[str | None, typer.Option(help="What is said in --ref.")] = None,
     audio: Annotated[str | None, typer.Option(help="vc: the speech to convert.")] = None,
     video: Annotated[str | None, typer.Option(help="v2a, v2m: the video to make sound for.")] = None,
@@ -132,13 +153,16 @@ def generate(
     idempotency_key: IdempotencyKey = None,
     callback: Callback = None,
     output: Output = None,
+    force: Force = False,
     timeout: Timeout = None,
     no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
     """Make audio: omnifleet generate tts "Hello" --ref voice.wav -o hello.wav"""
     with open_session(context.obj, as_json) as session:
-        session.check_output(output, no_wait=no_wait)
+        about = text or about_media([source for source in (audio, video) if source])
+        file = _file(output, force, task, about, audio_format or "wav")
+        session.check_output(file, no_wait=no_wait)
         job = session.client.generate(
             task,
             text,
@@ -154,7 +178,7 @@ def generate(
             format=_format(audio_format, None if mux and output and is_video(output) else output),
             **_common(seed, priority, deadline, language, audio_track, commercial, idempotency_key, callback),
         )
-        session.finish(job, output, timeout, no_wait=no_wait)
+        session.finish(job, file, timeout, no_wait=no_wait)
 
 
 @app.command()
@@ -189,13 +213,15 @@ def edit(
     idempotency_key: IdempotencyKey = None,
     callback: Callback = None,
     output: Output = None,
+    force: Force = False,
     timeout: Timeout = None,
     no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
     """Change audio: omnifleet edit Add street.wav --desc "rain sounds" -o out.flac"""
     with open_session(context.obj, as_json) as session:
-        session.check_output(output, no_wait=no_wait, dry_run=dry_run)
+        file = _file(output, force, task, about_media([audio]), audio_format or "wav")
+        session.check_output(file, no_wait=no_wait, dry_run=dry_run)
         job = session.client.edit(
             task,
             audio,
@@ -211,7 +237,7 @@ def edit(
             format=_format(audio_format, output),
             **_common(seed, priority, deadline, language, audio_track, commercial, idempotency_key, callback),
         )
-        session.finish(job, output, timeout, no_wait=no_wait)
+        session.finish(job, file, timeout, no_wait=no_wait)
 
 
 @app.command()
@@ -226,13 +252,15 @@ def result(
     context: typer.Context,
     job_id: JobIdArgument,
     output: Output = None,
+    force: Force = False,
     timeout: Timeout = None,
     as_json: AsJson = False,
 ) -> None:
     """Wait for a job that was sent before, and print its result."""
     with open_session(context.obj, as_json) as session:
-        session.check_output(output)
-        session.finish(session.client.job(job_id), output, timeout)
+        file = _file(output, force, "result", job_id, TEXT_SUFFIX)
+        session.check_output(file)
+        session.finish(session.client.job(job_id), file, timeout)
 
 
 @app.command()
@@ -257,9 +285,15 @@ def _common(
     return {**options, "idempotency_key": idempotency_key, "callback": callback}
 
 
+def _file(output: Path | None, force: bool, task: str, about: str, suffix: str) -> OutputFile | None:
+    if output is None:
+        return None
+    return OutputFile(path=output, task=task, about=about, suffix=suffix, force=force)
+
+
 def _format(requested: AudioFormat | None, output: Path | None) -> AudioFormat | None:
     # The suffix is looked at in any case: a wrong one is better known before the job than after it.
-    of_output = format_of(output) if output else None
+    of_output = format_of(output) if output and not output.is_dir() else None
     return requested or of_output
 
 

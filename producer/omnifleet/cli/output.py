@@ -16,6 +16,7 @@ from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
 from ..results.results import JobResult
+from ..transport.unattended import NO_WORKER
 
 
 class JobDisplay(Protocol):
@@ -79,6 +80,10 @@ class Printer:
         else:
             self._note(f"Interrupted; the job goes on. Its result: omnifleet result {job_id}")
             self._note(f"To stop it: omnifleet cancel {job_id}")
+
+    def print_no_worker(self) -> None:
+        """Print that a job waits which no worker will take as things are."""
+        self._note(f"{NO_WORKER[0].upper()}{NO_WORKER[1:]}.")
 
     def print_error(self, error: OmnifleetError) -> None:
         """Print what went wrong and what to do about it."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 
 import typer
 from omnifleet_shared.errors import (
@@ -31,6 +31,7 @@ from ..handle import JobHandle
 from ..results.results import JobResult
 from ..results.subtitles import SUBTITLE_FORMATS
 from .output import JobDisplay, Printer
+from .output_file import OutputFile
 
 EXIT_CODES: dict[type[OmnifleetError], int] = {
     InvalidJob: 2,
@@ -53,6 +54,8 @@ INTERRUPTED = 130
 
 POLL_INTERVAL = 0.5
 """Seconds between reads of a job's progress."""
+PATIENCE = 5.0
+"""Seconds between looks whether a worker lives, while a job waits, until it was said that none does."""
 
 
 class Session:
@@ -64,7 +67,7 @@ class Session:
         self._job_id: str | None = None
 
     def check_output(
-        self, output: Path | None, *, no_wait: bool = False, dry_run: bool = False, timed: bool = True
+        self, output: OutputFile | None, *, no_wait: bool = False, dry_run: bool = False, timed: bool = True
     ) -> None:
         """Refuse early what could not be written after the job. Raises InvalidJob."""
         if output is None:
@@ -73,21 +76,21 @@ class Session:
             raise InvalidJob("a dry run makes no file", "output", "Leave out -o, or --dry-run")
         if no_wait:
             raise InvalidJob("nothing is written without waiting", "output", "Use omnifleet result JOB_ID -o later")
-        if not timed and output.suffix.lower().removeprefix(".") in SUBTITLE_FORMATS:
+        if not timed and output.path.suffix.lower().removeprefix(".") in SUBTITLE_FORMATS:
             raise InvalidJob("subtitles need times", "output", "Add --timestamps word, or segment")
-        if not output.parent.is_dir():
-            raise InvalidJob(f"there is no folder {str(output.parent)!r}", "output", "Make it first")
+        output.check()
 
     def finish(
-        self, job: JobHandle[JobResult], output: Path | None, timeout: float | None, *, no_wait: bool = False
+        self, job: JobHandle[JobResult], output: OutputFile | None, timeout: float | None, *, no_wait: bool = False
     ) -> None:
         """Wait for the job and print its result, or print the job's id alone."""
         self._job_id = job.id
         if no_wait:
             self._printer.print_sent(job.id)
+            self._note_absence(job)
             return
         result = self._wait(job, timeout)
-        self._printer.print_result(result, result.save(output) if output else None)
+        self._printer.print_result(result, output.write(result) if output else None)
 
     def print_status(self, job: JobHandle[JobResult]) -> None:
         """Print the job's status and progress, and how far its callback is."""
@@ -98,12 +101,17 @@ class Session:
         job.cancel()
         self._printer.print_cancel(job.id, job.status())
 
+    def print(self, words: str, record: object) -> None:
+        """Print words for people, or the record for programs."""
+        self._printer.print(words, record)
+
     def print_interrupted(self) -> None:
         """Say how to come back to the job."""
         self._printer.print_interrupted(self._job_id)
 
     def _wait(self, job: JobHandle[JobResult], timeout: float | None) -> JobResult:
         deadline = None if timeout is None else time.monotonic() + timeout
+        next_look: float = time.monotonic() + PATIENCE
         # Once before it waits: an unknown id, or a Redis that is not there at all, is reported at once.
         job.status()
         with self._printer.display(job.id) as display:
@@ -114,6 +122,16 @@ class Session:
                 except (ResultTimeout, BrokerUnavailable):
                     if (deadline is not None and time.monotonic() >= deadline) or _show(job, display).is_final:
                         raise
+                if time.monotonic() >= next_look:
+                    next_look = math.inf if self._note_absence(job) else time.monotonic() + PATIENCE
+
+    def _note_absence(self, job: JobHandle[JobResult]) -> bool:
+        """Say so where the job waits and no worker lives."""
+        with suppress(BrokerUnavailable):
+            if job.is_unattended():
+                self._printer.print_no_worker()
+                return True
+        return False
 
 
 def _show(job: JobHandle[JobResult], display: JobDisplay) -> JobStatus:

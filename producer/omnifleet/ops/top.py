@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Literal
 
 from omnifleet_shared.broker.queue_stats import QueueStats, QueueStatsReader
 from omnifleet_shared.broker.worker_registry import SeenWorker, WorkerRecord, WorkerRegistry
-from omnifleet_shared.errors import BrokerUnavailable
+from omnifleet_shared.errors import BrokerError
 from omnifleet_shared.redis_client import connect_redis
 from omnifleet_shared.settings import FleetSettings
 from redis import Redis
@@ -21,6 +22,8 @@ from rich.text import Text
 STATE_STYLES = {"ready": "green", "loading": "yellow", "draining": "yellow", "unwell": "bold red"}
 BAR = 10
 """Characters of a usage bar."""
+WIDE = 150
+"""Columns of a terminal from which on a worker takes one line; below, what it runs has a table of its own."""
 
 
 @dataclass(frozen=True)
@@ -32,34 +35,35 @@ class FleetView:
 
     @classmethod
     def read(cls, redis: Redis, queue: str) -> FleetView:
-        """Read the state of the fleet. Raises BrokerUnavailable."""
+        """Read the state of the fleet. Raises BrokerError."""
         return cls(QueueStatsReader(redis, queue).read(), WorkerRegistry(redis, queue).all())
 
 
 def show_once(settings: FleetSettings) -> None:
-    """Print one frame. Raises BrokerUnavailable."""
+    """Print one frame. Raises BrokerError."""
     with closing(connect_redis(settings)) as redis:
-        Console().print(frame(FleetView.read(redis, settings.queue)))
+        console = Console()
+        console.print(frame(FleetView.read(redis, settings.queue), console.width))
 
 
 def show(settings: FleetSettings, interval: float) -> None:
     """Show the fleet until interrupted, with a new frame every `interval` seconds."""
     with closing(connect_redis(settings)) as redis, Live(screen=True, auto_refresh=False) as live:
         while True:
-            live.update(_frame_or_error(redis, settings.queue), refresh=True)
+            live.update(_frame_or_error(redis, settings.queue, live.console.width), refresh=True)
             time.sleep(interval)
 
 
-def frame(view: FleetView) -> RenderableType:
-    """Render one frame."""
-    tables = (_headline(view), Text(), _queue_table(view.queue), Text(), _worker_table(view.workers))
-    return Group(*tables, *_reasons(view.workers))
+def frame(view: FleetView, width: int) -> RenderableType:
+    """Render one frame for a terminal of so many columns."""
+    tables = _worker_tables(view.workers, width)
+    return Group(_headline(view), Text(), _queue_table(view.queue), Text(), *tables, *_reasons(view.workers))
 
 
-def _frame_or_error(redis: Redis, queue: str) -> RenderableType:
+def _frame_or_error(redis: Redis, queue: str, width: int) -> RenderableType:
     try:
-        return frame(FleetView.read(redis, queue))
-    except BrokerUnavailable as error:
+        return frame(FleetView.read(redis, queue), width)
+    except BrokerError as error:
         return Text(f"{error}", style="red")
 
 
@@ -74,7 +78,7 @@ def _headline(view: FleetView) -> Text:
         f"{view.queue.suspects} to run alone",
         f"{view.queue.dead} dead-lettered",
     ]
-    return Text("   ".join(parts), style="bold")
+    return Text("\n".join(("   ".join(parts[:2]), "   ".join(parts[2:]))), style="bold")
 
 
 def _queue_table(queue: QueueStats) -> Table:
@@ -85,35 +89,26 @@ def _queue_table(queue: QueueStats) -> Table:
     return table
 
 
-def _worker_table(workers: Sequence[SeenWorker]) -> Table:
-    numbers = [_right(name) for name in ("jobs", "batch", "done", "failed")]
-    table = Table("worker", "state", "version", "checkpoint", "device", "busy", "host", "memory", *numbers, box=None)
-    for one in workers:
-        table.add_row(*_worker_row(one.record))
-    return table if workers else Table("no worker lives", box=None)
+def _worker_tables(workers: Sequence[SeenWorker], width: int) -> list[Table]:
+    if not workers:
+        return [Table("no worker lives", box=None)]
+    groups = [(*RUNS, BAR_COLUMN, *DOES)] if width >= WIDE else [(BUSY, *DOES), RUNS]
+    return [_worker_table([one.record for one in workers], columns) for columns in groups]
+
+
+def _worker_table(records: Sequence[WorkerRecord], columns: Sequence[WorkerColumn]) -> Table:
+    # What does not fit goes on in the next line; numbers stay whole.
+    table = Table(Column("worker", overflow="fold", min_width=12), box=None)
+    for column in columns:
+        table.add_column(column.title, justify=column.justify, no_wrap=column.justify == "right")
+    for record in records:
+        table.add_row(record.name, *(column.cell(record) for column in columns))
+    return table
 
 
 def _reasons(workers: Sequence[SeenWorker]) -> list[Text]:
     unwell = [one.record for one in workers if one.record.state == "unwell"]
     return [Text(f"{record.name}: {record.reason}", style=STATE_STYLES["unwell"]) for record in unwell]
-
-
-def _worker_row(record: WorkerRecord) -> list[RenderableType]:
-    checkpoint = "" if record.checkpoint is None else f"{record.checkpoint} {record.revision}"
-    return [
-        record.name,
-        Text(record.state, style=STATE_STYLES[record.state]),
-        record.version,
-        checkpoint,
-        record.device,
-        _bar(record.busy),
-        _bar(record.host),
-        _memory(record),
-        f"{record.held}/{record.slots}",
-        f"{record.batch:.1f}/{record.engine_slots}",
-        str(record.succeeded),
-        str(record.failed),
-    ]
 
 
 def _right(name: str) -> Column:
@@ -135,3 +130,36 @@ def _age(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _checkpoint(record: WorkerRecord) -> str:
+    return "" if record.checkpoint is None else f"{record.checkpoint} {record.revision}"
+
+
+@dataclass(frozen=True)
+class WorkerColumn:
+    """A column of a table of workers."""
+
+    title: str
+    cell: Callable[[WorkerRecord], RenderableType]
+    justify: Literal["left", "right"] = "left"
+
+
+RUNS = (
+    WorkerColumn("version", lambda record: record.version),
+    WorkerColumn("checkpoint", _checkpoint),
+    WorkerColumn("device", lambda record: record.device),
+    WorkerColumn("memory", _memory),
+)
+"""What a worker is and runs."""
+DOES = (
+    WorkerColumn("state", lambda record: Text(record.state, style=STATE_STYLES[record.state])),
+    WorkerColumn("host", lambda record: f"{record.host:.0%}", "right"),
+    WorkerColumn("jobs", lambda record: f"{record.held}/{record.slots}", "right"),
+    WorkerColumn("batch", lambda record: f"{record.batch:.1f}/{record.engine_slots}", "right"),
+    WorkerColumn("done", lambda record: str(record.succeeded), "right"),
+    WorkerColumn("failed", lambda record: str(record.failed), "right"),
+)
+"""What it does now, and did."""
+BAR_COLUMN = WorkerColumn("busy", lambda record: _bar(record.busy))
+BUSY = WorkerColumn("busy", lambda record: f"{record.busy:.0%}", "right")

@@ -82,8 +82,8 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
         Args:
             task: t2a, t2m (sound or music from text), v2a, v2m (for a video), tts (speech), vc (voice conversion).
             text: the description; for tts and vc what is said.
-            ref: tts, vc: a recording of the voice to speak with.
-            ref_text: what is said in `ref`.
+            ref: tts, vc: a recording of the voice to speak with, or `voice:anna`, one of `Client.voices`.
+            ref_text: what is said in `ref`; the text of the voice, where one is named.
             audio: vc: the speech to convert.
             video: v2a, v2m: the video to make sound for.
             seconds: length; 10 by default, for v2a and v2m that of the video.

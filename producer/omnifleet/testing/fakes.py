@@ -162,7 +162,7 @@ class FakeFleet:
 
     def capacity(self) -> Capacity:
         """See `JobTransport`. One worker of 16 slots."""
-        return Capacity(workers=1, slots=16)
+        return Capacity(workers=1, slots=16, alive=1)
 
     def close(self) -> None:
         """See `JobTransport`."""

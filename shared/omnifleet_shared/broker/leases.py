@@ -77,7 +77,9 @@ if taken and is_awake == '1' then redis.call('RPOP', wake) end
 remember('')
 return taken
 """
+# ZREM, which removes nothing, comes first: see TAKE.
 RENEW = """
+redis.call('ZREM', KEYS[1], '')
 local now = redis.call('TIME')
 local lost = {}
 for place = 2, #ARGV do
@@ -111,20 +113,20 @@ local leases, leased, wake, started, suspects = unpack(KEYS)
 local now = redis.call('TIME')
 local over = redis.call('ZRANGEBYSCORE', leases, '-inf', now[1] + now[2] / 1e6, 'LIMIT', 0, 100)
 for _, tag in ipairs(over) do
-  local kept = redis.call('HGET', leased, tag)
+  local kept, was_started = redis.call('HGET', leased, tag), redis.call('ZSCORE', started, tag)
+  redis.call('HDEL', leased, tag)
+  redis.call('ZREM', leases, tag)
+  redis.call('ZREM', started, tag)
   if kept then
     local cut = string.find(kept, '\\n', 1, true)
     local origin, message = string.sub(kept, 1, cut - 1), string.sub(kept, cut + 1)
-    if redis.call('ZSCORE', started, tag) then
+    if was_started then
       redis.call('LPUSH', suspects, origin == suspects and message or kept)
     else
       redis.call('RPUSH', origin, message)
     end
     redis.call('LPUSH', wake, '1')
   end
-  redis.call('HDEL', leased, tag)
-  redis.call('ZREM', leases, tag)
-  redis.call('ZREM', started, tag)
 end
 return #over
 """

@@ -25,6 +25,7 @@ for _, gone in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now[1] - {WOR
   redis.call('HDEL', KEYS[1], gone)
   redis.call('ZREM', KEYS[2], gone)
 end
+redis.call('ZREM', KEYS[2], ARGV[1])  -- before what a full Redis would refuse as the first write
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], now[1] + now[2] / 1e6, ARGV[1])
 redis.call('EXPIRE', KEYS[1], {WORKER_LIFETIME})
@@ -71,7 +72,7 @@ class WorkerRecord(Record):
     )
 
     name: str
-    """`host:pid`, as in logs and dead letters."""
+    """`omnifleet@host:pid` by default: the name of its Celery node, as in Flower, logs, metrics and dead letters."""
     version: str
     """Version of omnifleet."""
     state: WorkerState
@@ -121,13 +122,16 @@ class SeenWorker:
 
 @dataclass(frozen=True)
 class Capacity:
-    """What the ready workers can do at once."""
+    """What the workers can do at once."""
 
     workers: int = 0
+    """Those that are ready."""
     slots: int = 0
     """Most jobs that they hold."""
     engine_slots: int = 0
     """Most requests that share their engines' steps."""
+    alive: int = 0
+    """All that live, those included that still load their checkpoint, end or are unwell."""
 
 
 class WorkerRegistry:
@@ -167,9 +171,11 @@ class WorkerRegistry:
         return sorted(seen, key=lambda one: one.record.name)
 
     def capacity(self) -> Capacity:
-        """Sum up what the ready workers can do at once."""
-        ready = [one.record for one in self.all() if one.record.state == "ready"]
-        return Capacity(len(ready), sum(one.slots for one in ready), sum(one.engine_slots for one in ready))
+        """Sum up what the workers can do at once."""
+        seen = self.all()
+        ready = [one.record for one in seen if one.record.state == "ready"]
+        slots, engine_slots = sum(one.slots for one in ready), sum(one.engine_slots for one in ready)
+        return Capacity(len(ready), slots, engine_slots, alive=len(seen))
 
 
 def _seen(stored: bytes, seen_at: float, age: float) -> SeenWorker | None:

@@ -22,6 +22,7 @@ CANCEL = f"""
 local cancel, runs = unpack(KEYS)
 local job_id, request = unpack(ARGV)
 if redis.call('HEXISTS', runs, 'cancelled:' .. request) == 1 then return end
+redis.call('DEL', cancel)  -- before what a full Redis would refuse as the first write
 redis.call('SET', cancel, 1, 'EX', {CANCEL_LIFETIME})
 redis.call('HSET', runs, 'cancelled:' .. request, 1)
 if redis.call('TTL', runs) < 0 then redis.call('EXPIRE', runs, {CANCEL_LIFETIME}) end

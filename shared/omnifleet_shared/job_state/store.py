@@ -31,6 +31,13 @@ LISTEN_SECONDS = 1.0
 RECONNECT = 0.2
 """Seconds between two tries to reach a Redis that is away."""
 T = TypeVar("T")
+# DEL comes first: Redis refuses the first write of a script when memory is full, and none after it.
+WRITE_PROGRESS = f"""
+for place, key in ipairs(KEYS) do
+  redis.call('DEL', key)
+  redis.call('SET', key, ARGV[place], 'EX', {PROGRESS_LIFETIME})
+end
+"""
 
 
 class JobStates:
@@ -40,7 +47,9 @@ class JobStates:
         self._redis = redis
         self._lifetime = lifetime
         self._waiters: deque[RedisResultWaiter] = deque()
-        self._cancel = cast(Any, redis.register_script(CANCEL))
+        self._cancel, self._write_progress = (
+            cast(Any, redis.register_script(script)) for script in (CANCEL, WRITE_PROGRESS)
+        )
         self._cancel_pubsub: Any = None
 
     @classmethod
@@ -85,10 +94,9 @@ class JobStates:
 
     def write_progress(self, progress: dict[str, Progress]) -> None:
         """Publish the progress of several jobs in one round trip."""
-        with typed_redis_errors(), self._redis.pipeline(transaction=False) as pipe:
-            for job_id, value in progress.items():
-                pipe.set(PROGRESS_KEY.format(job_id=job_id), value.model_dump_json(), ex=PROGRESS_LIFETIME)
-            pipe.execute()
+        keys = [PROGRESS_KEY.format(job_id=job_id) for job_id in progress]
+        with typed_redis_errors():
+            self._write_progress(keys=keys, args=[value.model_dump_json() for value in progress.values()])
 
     def read_progress(self, job_id: str) -> Progress:
         """Read the newest progress; all zeros before the first step."""

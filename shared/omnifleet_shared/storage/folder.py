@@ -125,10 +125,16 @@ def _typed_errors() -> Iterator[None]:
     try:
         yield
     except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
-        raise StorageRefused(f"the folder refuses: {error}", "storage", "Check its owner and rights") from error
+        remedy = "Give this user the right to write there, or name another folder in OMNIFLEET_STORAGE"
+        raise StorageRefused(f"the folder refuses: {error}", "storage", remedy) from error
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise StorageRefused(f"the folder refuses: {error}", "uri", "Use a shorter name") from error
+        if error.errno == errno.EROFS:
+            remedy = "Mount it for writing, or name another folder in OMNIFLEET_STORAGE"
+            raise StorageRefused(f"the folder is read-only: {error}", "storage", remedy) from error
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"the folder has no room: {error}", "storage", "Make room, or raise the quota") from error
-        raise StorageUnavailable(f"the folder does not answer: {error}", "storage") from error
+            remedy = "Make room, with `omnifleet storage gc` for instance, or raise the quota"
+            raise DiskFull(f"the folder has no room: {error}", "storage", remedy) from error
+        remedy = "See that its disk is mounted and answers"
+        raise StorageUnavailable(f"the folder does not answer: {error}", "storage", remedy) from error

@@ -280,11 +280,13 @@ def _typed(error: Exception, uri: str = "") -> OmnifleetError:
     if isinstance(cause, ParamValidationError):
         return StorageRefused(f"S3 has no such names: {error}", "storage", "Check the bucket's name and the key")
     if not isinstance(cause, ClientError):
-        return StorageUnavailable(f"the object storage does not answer: {error}", "storage")
+        remedy = "See that it runs, and that OMNIFLEET_S3_ENDPOINT leads there"
+        return StorageUnavailable(f"the object storage does not answer: {error}", "storage", remedy)
     code, status = _code(cause), int(cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     if code in ABSENT and uri:
         return MediaNotFound(f"nothing is stored at {uri}", "uri", "Upload the file first")
     if code in BUSY or status >= 500 or status == 429:
-        return StorageUnavailable(f"the object storage is busy ({code})", "storage")
+        remedy = "Try again in a while; where it stays so, see its log and the room on its disk"
+        return StorageUnavailable(f"the object storage is busy ({code})", "storage", remedy)
     remedy = "Check credentials, rights and the bucket's name"
     return StorageRefused(f"the object storage refuses ({code})", "storage", remedy)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -129,6 +132,42 @@ def test_a_redis_that_is_nearly_full_is_a_fault(tmp_path: Path, environment: dic
         code, found = diagnose(environment | {"OMNIFLEET_REDIS_URL": server.url})
 
     assert (code, faults(found)) == (1, {"redis memory"})
+
+
+@pytest.mark.parametrize(
+    ("number", "said", "cure"),
+    [
+        (errno.ENOSPC, "no room", "Make room"),
+        (errno.EROFS, "read-only", "Mount it for writing"),
+        (errno.EACCES, "refuses", "Give this user the right to write there"),
+        (errno.EIO, "does not answer", "See that its disk is mounted"),
+    ],
+)
+def test_a_folder_that_takes_nothing_names_its_cure(
+    environment: dict[str, str], redis_url: str, monkeypatch: pytest.MonkeyPatch, number: int, said: str, cure: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    tell_of_worker(redis_url)
+    monkeypatch.setattr(shutil, "copyfileobj", refuse)
+
+    code, found = diagnose(environment)
+
+    assert (code, faults(found)) == (1, {"storage"})
+    assert said in found["storage"]["said"]
+    assert cure in found["storage"]["fix"]
+
+
+def test_a_storage_that_is_down_names_its_cure(environment: dict[str, str], redis_url: str) -> None:
+    tell_of_worker(redis_url)
+    down = {"OMNIFLEET_STORAGE": "s3://media", "OMNIFLEET_S3_ENDPOINT": f"http://127.0.0.1:{services.free_port()}"}
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_MAX_ATTEMPTS": "1"}
+
+    code, found = diagnose(environment | down | keys)
+
+    assert (code, faults(found)) == (1, {"storage"})
+    assert "OMNIFLEET_S3_ENDPOINT leads there" in found["storage"]["fix"]
 
 
 def test_a_bucket_that_is_not_there_is_said(

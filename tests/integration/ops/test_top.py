@@ -11,7 +11,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 
 from omnifleet.cli import app
-from omnifleet_shared.broker.worker_registry import WorkerRecord, WorkerRegistry
+from omnifleet_shared.broker.worker_registry import GpuRecord, WorkerRecord, WorkerRegistry
 from support import services
 from support.scripted_fleet import WAIT, ScriptedFleet
 from typer.testing import CliRunner
@@ -64,6 +64,27 @@ def test_a_worker_that_stepped_aside_says_why(scripted: ScriptedFleet) -> None:
         workers.report(WorkerRecord(name="gpu-1:77", version="1", state="unwell", reason=reason, slots=16, **times))
 
     assert f"gpu-1:77: {reason}" in one_frame(scripted.environment)
+
+
+def test_a_frame_fits_a_terminal_of_80_columns(scripted: ScriptedFleet) -> None:
+    now, name = datetime.now(UTC), "omnifleet@omnifleet-worker-7d9f8b6c5-abcde:7"
+    gpu = GpuRecord(name="NVIDIA H100 80GB HBM3", memory_used=70 * 2**30, memory_total=80 * 2**30)
+    counts = {"slots": 16, "engine_slots": 8, "held": 16, "batch": 7.9, "busy": 1.0, "succeeded": 123_456, "failed": 12}
+    with closing(WorkerRegistry.connect(scripted.settings)) as workers:
+        about = {"checkpoint": "audio-omni", "revision": "0123456789abcdef", "device": gpu.name, "gpu": gpu}
+        times = {"started_at": now, "reported_at": now}
+        workers.report(WorkerRecord(name=name, version="0.1.0", state="draining", **about, **counts, **times))
+
+    done = CliRunner().invoke(app, ["top", "--once"], env=scripted.environment | {"COLUMNS": "80"})
+    lines = done.stdout.splitlines()
+
+    assert max(map(len, lines)) <= 80
+    (row,) = [line for line in lines if "draining" in line]
+    assert all(shown in row.split() for shown in ("16/16", "7.9/8", "100%", "123456", "12"))
+    assert {"NVIDIA", "0123456789abcdef", "70.0/80", "0.1.0"} <= set(done.stdout.split())
+    # The name goes on below, and nothing of it is lost.
+    starts = [line.split()[0] for line in lines if line.strip()]
+    assert name in "".join(starts)
 
 
 def test_without_redis_one_frame_is_an_error() -> None:

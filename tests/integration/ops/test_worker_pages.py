@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from omnifleet import Client, JobCancelled, JobQuarantined, MediaUnreadable
+from omnifleet_shared.broker.celery_app import create_app
 from omnifleet_shared.broker.worker_registry import WorkerRegistry
 from support import services
 from support.scripted_fleet import WAIT, ScriptedFleet, ScriptedWorker
@@ -179,7 +180,12 @@ def test_workers_tell_redis_of_themselves_until_they_end(scripted: ScriptedFleet
     services.wait_until(lambda: [one.record.succeeded for one in workers.all()] == [1], WAIT, "a telling worker")
 
     (seen,) = workers.all()
-    assert seen.record.name.endswith(f":{worker.pid}")
+    name = seen.record.name
+    assert name.endswith(f":{worker.pid}")
+    # One name, in Celery's commands and so in Flower, in metrics and in the log.
+    assert list(create_app(scripted.settings).control.inspect(timeout=10, limit=1).ping() or {}) == [name]
+    assert worker.metrics().labels("omnifleet_worker_info")["name"] == name
+    assert {line["worker"] for line in worker.lines()} == {name}
     assert (seen.record.state, seen.record.checkpoint, seen.record.revision) == ("ready", "scripted", "1")
     assert abs(seen.skew) < 1
     assert workers.capacity().engine_slots == 8

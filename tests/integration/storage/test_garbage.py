@@ -173,6 +173,18 @@ def collected(*arguments: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
+def test_a_voice_is_never_deleted(fleet: Fleet, settings: FleetSettings) -> None:
+    with Client(settings) as client:
+        client.voices.add("anna", b"a recording", consent="a contract", text="hello")
+        fleet.submit(b"needed")
+        fleet.storage.put("voices/files/anna/made.of-it", io.BytesIO(b"encoding"), content_type="x/y")
+        fleet.grow_old()
+
+        assert collected()["deleted"] == 0
+        assert client.voices.get("anna").text == "hello"
+        assert len([path for path in fleet.storage.folder.rglob("voices/*/*") if path.exists()]) == 2
+
+
 class TestInputs:
     def test_what_a_job_needs_stays_wherever_its_message_is(self, fleet: Fleet) -> None:
         for media in (b"dead", b"leased", b"postponed", b"waiting"):

@@ -90,6 +90,30 @@ class TestEnvironment:
 
         assert load_settings(FleetSettings).queue == "audio-omni"
 
+    @pytest.mark.parametrize(
+        ("slip", "meant"),
+        [
+            ("OMNIFLEET_REDIS_ULR", "OMNIFLEET_REDIS_URL"),
+            ("OMNIFLEET_QUEU", "OMNIFLEET_QUEUE"),
+            ("OMNIFLEET_CHEKPOINT", "OMNIFLEET_CHECKPOINT"),
+            ("omnifleet_storrage", "OMNIFLEET_STORAGE"),
+        ],
+    )
+    def test_a_mistyped_variable_is_named_with_the_nearest_setting(
+        self, monkeypatch: pytest.MonkeyPatch, slip: str, meant: str
+    ) -> None:
+        monkeypatch.setenv(slip, "1")
+
+        with pytest.raises(InvalidSetting, match=f"{slip}: there is no such setting. The nearest one is {meant}"):
+            load_settings(WorkerSettings)
+
+    def test_no_setting_is_taken_for_another_ones_slip(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A producer's environment may hold what is the workers'."""
+        for name in WorkerSettings.model_fields.keys() - FleetSettings.model_fields.keys():
+            monkeypatch.setenv(f"OMNIFLEET_{name.upper()}", "1")
+
+        assert load_settings(FleetSettings).queue == "audio-omni"
+
     def test_settings_are_frozen(self) -> None:
         settings = load_settings(FleetSettings)
 

@@ -8,18 +8,22 @@ import math
 import re
 from collections.abc import Callable
 from functools import partial
+from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from omnifleet_shared.errors import DiskFull, MediaError, StorageUnavailable, TransientError
+from omnifleet_shared.file_names import file_name
 from omnifleet_shared.keys import RESULT_KEY
 from omnifleet_shared.schema.answers import Answer
+from omnifleet_shared.schema.base import Media
 from omnifleet_shared.schema.jobs import AudioFormat, Job, UnderstandJob
 from omnifleet_shared.schema.results import Artifact, EditedSpan, EditPlan, JobResult, ModelInfo, VideoArtifact
 from omnifleet_shared.schema.transcript import Transcript
 from omnifleet_shared.storage import Storage
 
+from ..media.decode import DecodedAudio
 from ..media.encode import CONTENT_TYPES
 from ..media.isolation.processes import shared_processes
 from ..media.limits import MediaLimits
@@ -37,6 +41,7 @@ from .speech_edit.plan import PlannedRecording
 from .speech_edit.speech_editor import EditedRecording
 from .tasks import run_task
 from .timestamps.transcripts import TimedTranscript
+from .voices.voices_of_jobs import VoicesOfJobs
 
 R = TypeVar("R")
 
@@ -62,6 +67,7 @@ class JobRunner:
         """Shared by all jobs."""
         self._limits = MediaLimits(max_bytes=settings.max_input_bytes, max_decode_seconds=settings.decode_seconds)
         self._media = shared_processes()
+        self._voices = VoicesOfJobs(storage, (model.card.name, model.card.revision, model.precision))
 
     def run(self, context: JobContext) -> JobResult:
         """Run the job from its inputs to its stored result.
@@ -97,7 +103,10 @@ class JobRunner:
         self._model.validate_job(context.job)
         context.raise_if_too_late()  # before anything is fetched
         with self.host_memory.room(context.job.job_id, context.raise_if_cancelled) as room:
-            return self._run(context, self._load(context, room))
+            media = self._load(context, room)
+            result = self._run(context, media)
+            self._voices.keep(context.job, media)
+            return result
 
     def _run(self, context: JobContext, media: JobMedia) -> JobResult:
         outcome = run_task(context, media, self._model)
@@ -122,10 +131,14 @@ class JobRunner:
         room.await_fetching(fetched_bytes(job, most))
         with context.stage("fetched"):
             patience = self._settings.storage_patience
-            fetched = self._retry_storage(context, lambda: fetch(job, self._storage, most), patience)
+            voice = self._retry_storage(context, lambda: self._voices.find(job), patience)
+            there = () if voice is None else ("ref",)
+            fetched = self._retry_storage(context, lambda: fetch(job, self._storage, most, without=there), patience)
         with context.stage("decoded"):
             room.await_decoding(decoded_bytes(job, fetched, card, self._limits, self._media))
             media = decode(job, fetched, card, self._limits, self._media)
+        if voice is not None:
+            media = media.with_recording("ref", DecodedAudio(voice.wave[None], SAMPLE_RATE), voice.text)
         room.settle(media.nbytes)
         return media
 
@@ -215,6 +228,14 @@ class JobRunner:
 
 
 def _file_name(job: Job, form: str) -> str:
-    """Name a result for whoever saves it: by its task and its job, a generated id as short as people quote it."""
+    """Name a result for whoever saves it: by its task and the words of its request, else the name of its input.
+
+    Inputs that were uploaded are named by their hash alone, in whose place the job's id stands, as short as people
+    quote it.
+    """
+    texts = (getattr(job.task, field, None) for field in ("desc", "target", "text"))
+    media = (getattr(job.task, field, None) for field in ("audio", "video"))
+    named = (PurePosixPath(one.uri).stem for one in media if isinstance(one, Media))
+    own = (name for name in named if not re.fullmatch("[0-9a-f]{64}", name))
     short = job.job_id[:8] if re.fullmatch("[0-9a-f]{32}", job.job_id) else job.job_id
-    return f"{job.task.name}-{short}.{form}"
+    return file_name(job.task.name, next((word for word in (*texts, *own) if word), short), form)

@@ -89,7 +89,9 @@ def join_transcript(ref_text: str, text: str) -> str:
 
 def _reference(context: JobContext, task: Speech | VoiceConversion, media: JobMedia, model: ModelData) -> Voice:
     heard = media.mono("ref", THINKER_SAMPLE_RATE)[-VOICE_SECONDS * THINKER_SAMPLE_RATE :]
-    text = task.ref_text or transcribe(context, heard, "ref", model)
+    text = task.ref_text or media.heard.get("ref")
+    if text is None:
+        text = media.heard["ref"] = transcribe(context, heard, "ref", model)
     return Voice(media.mono("ref", SAMPLE_RATE)[-VOICE_SECONDS * SAMPLE_RATE :], text)
 
 

@@ -46,7 +46,7 @@ def _leases(renewer: LeaseRenewer) -> Iterator[Metric]:
 
 
 def _worker(record: WorkerRecord) -> Iterator[Metric]:
-    about = {"version": record.version, "device": record.device}
+    about = {"name": record.name, "version": record.version, "device": record.device}
     yield InfoMetricFamily("omnifleet_worker", "The worker process.", value=about)
     if record.checkpoint is not None:
         checkpoint = {"name": record.checkpoint, "revision": record.revision or ""}

@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 from omnifleet_shared.broker.worker_registry import WorkerRecord, WorkerRegistry
-from omnifleet_shared.errors import BrokerUnavailable
+from omnifleet_shared.errors import BrokerError
 from omnifleet_shared.keys import HEARTBEAT_INTERVAL
+from omnifleet_shared.observability.outage_log import OutageLog
 from omnifleet_shared.schema.model_card import ModelCard
 
 from ..lease_renewer import LeaseRenewer
@@ -58,7 +59,7 @@ class Heartbeat:
         device: Callable[[], Device],
         storage: str,
     ) -> None:
-        self._name = name
+        self.worker = name
         self._version = version("omnifleet")
         self._workers = workers
         self._metrics = metrics
@@ -72,7 +73,7 @@ class Heartbeat:
         self._started_at = datetime.now(UTC)
         self._window = _Window(time.monotonic())
         self._busy, self._host, self._batch = 0.0, 0.0, 0.0
-        self._reachable = True
+        self._outages = OutageLog(logger, "heartbeat_unreachable", "no heartbeat", "the heart beats again")
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="heartbeat", daemon=True)
 
@@ -91,15 +92,15 @@ class Heartbeat:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
-        with suppress(BrokerUnavailable):  # its record expires all the same, a little later
-            self._workers.remove(self._name)
+        with suppress(BrokerError):  # its record expires all the same, a little later
+            self._workers.remove(self.worker)
         self._workers.close()
 
     def record(self) -> WorkerRecord:
         """Return the worker's record as it is now."""
         counts, card, device = self._metrics.jobs.counts, self._card, self._device
         return WorkerRecord(
-            name=self._name,
+            name=self.worker,
             version=self._version,
             state=self._health.state(),
             reason=self._health.why_not_ready(),
@@ -126,12 +127,9 @@ class Heartbeat:
             try:
                 self._measure()
                 self._workers.report(self.record())
-                self._reachable = True
-            except BrokerUnavailable as error:
-                # Logged once an outage: the lease renewer logs it every time.
-                if self._reachable:
-                    logger.warning("no heartbeat: %s", error, extra={"action": "heartbeat_unreachable"})
-                self._reachable = False
+                self._outages.answered()
+            except BrokerError as error:
+                self._outages.failed(error)
             except Exception:
                 logger.exception("the heartbeat failed, and goes on", extra={"action": "heartbeat_failed"})
             self._stopping.wait(HEARTBEAT_INTERVAL)

@@ -45,7 +45,6 @@ class Telemetry:
     ) -> None:
         self.metrics = WorkerMetrics()
         self.health = Health(renewer, engine_stalled, settings.engine_patience, settings.poll_patience)
-        self._name = name
         self._settings = settings
         self._heartbeat = Heartbeat(
             name,
@@ -59,6 +58,15 @@ class Telemetry:
         self.metrics.registry.register(WorkerCollector(self._heartbeat, renewer, self.health))
         self._pages: PageServer | None = None
 
+    @property
+    def worker(self) -> str:
+        """The worker's name."""
+        return self._heartbeat.worker
+
+    @worker.setter
+    def worker(self, name: str) -> None:
+        self._heartbeat.worker = name
+
     def start(self) -> None:
         """Serve pages and send heartbeats, before anything is loaded. Raises InvalidSetting where the port is taken."""
         if self._settings.http_port is not None:
@@ -67,7 +75,7 @@ class Telemetry:
             self._pages = PageServer(host, port, self.metrics.registry, checks, "OMNIFLEET_HTTP_PORT")
             self._pages.start()
             logger.info("health and metrics on port %d", self._pages.port, extra={"action": "http_started"})
-        export_traces("omnifleet-worker", self._name)
+        export_traces("omnifleet-worker", self.worker)
         self._heartbeat.start()
 
     def loaded(self, card: ModelCard, engine_slots: int) -> None:

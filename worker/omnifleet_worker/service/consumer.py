@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,9 +11,10 @@ from celery.worker.consumer import Consumer
 from celery.worker.state import requests, reserved_requests
 from kombu.message import Message
 from omnifleet_shared.broker.attempts import Attempts
-from omnifleet_shared.errors import BrokerUnavailable, InvalidMessage
+from omnifleet_shared.errors import BrokerError, InvalidMessage
 from omnifleet_shared.schema.base import JobId
 from pydantic import TypeAdapter, ValidationError
+from redis.exceptions import ConnectionError
 
 from ..observability.log_context import log_job
 from .protocol.headers import check_message, followers, seconds_to_eta
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _JOB_ID: TypeAdapter[str] = TypeAdapter(JobId)
+REFUSAL_PAUSE = 1.0
+"""Seconds before a Redis that refuses is asked again: it answers at once, and so it would the next connection."""
 EVENTS_INTERVAL = 0.2
 """Seconds between two messages with task events; Celery sends one at each turn of its loop, at a sixth of its work."""
 GIVEN_BACK_SECONDS = 2.0
@@ -86,6 +90,11 @@ class FleetConsumer(Consumer):
         """Hand back all jobs at their next step: Celery's own way in a cold shutdown is to end processes."""
         self.app.fleet.drain(at_once=True)
 
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        super().on_connection_error_after_connected(exc)
+        if not isinstance(exc, OSError | ConnectionError):
+            time.sleep(REFUSAL_PAUSE)
+
     def on_decode_error(self, message: Message, exc: Exception) -> None:
         self._refuse(message, exc)
 
@@ -127,7 +136,7 @@ class FleetConsumer(Consumer):
                 self.app.fleet.states.record_unsent(followers(message), error)
                 # Under the message's own lease, and never over the outcome of a job whose id it bears.
                 attempts.fail(job_id, error, str(message.delivery_tag))
-            except BrokerUnavailable:
+            except BrokerError:
                 return  # not acknowledged: it comes again, and so does this
         message.ack_log_error(logger, self.connection_errors)
 

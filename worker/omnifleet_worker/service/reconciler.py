@@ -6,7 +6,7 @@ import logging
 import threading
 
 from omnifleet_shared.broker.removal.lost_messages import LostMessages
-from omnifleet_shared.errors import BrokerUnavailable
+from omnifleet_shared.errors import BrokerError
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Reconciler:
             try:
                 if self._lost.is_due(self._interval):
                     self._tell(self._lost.tell(self._lost.find()))
-            except BrokerUnavailable as error:
+            except BrokerError as error:
                 logger.warning("records go uncompared: %s", error, extra={"action": "reconciler_waits"})
             except Exception:
                 logger.exception("the reconciler failed, and goes on", extra={"action": "reconciler_failed"})

@@ -54,7 +54,7 @@ class FleetWorker:
             poll_timeout=settings.poll_patience,
             on_lost=self._abandon,
         )
-        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self.name = f"omnifleet@{socket.gethostname()}:{os.getpid()}"
         self.attempts = Attempts.connect(settings, worker=self.name)
         about_engine = (self._engine_stalled, self._device_failed)
         self.telemetry = Telemetry(self.name, settings, self.lease_renewer, *about_engine)
@@ -96,6 +96,10 @@ class FleetWorker:
         self._webhooks.start()
         self._reconciler.start()
         logger.info("the engine runs: %s", limits, extra={"action": "worker_started"})
+
+    def rename(self, name: str) -> None:
+        """Take the name that Celery's node was given, before `start`: one name in Flower, `top`, logs and metrics."""
+        self.name = self.attempts.worker = self.telemetry.worker = name
 
     def load(self) -> tuple[ModelData, ModelRunner, EngineLimits]:
         """Open the checkpoint: what jobs need to know of it, what the engine runs, and the engine's limits."""

@@ -318,9 +318,75 @@ def test_an_interrupt_leaves_the_job_running_and_tells_its_id(
 
 
 def test_an_output_that_cannot_be_written_exits_with_2(omni: FakeClient, here: Path) -> None:
-    (here / "taken").mkdir()
+    done = run(omni, "understand", "caption", "call.mp3", "-o", f"{'long' * 100}.txt")
 
-    assert run(omni, "understand", "caption", "call.mp3", "-o", "taken").exit_code == 2
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "cannot be written" in done.stderr
+
+
+class TestOutput:
+    @pytest.fixture
+    def taken(self, here: Path) -> Path:
+        (here / "out.wav").write_bytes(b"mine")
+        return here / "out.wav"
+
+    @pytest.mark.parametrize("output", ["out.wav", "out"])
+    def test_a_file_that_is_there_is_left_alone_and_nothing_is_sent(
+        self, omni: FakeClient, taken: Path, output: str
+    ) -> None:
+        done = run(omni, "generate", "t2a", "rain", "-o", output)
+
+        assert (done.exit_code, omni.jobs, taken.read_bytes()) == (2, [], b"mine")
+        assert "--force" in done.stderr
+
+    def test_it_is_written_over_by_force(self, omni: FakeClient, taken: Path) -> None:
+        done = run(omni, "generate", "t2a", "rain", "-o", "out.wav", "--force")
+
+        assert (done.exit_code, soundfile.info(taken).format) == (0, "WAV")
+
+    def test_a_file_that_appears_meanwhile_is_left_alone_and_the_result_is_not_lost(self, here: Path) -> None:
+        def appear(job: Any) -> None:
+            (here / "out.wav").write_bytes(b"mine")
+
+        omni = FakeClient(appear)
+        done = run(omni, "generate", "t2a", "rain", "-o", "out.wav")
+
+        assert (done.exit_code, (here / "out.wav").read_bytes()) == (2, b"mine")
+        assert f"omnifleet result {omni.jobs[0].job_id} -o" in done.stderr
+
+    @pytest.mark.parametrize(
+        ("arguments", "name"),
+        [
+            (["edit", "Add", "street.wav", "--desc", "rain", "--format", "flac"], "add-street.flac"),
+            (["generate", "t2a", "Rain on a tin roof, the neighbour's"], "t2a-Rain-on-a-tin-roof-the-neighbours.wav"),
+            (["generate", "v2a", "--video", "clip.mp4", "--mux"], "v2a-clip.mp4"),
+            (["understand", "transcribe", "call.mp3"], "transcribe-call.txt"),
+            (["understand", "What is heard?", "call.mp3"], "answer-call.txt"),
+        ],
+    )
+    def test_in_a_folder_it_is_named_by_task_and_input(
+        self, omni: FakeClient, here: Path, arguments: list[str], name: str
+    ) -> None:
+        (here / "made").mkdir()
+
+        done = run(omni, *arguments, "-o", "made")
+
+        assert (done.exit_code, done.stdout) == (0, f"made/{name}\n")
+        assert [path.name for path in (here / "made").iterdir()] == [name]
+
+
+def test_a_question_may_be_a_single_word(omni: FakeClient, here: Path) -> None:
+    done = run(omni, "understand", "--question", "Who?", "call.mp3", "street.wav")
+
+    task: Any = omni.jobs[0].task
+    assert (done.exit_code, task.name, task.text, len(task.audio)) == (0, "question", "Who?", 2)
+
+
+def test_nothing_that_is_asked_is_refused(omni: FakeClient, here: Path) -> None:
+    done = run(omni, "understand")
+
+    assert (done.exit_code, omni.jobs) == (2, [])
+    assert "nothing is asked" in done.stderr
 
 
 def test_the_version_and_the_exit_codes_are_told(omni: FakeClient) -> None:
