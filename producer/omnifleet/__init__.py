@@ -17,6 +17,7 @@ from omnifleet_shared.errors import (
     EditAmbiguous,
     EngineStopped,
     ForeignURI,
+    GatewayBusy,
     IdempotencyConflict,
     InvalidJob,
     InvalidJobList,
@@ -26,6 +27,7 @@ from omnifleet_shared.errors import (
     JobFailed,
     JobQuarantined,
     JournalMismatch,
+    KeyRefused,
     LanguageNotSupported,
     LicenceRefused,
     MediaEmpty,
@@ -39,6 +41,9 @@ from omnifleet_shared.errors import (
     OutOfMemory,
     PermanentError,
     QueueFull,
+    QuotaExceeded,
+    RateExceeded,
+    RequestTooSlow,
     ResultTimeout,
     SchemaTooNew,
     SignatureInvalid,
@@ -63,6 +68,7 @@ from .async_client import AsyncClient
 from .async_handle import AsyncJobHandle
 from .client import Client
 from .handle import JobHandle
+from .results.parts import Part
 from .results.results import Audio, AudioResult, JobResult, TextResult, Video
 
 __version__ = version("omnifleet")
@@ -91,6 +97,7 @@ __all__ = [
     "Feedback",
     "FleetSettings",
     "ForeignURI",
+    "GatewayBusy",
     "Gender",
     "HeardSegment",
     "HeardWord",
@@ -106,6 +113,7 @@ __all__ = [
     "JobResult",
     "JobStatus",
     "JournalMismatch",
+    "KeyRefused",
     "LanguageNotSupported",
     "LicenceRefused",
     "MediaEmpty",
@@ -117,9 +125,13 @@ __all__ = [
     "MessageLost",
     "OmnifleetError",
     "OutOfMemory",
+    "Part",
     "PermanentError",
     "Progress",
     "QueueFull",
+    "QuotaExceeded",
+    "RateExceeded",
+    "RequestTooSlow",
     "ResultTimeout",
     "Sarcasm",
     "Scene",

@@ -21,10 +21,11 @@ from ..keys import CANCEL_CHANNEL, CANCEL_KEY, PROGRESS_KEY, PROGRESS_LIFETIME
 from ..redis_client import connect_redis, refuse_eviction, typed_redis_errors
 from ..schema.callback import CallbackDelivery
 from ..schema.job_state import STATE_KEY, JobState, failure_record, read_state
+from ..schema.parts import StreamedPart
 from ..schema.results import Progress
 from ..settings import FleetSettings
 from .batch_waiter import RedisResultWaiter
-from .queries import CANCEL, Query, callback_query, progress_query, run_cancel, state_query
+from .queries import CANCEL, Query, callback_query, parts_query, progress_query, run_cancel, state_query
 
 LISTEN_SECONDS = 1.0
 """Seconds after which a waiter sees that a job's record has vanished."""
@@ -101,6 +102,10 @@ class JobStates:
     def read_progress(self, job_id: str) -> Progress:
         """Read the newest progress; all zeros before the first step."""
         return self._ask(progress_query(job_id))
+
+    def read_parts(self, job_id: str, after: int) -> list[StreamedPart]:
+        """Read the parts that the job has given out behind number `after`."""
+        return self._ask(parts_query(job_id, after))
 
     def read_callback(self, job_id: str) -> CallbackDelivery | None:
         """Read the delivery of the job's callback; None before its outcome, or where none was requested."""

@@ -30,6 +30,8 @@ EVENTS_INTERVAL = 0.2
 """Seconds between two messages with task events; Celery sends one at each turn of its loop, at a sixth of its work."""
 GIVEN_BACK_SECONDS = 2.0
 """Seconds for which a message rests that this worker could not begin with."""
+EVENTS_AT_ONCE = 500
+"""Task events after which they are sent before that; Celery's own limit, 24, is that of eight jobs."""
 
 
 class _FleetApp(Protocol):
@@ -43,6 +45,7 @@ class FleetConsumer(Consumer):
     """Answers a message that cannot be read with InvalidMessage, and takes it off the queue."""
 
     app: _FleetApp
+    event_dispatcher: Any
     _has_events = False
     _events_timer: Any = None
 
@@ -55,6 +58,7 @@ class FleetConsumer(Consumer):
         if self._events_timer is not None:
             self._events_timer.cancel()  # of the connection before
         self._events_timer = hub.call_repeatedly(EVENTS_INTERVAL, self._send_events)
+        self.event_dispatcher.buffer_limit = EVENTS_AT_ONCE
 
     def on_send_event_buffered(self) -> None:
         self._has_events = True
