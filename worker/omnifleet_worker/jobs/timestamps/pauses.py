@@ -11,7 +11,7 @@ from ...media.signal import split_at_pauses
 
 FRAME_SECONDS = 0.02
 WINDOW_SECONDS = 30.0
-"""Speech is told from the background by the levels of so many seconds, and of as many before and after them: a recording
+"""Speech is told from the background by the levels of so many seconds, and of as many before and after: a recording
 may get louder as it goes on."""
 PAUSE_SECONDS = 0.3
 """Shortest pause; what is quieter for less belongs to the speech around it."""
