@@ -20,6 +20,7 @@ from ..request.build import JobOptions
 from ..results.audio_files import format_of, is_video
 from .batch import batch
 from .dead import dead
+from .keys import keys
 from .ops import add_commands
 from .output_file import TEXT_SUFFIX, OutputFile, about_media
 from .session import open_session
@@ -30,6 +31,7 @@ from .voices import voices
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(batch, name="batch")
 app.add_typer(dead, name="dead")
+app.add_typer(keys, name="keys")
 app.add_typer(storage, name="storage")
 app.add_typer(voices, name="voices")
 app.command()(spectrogram)

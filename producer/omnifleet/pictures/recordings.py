@@ -52,7 +52,7 @@ def read_recording(path: Path, field: str) -> Recording:
         raise MediaUnreadable(f"{str(path)!r} cannot be read: {error}", field, "Use wav, flac, mp3 or ogg") from error
     if not len(samples):
         raise MediaEmpty(f"{str(path)!r} holds no samples", field, "Check how the file was made")
-    return Recording(samples, rate)
+    return Recording(np.asarray(samples, np.float32), rate)
 
 
 def changed_spans(before: Recording, after: Recording) -> tuple[Span, Span] | None:
