@@ -32,7 +32,7 @@ def run_flower(settings: FleetSettings, host: str, port: int) -> None:
         raise InvalidSetting("Flower is not installed", "flower", "pip install 'omnifleet[flower]'")
     check_login(os.environ)
     check_redis(settings)
-    app = create_app(settings)
+    app: Any = create_app(settings)
     app.backend_cls = "disabled://"  # it would show answers, and links to results
     # Flower takes no jobs, and knows kombu's own transports by name.
     app.conf.broker_transport = None

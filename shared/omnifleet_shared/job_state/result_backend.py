@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from celery.backends.base import KeyValueStoreBackend
 from redis import Redis
@@ -31,14 +31,12 @@ class RecordBackend(KeyValueStoreBackend):
     def get(self, key: bytes) -> bytes | None:
         """Read one record."""
         with typed_redis_errors():
-            found: Any = self.client.get(key)
-        return found
+            return cast(bytes | None, self.client.get(key))
 
     def mget(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Read several records."""
         with typed_redis_errors():
-            found: Any = self.client.mget(keys)
-        return list(found)
+            return cast(list[bytes | None], self.client.mget(keys))
 
     def store_result(self, task_id: str, result: Any, state: str, *_: Any, **__: Any) -> Any:
         """Store nothing: the outcome is recorded already, or is not this worker's to record."""
