@@ -7,8 +7,8 @@
 --  3  omnifleet:wake:<queue>
 --  4  the list to wait in                    <queue> for priority 0 (interactive), <queue>\x06\x166 for 6 (batch)
 --  5  omnifleet:finished:<queue>:
---  6  omnifleet:idempotency:<queue>:<key>    or an empty string: no idempotency key
---  7  omnifleet:unfinished:<producer>        or an empty string: this producer's unfinished jobs are not counted
+--  6  omnifleet:idempotency:<queue>:<key>    or key 1 again: no idempotency key
+--  7  omnifleet:unfinished:<producer>        or key 1 again: this producer's unfinished jobs are not counted
 --  8  <queue>                                all lists of the queue, whose lengths are added up
 --  9  <queue>\x06\x166
 -- ARGV
@@ -49,6 +49,9 @@ end
 
 local state, runs, wake, place, finished, same, unfinished = unpack(KEYS, 1, 7)
 local job_id, message, record, lifetime, most_queued, most_unfinished, call = unpack(ARGV)
+-- Redis checks its users' rights to every key that is named, an empty one too: there is none.
+if same == state then same = '' end
+if unfinished == state then unfinished = '' end
 lifetime, most_queued, most_unfinished = tonumber(lifetime), tonumber(most_queued), tonumber(most_unfinished)
 local function stands(other)
   local status = status_of('celery-task-meta-' .. other)

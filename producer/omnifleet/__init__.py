@@ -7,6 +7,7 @@ from importlib.metadata import version
 from omnifleet_shared.errors import (
     AnswerUnreadable,
     BatchRunning,
+    BrokerRefused,
     BrokerUnavailable,
     CallbackRefused,
     CheckpointInvalid,
@@ -16,6 +17,8 @@ from omnifleet_shared.errors import (
     EditAmbiguous,
     EngineStopped,
     ForeignURI,
+    GatewayBusy,
+    IdempotencyConflict,
     InvalidJob,
     InvalidJobList,
     InvalidMessage,
@@ -24,6 +27,7 @@ from omnifleet_shared.errors import (
     JobFailed,
     JobQuarantined,
     JournalMismatch,
+    KeyRefused,
     LanguageNotSupported,
     LicenceRefused,
     MediaEmpty,
@@ -36,6 +40,9 @@ from omnifleet_shared.errors import (
     OutOfMemory,
     PermanentError,
     QueueFull,
+    QuotaExceeded,
+    RateExceeded,
+    RequestTooSlow,
     ResultTimeout,
     SchemaTooNew,
     SignatureInvalid,
@@ -45,12 +52,14 @@ from omnifleet_shared.errors import (
     TransientError,
     UnknownJob,
     UnknownTask,
+    VoiceNotFound,
 )
 from omnifleet_shared.schema.answers import Classification, Feedback, Gender, Sarcasm, Scene, Sources, Speakers
 from omnifleet_shared.schema.callback import CallbackDelivery, CallbackOutcome
 from omnifleet_shared.schema.results import EditPlan, JobStatus, Progress
 from omnifleet_shared.schema.tasks import Turn
 from omnifleet_shared.schema.transcript import HeardSegment, HeardWord
+from omnifleet_shared.schema.voice import Voice
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.webhooks.signatures import verify_callback
 
@@ -58,6 +67,7 @@ from .async_client import AsyncClient
 from .async_handle import AsyncJobHandle
 from .client import Client
 from .handle import JobHandle
+from .results.parts import Part
 from .results.results import Audio, AudioResult, JobResult, TextResult, Video
 
 __version__ = version("omnifleet")
@@ -69,6 +79,7 @@ __all__ = [
     "Audio",
     "AudioResult",
     "BatchRunning",
+    "BrokerRefused",
     "BrokerUnavailable",
     "CallbackDelivery",
     "CallbackOutcome",
@@ -85,9 +96,11 @@ __all__ = [
     "Feedback",
     "FleetSettings",
     "ForeignURI",
+    "GatewayBusy",
     "Gender",
     "HeardSegment",
     "HeardWord",
+    "IdempotencyConflict",
     "InvalidJob",
     "InvalidJobList",
     "InvalidMessage",
@@ -99,6 +112,7 @@ __all__ = [
     "JobResult",
     "JobStatus",
     "JournalMismatch",
+    "KeyRefused",
     "LanguageNotSupported",
     "LicenceRefused",
     "MediaEmpty",
@@ -109,9 +123,13 @@ __all__ = [
     "MediaUnreadable",
     "OmnifleetError",
     "OutOfMemory",
+    "Part",
     "PermanentError",
     "Progress",
     "QueueFull",
+    "QuotaExceeded",
+    "RateExceeded",
+    "RequestTooSlow",
     "ResultTimeout",
     "Sarcasm",
     "Scene",
@@ -128,6 +146,8 @@ __all__ = [
     "UnknownJob",
     "UnknownTask",
     "Video",
+    "Voice",
+    "VoiceNotFound",
     "__version__",
     "verify_callback",
 ]

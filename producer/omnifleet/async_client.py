@@ -11,6 +11,7 @@ from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.storage import Storage
 
 from .async_handle import AsyncJobHandle
+from .async_voices import AsyncVoices
 from .batch.outcome import Outcome
 from .batch.sender import JobSender
 from .batch.stream import OutcomeStream
@@ -22,6 +23,7 @@ from .results.results import AudioResult, JobResult, TextResult
 from .transport.async_celery import AsyncCeleryTransport, AsyncJobTransport
 from .transport.async_iterator import ThreadedIterator
 from .transport.executor import BlockingExecutor
+from .voices import Voices
 
 
 class AsyncClient(
@@ -94,6 +96,11 @@ class AsyncClient(
     def job(self, job_id: str) -> AsyncJobHandle[JobResult]:
         """Return the handle of a job by its id, whichever process sent it. It is not looked up before it is used."""
         return self._handle(job_id)
+
+    @property
+    def voices(self) -> AsyncVoices:
+        """The named voices of the storage: add, get, list and remove them."""
+        return AsyncVoices(Voices(self._settings, self._storage), self._executor)
 
     @property
     def sender(self) -> JobSender:

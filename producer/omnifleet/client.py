@@ -19,6 +19,7 @@ from .request.maker import JobMaker
 from .request.request import Request
 from .results.results import AudioResult, JobResult, TextResult
 from .transport.celery import CeleryTransport, JobTransport
+from .voices import Voices
 
 
 class Client(Calls[JobHandle[TextResult], JobHandle[AudioResult]]):
@@ -79,6 +80,11 @@ class Client(Calls[JobHandle[TextResult], JobHandle[AudioResult]]):
     def job(self, job_id: str) -> JobHandle[JobResult]:
         """Return the handle of a job by its id, whichever process sent it. It is not looked up before it is used."""
         return self._handle(job_id)
+
+    @property
+    def voices(self) -> Voices:
+        """The named voices of the storage: add, get, list and remove them."""
+        return Voices(self._settings, self._storage)
 
     @property
     def sender(self) -> JobSender:

@@ -3,6 +3,7 @@
 OmnifleetError
 ├── PermanentError                  the same job fails again: never retried
 │   ├── InvalidSetting              the environment
+│   │   └── BrokerRefused           Redis answers, and refuses: a password, a right, cluster mode
 │   ├── InvalidJob                  the request itself
 │   │   ├── UnknownTask
 │   │   ├── TaskNotSupported
@@ -10,6 +11,7 @@ OmnifleetError
 │   │   ├── LicenceRefused
 │   │   ├── CallbackRefused
 │   │   ├── EditAmbiguous           what is to be edited can be read in several ways
+│   │   ├── IdempotencyConflict     its idempotency key is another request's
 │   │   └── InvalidJobList          lines of a batch that are no jobs
 │   ├── BatchRunning                another process runs the batch
 │   ├── JournalMismatch             the journal of another batch
@@ -18,6 +20,7 @@ OmnifleetError
 │   │   └── SignatureInvalid
 │   ├── MediaError                  what was sent as audio or video
 │   │   ├── MediaNotFound
+│   │   │   └── VoiceNotFound       never added, or removed since
 │   │   ├── MediaUnreadable
 │   │   ├── MediaEmpty
 │   │   ├── MediaTooLarge
@@ -30,12 +33,17 @@ OmnifleetError
 │   ├── JobQuarantined              it killed several workers, and was dead-lettered
 │   ├── JobCancelled
 │   ├── DeadlineExceeded
-│   └── UnknownJob                  no such job id, or forgotten since
+│   ├── UnknownJob                  no such job id, or forgotten since
+│   └── KeyRefused                  an API key that the gateway does not know
 └── TransientError                  the same job may well succeed: retried with backoff, up to a limit
     ├── StorageUnavailable
     │   └── DiskFull                no room is left where the storage or the worker writes
     ├── BrokerUnavailable
     ├── QueueFull                   a limit on jobs is reached
+    ├── RateExceeded                an API key asks more often than it may
+    │   └── QuotaExceeded           it has sent all its jobs of the day
+    ├── RequestTooSlow              the body of an HTTP request did not come in time
+    ├── GatewayBusy                 the gateway serves as many requests as it may
     ├── OutOfMemory
     ├── EngineStopped
     │   └── DeviceFailed            the worker's device broke: its jobs go to another worker
@@ -94,6 +102,17 @@ class InvalidSetting(PermanentError):
     """A setting that does not parse; `field` is its variable in the environment."""
 
 
+class BrokerError(Exception):
+    """Redis failed a call: BrokerUnavailable, which may pass, or BrokerRefused, which somebody must mend.
+
+    Not of the tree: a program that waits for Redis whatever is wrong with it, as workers do, catches both by it.
+    """
+
+
+class BrokerRefused(InvalidSetting, BrokerError):
+    """Redis answers, and refuses: the password, a right, the kind of server; `details["reply"]` has its own word."""
+
+
 class InvalidJob(PermanentError):
     """The request cannot be carried out as it stands."""
 
@@ -120,6 +139,10 @@ class CallbackRefused(InvalidJob):
 
 class EditAmbiguous(InvalidJob):
     """The request can be read in several ways, and nothing was done; `details["readings"]` lists the edits of each."""
+
+
+class IdempotencyConflict(InvalidJob):
+    """The idempotency key is that of another request; `details["differs"]` names the fields, `job_id` its job."""
 
 
 class InvalidJobList(InvalidJob):
@@ -152,6 +175,10 @@ class MediaError(PermanentError):
 
 class MediaNotFound(MediaError):
     """No file at that path, or no object at that URI."""
+
+
+class VoiceNotFound(MediaNotFound):
+    """No voice of that name: it was never added, or it was removed since."""
 
 
 class MediaUnreadable(MediaError):
@@ -206,6 +233,10 @@ class UnknownJob(PermanentError):
     """No job of that id: never submitted here, or its record has expired."""
 
 
+class KeyRefused(PermanentError):
+    """The gateway knows no such API key: none was sent, it was never made, or it was revoked."""
+
+
 class StorageUnavailable(TransientError):
     """The object storage does not answer, or is busy."""
 
@@ -214,12 +245,29 @@ class DiskFull(StorageUnavailable):
     """No room is left on the disk of a storage that is a folder, or of the worker."""
 
 
-class BrokerUnavailable(TransientError):
-    """Redis does not answer."""
+class BrokerUnavailable(TransientError, BrokerError):
+    """Redis does not answer, or not now: it loads, is full, or fails over; `details["reply"]` has its own word."""
 
 
 class QueueFull(TransientError):
     """A limit on jobs is reached; `details["retry_after"]` gives the seconds after which to submit again."""
+
+
+class RateExceeded(TransientError):
+    """An API key makes more requests than its rate; `details["retry_after"]` gives the seconds to wait."""
+
+
+class QuotaExceeded(RateExceeded):
+    """An API key has sent all jobs of its day; `details["retry_after"]` gives the seconds until the next one."""
+
+
+class RequestTooSlow(TransientError):
+    """The body of a request to the gateway came too slowly, or not to its end."""
+
+
+class GatewayBusy(TransientError):
+    """The gateway serves as many requests as it may, or is about to stop; `details["retry_after"]` says when to come
+    again."""
 
 
 class OutOfMemory(TransientError):

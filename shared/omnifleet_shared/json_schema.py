@@ -17,6 +17,7 @@ from .keys import ANSWER_LIFETIME, CELERY_TASKS
 from .schema.callback import CallbackOutcome
 from .schema.job_state import STATUS_OF
 from .schema.jobs import Job
+from .schema.parts import StreamedPart
 from .schema.results import JobResult, Progress
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -32,8 +33,8 @@ SUBMIT_HEADER = f"""\
 --  3  omnifleet:wake:<queue>
 --  4  the list to wait in                    <queue> for priority 0 (interactive), <queue>\\x06\\x166 for 6 (batch)
 --  5  omnifleet:finished:<queue>:
---  6  omnifleet:idempotency:<queue>:<key>    or an empty string: no idempotency key
---  7  omnifleet:unfinished:<producer>        or an empty string: this producer's unfinished jobs are not counted
+--  6  omnifleet:idempotency:<queue>:<key>    or key 1 again: no idempotency key
+--  7  omnifleet:unfinished:<producer>        or key 1 again: this producer's unfinished jobs are not counted
 --  8  <queue>                                all lists of the queue, whose lengths are added up
 --  9  <queue>\\x06\\x166
 -- ARGV
@@ -57,6 +58,7 @@ def documents() -> dict[str, str]:
         "job": _records(Annotated[Job, Field(discriminator="namespace")], "What a job asks for"),
         "result": _records(JobResult, "What a job made"),
         "progress": _records(Progress, "How far a running job is: omnifleet:progress:<job_id>"),
+        "part": _records(StreamedPart, "A part of a streamed job: in the list omnifleet:stream:<job_id>"),
         "callback": _records(CallbackOutcome, "The body of a callback"),
         "error": ERROR,
         "state": STATE,

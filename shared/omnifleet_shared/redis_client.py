@@ -2,25 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import AuthenticationError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from .errors import BrokerUnavailable, InvalidSetting
+from .errors import InvalidSetting
+from .redis_errors import LOST_MASTER, kind_of, typed_redis_error
 from .redis_url import redis_address, sentinels
 from .settings import FleetSettings
 
+T = TypeVar("T")
 BACKOFF = ExponentialWithJitterBackoff(base=0.05, cap=0.5)
+
+
+class MasterLost(RedisConnectionError):
+    """The server behind this connection is no master any more: at the same address there may be another by now."""
+
+
+class MasterRetry(Retry):
+    """Tries again on a new connection, also where a server answers that it is no master."""
+
+    def call_with_retry(self, do: Callable[[], T], fail: Callable[[Exception], Any], *args: Any, **kwargs: Any) -> T:
+        def call() -> T:
+            with _lost_masters():
+                return do()
+
+        return super().call_with_retry(call, fail, *args, **kwargs)
+
+
+class AsyncMasterRetry(AsyncRetry):
+    """`MasterRetry` for asyncio."""
+
+    async def call_with_retry(
+        self, do: Callable[[], Awaitable[T]], fail: Callable[[Any], Any], *args: Any, **kwargs: Any
+    ) -> T:
+        async def call() -> T:
+            with _lost_masters():
+                return await do()
+
+        return await super().call_with_retry(call, fail, *args, **kwargs)
+
+
+@contextmanager
+def _lost_masters() -> Iterator[None]:
+    try:
+        yield
+    except ResponseError as error:
+        if kind_of(error) in LOST_MASTER:
+            raise MasterLost(*error.args) from error
+        raise
 
 
 def connect_redis(settings: FleetSettings) -> Redis:
@@ -29,12 +69,12 @@ def connect_redis(settings: FleetSettings) -> Redis:
     Raises:
         InvalidSetting: the URL is none of Redis.
     """
-    return cast(Redis, _connect(settings, Redis, Sentinel, Retry(BACKOFF, 2, (RedisConnectionError,))))
+    return cast(Redis, _connect(settings, Redis, Sentinel, MasterRetry(BACKOFF, 2, (RedisConnectionError,))))
 
 
 def connect_async_redis(settings: FleetSettings, *, retry: bool = True) -> AsyncRedis:
     """Create a client for one event loop; without `retry` its user has to reconnect after a lost connection."""
-    again = AsyncRetry(BACKOFF, 2 if retry else 0, (RedisConnectionError,) if retry else ())
+    again = AsyncMasterRetry(BACKOFF, 2 if retry else 0, (RedisConnectionError,) if retry else ())
     return cast(AsyncRedis, _connect(settings, AsyncRedis, AsyncSentinel, again))
 
 
@@ -87,6 +127,7 @@ def refuse_eviction(redis: Redis) -> None:
     Raises:
         InvalidSetting: `maxmemory` is set, and the policy is another than `noeviction`.
         BrokerUnavailable: it does not answer.
+        BrokerRefused: it does not let this user ask.
     """
     with typed_redis_errors():
         memory = cast(dict[str, Any], redis.info("memory"))
@@ -97,24 +138,9 @@ def refuse_eviction(redis: Redis) -> None:
 
 
 @contextmanager
-def typed_redis_errors() -> Iterator[None]:
-    """Turn Redis errors into BrokerUnavailable, or InvalidSetting where password or certificate are refused."""
+def typed_redis_errors(meanwhile: str = "") -> Iterator[None]:
+    """Raise BrokerUnavailable or BrokerRefused for what Redis does in the block; see `redis_errors`."""
     try:
         yield
-    except AuthenticationError as error:
-        remedy = "Put the right user and password into OMNIFLEET_REDIS_URL"
-        raise InvalidSetting("Redis refuses the password", "OMNIFLEET_REDIS_URL", remedy) from error
     except (RedisError, OSError) as error:
-        if refused := certificate_refusal(error):
-            raise refused from error
-        remedy = "Check OMNIFLEET_REDIS_URL and that Redis runs"
-        raise BrokerUnavailable(f"Redis does not answer: {error}", "redis_url", remedy) from error
-
-
-def certificate_refusal(error: BaseException) -> InvalidSetting | None:
-    """Return the error of a connection that failed because nobody vouches for the server's certificate, else None."""
-    if "CERTIFICATE_VERIFY_FAILED" not in str(error):  # redis-py and kombu wrap what ssl raises
-        return None
-    problem = f"the certificate of this Redis cannot be trusted: {error}"
-    remedy = "Name the file of the CA that vouches for it: rediss://host:6379/0?ssl_ca_certs=/etc/ssl/redis-ca.pem"
-    return InvalidSetting(problem, "OMNIFLEET_REDIS_URL", remedy)
+        raise typed_redis_error(error, meanwhile) from error

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from string import ascii_letters
 from typing import Any
 
 from omnifleet_shared.schema.model_card import ModelCard
@@ -40,12 +41,18 @@ MODEL = ModelData(
     card=ModelCard(name="scripted", revision="1", licence="none", languages=("en",)),
     prompts=Prompts(
         {
-            "system": {"UNDERSTANDING": "Answer.", "T2A": "Make a sound.", "T2M": "Make music.", "EDITING": "Edit."},
+            "system": {
+                "UNDERSTANDING": "Answer.",
+                "T2A": "Make a sound.",
+                "T2M": "Make music.",
+                "EDITING": "Edit.",
+                "TTS": "Say.",
+            },
             "edit": {"Add": "Add {desc}."},
             "transcribe": {"system": "Transcribe.", "user": "What is said?"},
         }
     ),
-    tokenizer=SpeechTokenizer([" "]),
+    tokenizer=SpeechTokenizer([" ", *ascii_letters, "."]),
 )
 """Made once for all workers of a fork server: its tokenizer takes most of the time in which they start."""
 

@@ -112,7 +112,7 @@ class Proxy:
 
     def __init__(self, target: int) -> None:
         self.port = free_port()
-        self._target = target
+        self.target = target
         self._open: set[socket.socket] = set()
         self._listener: socket.socket | None = None
 
@@ -144,7 +144,7 @@ class Proxy:
 
     def _carry(self, near: socket.socket) -> None:
         # A target that is not there breaks the connection, not the proxy.
-        with near, suppress(OSError), socket.create_connection(("127.0.0.1", self._target)) as far:
+        with near, suppress(OSError), socket.create_connection(("127.0.0.1", self.target)) as far:
             ends = {near, far}
             self._open.update(ends)
             back = threading.Thread(target=self._pump, args=(far, near), daemon=True)

@@ -36,6 +36,7 @@ from celery.utils.nodenames import default_nodename
 from omnifleet_shared.broker.celery_app import configure
 from omnifleet_shared.settings import load_settings
 
+from .observability.celery_log import quiet_reconnects
 from .observability.log_context import enter_job, leave_job
 from .observability.logging import configure_logging
 from .service.tasks import register_tasks
@@ -108,6 +109,7 @@ def create_worker_app(settings: WorkerSettings, fleet: FleetWorker | None = None
 
     def log_as_configured(loglevel: int | str = "INFO", **_: object) -> None:
         configure_logging(loglevel, settings.log_format, app.fleet.name)
+        quiet_reconnects()
 
     def stop_engine(sender: Any, **_: object) -> None:
         # Only after the pool has finished its jobs: they need the engine to end well.

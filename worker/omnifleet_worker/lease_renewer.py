@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from omnifleet_shared.broker.leases import LeasedMessage, Leases
-from omnifleet_shared.errors import BrokerUnavailable
+from omnifleet_shared.errors import BrokerError
+from omnifleet_shared.observability.outage_log import OutageLog
 
 logger = logging.getLogger(__name__)
 EXIT_HUNG = 70
@@ -73,6 +74,8 @@ class LeaseRenewer:
         self._suspect: LeasedMessage | None = None
         self._suspect_waits = False
         self._lock = threading.Lock()
+        about = ("leases are not renewed", "leases are renewed again")
+        self._outages = OutageLog(logger, "leases_unreachable", *about)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="lease-renewer", daemon=True)
 
@@ -199,7 +202,7 @@ class LeaseRenewer:
         self.stop_renewing(tag)
         try:
             self.leases.ack(tag)
-        except BrokerUnavailable as error:
+        except BrokerError as error:
             logger.warning("a done job is still on lease: %s", error, extra={"action": "ack_failed"})
 
     def hand_back(self) -> None:
@@ -217,7 +220,7 @@ class LeaseRenewer:
         try:
             self.leases.postpone(tag, 0)
             self.leases.recover()
-        except BrokerUnavailable as error:
+        except BrokerError as error:
             logger.warning("a job waits for its lease to end: %s", error, extra={"action": "hand_back_failed"})
 
     def renew_and_recover(self) -> None:
@@ -254,8 +257,9 @@ class LeaseRenewer:
             try:
                 self.renew_and_recover()
                 self._check_consumer()
-            except BrokerUnavailable as error:
-                logger.warning("leases are not renewed: %s", error, extra={"action": "leases_unreachable"})
+                self._outages.answered()
+            except BrokerError as error:
+                self._outages.failed(error)
                 self._restart_poll_clock()
             except Exception:
                 logger.exception("the lease renewer failed, and goes on", extra={"action": "lease_renewer_failed"})

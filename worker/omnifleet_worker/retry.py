@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from omnifleet_shared.errors import TransientError
+from omnifleet_shared.observability.outage_log import OutageLog
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -22,7 +23,7 @@ R = TypeVar("R")
 
 def retry_until(
     call: Callable[[], R],
-    retry_on: type[TransientError],
+    retry_on: type[Exception],
     timeout: float,
     *,
     give_up_on: tuple[type[TransientError], ...] = (),
@@ -53,19 +54,25 @@ def retry_until(
             raise first.pop()
         return call()
 
+    # The same reason is not logged at every try.
+    action, who = ("job_waits", job_id) if job_id else ("worker_waits", "the worker")
+    waits = OutageLog(logger, action, f"{who} waits", f"{who} goes on")
+
     def before_sleep(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        about = {"action": "job_waits", "job_id": job_id} if job_id else {"action": "worker_waits"}
-        logger.warning("waiting: %s %s", job_id or "", error, extra=about)
+        if isinstance(error, Exception):
+            waits.failed(error)
         before_retry()
 
-    return Retrying(
+    result = Retrying(
         retry=retry_if_exception(lambda error: isinstance(error, retry_on) and not isinstance(error, give_up_on)),
         wait=wait_random_exponential(multiplier=0.2, max=5),
         stop=stop_after_delay(timeout),
         before_sleep=before_sleep,
         reraise=True,
     )(call_again)
+    waits.answered()
+    return result
 
 
 def backoff_seconds(attempt: int, first: float, longest: float) -> float:

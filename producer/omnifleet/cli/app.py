@@ -20,15 +20,19 @@ from ..request.build import JobOptions
 from ..results.audio_files import format_of, is_video
 from .batch import batch
 from .dead import dead
+from .keys import keys
 from .ops import add_commands
 from .output_file import TEXT_SUFFIX, OutputFile, about_media
 from .session import open_session
 from .storage import storage
+from .voices import voices
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(batch, name="batch")
 app.add_typer(dead, name="dead")
+app.add_typer(keys, name="keys")
 app.add_typer(storage, name="storage")
+app.add_typer(voices, name="voices")
 add_commands(app)
 
 JobIdArgument = Annotated[str, typer.Argument(help="Id of the job.")]
@@ -128,7 +132,7 @@ def generate(
     context: typer.Context,
     task: Annotated[str, typer.Argument(help="t2a, t2m, v2a, v2m, tts or vc.")],
     text: Annotated[str | None, typer.Argument(help="The description, or what is said.")] = None,
-    ref: Annotated[str | None, typer.Option(help="tts, vc: a recording of the voice.")] = None,
+    ref: Annotated[str | None, typer.Option(help="tts, vc: a recording of the voice, or voice:NAME.")] = None,
     ref_text: Annotated[str | None, typer.Option(help="What is said in --ref.")] = None,
     audio: Annotated[str | None, typer.Option(help="vc: the speech to convert.")] = None,
     video: Annotated[str | None, typer.Option(help="v2a, v2m: the video to make sound for.")] = None,

@@ -16,6 +16,7 @@ from omnifleet_shared.errors import (
     InvalidSetting,
     JobCancelled,
     JournalMismatch,
+    KeyRefused,
     MediaError,
     OmnifleetError,
     QueueFull,
@@ -41,6 +42,7 @@ EXIT_CODES: dict[type[OmnifleetError], int] = {
     UnknownJob: 2,
     BatchRunning: 2,
     JournalMismatch: 2,
+    KeyRefused: 2,
     BrokerUnavailable: 3,
     StorageUnavailable: 3,
     StorageRefused: 3,
@@ -100,6 +102,10 @@ class Session:
         """Ask for the job to be stopped."""
         job.cancel()
         self._printer.print_cancel(job.id, job.status())
+
+    def print(self, words: str, record: object) -> None:
+        """Print words for people, or the record for programs."""
+        self._printer.print(words, record)
 
     def print_interrupted(self) -> None:
         """Say how to come back to the job."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import closing
 from importlib.util import find_spec
 from typing import Any
 
 from omnifleet_shared.broker.celery_app import create_app
 from omnifleet_shared.errors import InvalidSetting
+from omnifleet_shared.redis_client import connect_redis, typed_redis_errors
 from omnifleet_shared.redis_url import redis_address
 from omnifleet_shared.settings import FleetSettings
 
@@ -29,6 +31,7 @@ def run_flower(settings: FleetSettings, host: str, port: int) -> None:
     if find_spec("flower") is None:
         raise InvalidSetting("Flower is not installed", "flower", "pip install 'omnifleet[flower]'")
     check_login(os.environ)
+    check_redis(settings)
     app = create_app(settings)
     # Flower takes no jobs, and knows kombu's own transports by name.
     app.conf.broker_transport = None
@@ -46,6 +49,12 @@ def run_flower(settings: FleetSettings, host: str, port: int) -> None:
         "conf": os.devnull,
     }
     app.start(["flower", *(f"--{name}={value}" for name, value in options.items())])
+
+
+def check_redis(settings: FleetSettings) -> None:
+    """Raise BrokerUnavailable or BrokerRefused where Flower could not work with this Redis, and would not say why."""
+    with closing(connect_redis(settings)) as redis, typed_redis_errors():
+        redis.ping()
 
 
 def check_login(environment: Mapping[str, str]) -> None:

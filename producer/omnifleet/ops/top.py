@@ -10,7 +10,7 @@ from typing import Literal
 
 from omnifleet_shared.broker.queue_stats import QueueStats, QueueStatsReader
 from omnifleet_shared.broker.worker_registry import SeenWorker, WorkerRecord, WorkerRegistry
-from omnifleet_shared.errors import BrokerUnavailable
+from omnifleet_shared.errors import BrokerError
 from omnifleet_shared.redis_client import connect_redis
 from omnifleet_shared.settings import FleetSettings
 from redis import Redis
@@ -35,12 +35,12 @@ class FleetView:
 
     @classmethod
     def read(cls, redis: Redis, queue: str) -> FleetView:
-        """Read the state of the fleet. Raises BrokerUnavailable."""
+        """Read the state of the fleet. Raises BrokerError."""
         return cls(QueueStatsReader(redis, queue).read(), WorkerRegistry(redis, queue).all())
 
 
 def show_once(settings: FleetSettings) -> None:
-    """Print one frame. Raises BrokerUnavailable."""
+    """Print one frame. Raises BrokerError."""
     with closing(connect_redis(settings)) as redis:
         console = Console()
         console.print(frame(FleetView.read(redis, settings.queue), console.width))
@@ -63,7 +63,7 @@ def frame(view: FleetView, width: int) -> RenderableType:
 def _frame_or_error(redis: Redis, queue: str, width: int) -> RenderableType:
     try:
         return frame(FleetView.read(redis, queue), width)
-    except BrokerUnavailable as error:
+    except BrokerError as error:
         return Text(f"{error}", style="red")
 
 

@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, TypeVar, Unpack, overload
 
 from omnifleet_shared.schema.tasks import Timestamps
 
-from .build import DiffusionOptions, HistoryTurn, UnderstandOptions
+from .build import DiffusionOptions, GenerateOptions, HistoryTurn, UnderstandOptions
 from .request import Request
 from .uploads import MediaSource
 
@@ -48,7 +48,7 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
                 last. Audio and video belong to the first turn.
             timestamps: transcribe: `word` for the time of every word, as `result().words`, by workers with an aligner;
                 `segment` for that of what is said between pauses, as `result().segments`. Of one recording alone.
-            options: temperature, seed, language, audio_track, priority, deadline, commercial, idempotency_key,
+            options: temperature, stream, seed, language, audio_track, priority, deadline, commercial, idempotency_key,
                 callback; see `UnderstandOptions`.
 
         Raises:
@@ -75,21 +75,21 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
         video: MediaSource | None = None,
         seconds: float | None = None,
         mux: bool | None = None,
-        **options: Unpack[DiffusionOptions],
+        **options: Unpack[GenerateOptions],
     ) -> AudioJob:
         """Make audio.
 
         Args:
             task: t2a, t2m (sound or music from text), v2a, v2m (for a video), tts (speech), vc (voice conversion).
             text: the description; for tts and vc what is said.
-            ref: tts, vc: a recording of the voice to speak with.
-            ref_text: what is said in `ref`.
+            ref: tts, vc: a recording of the voice to speak with, or `voice:anna`, one of `Client.voices`.
+            ref_text: what is said in `ref`; the text of the voice, where one is named.
             audio: vc: the speech to convert.
             video: v2a, v2m: the video to make sound for.
             seconds: length; 10 by default, for v2a and v2m that of the video.
             mux: v2a, v2m: True to have the video with the new sound too, as `result().video`.
-            options: steps, quality, guidance, seed, format, language, audio_track, priority, deadline, commercial,
-                idempotency_key, callback; see `DiffusionOptions`.
+            options: steps, quality, guidance, stream, seed, format, language, audio_track, priority, deadline,
+                commercial, idempotency_key, callback; see `GenerateOptions`.
 
         Raises:
             OmnifleetError: the errors of `understand`.

@@ -9,6 +9,7 @@ from omnifleet_shared.schema.jobs import EditJob, Job
 from omnifleet_shared.schema.tasks import SpeechEdit
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.storage import Storage
+from omnifleet_shared.storage.voices import VoiceFiles
 from omnifleet_shared.webhooks.allow_list import CallbackHosts
 
 from ..results.audio_files import sound_form
@@ -34,6 +35,7 @@ class JobMaker:
         self._pending_deletion = pending_deletion
         self._max_bytes = settings.max_input_bytes
         self._storage = storage
+        self._voices = VoiceFiles(storage)
         self._callback_hosts = CallbackHosts(settings.callback_hosts)
 
     def make(self, request: Request, *, job_id: str | None = None) -> tuple[Job, str | None]:
@@ -65,10 +67,18 @@ class JobMaker:
         arguments = {name: value for name, value in request.arguments.items() if value is not None}
         options = {name: arguments.pop(name) for name in OPTIONS[request.namespace] & arguments.keys()}
         fields = task_fields(request.namespace, arguments)
-        job = build_job(request.namespace, fields | _media(request, uploads), options, job_id)
+        media = _media(request, uploads)
+        job = build_job(request.namespace, fields | media | self._voice(request), options, job_id)
         self._check_callback(job)
         _check_format(job, uploads)
         return job, idempotency_key(job, options)
+
+    def _voice(self, request: Request) -> dict[str, Any]:
+        """The recording of the voice that a request names, and what is said in it. Raises VoiceNotFound."""
+        if request.voice is None:
+            return {}
+        voice = self._voices.read(request.voice)
+        return {"ref": self._voices.media(voice), "ref_text": request.arguments.get("ref_text") or voice.text}
 
     def _check_callback(self, job: Job) -> None:
         # A producer without the list does not know; the workers do.
@@ -92,5 +102,6 @@ def _check_format(job: Job, uploads: Uploads) -> None:
 
 def _media(request: Request, uploads: Uploads) -> dict[str, Any]:
     describe: Any = uploads.describe_all if request.namespace == "understand" else uploads.describe
-    sources = {name: request.arguments.get(name) for name in MEDIA[request.namespace]}
+    named = [name for name in MEDIA[request.namespace] if name != "ref" or request.voice is None]
+    sources = {name: request.arguments.get(name) for name in named}
     return {name: describe(source, name) for name, source in sources.items() if source is not None}

@@ -18,6 +18,10 @@ MEDIA: dict[Namespace, tuple[str, ...]] = {
 """Arguments that are media."""
 
 
+VOICE = "voice:"
+"""What `ref` begins with where it names a voice."""
+
+
 @dataclass(frozen=True)
 class Request:
     """A call of a client's `understand`, `generate` or `edit` that is not made yet, and so not checked either."""
@@ -42,8 +46,18 @@ class Request:
     def resolve_paths(self, folder: Path) -> Request:
         """Return the same request with its local files looked for in `folder`."""
         media = MEDIA[self.namespace]
-        resolved = {name: _resolve(value, folder) for name, value in self.arguments.items() if name in media}
+        local = {name: value for name, value in self.arguments.items() if name in media and not self._is_voice(name)}
+        resolved = {name: _resolve(value, folder) for name, value in local.items()}
         return Request(self.namespace, {**self.arguments, **resolved})
+
+    @property
+    def voice(self) -> str | None:
+        """Name of the voice that is its reference; None where it names none."""
+        return str(self.arguments["ref"]).removeprefix(VOICE) if self._is_voice("ref") else None
+
+    def _is_voice(self, argument: str) -> bool:
+        value = self.arguments.get(argument)
+        return argument == "ref" and isinstance(value, str) and value.startswith(VOICE)
 
     def with_default(self, **arguments: Any) -> Request:
         """Return the same request with these arguments, where it has none of their names."""

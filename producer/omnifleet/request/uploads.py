@@ -98,6 +98,14 @@ class Uploads:
             return tuple(self.describe(source, f"{field}.{number}") for number, source in enumerate(many))
         return (self.describe(cast(MediaSource, sources), field),)
 
+    def open(self, source: MediaSource, field: str) -> BinaryIO:
+        """Open a local file, bytes or a stream, at its beginning, and check its size. Raises as `describe`."""
+        with _readable(field):
+            stream = self._stream(source, field)
+            self._check_size(stream.seek(0, os.SEEK_END), field)
+            stream.seek(0)
+        return stream
+
     def local(self, media: Media) -> BinaryIO | None:
         """Return the open file of a record that was described from one, at its beginning; None of stored media.
 
@@ -141,9 +149,8 @@ class Uploads:
     def _describe(self, source: MediaSource, field: str) -> Media:
         if isinstance(source, str) and "://" in source:
             return self._stored(source, field)
+        stream = self.open(source, field)
         with _readable(field):
-            stream = self._stream(source, field)
-            self._check_size(stream.seek(0, os.SEEK_END), field)
             if self._look_only:
                 media = Media(uri=self._storage.uri(UNREAD_KEY))
                 self._local[media.uri] = stream

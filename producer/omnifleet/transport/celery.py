@@ -12,18 +12,17 @@ from omnifleet_shared.broker.deletions import Deletions
 from omnifleet_shared.broker.message import encode_message
 from omnifleet_shared.broker.submit import AlreadySubmitted, Submission, Submissions, queue_lists
 from omnifleet_shared.broker.worker_registry import Capacity, WorkerRegistry
-from omnifleet_shared.errors import BrokerUnavailable, InvalidSetting, OmnifleetError
 from omnifleet_shared.job_state.batch_waiter import BatchResultWaiter, RedisResultWaiter
 from omnifleet_shared.job_state.store import JobStates
 from omnifleet_shared.keys import INPUTS_UNTIL
 from omnifleet_shared.observability import tracing as traces
-from omnifleet_shared.redis_client import certificate_refusal, connect_redis
+from omnifleet_shared.redis_client import connect_redis, typed_redis_errors
 from omnifleet_shared.schema.callback import CallbackDelivery
 from omnifleet_shared.schema.job_state import JobState
 from omnifleet_shared.schema.jobs import Job, Priority
+from omnifleet_shared.schema.parts import StreamedPart
 from omnifleet_shared.schema.results import Progress
 from omnifleet_shared.settings import FleetSettings
-from redis.exceptions import AuthenticationError, RedisError
 
 SENDERS = 10
 """Threads that send at once by default; further ones wait for one of them."""
@@ -54,6 +53,10 @@ class JobTransport(Protocol):
 
     def progress(self, job_id: str) -> Progress:
         """Read how far the job is; all zeros before its first step. Raises UnknownJob."""
+        ...
+
+    def parts(self, job_id: str, after: int) -> Sequence[StreamedPart]:
+        """Read the parts that the job has given out behind number `after`; none of a job that is not known."""
         ...
 
     def callback(self, job_id: str) -> CallbackDelivery | None:
@@ -134,6 +137,10 @@ class CeleryTransport:
             self._states.read(job_id)
         return progress
 
+    def parts(self, job_id: str, after: int) -> Sequence[StreamedPart]:
+        """See `JobTransport`."""
+        return self._states.read_parts(job_id, after)
+
     def callback(self, job_id: str) -> CallbackDelivery | None:
         """See `JobTransport`."""
         delivery = self._states.read_callback(job_id)
@@ -164,12 +171,8 @@ class CeleryTransport:
         self._states.close()
 
     def _send(self, job: Job, submission: Submission) -> None:
-        try:
+        with typed_redis_errors("the job could not be sent"):
             self._publish(job, submission)
-        except OmnifleetError:
-            raise
-        except (RedisError, OSError) as error:
-            raise _not_sent(error) from error
 
     def _publish(self, job: Job, submission: Submission) -> None:
         about = {"messaging.system": "redis", "messaging.destination.name": self._settings.queue, "job.id": job.job_id}
@@ -181,13 +184,3 @@ class CeleryTransport:
     def _inputs_until(self, job: Job) -> datetime:
         # From now: a job that is replayed was submitted long ago.
         return job.deadline or datetime.now(UTC) + timedelta(seconds=self._settings.input_lifetime)
-
-
-def _not_sent(error: Exception) -> InvalidSetting | BrokerUnavailable:
-    if isinstance(error, AuthenticationError):
-        remedy = "Put the right user and password into OMNIFLEET_REDIS_URL"
-        return InvalidSetting("Redis refuses the password", "OMNIFLEET_REDIS_URL", remedy)
-    if refused := certificate_refusal(error):
-        return refused
-    remedy = "Check OMNIFLEET_REDIS_URL and that Redis runs"
-    return BrokerUnavailable(f"the job could not be sent: {error}", "redis_url", remedy)

@@ -39,6 +39,8 @@ from ..settings import FleetSettings
 from ..webhooks.outbox import ENQUEUE_CALLBACK
 from .dead_letters import DeadLetter
 
+# In all scripts below the first write is ZREM: Redis refuses the first write of a script where that needs memory and
+# there is none, and no write after the first. So a full Redis still records what becomes of the jobs that it holds.
 MAX_TRACEBACK = 10_000
 """Most characters of a traceback that are kept, from its end, where the error is."""
 
@@ -75,6 +77,7 @@ BEGIN = f"""{ENDED}
 {BEGUN_BEFORE}
 {RETRIED_BEFORE}
 if redis.call('EXISTS', KEYS[4]) == 1 then return {{'cancelled'}} end
+redis.call('ZREM', started, ARGV[1])
 local attempts = redis.call('HINCRBY', KEYS[3], 'attempts', 1)
 local open = redis.call('HINCRBY', KEYS[3], 'open', 1)
 local died_alone = tonumber(redis.call('HGET', KEYS[3], 'alone') or 0)
@@ -95,13 +98,13 @@ RETRY = f"""
 local retried = 'retried:' .. ARGV[1]
 if redis.call('HEXISTS', KEYS[3], retried) == 1 then return {{'written'}} end
 {ENDED}
+redis.call('ZREM', started, ARGV[1])
 redis.call('HSET', KEYS[3], 'open', 0, 'alone', 0, 'traceback', ARGV[6], retried, 1)
 if ARGV[7] == 'worker' then redis.call('HINCRBY', KEYS[3], 'handed_back', 1) end
 if ARGV[7] == 'storage' then
   local refused_by = redis.call('HGET', KEYS[3], 'refused_by')
   redis.call('HSET', KEYS[3], 'refused_by', refused_by and refused_by .. ' ' .. ARGV[4] or ARGV[4])
 end
-redis.call('ZREM', started, ARGV[1])
 if is_suspect then
   redis.call('HSET', KEYS[2], ARGV[1], string.sub(message, #suspects + 2))
   redis.call('SREM', suspect_tags, ARGV[1])
@@ -114,8 +117,8 @@ FINISH = f"""
 local finished = 'finished:' .. ARGV[1]
 if redis.call('HEXISTS', KEYS[3], finished) == 1 then return {{'written'}} end
 {ENDED}
-redis.call('HSET', KEYS[3], 'open', 0, 'alone', 0, finished, 1)
 redis.call('ZREM', started, ARGV[1])
+redis.call('HSET', KEYS[3], 'open', 0, 'alone', 0, finished, 1)
 {WRITE}
 {ENQUEUE_CALLBACK}
 if ARGV[10] ~= '' then redis.call('HSET', KEYS[8], ARGV[5], ARGV[10]) end

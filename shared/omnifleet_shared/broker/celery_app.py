@@ -68,6 +68,8 @@ def _delivery() -> dict[str, Any]:
         "task_acks_late": True,
         "task_acks_on_failure_or_timeout": True,
         "task_ignore_result": True,
+        # One for all threads: Celery searches the installed packages for each that it makes, which takes 0.05 s.
+        "result_backend_thread_safe": True,
         "worker_pool": "threads",
         # A job that waits inside one worker is a job that an idle worker cannot have.
         "worker_prefetch_multiplier": 1,

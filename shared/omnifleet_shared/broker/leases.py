@@ -77,7 +77,9 @@ if taken and is_awake == '1' then redis.call('RPOP', wake) end
 remember('')
 return taken
 """
+# ZREM, which removes nothing, comes first: see TAKE.
 RENEW = """
+redis.call('ZREM', KEYS[1], '')
 local now = redis.call('TIME')
 local lost = {}
 for place = 2, #ARGV do
@@ -111,20 +113,20 @@ local leases, leased, wake, started, suspects = unpack(KEYS)
 local now = redis.call('TIME')
 local over = redis.call('ZRANGEBYSCORE', leases, '-inf', now[1] + now[2] / 1e6, 'LIMIT', 0, 100)
 for _, tag in ipairs(over) do
-  local kept = redis.call('HGET', leased, tag)
+  local kept, was_started = redis.call('HGET', leased, tag), redis.call('ZSCORE', started, tag)
+  redis.call('HDEL', leased, tag)
+  redis.call('ZREM', leases, tag)
+  redis.call('ZREM', started, tag)
   if kept then
     local cut = string.find(kept, '\\n', 1, true)
     local origin, message = string.sub(kept, 1, cut - 1), string.sub(kept, cut + 1)
-    if redis.call('ZSCORE', started, tag) then
+    if was_started then
       redis.call('LPUSH', suspects, origin == suspects and message or kept)
     else
       redis.call('RPUSH', origin, message)
     end
     redis.call('LPUSH', wake, '1')
   end
-  redis.call('HDEL', leased, tag)
-  redis.call('ZREM', leases, tag)
-  redis.call('ZREM', started, tag)
 end
 return #over
 """
@@ -178,7 +180,7 @@ class Leases:
         """Close the connections to Redis."""
         self._redis.close()
 
-    def take(self, lists: Sequence[str], *, idle: bool = True) -> LeasedMessage | None:
+    def take(self, lists: Sequence[str], *, idle: bool = True, awake: bool = False) -> LeasedMessage | None:
         """Lease a suspect, or the next message of the first list that has one; None where all are empty.
 
         After BrokerUnavailable the next call is given what the failed one took, if it did take something.
@@ -186,8 +188,9 @@ class Leases:
         Args:
             lists: keys of the queue's lists, most urgent first; see `FAIR_TURN`.
             idle: whether the worker holds no message, so that a suspect keeps it from nothing.
+            awake: whether no wake-up token woke the worker, so that the message's own is removed here.
         """
-        tag, taken = self._take.make(*self._take_from(lists, idle, awake=False))
+        tag, taken = self._take.make(*self._take_from(lists, idle, awake=awake))
         return self._noted(tag, taken)
 
     def take_command(self, lists: Sequence[str], *, idle: bool) -> tuple[Any, ...]:

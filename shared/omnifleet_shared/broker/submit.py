@@ -65,6 +65,9 @@ end
 SUBMIT = f"""{HELPERS}
 local state, runs, wake, place, finished, same, unfinished = unpack(KEYS, 1, 7)
 local job_id, message, record, lifetime, most_queued, most_unfinished, call = unpack(ARGV)
+-- Redis checks its users' rights to every key that is named, an empty one too: there is none.
+if same == state then same = '' end
+if unfinished == state then unfinished = '' end
 lifetime, most_queued, most_unfinished = tonumber(lifetime), tonumber(most_queued), tonumber(most_unfinished)
 local function stands(other)
   local status = status_of('{STATE_KEY.format(job_id="")}' .. other)
@@ -171,15 +174,15 @@ class _NewJob:
             raise AlreadySubmitted(job_id.decode())
 
     def _keys(self, list_key: str) -> list[str]:
-        queue, key = self.of.settings.queue, self.idempotency_key
+        queue, key, state = self.of.settings.queue, self.idempotency_key, STATE_KEY.format(job_id=self.job_id)
         return [
-            STATE_KEY.format(job_id=self.job_id),
+            state,
             ATTEMPTS_KEY.format(job_id=self.job_id),
             WAKE_KEY.format(queue=queue),
             list_key,
             THROUGHPUT_KEY.format(queue=queue),
-            IDEMPOTENCY_KEY.format(queue=queue, key=key) if key else "",
-            self.of.unfinished,
+            IDEMPOTENCY_KEY.format(queue=queue, key=key) if key else state,
+            self.of.unfinished or state,
             *queue_lists(queue),
         ]
 

@@ -6,6 +6,7 @@ that is lost with its connection costs a second, a message would be lost for goo
 
 from __future__ import annotations
 
+import json
 import logging
 from contextlib import suppress
 from queue import Empty
@@ -13,18 +14,25 @@ from time import monotonic
 from typing import Any, Protocol, cast
 
 from kombu.transport import redis, virtual
-from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import loads
 from redis import UnixDomainSocketConnection
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, RedisError
 
-from ..errors import BrokerUnavailable, InvalidMessage
+from ..errors import BrokerError, InvalidMessage
 from ..keys import NO_WAKE_KEY, SUSPECTS_KEY, WAKE_KEY
+from ..observability.outage_log import OutageLog
+from ..redis_errors import typed_redis_error
 from .leases import LeasedMessage, Leases
 
 logger = logging.getLogger(__name__)
+POLLS = OutageLog(logger, "polls_unreachable", "no jobs are taken", "jobs are taken again")
+"""Of the one consumer of a worker process."""
+CONNECTION_ERRORS = (*redis.Transport.connection_errors, RedisError, BrokerError)
+"""Errors after which Celery's consumer connects anew. To kombu a refusal (UNBLOCKED of a failover, say) is none, and
+would end the worker."""
 OPTIONS = ("lease_holder", "fleet_queue", "batch_priority_slots", "unix_socket_path")
 """Transport options of these channels, beside kombu's."""
+MORE_AT_ONCE = 8
+"""Messages that are taken one after the other, each as its slot is free, before the loop looks at anything else."""
 ALONE_POLL_SECONDS = 0.2
 """Seconds between two looks of a worker that holds a suspect at whether all else has ended, and then whether it has."""
 
@@ -178,28 +186,39 @@ class LeasingChannel(redis.Channel):
             reply = self.client.parse_response(self.client.connection, "BRPOP", **options)
         except NoScriptError:  # Redis was started anew: the client of the leases loads it
             self._takes_in_poll = False
-        except self.connection_errors:
+        except self.connection_errors as error:
             self.client.connection.disconnect()
+            note_lost_connection(error)
             raise
         finally:
             self._in_poll = None
+        POLLS.answered()
         leased = self._accept(self.lease_holder.leases.read_taken(reply)) if self._takes_in_poll else self._take()
         self._more_expected = leased is not None
         if leased is None:
             raise Empty
-        return self._deliver(leased)
+        self._deliver(leased)
+        self._deliver_more()
+        return True
 
-    def _take(self) -> LeasedMessage | None:
+    def _deliver_more(self) -> None:
+        """Deliver what waits as long as there are free slots: a turn of the loop costs more than to take a message."""
+        for _ in range(MORE_AT_ONCE):
+            if not self.qos.can_consume():
+                return
+            leased = self._take(awake=True)
+            self._more_expected = leased is not None
+            if leased is None:
+                return
+            self._deliver(leased)
+
+    def _take(self, *, awake: bool = False) -> LeasedMessage | None:
         holder = self.lease_holder
         if not holder.takes:
             return None
         if holder.has_suspect:
             return holder.next_suspect()
-        try:
-            return self._accept(holder.leases.take(self._lists(), idle=holder.is_idle))
-        except BrokerUnavailable as error:
-            # As a lost connection of kombu's own, so that Celery reconnects.
-            raise ConnectionResetError(str(error)) from error
+        return self._accept(holder.leases.take(self._lists(), idle=holder.is_idle, awake=awake))
 
     def _lists(self) -> list[str]:
         lists: list[str] = [self._q_for_pri(self.fleet_queue, priority) for priority in self.priority_steps]
@@ -209,7 +228,7 @@ class LeasingChannel(redis.Channel):
         holder = self.lease_holder
         if taken is not None and not holder.takes:
             # It came while this worker stopped taking messages: it is for another one.
-            with suppress(BrokerUnavailable):  # its lease then ends in its own time
+            with suppress(BrokerError):  # its lease then ends in its own time
                 holder.leases.postpone(taken.tag, 0)
                 holder.leases.recover()
             return None
@@ -235,7 +254,7 @@ class LeasingChannel(redis.Channel):
         self.leased.add(taken.tag)
         self.lease_holder.track(taken.tag, batch=taken.origin != self.fleet_queue)
         try:
-            message = loads(bytes_to_str(taken.message))
+            message = json.loads(taken.message)
             message["properties"]["delivery_tag"] = taken.tag
             self.connection._deliver(message, self.fleet_queue)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -258,13 +277,25 @@ class SentinelChannel(LeasingChannel, redis.SentinelChannel):  # pyright: ignore
     from_transport_options = (*redis.SentinelChannel.from_transport_options, *OPTIONS)
 
 
+def note_lost_connection(error: Exception) -> None:
+    """Log that no jobs are taken, and why, unless that was logged."""
+    POLLS.failed(typed_redis_error(error) if isinstance(error, RedisError | OSError) else error)
+
+
+def polls_fail() -> bool:
+    """Whether the last poll for jobs failed."""
+    return POLLS.lasts
+
+
 class Transport(redis.Transport):
     """Kombu's Redis transport with leasing channels."""
 
     Channel = Channel
+    connection_errors = CONNECTION_ERRORS
 
 
 class SentinelTransport(redis.SentinelTransport):
     """Kombu's Sentinel transport with leasing channels."""
 
     Channel = SentinelChannel
+    connection_errors = CONNECTION_ERRORS

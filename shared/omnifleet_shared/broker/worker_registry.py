@@ -25,6 +25,7 @@ for _, gone in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now[1] - {WOR
   redis.call('HDEL', KEYS[1], gone)
   redis.call('ZREM', KEYS[2], gone)
 end
+redis.call('ZREM', KEYS[2], ARGV[1])  -- before what a full Redis would refuse as the first write
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], now[1] + now[2] / 1e6, ARGV[1])
 redis.call('EXPIRE', KEYS[1], {WORKER_LIFETIME})

@@ -21,16 +21,24 @@ from ..keys import CANCEL_CHANNEL, CANCEL_KEY, PROGRESS_KEY, PROGRESS_LIFETIME
 from ..redis_client import connect_redis, refuse_eviction, typed_redis_errors
 from ..schema.callback import CallbackDelivery
 from ..schema.job_state import JobState, read_state
+from ..schema.parts import StreamedPart
 from ..schema.results import Progress
 from ..settings import FleetSettings
 from .batch_waiter import RedisResultWaiter
-from .queries import CANCEL, Query, callback_query, progress_query, run_cancel, state_query
+from .queries import CANCEL, Query, callback_query, parts_query, progress_query, run_cancel, state_query
 
 LISTEN_SECONDS = 1.0
 """Seconds after which a waiter sees that a job's record has vanished."""
 RECONNECT = 0.2
 """Seconds between two tries to reach a Redis that is away."""
 T = TypeVar("T")
+# DEL comes first: Redis refuses the first write of a script when memory is full, and none after it.
+WRITE_PROGRESS = f"""
+for place, key in ipairs(KEYS) do
+  redis.call('DEL', key)
+  redis.call('SET', key, ARGV[place], 'EX', {PROGRESS_LIFETIME})
+end
+"""
 
 
 class JobStates:
@@ -40,7 +48,9 @@ class JobStates:
         self._redis = redis
         self._lifetime = lifetime
         self._waiters: deque[RedisResultWaiter] = deque()
-        self._cancel = cast(Any, redis.register_script(CANCEL))
+        self._cancel, self._write_progress = (
+            cast(Any, redis.register_script(script)) for script in (CANCEL, WRITE_PROGRESS)
+        )
         self._cancel_pubsub: Any = None
 
     @classmethod
@@ -85,14 +95,17 @@ class JobStates:
 
     def write_progress(self, progress: dict[str, Progress]) -> None:
         """Publish the progress of several jobs in one round trip."""
-        with typed_redis_errors(), self._redis.pipeline(transaction=False) as pipe:
-            for job_id, value in progress.items():
-                pipe.set(PROGRESS_KEY.format(job_id=job_id), value.model_dump_json(), ex=PROGRESS_LIFETIME)
-            pipe.execute()
+        keys = [PROGRESS_KEY.format(job_id=job_id) for job_id in progress]
+        with typed_redis_errors():
+            self._write_progress(keys=keys, args=[value.model_dump_json() for value in progress.values()])
 
     def read_progress(self, job_id: str) -> Progress:
         """Read the newest progress; all zeros before the first step."""
         return self._ask(progress_query(job_id))
+
+    def read_parts(self, job_id: str, after: int) -> list[StreamedPart]:
+        """Read the parts that the job has given out behind number `after`."""
+        return self._ask(parts_query(job_id, after))
 
     def read_callback(self, job_id: str) -> CallbackDelivery | None:
         """Read the delivery of the job's callback; None before its outcome, or where none was requested."""

@@ -46,6 +46,7 @@ local now = redis.call('TIME')
 now = now[1] + now[2] / 1e6
 for _, job_id in ipairs(redis.call('ZRANGEBYSCORE', waiting, '-inf', now, 'LIMIT', 0, 100)) do
   if redis.call('HEXISTS', key_of(job_id), 'body') == 1 then
+    redis.call('ZREM', waiting, job_id)  -- before what a full Redis would refuse as the first write
     redis.call('ZADD', waiting, now + ARGV[3], job_id)
     redis.call('HSET', key_of(job_id), 'claim', call)
     redis.call('HINCRBY', key_of(job_id), 'attempts', 1)
@@ -60,9 +61,9 @@ return false
 # ARGV: claim, job, status, error, time, seconds until it may be claimed again, attempts to add.
 SETTLE = """
 if redis.call('HGET', KEYS[2], 'claim') ~= ARGV[1] then return end
+redis.call('HDEL', KEYS[2], 'claim')  -- before what a full Redis would refuse as the first write
 redis.call('HSET', KEYS[2], 'status', ARGV[3], 'error', ARGV[4], 'at', ARGV[5])
 redis.call('HINCRBY', KEYS[2], 'attempts', ARGV[7])
-redis.call('HDEL', KEYS[2], 'claim')
 if ARGV[3] == 'pending' then
   local now = redis.call('TIME')
   redis.call('ZADD', KEYS[1], 'XX', now[1] + now[2] / 1e6 + ARGV[6], ARGV[2])

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from omnifleet import (
+    BrokerRefused,
     BrokerUnavailable,
     Client,
     JobCancelled,
@@ -197,7 +198,7 @@ class TestOutages:
             # The queue's key holds no list: the record can be written, the message cannot.
             redis.set("audio-omni", "in the way")
 
-            with pytest.raises(BrokerUnavailable, match="could not be sent"):
+            with pytest.raises(BrokerRefused, match="could not be sent"):
                 transport.submit(edit_job(job_id="lost"))
 
             assert redis.keys("celery-task-meta-*") == []

@@ -7,15 +7,18 @@ from typing import Any
 
 import pytest
 from omnifleet import AsyncClient, AsyncJobHandle, Client, JobHandle
+from omnifleet.async_voices import AsyncVoices
 from omnifleet.testing import FakeAsyncClient, FakeClient
 from omnifleet.transport.async_celery import AsyncJobTransport
 from omnifleet.transport.celery import JobTransport
+from omnifleet.voices import Voices
 
 PAIRS = [
     (Client, AsyncClient),
     (JobHandle, AsyncJobHandle),
     (JobTransport, AsyncJobTransport),
     (FakeClient, FakeAsyncClient),
+    (Voices, AsyncVoices),
 ]
 ONLY_ASYNC = {"cancel_job"}
 """Parameters that only make sense where a task may be cancelled."""
@@ -54,7 +57,7 @@ def test_both_have_the_same_names(blocking: type, awaited: type) -> None:
 
 @pytest.mark.parametrize(("blocking", "awaited", "name"), methods())
 def test_both_take_the_same_arguments(blocking: type, awaited: type, name: str) -> None:
-    if (awaited, name) == (AsyncJobHandle, "__init__"):
+    if (awaited, name) in ((AsyncJobHandle, "__init__"), (AsyncVoices, "__init__")):
         return  # users make none
     assert parameters(getattr(blocking, name)) == parameters(getattr(awaited, name))
 
@@ -81,5 +84,7 @@ def test_what_may_take_time_is_awaited(blocking: type, awaited: type, name: str)
     # A call gives a coroutine, `batch` something that is iterated, and `progress` something that is either.
     at_once = {"__init__", "job", "understand", "generate", "edit", "batch"}
 
-    if name not in at_once and (awaited, name) != (AsyncJobHandle, "progress"):
+    if (awaited, name) == (AsyncJobHandle, "stream"):
+        assert inspect.isasyncgenfunction(AsyncJobHandle.stream)
+    elif name not in at_once and (awaited, name) != (AsyncJobHandle, "progress"):
         assert inspect.iscoroutinefunction(getattr(awaited, name))

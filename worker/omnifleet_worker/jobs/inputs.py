@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TypedDict, TypeGuard, cast
 
@@ -58,6 +58,8 @@ class JobMedia:
         self.video = video
         self.mux_video = mux_video
         self.warnings = warnings
+        self.heard: dict[str, str] = {}
+        """What the model heard in recordings, by field, as far as it was asked."""
 
     @property
     def frames(self) -> tuple[np.ndarray, ...]:
@@ -69,6 +71,12 @@ class JobMedia:
         """Bytes of everything that it holds."""
         samples = sum(one.samples.nbytes for recordings in self._audio.values() for one in recordings)
         return samples + sum(video.frames.nbytes for video in self.video) + len(self.mux_video or b"")
+
+    def with_recording(self, field: str, recording: DecodedAudio, heard: str | None) -> JobMedia:
+        """Copy it with a recording that needed no decoding, and what the model heard in it before."""
+        media = JobMedia({**self._audio, field: (recording,)}, self.video, self.mux_video, self.warnings)
+        media.heard = {field: heard} if heard is not None else {}
+        return media
 
     def has(self, field: str) -> bool:
         """Whether the job sent audio in that field."""
@@ -91,13 +99,19 @@ class JobMedia:
         return tuple(resample(to_mono(audio), rate).samples[0] for audio in self._audio.get(field, ()))
 
 
-def fetch(job: Job, storage: Storage, max_bytes: int) -> Fetched:
-    """Fetch the bytes of every file that the task names.
+def names_media(job: Job) -> bool:
+    """Whether the task names any file."""
+    return bool(_media(job))
+
+
+def fetch(job: Job, storage: Storage, max_bytes: int, without: Collection[str] = ()) -> Fetched:
+    """Fetch the bytes of every file that the task names, but for those of the fields that are there already.
 
     Raises:
         ForeignURI, MediaError, StorageUnavailable, StorageRefused: with the task's field.
     """
-    return {name: tuple(_fetch(name, one, storage, max_bytes) for one in media) for name, media in _media(job)}
+    wanted = {name: media for name, media in _media(job) if name not in without}
+    return {name: tuple(_fetch(name, one, storage, max_bytes) for one in media) for name, media in wanted.items()}
 
 
 def fetched_bytes(job: Job, max_bytes: int) -> int:

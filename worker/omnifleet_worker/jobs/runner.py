@@ -18,11 +18,12 @@ from omnifleet_shared.file_names import file_name
 from omnifleet_shared.keys import RESULT_KEY
 from omnifleet_shared.schema.answers import Answer
 from omnifleet_shared.schema.base import Media
-from omnifleet_shared.schema.jobs import AudioFormat, Job, UnderstandJob
+from omnifleet_shared.schema.jobs import AudioFormat, EditJob, Job, UnderstandJob
 from omnifleet_shared.schema.results import Artifact, EditedSpan, EditPlan, JobResult, ModelInfo, VideoArtifact
 from omnifleet_shared.schema.transcript import Transcript
 from omnifleet_shared.storage import Storage
 
+from ..media.decode import DecodedAudio
 from ..media.encode import CONTENT_TYPES
 from ..media.isolation.processes import shared_processes
 from ..media.limits import MediaLimits
@@ -33,13 +34,15 @@ from ..settings import WorkerSettings
 from .answers import StructuredAnswer
 from .finished_parts import FinishedParts
 from .host_memory import Room, host_memory
-from .inputs import JobMedia, decode, decoded_bytes, fetch, fetched_bytes
+from .inputs import JobMedia, decode, decoded_bytes, fetch, fetched_bytes, names_media
 from .job_context import JobContext
 from .model import ModelData
 from .speech_edit.plan import PlannedRecording
 from .speech_edit.speech_editor import EditedRecording
+from .streaming.job_stream import JobStreams
 from .tasks import run_task
 from .timestamps.transcripts import TimedTranscript
+from .voices.voices_of_jobs import VoicesOfJobs
 
 R = TypeVar("R")
 
@@ -52,19 +55,27 @@ class JobRunner:
         storage: holds inputs and results.
         settings: limits and lifetimes.
         parts: keeps what long jobs have finished; without it they start anew at every attempt.
+        streams: gives out the parts of streamed jobs; without it their results come whole.
     """
 
     def __init__(
-        self, model: ModelData, storage: Storage, settings: WorkerSettings, parts: FinishedParts | None = None
+        self,
+        model: ModelData,
+        storage: Storage,
+        settings: WorkerSettings,
+        parts: FinishedParts | None = None,
+        streams: JobStreams | None = None,
     ) -> None:
         self._model = model
         self._storage = storage
         self._settings = settings
         self._parts = parts
+        self._streams = streams
         self.host_memory = host_memory(settings.host_memory)
         """Shared by all jobs."""
         self._limits = MediaLimits(max_bytes=settings.max_input_bytes, max_decode_seconds=settings.decode_seconds)
         self._media = shared_processes()
+        self._voices = VoicesOfJobs(storage, (model.card.name, model.card.revision, model.precision))
 
     def run(self, context: JobContext) -> JobResult:
         """Run the job from its inputs to its stored result.
@@ -75,6 +86,9 @@ class JobRunner:
         """
         if self._parts is not None:
             context.parts = self._parts.of(context.job.job_id, context.attempt)
+        if self._streams is not None and not isinstance(context.job, EditJob) and context.job.stream:
+            about = (context.job.job_id, context.attempt, context.tag)
+            context.stream = self._streams.of(*about, context.raise_if_cancelled)
         try:
             return self._run_in_memory(context)
         except TransientError:
@@ -100,7 +114,10 @@ class JobRunner:
         self._model.validate_job(context.job)
         context.raise_if_too_late()  # before anything is fetched
         with self.host_memory.room(context.job.job_id, context.raise_if_cancelled) as room:
-            return self._run(context, self._load(context, room))
+            media = self._load(context, room)
+            result = self._run(context, media)
+            self._voices.keep(context.job, media)
+            return result
 
     def _run(self, context: JobContext, media: JobMedia) -> JobResult:
         outcome = run_task(context, media, self._model)
@@ -115,20 +132,27 @@ class JobRunner:
         if isinstance(outcome, EditedRecording):
             artifact = self._store_edited(context, outcome)
             return self._result(context, artifact=artifact, edits=outcome.edits, warnings=media.warnings)
-        pcm = to_int16(torch.from_numpy(np.ascontiguousarray(outcome.T))).numpy()
+        given_out = context.stream.pcm if context.stream is not None else None
+        pcm = to_int16(torch.from_numpy(np.ascontiguousarray(outcome.T))).numpy() if given_out is None else given_out
         video, lacking = self._store_video(context, media.mux_video, pcm)
         warnings = media.warnings + lacking
         return self._result(context, artifact=self._store(context, pcm), video=video, warnings=warnings)
 
     def _load(self, context: JobContext, room: Room) -> JobMedia:
         job, card, most = context.job, self._model.card, self._settings.max_input_bytes
+        if not names_media(job):  # most questions and all new sound: no wait for room, storage or a media process
+            return decode(job, {}, card, self._limits, self._media)
         room.await_fetching(fetched_bytes(job, most))
         with context.stage("fetched"):
             patience = self._settings.storage_patience
-            fetched = self._retry_storage(context, lambda: fetch(job, self._storage, most), patience)
+            voice = self._retry_storage(context, lambda: self._voices.find(job), patience)
+            there = () if voice is None else ("ref",)
+            fetched = self._retry_storage(context, lambda: fetch(job, self._storage, most, without=there), patience)
         with context.stage("decoded"):
             room.await_decoding(decoded_bytes(job, fetched, card, self._limits, self._media))
             media = decode(job, fetched, card, self._limits, self._media)
+        if voice is not None:
+            media = media.with_recording("ref", DecodedAudio(voice.wave[None], SAMPLE_RATE), voice.text)
         room.settle(media.nbytes)
         return media
 

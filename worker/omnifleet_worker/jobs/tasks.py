@@ -32,7 +32,7 @@ from .speech_edit.plan import PlannedRecording
 from .speech_edit.speech_editor import EditedRecording, edit_speech, plan_speech_edit
 from .timestamps.transcripts import TimedTranscript, transcribe_timed
 from .transcripts import transcribe_parts
-from .windows import continuation_prompt, count_generated, edit_windows, join_edited, join_generated
+from .windows import continuation_prompt, count_generated, edit_windows, join_edited, join_generated, newest_generated
 
 TaskOutput = str | StructuredAnswer | TimedTranscript | np.ndarray | EditedRecording | PlannedRecording
 """Text, text with its record or times, a clip (float32 [2, n] at 44.1 kHz), an edited recording or what would be."""
@@ -88,9 +88,12 @@ def generate(context: JobContext, prompt: Chat, seconds: float, video: np.ndarra
     samples = round(seconds * SAMPLE_RATE)
     count = count_generated(samples)
     context.plan(count)
-    clips = [context.sample(prompt, video=video)]
-    for index in range(1, count):
-        clips.append(context.sample(prompt, video=video, audio=continuation_prompt(clips[-1]), index=index))
+    clips: list[np.ndarray] = []
+    for index in range(count):
+        heard = continuation_prompt(clips[-1]) if clips else None
+        clips.append(context.sample(prompt, video=video, audio=heard, index=index))
+        if count > 1:
+            context.give_out(newest_generated(clips, samples))
     return join_generated(clips)[:, :samples]
 
 

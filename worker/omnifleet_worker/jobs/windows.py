@@ -58,6 +58,17 @@ def join_generated(clips: Sequence[Samples]) -> Samples:
     return joined
 
 
+def newest_generated(clips: Sequence[Samples], samples: int) -> Samples:
+    """What the newest of the clips adds to a recording of so many samples that no later one will change.
+
+    It begins with the crossfade from the clip before, and ends where the one to the next clip will begin, or with the
+    recording. What all clips add, one behind the other, is `join_generated` of them.
+    """
+    number, start = len(clips) - 1, max(0, len(clips) - 2) * _ADDED_SAMPLES
+    end = samples if len(clips) == count_generated(samples) else len(clips) * _ADDED_SAMPLES
+    return join_generated(clips[-2:])[:, number * _ADDED_SAMPLES - start : end - start]
+
+
 def edit_windows(samples: int) -> list[range]:
     """Windows over a source of so many samples: one as long as it if it fits, else as few of 441,000 as will do.
 

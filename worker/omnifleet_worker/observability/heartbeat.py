@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 from omnifleet_shared.broker.worker_registry import WorkerRecord, WorkerRegistry
-from omnifleet_shared.errors import BrokerUnavailable
+from omnifleet_shared.errors import BrokerError
 from omnifleet_shared.keys import HEARTBEAT_INTERVAL
+from omnifleet_shared.observability.outage_log import OutageLog
 from omnifleet_shared.schema.model_card import ModelCard
 
 from ..lease_renewer import LeaseRenewer
@@ -75,7 +76,7 @@ class Heartbeat:
         self._started_at = datetime.now(UTC)
         self._window = _Window(time.monotonic())
         self._busy, self._host, self._batch = 0.0, 0.0, 0.0
-        self._reachable = True
+        self._outages = OutageLog(logger, "heartbeat_unreachable", "no heartbeat", "the heart beats again")
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="heartbeat", daemon=True)
 
@@ -94,7 +95,7 @@ class Heartbeat:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
-        with suppress(BrokerUnavailable):  # its record expires all the same, a little later
+        with suppress(BrokerError):  # its record expires all the same, a little later
             self._workers.remove(self.worker)
         self._workers.close()
 
@@ -129,12 +130,9 @@ class Heartbeat:
             try:
                 self._measure()
                 self._workers.report(self.record())
-                self._reachable = True
-            except BrokerUnavailable as error:
-                # Logged once an outage: the lease renewer logs it every time.
-                if self._reachable:
-                    logger.warning("no heartbeat: %s", error, extra={"action": "heartbeat_unreachable"})
-                self._reachable = False
+                self._outages.answered()
+            except BrokerError as error:
+                self._outages.failed(error)
             except Exception:
                 logger.exception("the heartbeat failed, and goes on", extra={"action": "heartbeat_failed"})
             self._stopping.wait(HEARTBEAT_INTERVAL)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from celery.worker.consumer import Consumer
 from kombu.message import Message
 from omnifleet_shared.broker.attempts import Attempts
-from omnifleet_shared.errors import BrokerUnavailable, InvalidMessage
+from omnifleet_shared.errors import BrokerError, InvalidMessage
 from omnifleet_shared.schema.base import JobId
 from pydantic import TypeAdapter, ValidationError
+from redis.exceptions import ConnectionError
 
 from ..observability.log_context import log_job
 
@@ -20,8 +22,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _JOB_ID: TypeAdapter[str] = TypeAdapter(JobId)
+REFUSAL_PAUSE = 1.0
+"""Seconds before a Redis that refuses is asked again: it answers at once, and so it would the next connection."""
 EVENTS_INTERVAL = 0.2
 """Seconds between two messages with task events; Celery sends one at each turn of its loop, at a sixth of its work."""
+EVENTS_AT_ONCE = 500
+"""Task events after which they are sent before that; Celery's own limit, 24, is that of eight jobs."""
 
 
 class _FleetApp(Protocol):
@@ -34,6 +40,7 @@ class FleetConsumer(Consumer):
     """Answers a message that cannot be read with InvalidMessage, and takes it off the queue."""
 
     app: _FleetApp
+    event_dispatcher: Any
     _has_events = False
     _events_timer: Any = None
 
@@ -42,6 +49,7 @@ class FleetConsumer(Consumer):
         if self._events_timer is not None:
             self._events_timer.cancel()  # of the connection before
         self._events_timer = hub.call_repeatedly(EVENTS_INTERVAL, self._send_events)
+        self.event_dispatcher.buffer_limit = EVENTS_AT_ONCE
 
     def on_send_event_buffered(self) -> None:
         self._has_events = True
@@ -70,6 +78,11 @@ class FleetConsumer(Consumer):
         remedy = f"start another with OMNIFLEET_QUEUE={queue}"
         logger.error("this worker serves one queue, not %s: %s", queue, remedy, extra={"action": "queue_refused"})
 
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        super().on_connection_error_after_connected(exc)
+        if not isinstance(exc, OSError | ConnectionError):
+            time.sleep(REFUSAL_PAUSE)
+
     def on_decode_error(self, message: Message, exc: Exception) -> None:
         self._refuse(message, exc)
 
@@ -94,7 +107,7 @@ class FleetConsumer(Consumer):
             try:
                 # Under the message's own lease, and never over the outcome of a job whose id it bears.
                 attempts.fail(job_id, error, str(message.delivery_tag))
-            except BrokerUnavailable:
+            except BrokerError:
                 return  # not acknowledged: it comes again, and so does this
         message.ack_log_error(logger, self.connection_errors)
 

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from omnifleet_shared.broker.attempts import Attempts, Fault, Verdict
 from omnifleet_shared.errors import (
-    BrokerUnavailable,
+    BrokerError,
+    BrokerRefused,
     DeviceFailed,
     DiskFull,
     EngineStopped,
@@ -142,7 +143,7 @@ class Deliveries:
         except JobFailed as error:
             self._find_fault_in_model(delivery, error)
             raise
-        except TransientError as error:
+        except (TransientError, BrokerRefused) as error:
             self._retry_later(delivery, error)
             raise
         except PermanentError as error:
@@ -175,7 +176,7 @@ class Deliveries:
         for delivery in left:
             extra = {"action": "job_left", "job_id": delivery.job_id}
             logger.warning("job did not end: %s", delivery.job_id, extra=extra)
-            with suppress(BrokerUnavailable):
+            with suppress(BrokerError):
                 reason = EngineStopped(self._handing_back or "the worker stepped aside")
                 self._attempts.retry(delivery.job_id, reason, delivery.tag, "worker")
 
@@ -234,7 +235,7 @@ class Deliveries:
         self._metrics.begun(job.priority, queued, start.attempt, start.unacked_starts)
 
     def _run(self, job: Job, delivery: OpenDelivery) -> JobResult:
-        context = JobContext(job, self._engine, attempt=delivery.attempt)
+        context = JobContext(job, self._engine, attempt=delivery.attempt, tag=delivery.tag)
         with self._lock:
             delivery.context = context
             if self._handing_back is not None:
@@ -300,7 +301,7 @@ class Deliveries:
     def _given_back(self, delivery: OpenDelivery, error: OmnifleetError, wait: float = 0.0) -> Redelivered:
         # Renewed no more before its end is set: a renewal in between would set it later again.
         self._lease_renewer.stop_renewing(delivery.tag)
-        with suppress(BrokerUnavailable):  # the lease then ends in its own time
+        with suppress(BrokerError):  # the lease then ends in its own time
             self._retry_redis(delivery.job_id, lambda: self._lease_renewer.leases.postpone(delivery.tag, wait))
             if not wait:
                 self._lease_renewer.leases.recover()
@@ -321,7 +322,7 @@ class Deliveries:
         enter_stage("record")
         try:
             verdict = self._retry_redis(delivery.job_id, write)
-        except BrokerUnavailable as error:
+        except BrokerError as error:
             raise Redelivered(f"its outcome cannot be recorded: {error}") from error
         if verdict != "written":
             extra = {"action": "outcome_dropped", "job_id": delivery.job_id, "verdict": verdict}
@@ -332,7 +333,7 @@ class Deliveries:
         return backoff_seconds(max(1, delivery.attempt), self._settings.retry_backoff, MAX_BACKOFF)
 
     def _retry_redis(self, job_id: str, work: Callable[[], R]) -> R:
-        return retry_until(work, BrokerUnavailable, self._settings.redis_patience, job_id=job_id)
+        return retry_until(work, BrokerError, self._settings.redis_patience, job_id=job_id)
 
 
 def _read(payload: object, job_id: str) -> Job:

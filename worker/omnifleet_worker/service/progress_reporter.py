@@ -7,8 +7,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from omnifleet_shared.errors import BrokerUnavailable
+from omnifleet_shared.errors import BrokerError
 from omnifleet_shared.job_state.store import JobStates
+from omnifleet_shared.observability.outage_log import OutageLog
 
 from ..jobs.job_context import JobContext
 
@@ -28,6 +29,8 @@ class ProgressReporter:
         self._interval = interval
         self._runs: list[JobContext] = []
         self._lock = threading.Lock()
+        about = ("progress is not published", "progress is published again")
+        self._outages = OutageLog(logger, "progress_unreachable", *about)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="progress-reporter", daemon=True)
 
@@ -68,8 +71,9 @@ class ProgressReporter:
             try:
                 self._states.wait_for_cancel(self._interval)
                 self.report_once()
-            except BrokerUnavailable as error:
-                logger.warning("progress is not published: %s", error, extra={"action": "progress_unreachable"})
+                self._outages.answered()
+            except BrokerError as error:
+                self._outages.failed(error)
                 self._stopping.wait(self._interval)
             except Exception:
                 logger.exception(

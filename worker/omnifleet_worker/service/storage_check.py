@@ -14,7 +14,7 @@ import threading
 from collections.abc import Collection, Iterable
 
 from omnifleet_shared.broker.worker_registry import WorkerRegistry
-from omnifleet_shared.errors import BrokerUnavailable, DiskFull, OmnifleetError, StorageRefused, StorageUnavailable
+from omnifleet_shared.errors import BrokerError, DiskFull, OmnifleetError, StorageRefused, StorageUnavailable
 from omnifleet_shared.keys import PROBE_KEY
 from omnifleet_shared.settings import MEBIBYTE
 from omnifleet_shared.storage import Storage
@@ -94,7 +94,7 @@ class StorageCheck:
     def _ready(self) -> Collection[str]:
         try:
             return {one.record.name for one in self._workers.all() if one.record.state == "ready"}
-        except BrokerUnavailable:
+        except BrokerError:
             return {""}  # nobody agrees while nobody can be asked
 
     def _probe(self, is_full: bool) -> OmnifleetError | None:

@@ -8,7 +8,8 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
-from omnifleet_shared.errors import BrokerUnavailable, CallbackRefused
+from omnifleet_shared.errors import BrokerError, CallbackRefused
+from omnifleet_shared.observability.outage_log import OutageLog
 from omnifleet_shared.schema.jobs import Job
 from omnifleet_shared.webhooks.allow_list import CallbackHosts
 from omnifleet_shared.webhooks.outbox import Callbacks, ClaimedCallback
@@ -45,6 +46,7 @@ class WebhookSender:
         self._settings = settings
         self._hosts = CallbackHosts(settings.callback_hosts)
         self._posting: Counter[str] = Counter()
+        self._outages = OutageLog(logger, "callbacks_unreachable", "callbacks wait", "callbacks are posted again")
         self._lock = threading.Lock()
         self._free = threading.Semaphore(CONCURRENCY)
         self._wake = threading.Event()
@@ -96,8 +98,9 @@ class WebhookSender:
             try:
                 while not self._stopping.is_set() and self._post_next():
                     pass
-            except BrokerUnavailable as error:
-                logger.warning("callbacks wait: %s", error, extra={"action": "callbacks_unreachable"})
+                self._outages.answered()
+            except BrokerError as error:
+                self._outages.failed(error)
             except Exception:
                 logger.exception("the webhook sender failed, and goes on", extra={"action": "webhook_sender_failed"})
             self._wake.wait(POLL_INTERVAL)
@@ -128,7 +131,7 @@ class WebhookSender:
                 self._callbacks.release_claim(claimed, POLL_INTERVAL)
             else:
                 self._post(claimed, host)
-        except BrokerUnavailable as error:
+        except BrokerError as error:
             # Claimed again when the claim is over.
             _log("callback's state is not recorded", "callback_unrecorded", claimed, host, str(error))
         except Exception as error:

@@ -10,6 +10,7 @@ import time
 
 from omnifleet_shared.broker.attempts import Attempts
 from omnifleet_shared.broker.leases import Leases
+from omnifleet_shared.broker.part_commits import PartCommits
 from omnifleet_shared.broker.worker_registry import WorkerRegistry
 from omnifleet_shared.errors import BrokerUnavailable, DeviceFailed
 from omnifleet_shared.job_state.store import JobStates
@@ -22,6 +23,7 @@ from ..engine.runner import ModelRunner
 from ..jobs.finished_parts import FinishedParts
 from ..jobs.model import ModelData
 from ..jobs.runner import JobRunner
+from ..jobs.streaming.job_stream import JobStreams
 from ..lease_renewer import EXIT_BROKEN, LeaseRenewer
 from ..media.isolation.processes import shared_processes
 from ..model_loader import describe, open_model
@@ -54,6 +56,7 @@ class FleetWorker:
         )
         self.name = f"omnifleet@{socket.gethostname()}:{os.getpid()}"
         self.attempts = Attempts.connect(settings, worker=self.name)
+        self._part_commits = PartCommits.connect(settings)
         about_engine = (self._engine_stalled, self._device_failed)
         self.telemetry = Telemetry(self.name, settings, self.lease_renewer, *about_engine)
         self.availability = Availability(self.telemetry.health, self.lease_renewer, lambda: self.deliveries)
@@ -76,7 +79,8 @@ class FleetWorker:
         self._engine = engine = Engine(runner, limits, observer=metrics.engine, on_device_failed=self._device_failed)
         self._parts = FinishedParts(storage, (model.card.name, model.card.revision, model.precision))
         shared_processes().start()
-        jobs = JobRunner(model, storage, self.settings, self._parts)
+        streams = JobStreams(storage, self._part_commits, self.settings)
+        jobs = JobRunner(model, storage, self.settings, self._parts, streams)
         memory = jobs.host_memory
         metrics.watch_host_memory(memory.limit, lambda: memory.reserved, lambda: memory.waiting)
         registry = WorkerRegistry.connect(self.settings)
@@ -126,7 +130,7 @@ class FleetWorker:
             self._parts.close()
         self._webhooks.stop()
         self.telemetry.stop()
-        for connection in (self.states, self.attempts, self.lease_renewer.leases):
+        for connection in (self.states, self.attempts, self._part_commits, self.lease_renewer.leases):
             connection.close()
         logger.info("the engine has stopped", extra={"action": "worker_stopped"})
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from filelock import FileLock, Timeout
-from omnifleet_shared.errors import BatchRunning, BrokerUnavailable
+from omnifleet_shared.errors import BatchRunning, BrokerError
 from omnifleet_shared.keys import BATCH_KEY
 from omnifleet_shared.redis_client import connect_redis, typed_redis_errors
 from omnifleet_shared.settings import FleetSettings
@@ -117,7 +117,7 @@ class RedisBatchLock:
 
     def _renew(self) -> None:
         while not self._released.wait(LIFETIME / 4):
-            with suppress(BrokerUnavailable), typed_redis_errors():
+            with suppress(BrokerError), typed_redis_errors():
                 self._reacquire()
 
     def _reacquire(self) -> None:

@@ -51,6 +51,7 @@ class FakeRun:
     answer: str = "an answer"
     asked: list[tuple[Chat, int]] = field(default_factory=list)
     sampled: list[tuple[Chat, dict[str, Any]]] = field(default_factory=list)
+    stream: None = None
 
     def ask(self, chat: Chat, max_new_tokens: int = 512) -> str:
         self.asked.append((chat, max_new_tokens))
@@ -62,6 +63,8 @@ class FakeRun:
 
     def sample_all(self, clips: Sequence[Clip]) -> list[np.ndarray]:
         return [self.sample(one.prompt, speech=one.speech, audio=one.audio, video=one.video) for one in clips]
+
+    def give_out(self, samples: np.ndarray) -> None: ...
 
     def plan(self, clips: int) -> None: ...
 
@@ -106,7 +109,7 @@ def test_sound_is_asked_for_with_a_full_stop_even_after_one(model: ModelData, na
 
     ((prompt, inputs),) = run.sampled
     assert prompt.text == chat_text(f"system {name.upper()}", said)
-    assert inputs == {}
+    assert inputs == {"index": 0}
     assert clip.shape == (2, round(2.5 * RATE))
 
 

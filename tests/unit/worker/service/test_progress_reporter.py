@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import cast
 
 import pytest
-from omnifleet_shared.errors import BrokerUnavailable, JobCancelled
+from omnifleet_shared.errors import BrokerRefused, BrokerUnavailable, JobCancelled
 from omnifleet_shared.job_state.store import JobStates
 from omnifleet_shared.schema.jobs import read_job
 from omnifleet_shared.schema.results import Progress
@@ -96,14 +96,19 @@ def test_a_job_that_fails_is_watched_no_longer(reporter: ProgressReporter, state
 
 
 @pytest.mark.parametrize(
-    ("error", "action"),
+    ("error", "actions"),
     [
-        (BrokerUnavailable("away"), "progress_unreachable"),
-        (ZeroDivisionError("unforeseen"), "progress_reporter_failed"),
+        (BrokerUnavailable("away"), ["progress_unreachable"]),
+        (BrokerRefused("no right"), ["progress_unreachable"]),
+        (ZeroDivisionError("unforeseen"), ["progress_reporter_failed", "progress_reporter_failed"]),
     ],
 )
 def test_it_goes_on_after_any_error_and_says_so(
-    reporter: ProgressReporter, states: FakeStates, error: Exception, action: str, caplog: pytest.LogCaptureFixture
+    reporter: ProgressReporter,
+    states: FakeStates,
+    error: Exception,
+    actions: list[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     states.errors = [error, error]
 
@@ -114,7 +119,7 @@ def test_it_goes_on_after_any_error_and_says_so(
         finally:
             reporter.stop()
 
-    assert [record.__dict__.get("action") for record in caplog.records] == [action, action]
+    assert [record.__dict__.get("action") for record in caplog.records] == actions
 
 
 def test_stopping_twice_or_before_the_start_is_no_fault(states: FakeStates) -> None:
