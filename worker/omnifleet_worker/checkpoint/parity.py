@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -106,7 +106,8 @@ def _outputs(pipeline: AudioOmniPipeline, file: str, published: Tensors, numbers
 
 
 def _unit_outputs(pipeline: AudioOmniPipeline, published: Tensors, texts: list[dict[str, Any]]) -> Outputs:
-    device, vae = pipeline.device, pipeline.vae
+    device = pipeline.device
+    encode, decode = (cast(Callable[[Tensor], Tensor], part) for part in (pipeline.vae.encoder, pipeline.vae.decoder))
     wave = draw("vaewav", 1, 2, 16_384) * 0.1
     speech: Outputs = {f"speech.{n}": partial(pipeline.encode_speech, one["text"]) for n, one in enumerate(texts)}
     return speech | {
@@ -117,8 +118,8 @@ def _unit_outputs(pipeline: AudioOmniPipeline, published: Tensors, texts: list[d
         "sync.video": lambda: pipeline.encode_sync(draw("sync", 1, 240, 768)[0].to(device)),
         "sync.none": lambda: pipeline.encode_sync(None),
         "timestep.0.73": lambda: pipeline.transformer.embed_timestep(torch.tensor([0.73], device=device)),
-        "vae.decode": lambda: vae.decode(draw("z", 1, 64, 16).to(device)).sample,
-        "vae.encode_mean_scale": lambda: vae.encode(wave.to(device)).latent_dist.parameters,
+        "vae.decode": lambda: decode(draw("z", 1, 64, 16).to(device)),
+        "vae.encode_mean_scale": lambda: encode(wave.to(device)),
         "thinker.penultimate": lambda: _hidden_states(pipeline, published),
     }
 
@@ -136,7 +137,8 @@ def _video_features(pipeline: AudioOmniPipeline) -> Tensor:
         raise InvalidSetting(
             "the checkpoint has no video encoder to compare", "--parity", "Leave synchformer.safetensors out"
         )
-    return pipeline.synchformer(draw("sync_video", 1, 2, 16, 3, 224, 224).clamp(-1, 1).to(pipeline.device))
+    features: Tensor = pipeline.synchformer(draw("sync_video", 1, 2, 16, 3, 224, 224).clamp(-1, 1).to(pipeline.device))
+    return features
 
 
 def _case_outputs(pipeline: AudioOmniPipeline, name: str, case: dict[str, Any], published: Tensors) -> Outputs:
@@ -151,7 +153,8 @@ def _case_outputs(pipeline: AudioOmniPipeline, name: str, case: dict[str, Any], 
     noise = draw(f"{name}.noise", 1, 64, 236).to(device)
 
     def velocity(latents: Tensor, time: Tensor, guidance: float) -> Tensor:
-        return transformer(latents, time.to(device), context, embeds, Guidance.of([guidance], device))
+        moved: Tensor = transformer(latents, time.to(device), context, embeds, Guidance.of([guidance], device))
+        return moved
 
     def latents() -> Tensor:
         steps = noise
