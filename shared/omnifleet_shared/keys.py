@@ -78,6 +78,9 @@ the message came from, a line feed, and the message. A suspect is delivered to a
 SUSPECT_TAGS_KEY = "omnifleet:suspects:{queue}:leased"
 """Set: tags under which suspects were leased. A tag without a lease means nothing, and is removed on the way."""
 
+RECONCILED_KEY = "omnifleet:reconciled:{queue}"
+"""Set by the worker that compares records and messages, for as long as nobody else need do it."""
+
 BINDINGS = "_kombu.binding."
 """Prefix of the sets in which kombu, and every submission, note a queue under its own name."""
 WAKE_KEY = "omnifleet:wake:{queue}"

@@ -24,6 +24,7 @@ from .keys import keys
 from .ops import add_commands
 from .output_file import TEXT_SUFFIX, OutputFile, about_media
 from .session import open_session
+from .spectrogram import spectrogram
 from .storage import storage
 from .voices import voices
 
@@ -33,6 +34,7 @@ app.add_typer(dead, name="dead")
 app.add_typer(keys, name="keys")
 app.add_typer(storage, name="storage")
 app.add_typer(voices, name="voices")
+app.command()(spectrogram)
 add_commands(app)
 
 JobIdArgument = Annotated[str, typer.Argument(help="Id of the job.")]
