@@ -40,7 +40,7 @@ LOGGED_AS: dict[Stage, LoggedStage] = {
 """The stage in log lines and traces for each timed stage; all that the engine does is `steps` there."""
 MAX_IN_ENGINE: dict[Kind, int] = {"diffusion": 2, "chat": 8}
 """Requests of one job in the engine. What is there when its worker dies is lost, and two clips keep a device as busy as
-eight (docs/benchmarks.md): their steps take four times as long. Those of eight answers take hardly longer than one's."""
+eight (docs/benchmarks.md), whereas a step of eight answers takes hardly longer than one answer's."""
 
 
 @dataclass(frozen=True, kw_only=True)
