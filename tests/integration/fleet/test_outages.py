@@ -84,7 +84,7 @@ def test_a_finished_result_waits_for_its_storage_however_impatient_the_worker_is
         worker.wait_until_ready()
         proxy.cut()
         storing = omni.generate("t2a", "a bell", seconds=1, steps=1)
-        services.wait_until(lambda: worker.log.read_text().count('"job_waits"') >= 2, WAIT, "the result waits")
+        worker.wait_until_logged('"job_waits"')
 
         proxy.heal()
 
@@ -99,7 +99,7 @@ def test_a_worker_that_is_told_to_end_still_stores_what_waited_for_its_storage(
         worker.wait_until_ready()
         proxy.cut()
         storing = omni.generate("t2a", "a bell", seconds=1, steps=1)
-        services.wait_until(lambda: worker.log.read_text().count('"job_waits"') >= 2, WAIT, "the result waits")
+        worker.wait_until_logged('"job_waits"')
         worker.process.send_signal(signal.SIGTERM)
         worker.wait_until_logged("worker_drains")
 
