@@ -119,6 +119,9 @@ def work(arguments: Sequence[str]) -> None:
     """Be the worker, with the environment's settings and more arguments for Celery, until told to end."""
     scripted_faults.let_disk_fill()
     scripted_faults.skew_clock(float(os.environ.get("SCRIPTED_CLOCK_SKEW", "0")))
+    if threads := os.environ.get("SCRIPTED_MOST_JOB_THREADS"):
+        scripted_faults.let_threads_run_out(int(threads))
+    scripted_faults.let_handler_fail(int(os.environ.get("SCRIPTED_HANDLER_FAILS", "0")))
     settings = load_settings(WorkerSettings)
     app = create_worker_app(settings, ScriptedWorker(settings))
     named = [f"{one}:{os.getpid()}" if one.startswith("--hostname=") else one for one in arguments]

@@ -88,7 +88,7 @@ OPTIONS: dict[Namespace, frozenset[str]] = {
 FIELDS: dict[Namespace, tuple[str, ...]] = {
     "understand": ("system", "max_new_tokens", "timestamps"),
     "generate": ("text", "ref_text", "seconds", "mux"),
-    "edit": ("desc", "source", "target", "dry_run", "span", "text"),
+    "edit": ("desc", "source", "target", "dry_run", "span", "text", "loudness", "channels"),
 }
 """Arguments that are fields of the task as they stand."""
 ARGUMENTS: dict[Namespace, frozenset[str]] = {

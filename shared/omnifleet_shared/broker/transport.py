@@ -22,6 +22,7 @@ from ..keys import NO_WAKE_KEY, SUSPECTS_KEY, WAKE_KEY
 from ..observability.outage_log import OutageLog
 from ..redis_errors import typed_redis_error
 from .leases import LeasedMessage, Leases
+from .removal.purge import Purge
 
 logger = logging.getLogger(__name__)
 POLLS = OutageLog(logger, "polls_unreachable", "no jobs are taken", "jobs are taken again")
@@ -29,7 +30,7 @@ POLLS = OutageLog(logger, "polls_unreachable", "no jobs are taken", "jobs are ta
 CONNECTION_ERRORS = (*redis.Transport.connection_errors, RedisError, BrokerError)
 """Errors after which Celery's consumer connects anew. To kombu a refusal (UNBLOCKED of a failover, say) is none, and
 would end the worker."""
-OPTIONS = ("lease_holder", "fleet_queue", "batch_priority_slots", "unix_socket_path")
+OPTIONS = ("lease_holder", "fleet_queue", "record_lifetime", "batch_priority_slots", "unix_socket_path")
 """Transport options of these channels, beside kombu's."""
 MORE_AT_ONCE = 8
 """Messages that are taken one after the other, each as its slot is free, before the loop looks at anything else."""
@@ -45,6 +46,11 @@ class LeaseHolder(Protocol):
     @property
     def takes(self) -> bool:
         """Whether the worker accepts messages."""
+        ...
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the worker may hold another message."""
         ...
 
     @property
@@ -86,6 +92,11 @@ class LeasedQoS(redis.QoS):
 
     channel: LeasingChannel
 
+    def can_consume(self) -> bool:
+        """Whether a message may be taken. After a lost connection Celery forgets jobs that go on; their leases know."""
+        room = self.channel.fleet_queue not in self.channel.active_queues or self.channel.lease_holder.has_room
+        return room and bool(super().can_consume())
+
     def append(self, message: Any, delivery_tag: str) -> None:
         """Note that a message was received; its lease is in Redis already."""
         if not self._is_leased(delivery_tag):
@@ -125,6 +136,8 @@ class LeasingChannel(redis.Channel):
     lease_holder: LeaseHolder
     """The worker's lease renewer."""
     fleet_queue: str = ""
+    record_lifetime: int = 7 * 24 * 3600
+    """Seconds that the records of purged jobs are kept."""
     batch_priority_slots: int = 1
     """Most batch jobs that a worker process holds at once; its other slots stay free for interactive ones."""
 
@@ -241,10 +254,15 @@ class LeasingChannel(redis.Channel):
         return int(super()._size(queue)) + self._suspects(queue)
 
     def _purge(self, queue: str) -> int:
-        suspects = self._suspects(queue)
+        if queue != self.fleet_queue:
+            return int(super()._purge(queue))
         with self.conn_or_acquire() as client:
-            client.delete(SUSPECTS_KEY.format(queue=queue))
-        return int(super()._purge(queue)) + suspects
+            return Purge(client, queue, self.record_lifetime).run()
+
+    def _delete(self, queue: str, *args: Any, **kwargs: Any) -> None:
+        if queue == self.fleet_queue:
+            self._purge(queue)
+        super()._delete(queue, *args, **kwargs)
 
     def _suspects(self, queue: str) -> int:
         with self.conn_or_acquire() as client:

@@ -167,10 +167,12 @@ class EditJob(_DiffusionJob):
     @property
     def newer_fields(self) -> dict[str, int]:
         """See `_Job`."""
-        if not isinstance(self.task, SpeechEdit):
-            return super().newer_fields
-        dry_run = {"dry_run": 4} if self.task.dry_run else {}
-        return super().newer_fields | dry_run | ({"span": 5} if self.task.span is not None else {})
+        task = self.task
+        if isinstance(task, SpeechEdit):
+            dry_run = {"dry_run": 4} if task.dry_run else {}
+            return super().newer_fields | dry_run | ({"span": 5} if task.span is not None else {})
+        loudness = {"loudness": 7} if task.loudness != "source" else {}
+        return super().newer_fields | loudness | ({"channels": 7} if task.channels != 2 else {})
 
 
 Job = UnderstandJob | GenerateJob | EditJob

@@ -108,6 +108,8 @@ def jobs(version: int = 1) -> Iterator[Job]:
             namespace, _, name = task.partition(".")
             head = {"schema_version": 6, "job_id": f"{namespace}-streamed", "namespace": namespace, "stream": True}
             yield read_job(head | {"task": {"name": name, **TASKS[task]}} | ({} if name == "caption" else {"steps": 1}))
+        head = {"schema_version": 7, "job_id": "edit-add-mono", "namespace": "edit", "steps": 1}
+        yield read_job(head | {"task": {"name": "add", "loudness": "peak", "channels": 1, **TASKS["edit.add"]}})
 
 
 def messages() -> dict[str, Any]:

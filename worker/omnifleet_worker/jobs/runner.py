@@ -24,7 +24,7 @@ from omnifleet_shared.schema.transcript import Transcript
 from omnifleet_shared.storage import Storage
 
 from ..media.decode import DecodedAudio
-from ..media.encode import CONTENT_TYPES
+from ..media.encode import CONTENT_TYPES, Subtype
 from ..media.isolation.processes import shared_processes
 from ..media.limits import MediaLimits
 from ..media.mux import CONTENT_TYPES as VIDEO_CONTENT_TYPES
@@ -37,6 +37,7 @@ from .host_memory import Room, host_memory
 from .inputs import JobMedia, decode, decoded_bytes, fetch, fetched_bytes, names_media
 from .job_context import JobContext
 from .model import ModelData
+from .sound_edit.sound_editor import EditedSound
 from .speech_edit.plan import PlannedRecording
 from .speech_edit.speech_editor import EditedRecording
 from .streaming.job_stream import JobStreams
@@ -129,8 +130,11 @@ class JobRunner:
             return self._result(context, text=outcome.text, transcript=outcome.transcript, warnings=outcome.warnings)
         if isinstance(outcome, PlannedRecording):
             return self._result(context, text=outcome.heard, plan=outcome.plan, warnings=media.warnings)
+        if isinstance(outcome, EditedSound):
+            artifact = self._store_samples(context, outcome.samples, SAMPLE_RATE, outcome.subtype)
+            return self._result(context, artifact=artifact, warnings=media.warnings + outcome.warnings)
         if isinstance(outcome, EditedRecording):
-            artifact = self._store_edited(context, outcome)
+            artifact = self._store_samples(context, outcome.samples, outcome.source.sample_rate, outcome.subtype)
             return self._result(context, artifact=artifact, edits=outcome.edits, warnings=media.warnings)
         given_out = context.stream.pcm if context.stream is not None else None
         pcm = to_int16(torch.from_numpy(np.ascontiguousarray(outcome.T))).numpy() if given_out is None else given_out
@@ -163,12 +167,12 @@ class JobRunner:
             data = self._media.encode_audio(pcm, SAMPLE_RATE, form)
         return self._artifact(context, data, form, SAMPLE_RATE, pcm.T)
 
-    def _store_edited(self, context: JobContext, edited: EditedRecording) -> Artifact:
+    def _store_samples(self, context: JobContext, samples: np.ndarray, rate: int, subtype: Subtype) -> Artifact:
         assert not isinstance(context.job, UnderstandJob)
-        form, rate = context.job.format, edited.source.sample_rate
+        form = context.job.format
         with context.stage("encoded"):
-            data = self._media.encode_samples(edited.samples, rate, form, edited.subtype)
-        return self._artifact(context, data, form, rate, edited.samples)
+            data = self._media.encode_samples(samples, rate, form, subtype)
+        return self._artifact(context, data, form, rate, samples)
 
     def _artifact(
         self, context: JobContext, data: bytes, form: AudioFormat, rate: int, samples: np.ndarray

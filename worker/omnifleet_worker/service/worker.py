@@ -11,6 +11,7 @@ import time
 from omnifleet_shared.broker.attempts import Attempts
 from omnifleet_shared.broker.leases import Leases
 from omnifleet_shared.broker.part_commits import PartCommits
+from omnifleet_shared.broker.removal.lost_messages import LostMessages
 from omnifleet_shared.broker.worker_registry import WorkerRegistry
 from omnifleet_shared.errors import BrokerUnavailable, DeviceFailed
 from omnifleet_shared.job_state.store import JobStates
@@ -34,6 +35,7 @@ from .availability import Availability
 from .delivery import Deliveries
 from .model_check import ModelCheck
 from .progress_reporter import ProgressReporter
+from .reconciler import Reconciler
 from .storage_check import StorageCheck
 from .webhook_sender import WebhookSender
 
@@ -62,6 +64,7 @@ class FleetWorker:
         self.availability = Availability(self.telemetry.health, self.lease_renewer, lambda: self.deliveries)
         self._webhooks = WebhookSender(Callbacks.connect(settings), settings)
         self._progress = ProgressReporter(self.states, settings.progress_interval)
+        self._reconciler = Reconciler(LostMessages.connect(settings), settings.reconcile_interval)
         self._engine: Engine | None = None
         self._parts: FinishedParts | None = None
         self._draining = False
@@ -95,6 +98,7 @@ class FleetWorker:
         self.lease_renewer.start()
         self.telemetry.loaded(model.card, limits.clips)
         self._webhooks.start()
+        self._reconciler.start()
         logger.info("the engine runs: %s", limits, extra={"action": "worker_started"})
 
     def rename(self, name: str) -> None:
@@ -129,6 +133,7 @@ class FleetWorker:
         if self._parts is not None:
             self._parts.close()
         self._webhooks.stop()
+        self._reconciler.stop()
         self.telemetry.stop()
         for connection in (self.states, self.attempts, self._part_commits, self.lease_renewer.leases):
             connection.close()

@@ -17,6 +17,7 @@ from omnifleet_worker.jobs.inputs import JobMedia
 from omnifleet_worker.jobs.job_context import Clip
 from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.prompts import Prompts
+from omnifleet_worker.jobs.sound_edit.sound_editor import EditedSound
 from omnifleet_worker.jobs.speech import join_transcript
 from omnifleet_worker.jobs.tasks import run_task
 from omnifleet_worker.media.decode import DecodedAudio
@@ -330,7 +331,8 @@ def test_an_edit_is_put_in_the_checkpoints_words_and_cut_to_its_source(
     assert prompt.text == chat_text("system EDITING", said)
     assert list(inputs) == ["audio"]
     assert np.array_equal(inputs["audio"], source.samples[0])
-    assert clip.shape == (2, source.samples.shape[1])
+    assert isinstance(clip, EditedSound)
+    assert clip.samples.shape == (2, source.samples.shape[1])
 
 
 def test_a_free_question_is_put_as_it_is_beside_all_its_media(model: ModelData) -> None:
