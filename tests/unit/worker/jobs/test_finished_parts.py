@@ -29,6 +29,7 @@ from omnifleet_worker.jobs.job_context import JobContext
 from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.prompts import Prompts
 from omnifleet_worker.jobs.runner import JobRunner
+from omnifleet_worker.jobs.sound_edit.sound_editor import EditedSound
 from omnifleet_worker.jobs.tasks import TaskOutput, run_task
 from omnifleet_worker.media.decode import DecodedAudio
 from omnifleet_worker.models.audio_omni.sampling import CLIP_SAMPLES
@@ -148,6 +149,9 @@ def attempt(
 def equal(one: TaskOutput, other: TaskOutput) -> bool:
     if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
         return np.array_equal(one, other)
+    if isinstance(one, EditedSound) and isinstance(other, EditedSound):
+        same = (one.subtype, one.warnings) == (other.subtype, other.warnings)
+        return same and np.array_equal(one.samples, other.samples)
     return one == other
 
 
