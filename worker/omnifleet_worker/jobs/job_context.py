@@ -232,18 +232,19 @@ class JobContext:
     def _submit_all(
         self, requests: Sequence[Request], watch: Callable[[Sequence[Request]], None] | None = None
     ) -> list[Any]:
+        interval, watch = (None, _look_away) if watch is None else (INTERVAL, watch)
         with in_stage("steps") as span, self._traced_on(span), self._cancelled_together(requests):
             waiting = (request for request in requests if not request.outcome.done())
             running = [self._submit(request) for request in islice(waiting, MAX_IN_ENGINE[requests[0].kind])]
             while running:
-                wait([one.outcome for one in running], INTERVAL if watch else None, FIRST_COMPLETED)
+                wait([one.outcome for one in running], interval, FIRST_COMPLETED)
                 done = [one for one in running if one.outcome.done()]
                 for request in done:
                     self._keep(request)
                 running = [one for one in running if one not in done]
                 running += [self._submit(request) for request in islice(waiting, len(done))]
-                if watch is not None:
-                    watch(requests)
+                watch(requests)
+            watch(requests)  # all may have been taken over
         return [request.outcome.result() for request in requests]
 
     def _keep(self, request: Request) -> None:
@@ -288,3 +289,7 @@ class JobContext:
 
     def _count(self, name: Stage, seconds: float) -> None:
         self._spent[name] = self._spent.get(name, 0.0) + seconds
+
+
+def _look_away(requests: Sequence[Request]) -> None:
+    """Watch nothing: no part of the job is given out."""
