@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 import typer
 from omnifleet_shared.errors import (
     BatchRunning,
+    BrokerRefused,
     BrokerUnavailable,
     ForeignURI,
     InvalidJob,
@@ -35,6 +36,7 @@ from .output_file import OutputFile
 
 EXIT_CODES: dict[type[OmnifleetError], int] = {
     InvalidJob: 2,
+    BrokerRefused: 3,
     InvalidSetting: 2,
     MediaError: 2,
     ForeignURI: 2,

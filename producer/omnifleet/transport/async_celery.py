@@ -6,6 +6,7 @@ from typing import Protocol
 
 from omnifleet_shared.job_state.async_store import AsyncJobStates
 from omnifleet_shared.schema.callback import CallbackDelivery
+from omnifleet_shared.schema.idempotency import IdempotencyKey
 from omnifleet_shared.schema.job_state import JobState
 from omnifleet_shared.schema.jobs import Job
 from omnifleet_shared.schema.results import Progress
@@ -26,7 +27,7 @@ class AsyncJobTransport(Protocol):
         """The transport of batches, which block threads of their own."""
         ...
 
-    async def submit(self, job: Job, idempotency_key: str | None = None) -> str:
+    async def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
         """See `JobTransport`."""
         ...
 
@@ -74,9 +75,9 @@ class AsyncCeleryTransport:
         """See `AsyncJobTransport`."""
         return self._sender
 
-    async def submit(self, job: Job, idempotency_key: str | None = None) -> str:
+    async def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
         """See `JobTransport`."""
-        return await self._executor.run(self._sender.submit, job, idempotency_key)
+        return await self._executor.run(self._sender.submit, job, key)
 
     async def read(self, job_id: str) -> JobState:
         """See `JobTransport`."""

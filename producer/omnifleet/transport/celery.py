@@ -18,6 +18,7 @@ from omnifleet_shared.keys import INPUTS_UNTIL
 from omnifleet_shared.observability import tracing as traces
 from omnifleet_shared.redis_client import connect_redis, typed_redis_errors
 from omnifleet_shared.schema.callback import CallbackDelivery
+from omnifleet_shared.schema.idempotency import IdempotencyKey
 from omnifleet_shared.schema.job_state import JobState
 from omnifleet_shared.schema.jobs import Job, Priority
 from omnifleet_shared.schema.results import Progress
@@ -30,14 +31,15 @@ SENDERS = 10
 class JobTransport(Protocol):
     """Carries a client's jobs to whatever runs them, and their states back. Safe to use from several threads."""
 
-    def submit(self, job: Job, idempotency_key: str | None = None) -> str:
+    def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
         """Send the job; it is known by its id from then on.
 
         Returns:
             The job's id, or that of a job with the same key that is waiting, running or done; nothing is sent then.
 
         Raises:
-            BrokerUnavailable: nothing was sent.
+            BrokerUnavailable, BrokerRefused: nothing was sent.
+            IdempotencyConflict: nothing was sent; the key is that of another request.
             QueueFull: nothing was sent; `details["retry_after"]` says in how many seconds to come back.
         """
         ...
@@ -98,10 +100,10 @@ class CeleryTransport:
         self._sending = BoundedSemaphore(senders)
         self._lists = dict(zip(get_args(Priority), queue_lists(settings.queue), strict=True))
 
-    def submit(self, job: Job, idempotency_key: str | None = None) -> str:
+    def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
         """See `JobTransport`."""
         try:
-            self._send(job, self._submissions.new(job.job_id, idempotency_key))
+            self._send(job, self._submissions.new(job.job_id, key, seconds_left=_seconds_left(job)))
         except AlreadySubmitted as other:
             return other.job_id
         return job.job_id
@@ -175,3 +177,8 @@ class CeleryTransport:
     def _inputs_until(self, job: Job) -> datetime:
         # From now: a job that is replayed was submitted long ago.
         return job.deadline or datetime.now(UTC) + timedelta(seconds=self._settings.input_lifetime)
+
+
+def _seconds_left(job: Job) -> float | None:
+    # Redis adds them to its own clock, by which workers go: this machine's may be wrong.
+    return None if job.deadline is None else (job.deadline - datetime.now(UTC)).total_seconds()
