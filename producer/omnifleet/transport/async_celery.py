@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from omnifleet_shared.job_state.async_store import AsyncJobStates
+from omnifleet_shared.per_process import PerProcess
 from omnifleet_shared.schema.callback import CallbackDelivery
 from omnifleet_shared.schema.idempotency import IdempotencyKey
 from omnifleet_shared.schema.job_state import JobState
@@ -68,7 +69,8 @@ class AsyncCeleryTransport:
     def __init__(self, settings: FleetSettings, executor: BlockingExecutor) -> None:
         self._executor = executor
         self._sender = CeleryTransport(settings, SENDERS)
-        self._states = AsyncJobStates.connect(settings)
+        self._states = PerProcess(lambda: AsyncJobStates.connect(settings))
+        self._states.get()  # a URL that is none is refused now
 
     @property
     def blocking(self) -> JobTransport:
@@ -82,37 +84,37 @@ class AsyncCeleryTransport:
     async def read(self, job_id: str) -> JobState:
         """See `JobTransport`."""
         self._executor.check_loop()
-        return await self._states.read(job_id)
+        return await self._states.get().read(job_id)
 
     async def wait(self, job_id: str, timeout: float | None) -> JobState:
         """See `JobTransport`. A connection lost meanwhile is made anew."""
         self._executor.check_loop()
-        return await self._states.wait(job_id, timeout)
+        return await self._states.get().wait(job_id, timeout)
 
     async def progress(self, job_id: str) -> Progress:
         """See `JobTransport`."""
         self._executor.check_loop()
-        progress = await self._states.read_progress(job_id)
+        progress = await self._states.get().read_progress(job_id)
         if progress == Progress():
             # No progress yet and no such job look the same.
-            await self._states.read(job_id)
+            await self._states.get().read(job_id)
         return progress
 
     async def callback(self, job_id: str) -> CallbackDelivery | None:
         """See `JobTransport`."""
         self._executor.check_loop()
-        delivery = await self._states.read_callback(job_id)
+        delivery = await self._states.get().read_callback(job_id)
         if delivery is None:
-            await self._states.read(job_id)
+            await self._states.get().read(job_id)
         return delivery
 
     async def cancel(self, job_id: str) -> None:
         """See `JobTransport`."""
         self._executor.check_loop()
-        if not (await self._states.read(job_id)).status.is_final:
-            await self._states.request_cancel(job_id)
+        if not (await self._states.get().read(job_id)).status.is_final:
+            await self._states.get().request_cancel(job_id)
 
     async def close(self) -> None:
         """See `JobTransport`."""
-        await self._states.close()
+        await self._states.get().close()
         await self._executor.run(self._sender.close)

@@ -210,7 +210,7 @@ class _NewJob:
         if verdict == b"conflict" and self.key is not None:
             raise self.key.conflict(counts[-1].decode().split(), job_id.decode())
         if verdict != b"sent":
-            raise self.of.refusal(verdict.decode(), *counts)
+            raise self.of.refusal(cast(Any, verdict.decode()), *counts)
         if job_id.decode() != self.job_id:
             raise AlreadySubmitted(job_id.decode())
 
