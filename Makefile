@@ -86,6 +86,7 @@ locks: $(BIN)/uv ## renew the versions of everything that is installed here, in 
 	$(COMPILE) pyproject.toml --extra docs -c locks/dev.txt -o locks/docs.txt
 	$(COMPILE) pyproject.toml --extra demo -c locks/dev.txt -o locks/demo.txt
 	$(COMPILE) pyproject.toml --extra flower --extra otel -c locks/dev.txt -o locks/producer.txt
+	$(COMPILE) pyproject.toml --extra gateway --extra otel -c locks/dev.txt -o locks/gateway.txt
 	$(COMPILE) pyproject.toml --extra worker --extra otel -c locks/dev.txt -o locks/worker.txt
 	$(COMPILE) pyproject.toml --extra test --resolution lowest-direct -o locks/lowest.txt
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mkdocs.exceptions import PluginError
+from omnifleet.gateway.settings import GatewaySettings
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_worker.settings import WorkerSettings
 from pydantic.fields import FieldInfo
@@ -21,7 +22,7 @@ FETCHED = re.compile(
 
 def settings_table() -> str:
     """The settings as a table of Markdown, one line each."""
-    fields = WorkerSettings.model_fields
+    fields = GatewaySettings.model_fields | WorkerSettings.model_fields
     return "\n".join([*HEAD, *(_row(name, field) for name, field in fields.items())])
 
 
@@ -39,7 +40,9 @@ def on_post_page(output: str, page: Any, **_: Any) -> str:
 
 
 def _row(name: str, field: FieldInfo) -> str:
-    reader = "both" if name in FleetSettings.model_fields else "worker"
+    readers = {"worker": WorkerSettings, "gateway": GatewaySettings}
+    named = [reader for reader, settings in readers.items() if name in settings.model_fields]
+    reader = "all" if name in FleetSettings.model_fields else ", ".join(named)
     default = "none" if field.default is None else str(field.default).replace(str(Path.home()), "~")
     meaning = (field.description or "").replace("\n", " ").replace("|", "\\|")
     return f"| `OMNIFLEET_{name.upper()}` | {reader} | `{default}` | {meaning} |"

@@ -17,6 +17,7 @@ from omnifleet_shared.errors import (
     EditAmbiguous,
     EngineStopped,
     ForeignURI,
+    GatewayBusy,
     IdempotencyConflict,
     InvalidJob,
     InvalidJobList,
@@ -26,6 +27,7 @@ from omnifleet_shared.errors import (
     JobFailed,
     JobQuarantined,
     JournalMismatch,
+    KeyRefused,
     LanguageNotSupported,
     LicenceRefused,
     MediaEmpty,
@@ -34,10 +36,14 @@ from omnifleet_shared.errors import (
     MediaTooLarge,
     MediaTooLong,
     MediaUnreadable,
+    MessageLost,
     OmnifleetError,
     OutOfMemory,
     PermanentError,
     QueueFull,
+    QuotaExceeded,
+    RateExceeded,
+    RequestTooSlow,
     ResultTimeout,
     SchemaTooNew,
     SignatureInvalid,
@@ -62,6 +68,7 @@ from .async_client import AsyncClient
 from .async_handle import AsyncJobHandle
 from .client import Client
 from .handle import JobHandle
+from .results.parts import Part
 from .results.results import Audio, AudioResult, JobResult, TextResult, Video
 
 __version__ = version("omnifleet")
@@ -90,6 +97,7 @@ __all__ = [
     "Feedback",
     "FleetSettings",
     "ForeignURI",
+    "GatewayBusy",
     "Gender",
     "HeardSegment",
     "HeardWord",
@@ -105,6 +113,7 @@ __all__ = [
     "JobResult",
     "JobStatus",
     "JournalMismatch",
+    "KeyRefused",
     "LanguageNotSupported",
     "LicenceRefused",
     "MediaEmpty",
@@ -113,11 +122,16 @@ __all__ = [
     "MediaTooLarge",
     "MediaTooLong",
     "MediaUnreadable",
+    "MessageLost",
     "OmnifleetError",
     "OutOfMemory",
+    "Part",
     "PermanentError",
     "Progress",
     "QueueFull",
+    "QuotaExceeded",
+    "RateExceeded",
+    "RequestTooSlow",
     "ResultTimeout",
     "Sarcasm",
     "Scene",

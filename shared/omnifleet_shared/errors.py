@@ -33,12 +33,18 @@ OmnifleetError
 │   ├── JobQuarantined              it killed several workers, and was dead-lettered
 │   ├── JobCancelled
 │   ├── DeadlineExceeded
-│   └── UnknownJob                  no such job id, or forgotten since
+│   ├── UnknownJob                  no such job id, or forgotten since
+│   └── KeyRefused                  an API key that the gateway does not know
 └── TransientError                  the same job may well succeed: retried with backoff, up to a limit
     ├── StorageUnavailable
     │   └── DiskFull                no room is left where the storage or the worker writes
     ├── BrokerUnavailable
+    ├── MessageLost                 the job's message was taken out of its queue: sent again, it is done
     ├── QueueFull                   a limit on jobs is reached
+    ├── RateExceeded                an API key asks more often than it may
+    │   └── QuotaExceeded           it has sent all its jobs of the day
+    ├── RequestTooSlow              the body of an HTTP request did not come in time
+    ├── GatewayBusy                 the gateway serves as many requests as it may
     ├── OutOfMemory
     ├── EngineStopped
     │   └── DeviceFailed            the worker's device broke: its jobs go to another worker
@@ -228,6 +234,10 @@ class UnknownJob(PermanentError):
     """No job of that id: never submitted here, or its record has expired."""
 
 
+class KeyRefused(PermanentError):
+    """The gateway knows no such API key: none was sent, it was never made, or it was revoked."""
+
+
 class StorageUnavailable(TransientError):
     """The object storage does not answer, or is busy."""
 
@@ -240,8 +250,29 @@ class BrokerUnavailable(TransientError, BrokerError):
     """Redis does not answer, or not now: it loads, is full, or fails over; `details["reply"]` has its own word."""
 
 
+class MessageLost(TransientError):
+    """Somebody took the job's message out of Redis (a deleted or flushed queue): no worker can do it any more."""
+
+
 class QueueFull(TransientError):
     """A limit on jobs is reached; `details["retry_after"]` gives the seconds after which to submit again."""
+
+
+class RateExceeded(TransientError):
+    """An API key makes more requests than its rate; `details["retry_after"]` gives the seconds to wait."""
+
+
+class QuotaExceeded(RateExceeded):
+    """An API key has sent all jobs of its day; `details["retry_after"]` gives the seconds until the next one."""
+
+
+class RequestTooSlow(TransientError):
+    """The body of a request to the gateway came too slowly, or not to its end."""
+
+
+class GatewayBusy(TransientError):
+    """The gateway serves as many requests as it may, or is about to stop; `details["retry_after"]` says when to come
+    again."""
 
 
 class OutOfMemory(TransientError):

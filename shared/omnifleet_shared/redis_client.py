@@ -45,11 +45,14 @@ class SentinelBurstPool(SentinelConnectionPool):
         _close_surplus(self)
 
 
-def _close_surplus(pool: ConnectionPool) -> None:
-    # The last one that came back is the next to be used, so that the surplus is at the other end: one more each time.
-    with pool._lock:  # pyright: ignore[reportPrivateUsage]
-        for surplus in pool._available_connections[-1 - KEPT_CONNECTIONS : -KEPT_CONNECTIONS]:  # pyright: ignore
-            surplus.disconnect()
+def _close_surplus(pool: Any) -> None:
+    with pool._lock:
+        # The one that came back last is the next to be used, so that the surplus is at the other end.
+        surplus = pool._available_connections[:-KEPT_CONNECTIONS]
+        del pool._available_connections[:-KEPT_CONNECTIONS]
+        pool._created_connections -= len(surplus)
+    for connection in surplus:
+        connection.disconnect()
 
 
 class MasterLost(RedisConnectionError):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from omnifleet_shared.keys import BROKER_PRIORITY, MODEL
 from omnifleet_worker.settings import WorkerSettings
+from support.command_lines import SETTINGS
 from support.deployment import manifests
 from support.deployment.manifests import ROOT, Overlay, containers, pod
 
@@ -90,10 +91,9 @@ class TestRights:
 
 class TestSettings:
     def test_every_variable_is_read_by_somebody(self, overlay: Overlay) -> None:
-        settings = {f"OMNIFLEET_{name.upper()}" for name in WorkerSettings.model_fields}
         for name, container in all_containers(overlay):
             variables = overlay.environment(container).keys()
-            assert variables <= settings | STANDARD_VARIABLES | OF_THE_SERVERS, name
+            assert variables <= SETTINGS | STANDARD_VARIABLES | OF_THE_SERVERS, name
 
     def test_workers_take_them(self, overlay: Overlay, monkeypatch: pytest.MonkeyPatch) -> None:
         for workload in overlay.workers.values():

@@ -19,6 +19,7 @@ EXTRAS = {
     "demo": ["demo"],
     "dev": list(OPTIONAL),
     "docs": ["docs"],
+    "gateway": ["gateway", "otel"],
     "lowest": ["test"],
     "producer": ["flower", "otel"],
     "worker": ["worker", "otel"],
@@ -74,7 +75,7 @@ def test_every_lock_is_held_by_these_tests() -> None:
     assert {path.stem for path in LOCKS} == {"build", *EXTRAS}
 
 
-@pytest.mark.parametrize("lock", ["build", "demo", "docs", "producer", "worker"])
+@pytest.mark.parametrize("lock", ["build", "demo", "docs", "gateway", "producer", "worker"])
 def test_locks_agree_with_each_other(lock: str) -> None:
     dev = versions("dev")
 

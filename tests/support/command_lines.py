@@ -12,6 +12,8 @@ from typing import Any
 import omnifleet.cli
 import omnifleet_worker.cli
 import typer
+from omnifleet.gateway.settings import GatewaySettings
+from omnifleet_worker.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[2]
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -21,7 +23,23 @@ PROGRAMS = {
     "omnifleet": typer.main.get_command(omnifleet.cli.app),
     "omnifleet-worker": typer.main.get_command(omnifleet_worker.cli.app),
 }
-OTHERS = {".", "cd", "celery", "docker", "export", "kubectl", "mkdir", "node", "npm", "pip", "pre-commit", "set"}
+SETTINGS = {f"OMNIFLEET_{name.upper()}" for name in GatewaySettings.model_fields | WorkerSettings.model_fields}
+"""Variables of the environment that some process reads."""
+OTHERS = {
+    ".",
+    "cd",
+    "celery",
+    "curl",
+    "docker",
+    "export",
+    "kubectl",
+    "mkdir",
+    "node",
+    "npm",
+    "pip",
+    "pre-commit",
+    "set",
+}
 """Programs that are not this project's, and what shells do themselves."""
 ASSIGNMENT = re.compile(r"([A-Z_]+)=.*", re.DOTALL)
 
@@ -74,8 +92,7 @@ def check_make(arguments: list[str]) -> None:
 def check_variable(name: str) -> None:
     """Hold a variable of the environment to the settings, where it claims to be one."""
     if name.startswith("OMNIFLEET_"):
-        fields = omnifleet_worker.cli.WorkerSettings.model_fields
-        assert name.removeprefix("OMNIFLEET_").lower() in fields, f"there is no setting {name}"
+        assert name in SETTINGS, f"there is no setting {name}"
 
 
 def resolve(program: str, arguments: list[str]) -> tuple[Any, list[str]]:

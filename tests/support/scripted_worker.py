@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from string import ascii_letters
 from typing import Any
 
 from omnifleet_shared.schema.model_card import ModelCard
@@ -40,12 +41,18 @@ MODEL = ModelData(
     card=ModelCard(name="scripted", revision="1", licence="none", languages=("en",)),
     prompts=Prompts(
         {
-            "system": {"UNDERSTANDING": "Answer.", "T2A": "Make a sound.", "T2M": "Make music.", "EDITING": "Edit."},
+            "system": {
+                "UNDERSTANDING": "Answer.",
+                "T2A": "Make a sound.",
+                "T2M": "Make music.",
+                "EDITING": "Edit.",
+                "TTS": "Say.",
+            },
             "edit": {"Add": "Add {desc}."},
             "transcribe": {"system": "Transcribe.", "user": "What is said?"},
         }
     ),
-    tokenizer=SpeechTokenizer([" "]),
+    tokenizer=SpeechTokenizer([" ", *ascii_letters, "."]),
 )
 """Made once for all workers of a fork server: its tokenizer takes most of the time in which they start."""
 
@@ -112,6 +119,9 @@ def work(arguments: Sequence[str]) -> None:
     """Be the worker, with the environment's settings and more arguments for Celery, until told to end."""
     scripted_faults.let_disk_fill()
     scripted_faults.skew_clock(float(os.environ.get("SCRIPTED_CLOCK_SKEW", "0")))
+    if threads := os.environ.get("SCRIPTED_MOST_JOB_THREADS"):
+        scripted_faults.let_threads_run_out(int(threads))
+    scripted_faults.let_handler_fail(int(os.environ.get("SCRIPTED_HANDLER_FAILS", "0")))
     settings = load_settings(WorkerSettings)
     app = create_worker_app(settings, ScriptedWorker(settings))
     named = [f"{one}:{os.getpid()}" if one.startswith("--hostname=") else one for one in arguments]

@@ -16,7 +16,7 @@ MARKS = {"ok": "✓", "note": "!", "fault": "✗"}
 
 def add_commands(app: typer.Typer) -> None:
     """Add them to the command line."""
-    for command in (top, doctor, exporter, flower):
+    for command in (top, doctor, exporter, flower, gateway):
         app.command()(command)
 
 
@@ -76,3 +76,18 @@ def flower(
 
     with exit_codes(Printer(as_json=False)):
         run_flower(load_settings(FleetSettings), host, port)
+
+
+def gateway(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where its callers reach it.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    without_keys: Annotated[
+        bool, typer.Option("--without-keys", help="Let everybody in; for trials on this machine alone.")
+    ] = False,
+) -> None:
+    """Answer HTTP: /v1/jobs, OpenAI's /v1/audio, for holders of a key (omnifleet keys add)."""
+    from ..gateway.server import run_gateway
+    from ..gateway.settings import GatewaySettings
+
+    with exit_codes(Printer(as_json=False)):
+        run_gateway(load_settings(GatewaySettings), host, port, with_keys=not without_keys)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from omnifleet_shared.job_state.async_store import AsyncJobStates
@@ -10,6 +11,7 @@ from omnifleet_shared.schema.callback import CallbackDelivery
 from omnifleet_shared.schema.idempotency import IdempotencyKey
 from omnifleet_shared.schema.job_state import JobState
 from omnifleet_shared.schema.jobs import Job
+from omnifleet_shared.schema.parts import StreamedPart
 from omnifleet_shared.schema.results import Progress
 from omnifleet_shared.settings import FleetSettings
 
@@ -41,6 +43,10 @@ class AsyncJobTransport(Protocol):
         ...
 
     async def progress(self, job_id: str) -> Progress:
+        """See `JobTransport`."""
+        ...
+
+    async def parts(self, job_id: str, after: int) -> Sequence[StreamedPart]:
         """See `JobTransport`."""
         ...
 
@@ -99,6 +105,11 @@ class AsyncCeleryTransport:
             # No progress yet and no such job look the same.
             await self._states.get().read(job_id)
         return progress
+
+    async def parts(self, job_id: str, after: int) -> Sequence[StreamedPart]:
+        """See `JobTransport`."""
+        self._executor.check_loop()
+        return await self._states.get().read_parts(job_id, after)
 
     async def callback(self, job_id: str) -> CallbackDelivery | None:
         """See `JobTransport`."""

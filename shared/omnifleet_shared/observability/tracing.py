@@ -65,6 +65,12 @@ def add_event(span: Any, event: str, seconds_ago: float = 0.0, **attributes: int
         span.add_event(event, attributes, time.time_ns() - int(seconds_ago * 1e9))
 
 
+def set_attribute(name: str, value: str) -> None:
+    """Set an attribute of the current span, where there is one."""
+    if trace is not None:
+        trace.get_current_span().set_attribute(name, value)
+
+
 def headers() -> dict[str, str]:
     """Make the headers that carry the current span in a message; empty where there is none."""
     carried: dict[str, str] = {}

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from omnifleet import MediaUnreadable
+from omnifleet.gateway.middleware.metrics import GatewayMetrics
 from omnifleet_shared.broker.worker_registry import GpuRecord
 from omnifleet_worker.observability.collector import gpu_metrics
 from omnifleet_worker.observability.metrics import WorkerMetrics
@@ -82,6 +83,14 @@ def every_worker_metric() -> str:
     return generate_latest(metrics.registry).decode() + generate_latest(registry).decode()
 
 
+def every_gateway_metric() -> str:
+    """The exposition of a gateway to which everything that is counted has happened once."""
+    metrics = GatewayMetrics()
+    metrics.requests.labels("GET", "/v1/jobs/{job_id}", "200").inc()
+    metrics.seconds.labels("/v1/jobs/{job_id}").observe(1.0)
+    return generate_latest(metrics.registry).decode()
+
+
 @pytest.fixture
 def shown(scripted: ScriptedFleet) -> Iterator[tuple[str, str]]:
     """What a worker and an exporter show after jobs that succeeded and failed."""
@@ -99,7 +108,7 @@ def shown(scripted: ScriptedFleet) -> Iterator[tuple[str, str]]:
 def test_dashboard_and_alerts_ask_for_what_is_there(shown: tuple[str, str]) -> None:
     worker, exporter = shown
     known: Labels = defaultdict(set)
-    for text in (worker, exporter, every_worker_metric()):
+    for text in (worker, exporter, every_worker_metric(), every_gateway_metric()):
         for name, labels in labels_in(text).items():
             known[name] |= labels
 
@@ -118,7 +127,7 @@ def test_what_stands_in_for_the_rest_is_what_a_worker_shows(shown: tuple[str, st
 
 
 def test_metric_names_follow_prometheus_conventions(shown: tuple[str, str]) -> None:
-    for text in shown:
+    for text in (*shown, every_gateway_metric()):
         for family in text_string_to_metric_families(text):
             if not family.name.startswith("omnifleet"):
                 continue
@@ -130,7 +139,7 @@ def test_metric_names_follow_prometheus_conventions(shown: tuple[str, str]) -> N
 
 def test_nothing_that_is_shown_is_left_out_of_the_dashboard(shown: tuple[str, str]) -> None:
     used = {one.metric for expression in expressions() for one in promql.selectors(expression)}
-    on_view = types_in(shown[0]) | types_in(shown[1])
+    on_view = types_in(shown[0]) | types_in(shown[1]) | types_in(every_gateway_metric())
 
     left_out = {name for name in on_view if not any(one.startswith(name) for one in used)}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,6 +26,7 @@ from ..observability.log_context import Stage as LoggedStage
 from ..observability.log_context import in_stage
 from .finished_parts import FinishedPart, JobParts
 from .progress import StepCount
+from .streaming.job_stream import INTERVAL, JobStream
 
 logger = logging.getLogger(__name__)
 
@@ -67,15 +68,22 @@ class JobContext:
         job: what to do.
         engine: runs its requests.
         attempt: its number, from 1.
+        tag: of the lease that it runs under.
         seconds_left: before the job's deadline; by this machine's clock where it is not given.
     """
 
-    def __init__(self, job: Job, engine: Engine, *, attempt: int = 1, seconds_left: float | None = None) -> None:
+    def __init__(
+        self, job: Job, engine: Engine, *, attempt: int = 1, tag: str = "", seconds_left: float | None = None
+    ) -> None:
         if seconds_left is None and job.deadline is not None:
             seconds_left = job.deadline.timestamp() - time.time()
         self._deadline = None if seconds_left is None else time.monotonic() + seconds_left
         self.job = job
         self.attempt = attempt
+        self.tag = tag
+        """Of the lease that the attempt runs under."""
+        self.stream: JobStream | None = None
+        """Takes the parts of a streamed job as they are done; None for any other."""
         self.parts: JobParts | None = None
         """Finished windows and parts, of this attempt and earlier ones; without them the job starts anew each time."""
         self.resumed_from = 0
@@ -158,14 +166,22 @@ class JobContext:
         """Return the thinker's answer. Raises the engine's typed errors."""
         return self.ask_all([chat], max_new_tokens)[0]
 
-    def ask_all(self, chats: Sequence[Chat], max_new_tokens: int = 512) -> list[str]:
-        """Return the answers in the chats' order; they share the engine's steps, and all come or none."""
+    def ask_all(
+        self, chats: Sequence[Chat], max_new_tokens: int = 512, watch: Callable[[Sequence[Request]], None] | None = None
+    ) -> list[str]:
+        """Return the answers in the chats' order; they share the engine's steps, and all come or none.
+
+        Args:
+            chats: what is asked.
+            max_new_tokens: longest answer.
+            watch: called with all requests every `INTERVAL` seconds while they run, and once they are done.
+        """
         temperature = self.job.temperature if isinstance(self.job, UnderstandJob) else 0.0
         first = ChatInputs(chat=chats[0], max_new_tokens=max_new_tokens, temperature=temperature, seed=self.job.seed)
         requests = self._requests_of([replace(first, chat=chat) for chat in chats])
         # What is asked on the way to a clip is not progress: it would be another kind of step.
         with self._steps.counting(requests if isinstance(self.job, UnderstandJob) else []):
-            return [str(answer) for answer in self._submit_all(requests)]
+            return [str(answer) for answer in self._submit_all(requests, watch)]
 
     def sample(
         self,
@@ -223,17 +239,27 @@ class JobContext:
             extra = {"action": "job_resumed", "job_id": self.job.job_id, "resumed_from": self.resumed_from}
             logger.info("%d finished parts are taken over: %s", self.resumed_from, self.job.job_id, extra=extra)
 
-    def _submit_all(self, requests: Sequence[Request]) -> list[Any]:
+    def give_out(self, samples: np.ndarray) -> None:
+        """Give out the next samples, float32 [2, n], which nothing will change; none where the job is not streamed."""
+        if self.stream is not None:
+            with self.stage("stored"):
+                self.stream.add_audio(samples)
+
+    def _submit_all(
+        self, requests: Sequence[Request], watch: Callable[[Sequence[Request]], None] | None = None
+    ) -> list[Any]:
         with in_stage("steps") as span, self._traced_on(span), self._cancelled_together(requests):
             waiting = (request for request in requests if not request.outcome.done())
             running = [self._submit(request) for request in islice(waiting, MAX_IN_ENGINE)]
             while running:
-                wait([one.outcome for one in running], return_when=FIRST_COMPLETED)
+                wait([one.outcome for one in running], INTERVAL if watch else None, FIRST_COMPLETED)
                 done = [one for one in running if one.outcome.done()]
                 for request in done:
                     self._keep(request)
                 running = [one for one in running if one not in done]
                 running += [self._submit(request) for request in islice(waiting, len(done))]
+                if watch is not None:
+                    watch(requests)
         return [request.outcome.result() for request in requests]
 
     def _keep(self, request: Request) -> None:

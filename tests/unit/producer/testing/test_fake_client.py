@@ -120,3 +120,15 @@ def test_another_request_under_the_same_key_is_a_conflict() -> None:
     assert omni.generate("t2a", "rain", idempotency_key="order-7").id == first.id
     with pytest.raises(IdempotencyConflict, match="text"):
         omni.generate("t2a", "snow", idempotency_key="order-7")
+
+
+def test_streamed_jobs_come_in_parts() -> None:
+    omni = FakeClient(lambda job: "It rains a lot." if job.namespace == "understand" else None)
+    spoken = omni.generate("t2m", "a waltz", seconds=25, stream=True)
+    answered = omni.understand("caption", SOUND, stream=True)
+
+    parts = list(spoken.stream())
+    assert [part.audio.seconds for part in parts if part.audio] == [10, 10, 5]
+    assert [part.text for part in answered.stream()] == ["It", " rains", " a", " lot."]
+    assert [part.text for part in answered.stream(after=2)] == [" a", " lot."]
+    assert [part.kind for part in omni.understand("caption", SOUND).stream()] == ["text"]

@@ -1,0 +1,1 @@
+"""The gateway: omnifleet over HTTP, for backends without Python. Needs `omnifleet[gateway]`."""

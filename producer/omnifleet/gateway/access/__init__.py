@@ -1,0 +1,1 @@
+"""Who may use the gateway: API keys with their tenants, rates and quotas."""

@@ -1,0 +1,1 @@
+"""What happens to every request before FastAPI sees it: telemetry outside, the gate inside."""
