@@ -92,7 +92,7 @@ class _Connections:
         self.redis = redis = connect_redis(settings)
         self.states = JobStates(redis, settings.result_lifetime)
         self.deletions = Deletions(redis)
-        self.workers = WorkerRegistry.connect(settings)
+        self.workers = WorkerRegistry(redis, settings.queue)
         self.sending = BoundedSemaphore(senders)
 
 
@@ -180,7 +180,6 @@ class CeleryTransport:
 
     def close(self) -> None:
         """See `JobTransport`."""
-        self._own.workers.close()
         self._own.states.close()
 
     @property
