@@ -65,6 +65,8 @@ class ScriptedRunner:
 
     def prepare(self, request: Request) -> None:
         self._device.use()
+        if isinstance(request.inputs, ChatInputs):
+            request.draft = lambda: _written(request, request.step / request.steps)
 
     def advance(self, batch: Sequence[Request]) -> None:
         time.sleep(STEP_SECONDS)
@@ -97,9 +99,16 @@ def _asked(request: Request) -> str:
     return inputs.chat.user if isinstance(inputs, ChatInputs) else inputs.prompt.user
 
 
+def _written(request: Request, share: float) -> str:
+    """So much of the answer; one that was begun elsewhere is continued."""
+    assert isinstance(request.inputs, ChatInputs)
+    whole, begun = f"{_asked(request)} by {os.getpid()}", request.inputs.chat.begun
+    return begun + whole[len(begun) : round(share * len(whole))]
+
+
 def _outcome(request: Request) -> Any:
     if isinstance(request.inputs, ChatInputs):
-        return f"{_asked(request)} by {os.getpid()}"
+        return _written(request, 1)
     clip, heard = tone(request.inputs.seed, CLIP_SAMPLES), request.inputs.audio
     if heard is not None:
         clip[:, : len(heard)] += heard / 4

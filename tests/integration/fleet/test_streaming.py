@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from omnifleet import AsyncClient, AudioResult, DeadlineExceeded, JobCancelled, JobHandle, Part
+from omnifleet import AsyncClient, AudioResult, DeadlineExceeded, JobCancelled, JobHandle, Part, TextResult
 from omnifleet_shared.job_state.store import JobStates
 from support import services
+from support.data import media_files
 from support.scripted_fleet import WAIT, ScriptedFleet
 
 SECONDS, WINDOWS = 70, 7
@@ -91,6 +92,55 @@ def test_a_worker_killed_between_two_parts_repeats_and_contradicts_nothing(
     assert [part.number for part in parts] == list(range(1, len(parts) + 1))
     assert np.array_equal(joined(parts), samples(result.audio))
     assert np.array_equal(joined(parts), samples(send(scripted).result(WAIT).audio))
+
+
+def ask(fleet: ScriptedFleet, **options: Any) -> JobHandle[TextResult]:
+    defaults: dict[str, Any] = {"max_new_tokens": 60, "stream": True}
+    return fleet.omni.understand(question="What is heard, and what not? " * 10, **defaults | options)
+
+
+def test_an_answer_is_there_as_it_is_written(scripted: ScriptedFleet) -> None:
+    scripted.start()
+    job, seen = ask(scripted), list[tuple[Part, bool]]()
+
+    reading(job, seen).join()
+
+    assert "".join(str(part.text) for part, _ in seen) == job.result().text
+    # 60 steps of 0.05 s, and a part in 0.25 s: much fewer than tokens.
+    assert 2 <= len(seen) <= 30
+    assert seen[0][1]
+
+
+def test_an_answer_whose_worker_is_killed_goes_on_with_the_words_that_were_given_out(scripted: ScriptedFleet) -> None:
+    first = scripted.start()
+    job, seen = ask(scripted), list[tuple[Part, bool]]()
+    reader = reading(job, seen)
+    services.wait_until(lambda: given_out(scripted, job) >= 2, WAIT, "two parts")
+
+    first.kill()
+    second = scripted.start()
+
+    reader.join()
+    result = job.result(WAIT)
+    assert [part.number for part, _ in seen] == list(range(1, len(seen) + 1))
+    assert "".join(str(part.text) for part, _ in seen) == result.text
+    assert result.text.endswith(f"by {second.pid}")
+    assert result.attempts == 2
+
+
+def test_a_long_recording_is_read_part_by_part_and_no_part_is_written_again(scripted: ScriptedFleet) -> None:
+    first = scripted.start()
+    source = media_files.wav(301, 8_000)
+    job = scripted.omni.understand("transcribe", source, max_new_tokens=12, stream=True)
+    services.wait_until(lambda: given_out(scripted, job) >= 2, WAIT, "two parts")
+
+    first.kill()
+    second = scripted.start()
+
+    text = job.result(WAIT).text
+    assert "".join(str(part.text) for part in job.stream()) == text
+    assert 2 <= text.count(f"by {first.pid}") < 13
+    assert text.count(f"by {first.pid}") + text.count(f"by {second.pid}") == 13
 
 
 def test_a_stream_ends_with_the_jobs_own_error(scripted: ScriptedFleet) -> None:

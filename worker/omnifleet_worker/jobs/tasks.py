@@ -30,6 +30,7 @@ from .sound_edit.sound_editor import EditedSound, edit_sound
 from .speech import convert_voice, tts
 from .speech_edit.plan import PlannedRecording
 from .speech_edit.speech_editor import EditedRecording, edit_speech, plan_speech_edit
+from .streaming.text import ask_streamed
 from .timestamps.transcripts import TimedTranscript, transcribe_timed
 from .transcripts import transcribe_parts
 from .windows import continuation_prompt, count_generated, join_generated, newest_generated
@@ -76,6 +77,8 @@ def understand(
     chat = model.prompts.question(task, audio=waves, video=media.frames)
     if isinstance(task, NamedUnderstanding) and task.name in ANSWERS:
         return ask_for_record(context, task, chat)
+    if context.stream is not None:
+        return ask_streamed(context, chat, task.max_new_tokens, context.stream)
     return context.ask(chat, task.max_new_tokens)
 
 
