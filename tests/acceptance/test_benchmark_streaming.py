@@ -22,7 +22,7 @@ def test_it_reports_all_figures() -> None:
     report = json.loads(done.stdout)
     music, speech, answer = report["rows"].values()
     assert (music["parts"], report["steps"], bool(report["cpu"])) == (6, 2, True)
-    assert speech["parts"] > 8
+    assert speech["parts"] >= 4
     assert answer["parts"] >= 1
     for row in (music, speech, answer):
         assert 0 < row["first"] <= row["end"]
