@@ -33,6 +33,7 @@ OTHERS = {
     "docker",
     "export",
     "ffplay",
+    "hf",
     "kubectl",
     "mkdir",
     "node",
