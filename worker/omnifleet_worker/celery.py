@@ -122,8 +122,8 @@ def create_worker_app(settings: WorkerSettings, fleet: FleetWorker | None = None
             instance.hostname = app.fleet.name
         app.fleet.rename(instance.hostname)
 
-    def log_as_configured(loglevel: int | str = "INFO", **_: object) -> None:
-        configure_logging(loglevel, settings.log_format, app.fleet.name)
+    def log_as_configured(loglevel: int | str = "INFO", logfile: str | None = None, **_: object) -> None:
+        configure_logging(loglevel, settings.log_format, app.fleet.name, logfile)
         quiet_reconnects()
 
     def stop_engine(sender: Any, **_: object) -> None:

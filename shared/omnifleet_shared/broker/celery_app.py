@@ -11,7 +11,7 @@ from ..keys import BROKER_PRIORITY
 from ..redis_client import broker_configuration
 from ..settings import FleetSettings
 
-NO_BACKEND = "disabled://"
+RECORDS = "omnifleet_shared.job_state.result_backend:RecordBackend"
 
 
 def create_app(settings: FleetSettings) -> Celery:
@@ -24,12 +24,13 @@ def create_app(settings: FleetSettings) -> Celery:
 def configure(app: Any, settings: FleetSettings) -> None:
     """Configure an app of either side.
 
-    Celery's own result backend is off on both sides: producers would subscribe once for every job they send, and
-    workers would write results of jobs that they have lost. `JobStates` writes the same records instead.
+    Celery's own result backends are off on both sides: producers would subscribe once for every job they send, and
+    workers would write results of jobs that they have lost. `Attempts` writes the same records, which `RECORDS` reads.
     """
     app.conf.update(_broker(settings) | _messages(settings) | _delivery())
     # CELERY_RESULT_BACKEND, set for another app of the process, wins over the configuration, but not over the class.
-    app.backend_cls = NO_BACKEND
+    app.backend_cls = RECORDS
+    app.fleet_settings = settings
 
 
 def _broker(settings: FleetSettings) -> dict[str, Any]:

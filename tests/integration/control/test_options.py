@@ -47,3 +47,12 @@ def test_a_worker_holds_as_many_jobs_as_its_option_says_and_lives(scripted: Scri
     assert worker.metrics().value("omnifleet_worker_places") == 2
     assert sorted(job.status().value for job in jobs) == ["queued", "running", "running"]
     assert all(job.result(WAIT).text.endswith(f"by {worker.pid}") for job in jobs)
+
+
+def test_a_worker_logs_into_the_file_of_its_option(scripted: ScriptedFleet) -> None:
+    log = scripted.folder / "of-the-option.log"
+
+    worker = scripted.start("-f", str(log))
+
+    assert '"action": "worker_started"' in log.read_text()
+    assert "worker_started" not in worker.log.read_text()

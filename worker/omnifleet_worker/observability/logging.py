@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from logging.handlers import WatchedFileHandler
 
 from pythonjsonlogger.json import JsonFormatter
 
@@ -17,15 +18,16 @@ def _skip_unused_fields() -> None:
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
-def configure_logging(level: int | str, form: str, worker: str) -> None:
-    """Send every log line of the process to stderr.
+def configure_logging(level: int | str, form: str, worker: str, file: str | None = None) -> None:
+    """Send every log line of the process to one place.
 
     Args:
         level: lowest level that is logged.
         form: `json` or `text`.
         worker: name of the worker, on every line.
+        file: opened anew once it was moved away; stderr by default.
     """
-    handler = logging.StreamHandler()
+    handler = WatchedFileHandler(file) if file else logging.StreamHandler()
     handler.addFilter(JobFields(worker))
     if form == "json":
         renamed = {"asctime": "time", "levelname": "level", "name": "logger"}
