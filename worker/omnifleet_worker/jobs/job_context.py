@@ -19,7 +19,7 @@ from omnifleet_shared.schema.jobs import Job, UnderstandJob
 from omnifleet_shared.schema.results import Progress, Timings
 
 from ..engine.engine import Engine
-from ..engine.request import ChatInputs, DiffusionInputs, Inpainting, Request
+from ..engine.request import ChatInputs, DiffusionInputs, Inpainting, Kind, Request
 from ..models.audio_omni.chat import Chat
 from ..observability.log_context import Stage as LoggedStage
 from ..observability.log_context import in_stage
@@ -39,8 +39,9 @@ LOGGED_AS: dict[Stage, LoggedStage] = {
     "stored": "store",
 }
 """The stage in log lines and traces for each timed stage; all that the engine does is `steps` there."""
-MAX_IN_ENGINE = 8
-"""Requests of one job in the engine; with more, those behind it in the queue would wait for all of a long job."""
+MAX_IN_ENGINE: dict[Kind, int] = {"diffusion": 2, "chat": 8}
+"""Requests of one job in the engine. What is there when its worker dies is lost, and two clips keep a device as busy as
+eight (docs/benchmarks.md), whereas a step of eight answers takes hardly longer than one answer's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +180,7 @@ class JobContext:
         return self.sample_all([Clip(prompt=prompt, speech=speech, audio=audio, video=video, index=index)])[0]
 
     def sample_all(self, clips: Sequence[Clip]) -> list[np.ndarray]:
-        """Return the clips in their order, each as `sample` returns it; they share the engine's steps.
+        """Return the clips in their order, each as `sample` returns it; two at a time share the engine's steps.
 
         All come, or none: where one fails its error is raised and the others are cancelled.
         """
@@ -234,7 +235,7 @@ class JobContext:
         interval, watch = (None, _look_away) if watch is None else (INTERVAL, watch)
         with in_stage("steps") as span, self._traced_on(span), self._cancelled_together(requests):
             waiting = (request for request in requests if not request.outcome.done())
-            running = [self._submit(request) for request in islice(waiting, MAX_IN_ENGINE)]
+            running = [self._submit(request) for request in islice(waiting, MAX_IN_ENGINE[requests[0].kind])]
             while running:
                 wait([one.outcome for one in running], interval, FIRST_COMPLETED)
                 done = [one for one in running if one.outcome.done()]

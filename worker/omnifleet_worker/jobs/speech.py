@@ -108,7 +108,7 @@ def _stream_parts(context: JobContext, parts: list[str], voice: Voice | None, mo
     """Speak the parts, and give each out as it is done."""
     pieces: list[np.ndarray] = []
     first: np.ndarray | None = None
-    for group in _growing_groups(len(parts)):
+    for group in _groups(len(parts)):
         clips = _speak(context, parts[group.start : group.stop], voice, model, index=group.start)
         first = clips[0] if first is None else first
         voice = voice or Voice.of_clip(first, parts[0])
@@ -119,15 +119,15 @@ def _stream_parts(context: JobContext, parts: list[str], voice: Voice | None, mo
     return np.concatenate(pieces, axis=1)
 
 
-def _growing_groups(count: int) -> Iterator[range]:
-    """Cut so many parts into groups that share the engine's steps, each twice as long as the one before.
+def _groups(count: int) -> Iterator[range]:
+    """Cut so many parts into groups that share the engine's steps; while one is heard, the next one is made.
 
-    The first part is alone, so that it is heard as soon as can be; while a group is heard, the next one is made.
+    The first part is alone, so that it is heard as soon as can be.
     """
-    start, size = 0, 1
-    while start < count:
-        yield range(start, min(start + size, count))
-        start, size = start + size, min(2 * size, MAX_IN_ENGINE)
+    at_once = MAX_IN_ENGINE["diffusion"]
+    yield range(1)
+    for start in range(1, count, at_once):
+        yield range(start, min(start + at_once, count))
 
 
 def _speak(

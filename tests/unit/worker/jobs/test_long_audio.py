@@ -41,6 +41,7 @@ from support.data import media_files
 RATE = 44_100
 PROMPT = 441_000
 FILE = {"uri": "file:///storage/x"}
+CLIPS_AT_ONCE = MAX_IN_ENGINE["diffusion"]
 ADD = {"name": "add", "audio": FILE, "desc": "rain"}
 PEAK = ADD | {"loudness": "peak"}
 
@@ -303,19 +304,19 @@ class TestEdit:
         assert np.abs(clip).max() < 5e-6
 
     def test_windows_share_batches_and_each_has_a_seed_of_its_own(self, runner: EchoRunner, model: ModelData) -> None:
-        with running(runner, waits_for=4) as engine:
+        with running(runner, waits_for=CLIPS_AT_ONCE) as engine:
             run_task(JobContext(job_of("edit", ADD), engine), media(noise(35 * RATE)), model)
 
-        assert runner.batches == [engine.submitted] * 3
+        assert runner.batches[:3] == [engine.submitted[:CLIPS_AT_ONCE]] * 3
         assert [inputs_of(one).seed for one in engine.submitted] == [7, 8, 9, 10]
 
     def test_a_long_source_leaves_room_in_the_queue(self, runner: EchoRunner, model: ModelData) -> None:
-        with running(runner, waits_for=MAX_IN_ENGINE) as engine:
+        with running(runner, waits_for=CLIPS_AT_ONCE) as engine:
             clip = clip_of(run_task(JobContext(job_of("edit", ADD), engine), media(noise(100 * RATE)), model))
 
         assert clip.shape == (2, 100 * RATE)
         assert len(engine.submitted) == 11
-        assert engine.most_at_once == MAX_IN_ENGINE
+        assert engine.most_at_once == CLIPS_AT_ONCE
 
     def test_one_window_that_fails_ends_them_all(self, runner: EchoRunner, model: ModelData) -> None:
         def fail_the_second(request: Request) -> None:
@@ -323,14 +324,14 @@ class TestEdit:
                 raise JobFailed("torn")
 
         runner.on_prepare, runner.endless = fail_the_second, True
-        with running(runner, waits_for=4) as engine:
+        with running(runner, waits_for=CLIPS_AT_ONCE) as engine:
             run = JobContext(job_of("edit", ADD), engine)
             with pytest.raises(JobFailed):
                 run_task(run, media(noise(35 * RATE)), model)
             others = [one for one in engine.submitted if inputs_of(one).seed != 8]
             errors = [one.outcome.exception(timeout=30) for one in others]
 
-        assert [type(error) for error in errors] == [JobCancelled] * 3
+        assert [type(error) for error in errors] == [JobCancelled] * (CLIPS_AT_ONCE - 1)
 
 
 JOBS = {"one after the other": (music(), 3), "at once": (job_of("edit", ADD), 4)}
@@ -457,7 +458,7 @@ class TestTinyCheckpoint:
         monkeypatch.setattr(tiny, "advance", lambda batch: batches.append(len(batch)) or advance(batch))
         source = media_files.encode("wav", media_files.tone(23.4, RATE, 2)[:, :-3], RATE)
 
-        with running(tiny, waits_for=3) as engine:
+        with running(tiny, waits_for=CLIPS_AT_ONCE) as engine:
             result = self.edit(source, storage, engine, model, loudness="peak")
 
         sound = self.heard(result, storage)

@@ -23,7 +23,7 @@ from omnifleet_shared.storage.folder import FolderStorage
 from omnifleet_worker.engine.engine import Engine
 from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.request import DiffusionInputs, Request
-from omnifleet_worker.jobs.job_context import MAX_IN_ENGINE, JobContext
+from omnifleet_worker.jobs.job_context import JobContext
 from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.prompts import Prompts
 from omnifleet_worker.jobs.runner import JobRunner
@@ -165,13 +165,13 @@ def test_a_job_of_one_window_has_no_parts_beside_its_result(folder: Path) -> Non
     assert log.parts == []
 
 
-def test_the_first_sentence_is_made_alone_and_more_and_more_of_the_others_together(folder: Path) -> None:
+def test_the_first_sentence_is_made_alone_and_the_others_two_at_a_time(folder: Path) -> None:
     runner = NoisyRunner()
 
     run(folder, job_of({**SPEECH, "text": str(SPEECH["text"]) * 3}), log := Log(), runner=runner)
 
     sizes = [len(batch) for batch in runner.batches[::2]]
-    assert sizes[:4] == [1, 2, 4, MAX_IN_ENGINE]
+    assert sizes[:4] == [1, 2, 2, 2]
     assert sum(sizes) == len(log.parts)
 
 
