@@ -12,6 +12,8 @@ from pathlib import Path
 
 from filelock import Timeout
 from omnifleet import Client, FleetSettings, JobHandle, OmnifleetError
+from omnifleet.pictures.recordings import read_recording
+from omnifleet.pictures.spectrogram import Panel, draw_spectrograms
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -50,6 +52,7 @@ def run(*, keep: bool) -> None:
             jobs = submit(omni)
             watch(jobs)
             show(jobs)
+    draw(OUT / "street.wav", OUT / "add.flac")
     console.print(
         "[yellow]The checkpoint has random weights: its sound is noise and its words are random letters. "
         "What is real is the way they went.[/yellow]\n"
@@ -135,6 +138,12 @@ def show(jobs: dict[str, JobHandle]) -> None:
     console.print(table)
     if failures:
         raise SystemExit(f"{failures} of {len(jobs)} jobs failed")
+
+
+def draw(before: Path, after: Path) -> None:
+    """A picture of what the edit made of its source, as `omnifleet spectrogram` gives it."""
+    panels = [Panel(path.name, read_recording(path, path.name)) for path in (before, after)]
+    (OUT / "edit.png").write_bytes(draw_spectrograms(panels))
 
 
 if __name__ == "__main__":

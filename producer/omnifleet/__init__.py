@@ -36,6 +36,7 @@ from omnifleet_shared.errors import (
     MediaTooLarge,
     MediaTooLong,
     MediaUnreadable,
+    MessageLost,
     OmnifleetError,
     OutOfMemory,
     PermanentError,
@@ -67,6 +68,7 @@ from .async_client import AsyncClient
 from .async_handle import AsyncJobHandle
 from .client import Client
 from .handle import JobHandle
+from .results.parts import Part
 from .results.results import Audio, AudioResult, JobResult, TextResult, Video
 
 __version__ = version("omnifleet")
@@ -120,8 +122,10 @@ __all__ = [
     "MediaTooLarge",
     "MediaTooLong",
     "MediaUnreadable",
+    "MessageLost",
     "OmnifleetError",
     "OutOfMemory",
+    "Part",
     "PermanentError",
     "Progress",
     "QueueFull",

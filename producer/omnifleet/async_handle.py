@@ -15,7 +15,8 @@ from omnifleet_shared.schema.job_state import JobState
 from omnifleet_shared.schema.results import JobStatus, Progress
 from omnifleet_shared.storage import Storage
 
-from .handle import R, result_of
+from .handle import PARTS_INTERVAL, R, result_of
+from .results.parts import Part, PartReader
 from .transport.async_celery import AsyncJobTransport
 from .transport.executor import BlockingExecutor
 from .transport.unattended import LOOK_FROM, await_for, is_unattended, unattended_timeout
@@ -65,6 +66,42 @@ class AsyncJobHandle(Generic[R]):
                 await self._executor.run_to_completion(self.cancel())
             raise
         return cast(R, result_of(self._id, state, self._storage, self._url_lifetime))
+
+    async def stream(self, after: int = 0, timeout: float | None = None) -> AsyncGenerator[Part]:
+        """Iterate over the result's parts as they are done: windows of sound, parts of speech, pieces of a text.
+
+        They are those of a job that was sent with `stream=True`; any other has one part, its result. They are kept as
+        long as the result, so that nobody misses one: a reader that broke off goes on behind the last part it had. A
+        connection that is lost meanwhile is made anew.
+
+        Args:
+            after: number of the last part that was read before; all by default.
+            timeout: seconds to wait for the last part; as long as it takes by default.
+
+        Raises:
+            ResultTimeout: not there in time; the job goes on.
+            OmnifleetError: the job failed, with the error's own class, behind the parts that it had given out.
+        """
+        reader = PartReader(after, self._storage, self._url_lifetime)
+        outcome = asyncio.ensure_future(self._transport.wait(self._id, timeout))
+        try:
+            is_read = False
+            while not is_read:
+                # Before the parts are read: those that come in between would be missed.
+                ended = outcome.done()
+                with suppress(BrokerUnavailable):
+                    parts = await self._transport.parts(self._id, reader.after)
+                    is_read = ended
+                    for part in reader.open(parts):
+                        yield part
+                if not is_read:
+                    await (asyncio.sleep(PARTS_INTERVAL) if ended else asyncio.wait({outcome}, timeout=PARTS_INTERVAL))
+            state = outcome.result()
+        finally:
+            outcome.cancel()
+            await asyncio.gather(outcome, return_exceptions=True)
+        for part in reader.whole(result_of(self._id, state, self._storage, self._url_lifetime)):
+            yield part
 
     def progress(self) -> ProgressUpdates:
         """Read the steps done and in all, and the seconds left; all zeros before the first step.

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Generic, cast
 
-from omnifleet_shared.errors import ResultTimeout
+from omnifleet_shared.errors import BrokerUnavailable, ResultTimeout
 from omnifleet_shared.schema.callback import CallbackDelivery
 from omnifleet_shared.schema.job_state import JobState
 from omnifleet_shared.schema.results import JobStatus, Progress
 from omnifleet_shared.storage import Storage
 from typing_extensions import TypeVar
 
+from .results.parts import Part, PartReader
 from .results.results import JobResult, open_result
 from .transport.celery import JobTransport
 from .transport.unattended import LOOK_FROM, is_unattended, unattended_timeout, wait_for
 
+PARTS_INTERVAL = 0.1
+"""Seconds between reads of the parts of a job that is streamed."""
 R = TypeVar("R", bound=JobResult, default=JobResult, covariant=True)
 
 
@@ -52,6 +58,34 @@ class JobHandle(Generic[R]):
         if timeout is not None and timeout >= LOOK_FROM and is_unattended(state, self._transport.capacity):
             raise unattended_timeout(self._id)
         return cast(R, result_of(self._id, state, self._storage, self._url_lifetime))
+
+    def stream(self, after: int = 0, timeout: float | None = None) -> Iterator[Part]:
+        """Iterate over the result's parts as they are done: windows of sound, parts of speech, pieces of a text.
+
+        They are those of a job that was sent with `stream=True`; any other has one part, its result. They are kept as
+        long as the result, so that nobody misses one: a reader that broke off goes on behind the last part it had. A
+        connection that is lost meanwhile is made anew.
+
+        Args:
+            after: number of the last part that was read before; all by default.
+            timeout: seconds to wait for the last part; as long as it takes by default.
+
+        Raises:
+            ResultTimeout: not there in time; the job goes on.
+            OmnifleetError: the job failed, with the error's own class, behind the parts that it had given out.
+        """
+        reader = PartReader(after, self._storage, self._url_lifetime)
+        until = None if timeout is None else time.monotonic() + timeout
+        self._transport.read(self._id)  # that there is no such job, or no Redis at all, is told at once
+        state, wait = JobState(status=JobStatus.QUEUED), 0.0
+        while not state.status.is_final and (until is None or time.monotonic() < until):
+            with suppress(BrokerUnavailable):
+                # The state before the parts: those that come in between would be missed.
+                newest = self._transport.wait(self._id, wait)
+                parts = self._transport.parts(self._id, reader.after)
+                state, wait = newest, PARTS_INTERVAL
+                yield from reader.open(parts)
+        yield from reader.whole(result_of(self._id, state, self._storage, self._url_lifetime))
 
     def progress(self) -> Progress:
         """Read the steps done and in all, and the seconds left; all zeros before the first step."""

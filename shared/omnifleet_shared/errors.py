@@ -39,6 +39,7 @@ OmnifleetError
     ├── StorageUnavailable
     │   └── DiskFull                no room is left where the storage or the worker writes
     ├── BrokerUnavailable
+    ├── MessageLost                 the job's message was taken out of its queue: sent again, it is done
     ├── QueueFull                   a limit on jobs is reached
     ├── RateExceeded                an API key asks more often than it may
     │   └── QuotaExceeded           it has sent all its jobs of the day
@@ -247,6 +248,10 @@ class DiskFull(StorageUnavailable):
 
 class BrokerUnavailable(TransientError, BrokerError):
     """Redis does not answer, or not now: it loads, is full, or fails over; `details["reply"]` has its own word."""
+
+
+class MessageLost(TransientError):
+    """Somebody took the job's message out of Redis (a deleted or flushed queue): no worker can do it any more."""
 
 
 class QueueFull(TransientError):

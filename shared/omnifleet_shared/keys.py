@@ -7,11 +7,11 @@ from typing import Final
 SCHEMA_VERSION = 1
 """Version of every record on the wire. A reader takes its own and older ones, and refuses newer ones."""
 
-JOB_SCHEMA_VERSION = 5
+JOB_SCHEMA_VERSION = 7
 """Newest version of jobs: 2 is a job with a callback, or of another quality than the published model's; 3 one that
-names a sound track; 4 a dry run; 5 a transcript with times, or an edit of the words in a span of seconds. One with none
-of these is still written as version 1, which workers of every release read; older workers refuse newer versions and ask
-to be upgraded."""
+names a sound track; 4 a dry run; 5 a transcript with times, or an edit of the words in a span of seconds; 6 a streamed
+job; 7 an edit of sounds that is as loud as the published model makes it, or mono. One with none of these is still
+written as version 1, which workers of every release read; older workers refuse newer ones and ask to be upgraded."""
 
 MODEL: Final = "audio-omni"
 """The model that a job is for, and the name of its queue."""
@@ -39,6 +39,9 @@ CANCEL_CHANNEL = "omnifleet:cancel"
 PROGRESS_KEY = "omnifleet:progress:{job_id}"
 """The newest `Progress` of a running job, as JSON."""
 PROGRESS_LIFETIME = 3600
+
+STREAM_KEY = "omnifleet:stream:{job_id}"
+"""List of the parts that a streamed job has given out, as `StreamedPart` records; lives as long as the job's record."""
 
 ATTEMPTS_KEY = "omnifleet:runs:{job_id}"
 """Hash of a job's attempts: `attempts`, times that workers started it; `open`, starts in a row without an outcome or a
@@ -74,6 +77,9 @@ SUSPECTS_KEY = "omnifleet:suspects:{queue}"
 the message came from, a line feed, and the message. A suspect is delivered to a worker that does nothing else."""
 SUSPECT_TAGS_KEY = "omnifleet:suspects:{queue}:leased"
 """Set: tags under which suspects were leased. A tag without a lease means nothing, and is removed on the way."""
+
+RECONCILED_KEY = "omnifleet:reconciled:{queue}"
+"""Set by the worker that compares records and messages, for as long as nobody else need do it."""
 
 BINDINGS = "_kombu.binding."
 """Prefix of the sets in which kombu, and every submission, note a queue under its own name."""
@@ -138,6 +144,9 @@ PROBE_KEY = "probes/{name}"
 
 RESULT_KEY = "results/{job_id}/{attempt}.{format}"
 """Storage key of what one attempt at a job made: an attempt that lost its lease overwrites no other attempt's file."""
+
+STREAMED_KEY = "results/{job_id}/{attempt}.{number}.wav"
+"""Storage key of the samples of a streamed job's part; kept as long as the list of the job's parts names it."""
 
 PART_KEY = "parts/{job_id}.{fingerprint}"
 """Storage key of a window or part that an attempt at a long job finished: the next attempt goes on from there. They are

@@ -16,7 +16,7 @@ from .keys import MODEL
 MEBIBYTE = 2**20
 PREFIX = "OMNIFLEET_"
 ALIKE = 0.85
-"""Likeness of two names (difflib), from which on one is taken for a slip of the other. No two settings are so alike."""
+"""Likeness of two names (difflib) that makes one a slip of the other: no two processes have any so alike."""
 S = TypeVar("S", bound="FleetSettings")
 
 

@@ -64,6 +64,18 @@ class TestOnAFleet:
         # Weights drawn at random say nothing in the form of a record: then the text is printed as it is.
         assert all(re.search(rf"^{name}.*: ", printed, re.MULTILINE) for name in ("transcript", "answer", "speakers"))
 
+    def test_a_recording_gets_its_subtitles(self, tmp_path: Path, recording: Path) -> None:
+        printed = run("subtitles.py", recording, cwd=tmp_path)
+
+        assert re.findall(r"^saved (.*)", printed, re.MULTILINE) == ["one.srt", "one.vtt", "one.json"]
+        assert (tmp_path / "one.vtt").read_text().startswith("WEBVTT")
+
+    def test_a_voice_speaks_under_its_name_and_is_removed(self, tmp_path: Path, recording: Path) -> None:
+        printed = run("named_voice.py", recording, cwd=tmp_path)
+
+        assert all(soundfile.info(tmp_path / name).duration > 0 for name in ("hello.wav", "goodbye.wav"))
+        assert printed.splitlines()[-1].startswith("ref: there is no voice 'guide'.")
+
     def test_a_folder_is_edited_around_a_file_that_is_none(self, tmp_path: Path) -> None:
         folder = tmp_path / "recordings"
         folder.mkdir()

@@ -37,6 +37,7 @@ def test_the_demo_runs_every_namespace_and_leaves_files_that_play(tmp_path: Path
         info = soundfile.info(tmp_path / "demo-output" / name)
         assert info.duration > 0
         assert seconds is None or info.duration == seconds
+    assert (tmp_path / "demo-output" / "edit.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.timeout(900)

@@ -19,13 +19,17 @@ from omnifleet.testing import FakeAsyncClient, FakeClient
 from omnifleet_shared.schema.callback import failed
 from omnifleet_shared.schema.jobs import read_job
 from omnifleet_shared.webhooks.signatures import sign_callback
+from omnifleet_worker.service.protocol.commands import REFUSED as REFUSED_COMMANDS
+from omnifleet_worker.service.protocol.controller import REFUSED as REFUSED_OPTIONS
 from support import command_lines, markdown
 from support.data import media_files
 from support.markdown import ROOT, Block
+from support.scripted_fleet import ScriptedFleet
 from typer.testing import CliRunner
 
 README = ROOT / "README.md"
 BATCH = ROOT / "docs/how-to/batch.md"
+CELERY = ROOT / "docs/how-to/celery.md"
 REPOSITORY = "https://github.com/omnifleet/omnifleet"
 SECRET = "a secret of this very test"
 MOST_WORDS = 700
@@ -60,7 +64,8 @@ def run_python(page: Path) -> dict[str, Any]:
 
 
 def pages_with_python() -> list[Path]:
-    return list(dict.fromkeys(block.page for block in markdown.blocks("python")))
+    """Those whose clients may be fakes."""
+    return [page for page in dict.fromkeys(block.page for block in markdown.blocks("python")) if page != CELERY]
 
 
 @pytest.mark.parametrize("page", pages_with_python(), ids=page_id)
@@ -85,6 +90,26 @@ def test_the_calls_of_the_readme_do_what_they_say() -> None:
     ]
     assert Path("street-rain.flac").exists()
     assert Path("hello.wav").exists()
+
+
+def test_the_code_of_the_celery_page_runs_on_a_fleet(
+    scripted: ScriptedFleet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker = scripted.start()
+    monkeypatch.setenv("OMNIFLEET_REDIS_URL", scripted.settings.redis_url)
+
+    names = run_python(CELERY)
+    # A result that is dropped later would unsubscribe from a Redis that has ended.
+    names["app"].backend.result_consumer.cancel_for = lambda _: None
+
+    assert capsys.readouterr().out == f"Is it raining? by {worker.pid}\n"
+    assert names["texts"] == [f"Is it day? by {worker.pid}", f"Is it night? by {worker.pid}"]
+
+
+def test_the_tables_of_the_celery_page_name_what_is_refused() -> None:
+    told = " ".join(line for line in CELERY.read_text().splitlines() if "refused" in line)
+
+    assert [name for name in [*REFUSED_COMMANDS, *dict(REFUSED_OPTIONS.values())] if name not in told] == []
 
 
 @pytest.mark.usefixtures("desk")

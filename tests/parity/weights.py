@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import zlib
 from pathlib import Path
 
-import numpy as np
 import torch
+from omnifleet_worker.checkpoint.parity import draw
 from torch import Tensor
 from transformers import Qwen2_5OmniThinkerConfig
 
 DATA = Path(__file__).parent / "data"
-
-
-def draw(name: str, *shape: int) -> Tensor:
-    """Standard normal numbers, float32, seeded by the name."""
-    generator = np.random.default_rng(zlib.crc32(name.encode()))
-    return torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))
 
 
 def draw_weight(key: str, shape: list[int]) -> Tensor:

@@ -32,6 +32,7 @@ OTHERS = {
     "curl",
     "docker",
     "export",
+    "hf",
     "kubectl",
     "mkdir",
     "node",

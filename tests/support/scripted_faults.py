@@ -2,6 +2,8 @@
 
 A file `<pid>.broken-device` or `<pid>.full-disk` in the folder of SCRIPTED_FAULTS begins the fault in the worker of
 that process id; a disk has space again once the file is gone. SCRIPTED_CLOCK_SKEW: seconds by which the clock is ahead.
+SCRIPTED_MOST_JOB_THREADS: threads that the pool of jobs is given, none beyond. SCRIPTED_HANDLER_FAILS: messages, the
+first ones, with which Celery's own handler fails.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any, Self
@@ -19,6 +22,7 @@ import torch
 from omnifleet_shared.storage import folder
 from omnifleet_shared.storage.base import StoredObject
 from omnifleet_shared.storage.s3 import S3Storage
+from omnifleet_worker.service.protocol.request import FleetRequest
 
 BROKEN = "CUDA error: an illegal memory access was encountered\nIt may be reported late."
 
@@ -71,3 +75,28 @@ def skew_clock(seconds: float) -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith("omnifleet") and getattr(module, "datetime", None) is datetime:
             module.datetime = SkewedDatetime  # type: ignore[attr-defined]
+
+
+def let_threads_run_out(most: int) -> None:
+    """Let the pool of jobs start no more threads than that, as where a container's limit of processes is reached."""
+    adjust = ThreadPoolExecutor._adjust_thread_count
+
+    def adjust_or_fail(pool: ThreadPoolExecutor) -> None:
+        is_of_jobs = sys._getframe(2).f_globals["__name__"] == "celery.concurrency.thread"
+        if is_of_jobs and len(pool._threads) >= most:
+            raise RuntimeError("can't start new thread")
+        adjust(pool)
+
+    ThreadPoolExecutor._adjust_thread_count = adjust_or_fail  # type: ignore[method-assign]
+
+
+def let_handler_fail(times: int) -> None:
+    """Let Celery's handler fail with so many messages, once it has noted them as its own."""
+    revoked, failures = FleetRequest.revoked, iter(range(times))
+
+    def revoked_or_fail(request: FleetRequest) -> bool:
+        if next(failures, None) is not None:
+            raise RuntimeError("the worker cannot do this now")
+        return revoked(request)
+
+    FleetRequest.revoked = revoked_or_fail  # type: ignore[method-assign]

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from string import ascii_letters
 from typing import Any
 
 from omnifleet_shared.schema.model_card import ModelCard
@@ -40,12 +41,18 @@ MODEL = ModelData(
     card=ModelCard(name="scripted", revision="1", licence="none", languages=("en",)),
     prompts=Prompts(
         {
-            "system": {"UNDERSTANDING": "Answer.", "T2A": "Make a sound.", "T2M": "Make music.", "EDITING": "Edit."},
+            "system": {
+                "UNDERSTANDING": "Answer.",
+                "T2A": "Make a sound.",
+                "T2M": "Make music.",
+                "EDITING": "Edit.",
+                "TTS": "Say.",
+            },
             "edit": {"Add": "Add {desc}."},
             "transcribe": {"system": "Transcribe.", "user": "What is said?"},
         }
     ),
-    tokenizer=SpeechTokenizer([" "]),
+    tokenizer=SpeechTokenizer([" ", *ascii_letters, "."]),
 )
 """Made once for all workers of a fork server: its tokenizer takes most of the time in which they start."""
 
@@ -58,6 +65,8 @@ class ScriptedRunner:
 
     def prepare(self, request: Request) -> None:
         self._device.use()
+        if isinstance(request.inputs, ChatInputs):
+            request.draft = lambda: _written(request, request.step / request.steps)
 
     def advance(self, batch: Sequence[Request]) -> None:
         time.sleep(STEP_SECONDS)
@@ -90,9 +99,16 @@ def _asked(request: Request) -> str:
     return inputs.chat.user if isinstance(inputs, ChatInputs) else inputs.prompt.user
 
 
+def _written(request: Request, share: float) -> str:
+    """So much of the answer; one that was begun elsewhere is continued."""
+    assert isinstance(request.inputs, ChatInputs)
+    whole, begun = f"{_asked(request)} by {os.getpid()}", request.inputs.chat.begun
+    return begun + whole[len(begun) : round(share * len(whole))]
+
+
 def _outcome(request: Request) -> Any:
     if isinstance(request.inputs, ChatInputs):
-        return f"{_asked(request)} by {os.getpid()}"
+        return _written(request, 1)
     clip, heard = tone(request.inputs.seed, CLIP_SAMPLES), request.inputs.audio
     if heard is not None:
         clip[:, : len(heard)] += heard / 4
@@ -112,6 +128,9 @@ def work(arguments: Sequence[str]) -> None:
     """Be the worker, with the environment's settings and more arguments for Celery, until told to end."""
     scripted_faults.let_disk_fill()
     scripted_faults.skew_clock(float(os.environ.get("SCRIPTED_CLOCK_SKEW", "0")))
+    if threads := os.environ.get("SCRIPTED_MOST_JOB_THREADS"):
+        scripted_faults.let_threads_run_out(int(threads))
+    scripted_faults.let_handler_fail(int(os.environ.get("SCRIPTED_HANDLER_FAILS", "0")))
     settings = load_settings(WorkerSettings)
     app = create_worker_app(settings, ScriptedWorker(settings))
     named = [f"{one}:{os.getpid()}" if one.startswith("--hostname=") else one for one in arguments]

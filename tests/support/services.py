@@ -108,12 +108,13 @@ def _lists_buckets(server: S3Server) -> bool:
 
 
 class Proxy:
-    """A TCP proxy that can be cut: connections break, and new ones are refused until it is healed."""
+    """A TCP proxy. Cut, it breaks connections and refuses new ones until healed; silenced, it leaves them open."""
 
     def __init__(self, target: int) -> None:
         self.port = free_port()
         self.target = target
         self._open: set[socket.socket] = set()
+        self._silent: set[socket.socket] = set()
         self._listener: socket.socket | None = None
 
     @contextmanager
@@ -136,6 +137,10 @@ class Proxy:
         for end in list(self._open):
             _shut(end)  # whoever carries it closes it
 
+    def silence(self) -> None:
+        """Carry nothing more over the connections that are open, and leave them open; new ones are as good as ever."""
+        self._silent |= self._open
+
     def _accept(self, listener: socket.socket) -> None:
         with suppress(OSError):
             while True:
@@ -152,12 +157,13 @@ class Proxy:
             self._pump(near, far)
             back.join()
             self._open.difference_update(ends)
+            self._silent.difference_update(ends)
 
-    @staticmethod
-    def _pump(source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
-                sink.sendall(data)
+                if source not in self._silent:
+                    sink.sendall(data)
         _shut(source)
         _shut(sink)
 

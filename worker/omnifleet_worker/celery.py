@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 from omnifleet_shared.errors import OmnifleetError, PermanentError
@@ -25,11 +26,11 @@ def _one_line() -> Iterator[None]:
 with _one_line():
     require_libraries()
 
+import click
 from celery import Celery, bootsteps
 from celery.app import utils as app_utils
 from celery.bin.celery import celery as command
-from celery.concurrency.thread import TaskPool
-from celery.exceptions import ImproperlyConfigured, WorkerShutdown
+from celery.exceptions import WorkerShutdown
 from celery.platforms import EX_FAILURE
 from celery.signals import celeryd_init, setup_logging, task_postrun, task_prerun, worker_shutdown, worker_shutting_down
 from celery.utils.nodenames import default_nodename
@@ -39,6 +40,9 @@ from omnifleet_shared.settings import load_settings
 from .observability.celery_log import quiet_reconnects
 from .observability.log_context import enter_job, leave_job
 from .observability.logging import configure_logging
+from .service.protocol.commands import register_commands
+from .service.protocol.controller import FleetController
+from .service.protocol.events import FleetEvents
 from .service.tasks import register_tasks
 from .service.worker import FleetWorker
 from .settings import WorkerSettings
@@ -54,12 +58,31 @@ class WorkerApp(Celery):
     """A Celery app and the fleet worker that its tasks run on."""
 
     fleet: FleetWorker
+    consumer: Any = None
+    """Celery's consumer, once it is made."""
     steps: dict[str, set[type[bootsteps.Step]]]
+    events_cls = FleetEvents
+
+    @cached_property
+    def Worker(self) -> Any:  # noqa: N802 # pyright: ignore[reportIncompatibleVariableOverride]
+        """The program behind `celery worker`."""
+        return self.subclass_with_self(FleetController, reverse="Worker")
 
     def run_worker(self, *options: str) -> int:
         """Run a worker until it is stopped; its exit code, which Celery's own `worker_main` keeps to itself."""
         command.params[0].default = self
-        return int(command.main(args=["worker", *options], standalone_mode=False) or 0)
+        try:
+            return int(command.main(args=["worker", *options], standalone_mode=False) or 0)
+        except click.UsageError as error:
+            error.show()
+            return error.exit_code
+
+    def hold_at_once(self, jobs: int) -> None:
+        """Hold so many jobs at once, before the worker starts."""
+        self.conf.worker_concurrency = jobs
+        # A batch leaves a slot free for interactive jobs.
+        self.conf.broker_transport_options["batch_priority_slots"] = max(1, jobs - 1)
+        self.fleet.lease_renewer.slots = jobs
 
 
 class EngineStep(bootsteps.StartStopStep):
@@ -72,15 +95,6 @@ class EngineStep(bootsteps.StartStopStep):
         self.app: WorkerApp = worker.app
 
     def start(self, parent: Any) -> None:
-        if not isinstance(parent.pool, TaskPool):
-            raise ImproperlyConfigured("omnifleet runs with --pool threads: one process, one GPU, one checkpoint")
-        served, own = set(self.app.amqp.queues.consume_from), self.app.fleet.settings.queue
-        if served != {own}:
-            # Its messages would have no lease, and be gone with the worker that took them.
-            other = ", ".join(sorted(served - {own})) or "none"
-            raise ImproperlyConfigured(
-                f"this worker serves {own} alone, not {other}: set OMNIFLEET_QUEUE in place of -Q"
-            )
         try:
             self.app.fleet.start()
         except PermanentError as error:
@@ -92,13 +106,14 @@ def create_worker_app(settings: WorkerSettings, fleet: FleetWorker | None = None
     """The Celery app of a worker with these settings, on `fleet` where that is not to load the settings' checkpoint."""
     app = WorkerApp("omnifleet", set_as_current=False)
     configure(app, settings)
-    app.conf.worker_concurrency = settings.concurrency
+    app.conf.worker_pool = "omnifleet_worker.service.protocol.pool:FleetPool"
     app.conf.worker_consumer = "omnifleet_worker.service.consumer:FleetConsumer"
     app.fleet = fleet or FleetWorker(settings)
     app.conf.broker_transport_options["lease_holder"] = app.fleet.lease_renewer
-    app.conf.broker_transport_options["batch_priority_slots"] = max(1, settings.concurrency - 1)
+    app.hold_at_once(settings.concurrency)
     app.steps["worker"].add(EngineStep)
     register_tasks(app, app.fleet)
+    register_commands()
 
     def take_name(instance: Any, **_: object) -> None:
         if instance.app is not app:
@@ -107,8 +122,8 @@ def create_worker_app(settings: WorkerSettings, fleet: FleetWorker | None = None
             instance.hostname = app.fleet.name
         app.fleet.rename(instance.hostname)
 
-    def log_as_configured(loglevel: int | str = "INFO", **_: object) -> None:
-        configure_logging(loglevel, settings.log_format, app.fleet.name)
+    def log_as_configured(loglevel: int | str = "INFO", logfile: str | None = None, **_: object) -> None:
+        configure_logging(loglevel, settings.log_format, app.fleet.name, logfile)
         quiet_reconnects()
 
     def stop_engine(sender: Any, **_: object) -> None:

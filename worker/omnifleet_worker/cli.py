@@ -87,8 +87,21 @@ def convert(
 
 
 @app.command()
-def verify(folder: Annotated[Path, typer.Argument(help="Folder of a converted checkpoint.")]) -> None:
-    """Compare every file of a checkpoint with its manifest; exit code 1 where one is not as it was written."""
+def verify(
+    folder: Annotated[Path, typer.Argument(help="Folder of a converted checkpoint.")],
+    parity: Annotated[
+        Path | None, typer.Option(help="Folder of numbers that the published implementation gave: compare them too.")
+    ] = None,
+    within: Annotated[
+        float | None, typer.Option(min=0, help="Largest relative error that passes; by default what float32 allows.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where to compute them, as float32.")] = "cpu",
+) -> None:
+    """Compare every file of a checkpoint with its manifest; exit code 1 where one is not as it was written.
+
+    With --parity, compare what its parts compute with the numbers that the published implementation computed from the
+    same weights; exit code 1 where one does not agree.
+    """
     from .checkpoint.manifest import all_faults
     from .checkpoint.progress import byte_progress
 
@@ -100,6 +113,24 @@ def verify(folder: Annotated[Path, typer.Argument(help="Folder of a converted ch
     if faults:
         raise typer.Exit(1)
     console.print(f"{folder} is as it was written", highlight=False)
+    if parity is not None:
+        _compare_numbers(console, folder, parity, within, device)
+
+
+def _compare_numbers(console: Console, folder: Path, numbers: Path, within: float | None, device: str) -> None:
+    require_libraries()
+    from .checkpoint.parity import compare_numbers
+
+    disagree, count = 0, 0
+    for one in compare_numbers(folder, numbers, device=device, within=within):
+        count, disagree = count + 1, disagree + (not one.agrees)
+        verdict = "agrees" if one.agrees else "DOES NOT AGREE"
+        words = f"{one.name}: {verdict}, off by {one.error:.1e} where {one.within:.0e} is allowed"
+        console.print(words, style="" if one.agrees else "red", markup=False, highlight=False, soft_wrap=True)
+    if disagree:
+        console.print(f"{disagree} of {count} numbers are not the published ones", style="red", soft_wrap=True)
+        raise typer.Exit(1)
+    console.print(f"{folder} gives all {count} published numbers", highlight=False, soft_wrap=True)
 
 
 @app.command("fetch-checkpoint")

@@ -57,9 +57,11 @@ class LeaseRenewer:
     ) -> None:
         self.leases = leases
         self.counts = LeaseCounts()
+        self.slots = slots
         self._has_stopped_polling = False
         self._is_paused = False
-        self._slots = slots
+        self.is_cancelled = False
+        """Whether an operator said to take no messages."""
         self._poll_timeout = poll_timeout
         self._polled_at: float | None = None
         self._poll_clock_from = 0.0
@@ -81,7 +83,7 @@ class LeaseRenewer:
 
     def __json__(self) -> str:
         """Return what `celery inspect` and Flower show among the options of the transport."""
-        return f"{len(self._held)} of {self._slots} slots held"
+        return f"{len(self._held)} of {self.slots} slots held"
 
     def start(self) -> None:
         """Renew and recover four times a lease, until `stop`."""
@@ -97,12 +99,18 @@ class LeaseRenewer:
     @property
     def takes(self) -> bool:
         """Whether messages may be taken."""
-        return not (self._has_stopped_polling or self._is_paused)
+        return not (self._has_stopped_polling or self._is_paused or self.is_cancelled)
 
     @property
     def batch_jobs(self) -> int:
         """Messages of batch priority that are held."""
         return len(self._batch.intersection(self._worth_renewing()))
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a slot is free; a suspect that waits for the others takes none yet."""
+        waits = self._suspect is not None and self._suspect_waits
+        return len(self._worth_renewing()) - waits < self.slots
 
     @property
     def is_idle(self) -> bool:
@@ -154,6 +162,14 @@ class LeaseRenewer:
     def resume(self) -> None:
         """Take messages again, unless the consumer is being stopped."""
         self._is_paused = False
+
+    def cancel_consumer(self) -> None:
+        """Take no messages until `add_consumer`, for an operator; polling goes on, and so do running jobs."""
+        self.is_cancelled = True
+
+    def add_consumer(self) -> None:
+        """Take messages again after `cancel_consumer`."""
+        self.is_cancelled = False
 
     def track(self, tag: str, *, batch: bool = False) -> None:
         """Renew the lease of a message that was taken, for a while at first and then as long as its job runs."""
@@ -215,11 +231,16 @@ class LeaseRenewer:
         if self._suspect is not None and self._suspect_waits:
             self._hand_back(self._suspect.tag)
 
-    def _hand_back(self, tag: str) -> None:
+    def postpone(self, tag: str, seconds: float) -> None:
+        """Give a message back that is not to be taken for so many seconds; with Redis away, when its lease ends."""
+        self._hand_back(tag, seconds)
+
+    def _hand_back(self, tag: str, seconds: float = 0.0) -> None:
         self.stop_renewing(tag)
         try:
-            self.leases.postpone(tag, 0)
-            self.leases.recover()
+            self.leases.postpone(tag, seconds)
+            if not seconds:
+                self.leases.recover()
         except BrokerError as error:
             logger.warning("a job waits for its lease to end: %s", error, extra={"action": "hand_back_failed"})
 
@@ -283,7 +304,7 @@ class LeaseRenewer:
             end_process(EXIT_POLL_STALLED)
 
     def _all_slots_taken(self) -> bool:
-        return len(self._held) >= self._slots
+        return len(self._held) >= self.slots
 
     def _restart_poll_clock(self) -> None:
         """Count from now: the consumer could not poll so far, with Redis away or no slot free."""

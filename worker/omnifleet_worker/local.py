@@ -13,14 +13,32 @@ from omnifleet_shared.errors import CallbackRefused, EngineStopped, JobCancelled
 from omnifleet_shared.job_state.batch_waiter import BatchResultWaiter, PollingResultWaiter
 from omnifleet_shared.schema.job_state import JobState
 from omnifleet_shared.schema.jobs import Job
+from omnifleet_shared.schema.parts import StreamedPart
 from omnifleet_shared.schema.results import JobResult, JobStatus, Progress
 from omnifleet_shared.storage import Storage
 
 from .engine.engine import Engine
 from .jobs.job_context import JobContext
 from .jobs.runner import JobRunner
+from .jobs.streaming.job_stream import JobStreams
 from .model_loader import describe, open_model
 from .settings import WorkerSettings
+
+
+class _PartLog:
+    """The parts of all streamed jobs, in memory."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, list[StreamedPart]] = {}
+
+    def commit(self, job_id: str, tag: str, part: StreamedPart) -> StreamedPart:
+        """Append a part; there is one attempt only."""
+        self._parts.setdefault(job_id, []).append(part)
+        return part
+
+    def read(self, job_id: str) -> list[StreamedPart]:
+        """Return all parts so far."""
+        return list(self._parts.get(job_id, ()))
 
 
 class LocalTransport:
@@ -34,7 +52,9 @@ class LocalTransport:
     def __init__(self, settings: WorkerSettings, storage: Storage) -> None:
         runner, limits = open_model(settings)
         self._engine = Engine(runner, limits)
-        self._jobs = JobRunner(describe(runner.pipeline, settings.aligner), storage, settings)
+        self._part_log = _PartLog()
+        streams = JobStreams(storage, self._part_log, settings)
+        self._jobs = JobRunner(describe(runner.pipeline, settings.aligner), storage, settings, streams=streams)
         self._places = settings.concurrency
         self._threads = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="job")
         self._runs: dict[str, tuple[JobContext, Future[JobResult]]] = {}
@@ -83,6 +103,10 @@ class LocalTransport:
     def progress(self, job_id: str) -> Progress:
         """Return the job's progress. Raises UnknownJob."""
         return self._find(job_id)[0].progress()
+
+    def parts(self, job_id: str, after: int) -> Sequence[StreamedPart]:
+        """Return the parts that the job has given out behind number `after`."""
+        return self._part_log.read(job_id)[after:]
 
     def callback(self, job_id: str) -> None:
         """Return None: a local model makes no callbacks. Raises UnknownJob."""

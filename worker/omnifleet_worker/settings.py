@@ -59,6 +59,9 @@ class WorkerSettings(FleetSettings):
     """Seconds that one engine step may take before the process ends itself, and its jobs go to another worker."""
     poll_patience: Annotated[float, Field(gt=0)] = 60.0
     """Seconds without asking Redis for jobs, with slots free and Redis reachable, before the process ends itself."""
+    reconcile_interval: Annotated[float, Field(gt=0)] = 300.0
+    """Seconds between two comparisons, by one worker of a fleet, of the records of jobs with the messages in Redis: a
+    job whose message somebody deleted fails with `MessageLost`."""
     grace: Annotated[float, Field(ge=0)] = 25.0
     """Seconds after SIGTERM in which running jobs may finish; the rest is handed back. Below the pod's own period."""
     decode_seconds: Annotated[float, Field(gt=0)] = 60.0

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from omnifleet_shared.observability.tracing import export_traces
 from omnifleet_shared.schema.jobs import AudioFormat, Priority, Quality
-from omnifleet_shared.schema.tasks import Timestamps
+from omnifleet_shared.schema.tasks import Loudness, Timestamps
 
 from ..request.build import JobOptions
 from ..results.audio_files import format_of, is_video
@@ -24,6 +24,7 @@ from .keys import keys
 from .ops import add_commands
 from .output_file import TEXT_SUFFIX, OutputFile, about_media
 from .session import open_session
+from .spectrogram import spectrogram
 from .storage import storage
 from .voices import voices
 
@@ -33,6 +34,7 @@ app.add_typer(dead, name="dead")
 app.add_typer(keys, name="keys")
 app.add_typer(storage, name="storage")
 app.add_typer(voices, name="voices")
+app.command()(spectrogram)
 add_commands(app)
 
 JobIdArgument = Annotated[str, typer.Argument(help="Id of the job.")]
@@ -51,6 +53,10 @@ Timeout = Annotated[float | None, typer.Option(min=0, help="Seconds to wait; as 
 Seed = Annotated[int | None, typer.Option(help="Same seed, same result; drawn by default.")]
 Steps = Annotated[int | None, typer.Option(help="Diffusion steps, 1 to 1000; 100 by default, 25 if fast.")]
 QualityOption = Annotated[Quality | None, typer.Option(help="exact (default), or fast: a quarter of the steps.")]
+LoudnessOption = Annotated[
+    Loudness | None, typer.Option(help="All but speech: source (default), or peak as the published model.")
+]
+Channels = Annotated[int | None, typer.Option(help="All but speech: 1 for a mono result; 2 by default.")]
 Guidance = Annotated[float | None, typer.Option(help="0 to 50; 7 by default to generate, 6 to edit; 1 is none.")]
 Format = Annotated[AudioFormat | None, typer.Option("--format", help="By default that of -o, else wav.")]
 PriorityOption = Annotated[Priority | None, typer.Option(help="Interactive jobs (default) are taken first.")]
@@ -200,6 +206,8 @@ def edit(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="speech: show words, times and what would change, and make nothing.")
     ] = False,
+    loudness: LoudnessOption = None,
+    channels: Channels = None,
     steps: Steps = None,
     quality: QualityOption = None,
     guidance: Guidance = None,
@@ -233,6 +241,8 @@ def edit(
             span=span,
             text=text,
             dry_run=dry_run,
+            loudness=loudness,
+            channels=channels,
             steps=steps,
             quality=quality,
             guidance=guidance,

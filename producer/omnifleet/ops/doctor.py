@@ -13,9 +13,10 @@ from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 from omnifleet_shared.broker.queue_stats import QueueStatsReader
+from omnifleet_shared.broker.removal.lost_messages import LostMessages
 from omnifleet_shared.broker.worker_registry import SeenWorker, WorkerRecord, WorkerRegistry
 from omnifleet_shared.errors import OmnifleetError, StorageRefused
-from omnifleet_shared.keys import PROBE_KEY
+from omnifleet_shared.keys import BROKER_PRIORITY, PROBE_KEY
 from omnifleet_shared.redis_client import connect_redis, refuse_eviction, typed_redis_errors
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.storage import Storage, open_storage, storage_home
@@ -33,6 +34,10 @@ FULL = 0.9
 PROBE = b"omnifleet doctor"
 PROBE_LINK = 60
 """Seconds that the link to it works."""
+SHOWN_JOBS = 5
+"""Ids that a finding names."""
+UNREAD_PRIORITIES = sorted(set(range(1, 10)) - set(BROKER_PRIORITY.values()))
+"""Priorities at which other Celery apps may put messages into lists that workers do not read."""
 JOB_SECONDS = 120.0
 """Time that the tiny job of `--job` may take."""
 
@@ -73,6 +78,7 @@ def examine(settings: FleetSettings, *, with_job: bool) -> Iterator[Finding]:
         yield from _checked(
             "workers", lambda: _workers(WorkerRegistry(redis, settings.queue).all(), storage_home(settings))
         )
+        yield from _checked("messages", lambda: _messages(redis, settings))
         yield from _checked("suspects", lambda: _suspects(QueueStatsReader(redis, settings.queue).read().suspects))
     if with_job:
         yield from _checked("job", lambda: _job(settings))
@@ -186,6 +192,23 @@ def _its_storage(record: WorkerRecord, storage: str) -> Iterator[Finding]:
         return
     message = f"it stores in {record.storage}, here it is {storage}: neither finds what the other stored"
     yield Finding(f"storage of worker {record.name}", "fault", message, "Give both the same OMNIFLEET_STORAGE")
+
+
+def _messages(redis: Redis, settings: FleetSettings) -> Iterator[Finding]:
+    lost = LostMessages(redis, settings.queue, settings.result_lifetime).find()
+    if lost:
+        fix = "Somebody deleted them, by DEL or a flush: the workers tell their senders within minutes (MessageLost)"
+        shown = ", ".join(sorted(lost)[:SHOWN_JOBS]) + (", …" if len(lost) > SHOWN_JOBS else "")
+        yield Finding("messages", "fault", f"{len(lost)} unfinished jobs have no message any more: {shown}", fix)
+    else:
+        yield Finding("messages", "ok", "every unfinished job has its message")
+    with typed_redis_errors():
+        unread = {level: cast(Any, redis).llen(f"{settings.queue}\x06\x16{level}") for level in UNREAD_PRIORITIES}
+    for level, count in unread.items():
+        if count:
+            fix = f"Send with priority {' or '.join(map(str, sorted(BROKER_PRIORITY.values())))}"
+            message = f"{count} messages wait at Celery's priority {level}, which no worker reads"
+            yield Finding("priorities", "fault", message, fix)
 
 
 def _suspects(count: int) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from omnifleet_shared.settings import FleetSettings
 
 MIN_PASSWORD = 8
 """Characters of a password."""
-COLUMNS = "name,state,args,kwargs,result,runtime,worker,received,uuid"
+COLUMNS = "uuid,name,state,args,kwargs,result,runtime,worker,received"
 """Columns of the task list; what does not fit a narrow screen comes last."""
 MAX_TASKS = 10_000
 """Jobs that Flower remembers."""
@@ -32,7 +32,8 @@ def run_flower(settings: FleetSettings, host: str, port: int) -> None:
         raise InvalidSetting("Flower is not installed", "flower", "pip install 'omnifleet[flower]'")
     check_login(os.environ)
     check_redis(settings)
-    app = create_app(settings)
+    app: Any = create_app(settings)
+    app.backend_cls = "disabled://"  # it would show answers, and links to results
     # Flower takes no jobs, and knows kombu's own transports by name.
     app.conf.broker_transport = None
     if settings.redis_sentinels is None:
@@ -43,7 +44,7 @@ def run_flower(settings: FleetSettings, host: str, port: int) -> None:
         "port": port,
         "tasks_columns": COLUMNS,
         "max_tasks": MAX_TASKS,
-        # Celery's revoking would take a job off the queue without an outcome: `omnifleet cancel` is there for that.
+        # Whoever may look may not yet cancel: `omnifleet cancel`, `celery control revoke`.
         "read_only": True,
         # Else it would run any flowerconfig.py of the working directory.
         "conf": os.devnull,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -10,11 +11,13 @@ from typing import Any, Literal, cast
 
 from omnifleet_shared.broker.message_snapshot import MessageSnapshot
 from omnifleet_shared.errors import ForeignURI, InvalidSetting
+from omnifleet_shared.job_state.queries import parts_query
 from omnifleet_shared.redis_client import typed_redis_errors
 from omnifleet_shared.schema.job_state import STATE_KEY, parse_record
 from omnifleet_shared.storage import Storage
 from redis import Redis
 
+_NAMES_PART = re.compile(r"results/[^/]+/\d+\.\d+\.wav")
 ENDED = ("SUCCESS", "FAILURE", "REVOKED")
 """Celery states after which nothing more happens to a job."""
 
@@ -106,7 +109,16 @@ class NeededObjects:
             return None
         if record.get("status") not in ENDED:
             return Need("undecided", job_id)
-        return Need("result", job_id) if key in self._keys(record) else None
+        return Need("result", job_id) if key in self._keys(record) or self._is_part(key, job_id) else None
+
+    def _is_part(self, key: str, job_id: str) -> bool:
+        """Whether the job gave it out as a part, which whoever reads its stream may still need."""
+        if not _NAMES_PART.fullmatch(key):
+            return False
+        query = parts_query(job_id, after=0)
+        with typed_redis_errors():
+            parts = query.read(self._redis.execute_command(*query.command))
+        return any(part.audio is not None and self._storage.key(part.audio.uri) == key for part in parts)
 
 
 def _owner(key: str) -> str | None:

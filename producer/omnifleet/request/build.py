@@ -52,10 +52,12 @@ class UnderstandOptions(JobOptions, total=False):
 
     temperature: float | None
     """0 (default) to 2; 0 takes the likeliest words."""
+    stream: bool | None
+    """True to have the answer as it is written, by the handle's `stream`. False by default."""
 
 
 class DiffusionOptions(JobOptions, total=False):
-    """Options of `generate` and `edit`."""
+    """Options of `edit`, and of `generate`."""
 
     steps: int | None
     """1 to 1000 diffusion steps; 100 by default, 25 with `quality="fast"`."""
@@ -67,18 +69,26 @@ class DiffusionOptions(JobOptions, total=False):
     """`wav` (default), `flac`, `mp3` or `ogg`."""
 
 
+class GenerateOptions(DiffusionOptions, total=False):
+    """Options of `generate`."""
+
+    stream: bool | None
+    """True to have windows of long sound, and parts of long speech, as they are done, by the handle's `stream`. False
+    by default."""
+
+
 QUESTION = ("task", "question", "text", "history")
 """Arguments of `understand` that make its question."""
 OPTIONS: dict[Namespace, frozenset[str]] = {
     "understand": UnderstandOptions.__optional_keys__,
-    "generate": DiffusionOptions.__optional_keys__,
+    "generate": GenerateOptions.__optional_keys__,
     "edit": DiffusionOptions.__optional_keys__,
 }
 """Options by namespace."""
 FIELDS: dict[Namespace, tuple[str, ...]] = {
     "understand": ("system", "max_new_tokens", "timestamps"),
     "generate": ("text", "ref_text", "seconds", "mux"),
-    "edit": ("desc", "source", "target", "dry_run", "span", "text"),
+    "edit": ("desc", "source", "target", "dry_run", "span", "text", "loudness", "channels"),
 }
 """Arguments that are fields of the task as they stand."""
 ARGUMENTS: dict[Namespace, frozenset[str]] = {

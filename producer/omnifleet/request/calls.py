@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Generic, Literal, TypeVar, Unpack, overload
 
-from omnifleet_shared.schema.tasks import Timestamps
+from omnifleet_shared.schema.tasks import Loudness, Timestamps
 
-from .build import DiffusionOptions, HistoryTurn, UnderstandOptions
+from .build import DiffusionOptions, GenerateOptions, HistoryTurn, UnderstandOptions
 from .request import Request
 from .uploads import MediaSource
 
@@ -48,7 +48,7 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
                 last. Audio and video belong to the first turn.
             timestamps: transcribe: `word` for the time of every word, as `result().words`, by workers with an aligner;
                 `segment` for that of what is said between pauses, as `result().segments`. Of one recording alone.
-            options: temperature, seed, language, audio_track, priority, deadline, commercial, idempotency_key,
+            options: temperature, stream, seed, language, audio_track, priority, deadline, commercial, idempotency_key,
                 callback; see `UnderstandOptions`.
 
         Raises:
@@ -75,7 +75,7 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
         video: MediaSource | None = None,
         seconds: float | None = None,
         mux: bool | None = None,
-        **options: Unpack[DiffusionOptions],
+        **options: Unpack[GenerateOptions],
     ) -> AudioJob:
         """Make audio.
 
@@ -88,8 +88,8 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             video: v2a, v2m: the video to make sound for.
             seconds: length; 10 by default, for v2a and v2m that of the video.
             mux: v2a, v2m: True to have the video with the new sound too, as `result().video`.
-            options: steps, quality, guidance, seed, format, language, audio_track, priority, deadline, commercial,
-                idempotency_key, callback; see `DiffusionOptions`.
+            options: steps, quality, guidance, stream, seed, format, language, audio_track, priority, deadline,
+                commercial, idempotency_key, callback; see `GenerateOptions`.
 
         Raises:
             OmnifleetError: the errors of `understand`.
@@ -111,6 +111,8 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
         span: tuple[float, float] | str | None = None,
         text: str | None = None,
         dry_run: Literal[False] | None = None,
+        loudness: Loudness | None = None,
+        channels: int | None = None,
         **options: Unpack[DiffusionOptions],
     ) -> AudioJob: ...
 
@@ -126,6 +128,8 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
         span: tuple[float, float] | str | None = None,
         text: str | None = None,
         dry_run: Literal[True],
+        loudness: Loudness | None = None,
+        channels: int | None = None,
         **options: Unpack[DiffusionOptions],
     ) -> TextJob: ...
 
@@ -141,6 +145,8 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
         span: tuple[float, float] | str | None = None,
         text: str | None = None,
         dry_run: bool | None,
+        loudness: Loudness | None = None,
+        channels: int | None = None,
         **options: Unpack[DiffusionOptions],
     ) -> TextJob | AudioJob: ...
 
@@ -155,6 +161,8 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
         span: tuple[float, float] | str | None = None,
         text: str | None = None,
         dry_run: bool | None = None,
+        loudness: Loudness | None = None,
+        channels: int | None = None,
         **options: Unpack[DiffusionOptions],
     ) -> TextJob | AudioJob:
         """Change audio.
@@ -170,6 +178,9 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             text: speech: the words to say in `span`; without any, those in it are deleted.
             dry_run: speech: True to have nothing made. The job hears the words, finds when they are said and what would
                 change, and its result has that as `plan`. Jobs that would fail fail as they would.
+            loudness: all but speech: `source` (default) leaves what is kept as loud as it was, in its place between
+                left and right; `peak` gives what the published model does, with a peak of full scale.
+            channels: all but speech: 1 for a mono result; stereo by default.
             options: steps, quality, guidance, seed, format, language, audio_track, priority, deadline, commercial,
                 idempotency_key, callback; see `DiffusionOptions`.
 
@@ -178,7 +189,8 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             OmnifleetError: the errors of `understand`.
         """
         fields = {"desc": desc, "source": source, "target": target, "span": span, "text": text}
-        request = Request.of("edit", options, task=task, audio=audio, dry_run=dry_run or None, **fields)
+        sound = {"loudness": loudness, "channels": channels}
+        request = Request.of("edit", options, task=task, audio=audio, dry_run=dry_run or None, **fields, **sound)
         job: TextJob | AudioJob = self._submit(request)
         return job
 

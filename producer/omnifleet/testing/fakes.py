@@ -31,8 +31,9 @@ from omnifleet_shared.schema import answers
 from omnifleet_shared.schema import results as records
 from omnifleet_shared.schema.callback import CallbackDelivery
 from omnifleet_shared.schema.job_state import JobState
-from omnifleet_shared.schema.jobs import Job, UnderstandJob, read_job
+from omnifleet_shared.schema.jobs import EditJob, Job, UnderstandJob, read_job
 from omnifleet_shared.schema.model_card import AUDIO_OMNI
+from omnifleet_shared.schema.parts import StreamedPart
 from omnifleet_shared.schema.results import JobStatus, ModelInfo, Progress, Timings
 from omnifleet_shared.schema.tasks import SpeechEdit
 from omnifleet_shared.settings import FleetSettings
@@ -42,6 +43,7 @@ from ..async_client import AsyncClient
 from ..client import Client
 from .answers import make_answer, make_plan
 from .artifacts import make_artifact, make_video
+from .parts import make_parts
 from .storage import MemoryStorage
 
 Made = str | answers.Answer | records.EditPlan | bytes
@@ -130,6 +132,12 @@ class FakeFleet:
         """See `JobTransport`."""
         self.read(job_id)
         return self._progress.get(job_id, Progress())
+
+    def parts(self, job_id: str, after: int) -> Sequence[StreamedPart]:
+        """See `JobTransport`. A streamed job's are there when it is done: a word, or up to 10 s of sound each."""
+        result = self.read(job_id).result
+        is_streamed = any(job.job_id == job_id and not isinstance(job, EditJob) and job.stream for job in self.jobs)
+        return make_parts(self.storage, result)[after:] if is_streamed and result is not None else []
 
     def callback(self, job_id: str) -> CallbackDelivery | None:
         """See `JobTransport`. Nothing is posted: a callback counts as delivered as soon as the job has its outcome."""
@@ -274,6 +282,10 @@ class FakeAsyncTransport:
     async def progress(self, job_id: str) -> Progress:
         """See `FakeFleet`."""
         return self._fleet.progress(job_id)
+
+    async def parts(self, job_id: str, after: int) -> Sequence[StreamedPart]:
+        """See `FakeFleet`."""
+        return self._fleet.parts(job_id, after)
 
     async def callback(self, job_id: str) -> CallbackDelivery | None:
         """See `FakeFleet`."""

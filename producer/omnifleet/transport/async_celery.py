@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from omnifleet_shared.job_state.async_store import AsyncJobStates
 from omnifleet_shared.schema.callback import CallbackDelivery
 from omnifleet_shared.schema.job_state import JobState
 from omnifleet_shared.schema.jobs import Job
+from omnifleet_shared.schema.parts import StreamedPart
 from omnifleet_shared.schema.results import Progress
 from omnifleet_shared.settings import FleetSettings
 
@@ -39,6 +41,10 @@ class AsyncJobTransport(Protocol):
         ...
 
     async def progress(self, job_id: str) -> Progress:
+        """See `JobTransport`."""
+        ...
+
+    async def parts(self, job_id: str, after: int) -> Sequence[StreamedPart]:
         """See `JobTransport`."""
         ...
 
@@ -96,6 +102,11 @@ class AsyncCeleryTransport:
             # No progress yet and no such job look the same.
             await self._states.read(job_id)
         return progress
+
+    async def parts(self, job_id: str, after: int) -> Sequence[StreamedPart]:
+        """See `JobTransport`."""
+        self._executor.check_loop()
+        return await self._states.read_parts(job_id, after)
 
     async def callback(self, job_id: str) -> CallbackDelivery | None:
         """See `JobTransport`."""

@@ -20,6 +20,7 @@ from omnifleet_shared.redis_client import connect_redis, typed_redis_errors
 from omnifleet_shared.schema.callback import CallbackDelivery
 from omnifleet_shared.schema.job_state import JobState
 from omnifleet_shared.schema.jobs import Job, Priority
+from omnifleet_shared.schema.parts import StreamedPart
 from omnifleet_shared.schema.results import Progress
 from omnifleet_shared.settings import FleetSettings
 
@@ -52,6 +53,10 @@ class JobTransport(Protocol):
 
     def progress(self, job_id: str) -> Progress:
         """Read how far the job is; all zeros before its first step. Raises UnknownJob."""
+        ...
+
+    def parts(self, job_id: str, after: int) -> Sequence[StreamedPart]:
+        """Read the parts that the job has given out behind number `after`; none of a job that is not known."""
         ...
 
     def callback(self, job_id: str) -> CallbackDelivery | None:
@@ -131,6 +136,10 @@ class CeleryTransport:
             # No progress yet and no such job look the same.
             self._states.read(job_id)
         return progress
+
+    def parts(self, job_id: str, after: int) -> Sequence[StreamedPart]:
+        """See `JobTransport`."""
+        return self._states.read_parts(job_id, after)
 
     def callback(self, job_id: str) -> CallbackDelivery | None:
         """See `JobTransport`."""

@@ -11,7 +11,7 @@ from ..keys import BROKER_PRIORITY
 from ..redis_client import broker_configuration
 from ..settings import FleetSettings
 
-NO_BACKEND = "disabled://"
+RECORDS = "omnifleet_shared.job_state.result_backend:RecordBackend"
 
 
 def create_app(settings: FleetSettings) -> Celery:
@@ -24,12 +24,13 @@ def create_app(settings: FleetSettings) -> Celery:
 def configure(app: Any, settings: FleetSettings) -> None:
     """Configure an app of either side.
 
-    Celery's own result backend is off on both sides: producers would subscribe once for every job they send, and
-    workers would write results of jobs that they have lost. `JobStates` writes the same records instead.
+    Celery's own result backends are off on both sides: producers would subscribe once for every job they send, and
+    workers would write results of jobs that they have lost. `Attempts` writes the same records, which `RECORDS` reads.
     """
     app.conf.update(_broker(settings) | _messages(settings) | _delivery())
     # CELERY_RESULT_BACKEND, set for another app of the process, wins over the configuration, but not over the class.
-    app.backend_cls = NO_BACKEND
+    app.backend_cls = RECORDS
+    app.fleet_settings = settings
 
 
 def _broker(settings: FleetSettings) -> dict[str, Any]:
@@ -44,6 +45,7 @@ def _broker(settings: FleetSettings) -> dict[str, Any]:
         "broker_transport_options": {
             **connection["broker_transport_options"],
             "fleet_queue": settings.queue,
+            "record_lifetime": settings.result_lifetime,
             "queue_order_strategy": "priority",
             "priority_steps": sorted(BROKER_PRIORITY.values()),
         },
@@ -57,6 +59,10 @@ def _messages(settings: FleetSettings) -> dict[str, Any]:
         "result_serializer": "json",
         "accept_content": ["json"],
         "task_default_queue": settings.queue,
+        # Not Celery's own names, on which every app in this Redis hears every other one's commands and events.
+        "control_exchange": f"omnifleet.{settings.queue}",
+        "event_exchange": f"omnifleet.{settings.queue}.events",
+        "event_queue_prefix": f"omnifleet.{settings.queue}.events",
         "task_queues": [Queue(settings.queue, Exchange(settings.queue), routing_key=settings.queue)],
         "enable_utc": True,
     }
@@ -68,6 +74,8 @@ def _delivery() -> dict[str, Any]:
         "task_acks_late": True,
         "task_acks_on_failure_or_timeout": True,
         "task_ignore_result": True,
+        # One for all threads: Celery searches the installed packages for each that it makes, which takes 0.05 s.
+        "result_backend_thread_safe": True,
         "worker_pool": "threads",
         # A job that waits inside one worker is a job that an idle worker cannot have.
         "worker_prefetch_multiplier": 1,
@@ -76,4 +84,6 @@ def _delivery() -> dict[str, Any]:
         "worker_hijack_root_logger": False,
         # On Redis loss Celery would otherwise forget jobs that still run here and take them twice.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
+        # It would take fewer jobs afterwards, which leases make needless (`LeasedQoS.can_consume`).
+        "worker_enable_prefetch_count_reduction": False,
     }

@@ -180,7 +180,7 @@ class Leases:
         """Close the connections to Redis."""
         self._redis.close()
 
-    def take(self, lists: Sequence[str], *, idle: bool = True) -> LeasedMessage | None:
+    def take(self, lists: Sequence[str], *, idle: bool = True, awake: bool = False) -> LeasedMessage | None:
         """Lease a suspect, or the next message of the first list that has one; None where all are empty.
 
         After BrokerUnavailable the next call is given what the failed one took, if it did take something.
@@ -188,8 +188,9 @@ class Leases:
         Args:
             lists: keys of the queue's lists, most urgent first; see `FAIR_TURN`.
             idle: whether the worker holds no message, so that a suspect keeps it from nothing.
+            awake: whether no wake-up token woke the worker, so that the message's own is removed here.
         """
-        tag, taken = self._take.make(*self._take_from(lists, idle, awake=False))
+        tag, taken = self._take.make(*self._take_from(lists, idle, awake=awake))
         return self._noted(tag, taken)
 
     def take_command(self, lists: Sequence[str], *, idle: bool) -> tuple[Any, ...]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import base64
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
@@ -42,15 +43,16 @@ class MessageSnapshot:
 
     Args:
         redis: client of the fleet's Redis.
+        queues: names of its queues; all of them by default.
 
     Raises, as its methods do:
         BrokerUnavailable: Redis does not answer, or has no memory for the copies.
     """
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, queues: Sequence[str] | None = None) -> None:
         self._redis = cast(Any, redis)
-        self.queues = self._queue_names()
-        """All queues in this Redis that jobs were ever sent to."""
+        self.queues = queue_names(redis) if queues is None else queues
+        """All queues in this Redis that jobs were ever sent to, by default."""
         token, places = uuid.uuid4().hex, [place for queue in self.queues for place in _places(queue)]
         copies = {place: SNAPSHOT_KEY.format(token=token, place=place) for place in places}
         with typed_redis_errors(), self._redis.pipeline() as pipe:
@@ -70,18 +72,22 @@ class MessageSnapshot:
         """Read all messages. Raises InvalidMessage for one that cannot be read."""
         for copy in self._copies:
             for stored in self._read(copy):
-                yield _read_message(stored)
+                yield read_message(stored)
+        self._check_copies()
+
+    def job_ids(self) -> Iterator[str]:
+        """Read the job id of each message; what is no message has none."""
+        for copy in self._copies:
+            for stored in self._read(copy):
+                with suppress(InvalidMessage):
+                    yield read_message(stored).job_id
+        self._check_copies()
+
+    def _check_copies(self) -> None:
         with typed_redis_errors():
             left = self._redis.exists(*self._copies) if self._copies else 0
         if left < len(self._copies):
             raise BrokerUnavailable("the copies of the messages expired while they were read", "redis_url", "Try again")
-
-    def _queue_names(self) -> list[str]:
-        with typed_redis_errors():
-            exchanges = [key.decode().removeprefix(BINDINGS) for key in self._redis.scan_iter(f"{BINDINGS}*", PIECE)]
-            bound = {name: self._redis.smembers(BINDINGS + name) for name in exchanges}
-        # The queues of Celery's own answers and events have exchanges of other names.
-        return sorted(name for name, queues in bound.items() if any(_queue_of(queue) == name for queue in queues))
 
     def _read(self, copy: str) -> Iterator[bytes]:
         with typed_redis_errors():
@@ -90,6 +96,16 @@ class MessageSnapshot:
                 return
             for start in range(0, self._redis.llen(copy), PIECE):
                 yield from self._redis.lrange(copy, start, start + PIECE - 1)
+
+
+def queue_names(redis: Redis) -> list[str]:
+    """Name all queues in this Redis that jobs were ever sent to. Raises BrokerUnavailable."""
+    known = cast(Any, redis)
+    with typed_redis_errors():
+        exchanges = [key.decode().removeprefix(BINDINGS) for key in known.scan_iter(f"{BINDINGS}*", PIECE)]
+        bound = {name: known.smembers(BINDINGS + name) for name in exchanges}
+    # The queues of Celery's own answers and events have exchanges of other names.
+    return sorted(name for name, queues in bound.items() if any(_queue_of(queue) == name for queue in queues))
 
 
 def _places(queue: str) -> list[str]:
@@ -102,7 +118,8 @@ def _queue_of(binding: bytes) -> str:
     return binding.decode().rpartition("\x06\x16")[2]
 
 
-def _read_message(stored: bytes) -> QueuedMessage:
+def read_message(stored: bytes) -> QueuedMessage:
+    """Read a message as some place holds it. Raises InvalidMessage."""
     # Messages under lease, and suspects, have the names of their lists before them, one a line.
     text = stored.rpartition(b"\n")[2]
     try:

@@ -6,6 +6,7 @@ that is lost with its connection costs a second, a message would be lost for goo
 
 from __future__ import annotations
 
+import json
 import logging
 from contextlib import suppress
 from queue import Empty
@@ -13,8 +14,6 @@ from time import monotonic
 from typing import Any, Protocol, cast
 
 from kombu.transport import redis, virtual
-from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import loads
 from redis import UnixDomainSocketConnection
 from redis.exceptions import NoScriptError, RedisError
 
@@ -23,6 +22,7 @@ from ..keys import NO_WAKE_KEY, SUSPECTS_KEY, WAKE_KEY
 from ..observability.outage_log import OutageLog
 from ..redis_errors import typed_redis_error
 from .leases import LeasedMessage, Leases
+from .removal.purge import Purge
 
 logger = logging.getLogger(__name__)
 POLLS = OutageLog(logger, "polls_unreachable", "no jobs are taken", "jobs are taken again")
@@ -30,8 +30,10 @@ POLLS = OutageLog(logger, "polls_unreachable", "no jobs are taken", "jobs are ta
 CONNECTION_ERRORS = (*redis.Transport.connection_errors, RedisError, BrokerError)
 """Errors after which Celery's consumer connects anew. To kombu a refusal (UNBLOCKED of a failover, say) is none, and
 would end the worker."""
-OPTIONS = ("lease_holder", "fleet_queue", "batch_priority_slots", "unix_socket_path")
+OPTIONS = ("lease_holder", "fleet_queue", "record_lifetime", "batch_priority_slots", "unix_socket_path")
 """Transport options of these channels, beside kombu's."""
+MORE_AT_ONCE = 8
+"""Messages that are taken one after the other, each as its slot is free, before the loop looks at anything else."""
 ALONE_POLL_SECONDS = 0.2
 """Seconds between two looks of a worker that holds a suspect at whether all else has ended, and then whether it has."""
 
@@ -44,6 +46,11 @@ class LeaseHolder(Protocol):
     @property
     def takes(self) -> bool:
         """Whether the worker accepts messages."""
+        ...
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the worker may hold another message."""
         ...
 
     @property
@@ -85,6 +92,11 @@ class LeasedQoS(redis.QoS):
 
     channel: LeasingChannel
 
+    def can_consume(self) -> bool:
+        """Whether a message may be taken. After a lost connection Celery forgets jobs that go on; their leases know."""
+        room = self.channel.fleet_queue not in self.channel.active_queues or self.channel.lease_holder.has_room
+        return room and bool(super().can_consume())
+
     def append(self, message: Any, delivery_tag: str) -> None:
         """Note that a message was received; its lease is in Redis already."""
         if not self._is_leased(delivery_tag):
@@ -124,6 +136,8 @@ class LeasingChannel(redis.Channel):
     lease_holder: LeaseHolder
     """The worker's lease renewer."""
     fleet_queue: str = ""
+    record_lifetime: int = 7 * 24 * 3600
+    """Seconds that the records of purged jobs are kept."""
     batch_priority_slots: int = 1
     """Most batch jobs that a worker process holds at once; its other slots stay free for interactive ones."""
 
@@ -196,15 +210,28 @@ class LeasingChannel(redis.Channel):
         self._more_expected = leased is not None
         if leased is None:
             raise Empty
-        return self._deliver(leased)
+        self._deliver(leased)
+        self._deliver_more()
+        return True
 
-    def _take(self) -> LeasedMessage | None:
+    def _deliver_more(self) -> None:
+        """Deliver what waits as long as there are free slots: a turn of the loop costs more than to take a message."""
+        for _ in range(MORE_AT_ONCE):
+            if not self.qos.can_consume():
+                return
+            leased = self._take(awake=True)
+            self._more_expected = leased is not None
+            if leased is None:
+                return
+            self._deliver(leased)
+
+    def _take(self, *, awake: bool = False) -> LeasedMessage | None:
         holder = self.lease_holder
         if not holder.takes:
             return None
         if holder.has_suspect:
             return holder.next_suspect()
-        return self._accept(holder.leases.take(self._lists(), idle=holder.is_idle))
+        return self._accept(holder.leases.take(self._lists(), idle=holder.is_idle, awake=awake))
 
     def _lists(self) -> list[str]:
         lists: list[str] = [self._q_for_pri(self.fleet_queue, priority) for priority in self.priority_steps]
@@ -227,10 +254,15 @@ class LeasingChannel(redis.Channel):
         return int(super()._size(queue)) + self._suspects(queue)
 
     def _purge(self, queue: str) -> int:
-        suspects = self._suspects(queue)
+        if queue != self.fleet_queue:
+            return int(super()._purge(queue))
         with self.conn_or_acquire() as client:
-            client.delete(SUSPECTS_KEY.format(queue=queue))
-        return int(super()._purge(queue)) + suspects
+            return Purge(client, queue, self.record_lifetime).run()
+
+    def _delete(self, queue: str, *args: Any, **kwargs: Any) -> None:
+        if queue == self.fleet_queue:
+            self._purge(queue)
+        super()._delete(queue, *args, **kwargs)
 
     def _suspects(self, queue: str) -> int:
         with self.conn_or_acquire() as client:
@@ -240,7 +272,7 @@ class LeasingChannel(redis.Channel):
         self.leased.add(taken.tag)
         self.lease_holder.track(taken.tag, batch=taken.origin != self.fleet_queue)
         try:
-            message = loads(bytes_to_str(taken.message))
+            message = json.loads(taken.message)
             message["properties"]["delivery_tag"] = taken.tag
             self.connection._deliver(message, self.fleet_queue)
         except (ValueError, KeyError, TypeError, AttributeError) as error:

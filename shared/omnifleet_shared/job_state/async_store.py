@@ -11,10 +11,11 @@ from redis.asyncio import Redis
 from ..redis_client import connect_async_redis, typed_redis_errors
 from ..schema.callback import CallbackDelivery
 from ..schema.job_state import JobState
+from ..schema.parts import StreamedPart
 from ..schema.results import Progress
 from ..settings import FleetSettings
 from .async_waiter import AsyncResultWaiter
-from .queries import CANCEL, Query, callback_query, progress_query, run_cancel, state_query
+from .queries import CANCEL, Query, callback_query, parts_query, progress_query, run_cancel, state_query
 
 T = TypeVar("T")
 CONNECTIONS = 2
@@ -61,6 +62,10 @@ class AsyncJobStates:
     async def read_progress(self, job_id: str) -> Progress:
         """See `JobStates.read_progress`."""
         return await self._ask(progress_query(job_id))
+
+    async def read_parts(self, job_id: str, after: int) -> list[StreamedPart]:
+        """See `JobStates.read_parts`."""
+        return await self._ask(parts_query(job_id, after))
 
     async def read_callback(self, job_id: str) -> CallbackDelivery | None:
         """See `JobStates.read_callback`."""

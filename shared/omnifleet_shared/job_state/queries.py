@@ -10,9 +10,18 @@ from typing import Any, Generic, TypeVar
 from pydantic import ValidationError
 
 from ..errors import UnknownJob
-from ..keys import ATTEMPTS_KEY, CALLBACK_KEY, CANCEL_CHANNEL, CANCEL_KEY, CANCEL_LIFETIME, PROGRESS_KEY
+from ..keys import (
+    ATTEMPTS_KEY,
+    CALLBACK_KEY,
+    CANCEL_CHANNEL,
+    CANCEL_KEY,
+    CANCEL_LIFETIME,
+    PROGRESS_KEY,
+    STREAM_KEY,
+)
 from ..schema.callback import CallbackDelivery
 from ..schema.job_state import STATE_KEY, JobState, read_state, unreadable
+from ..schema.parts import StreamedPart
 from ..schema.results import Progress
 from ..webhooks.outbox import read_delivery
 
@@ -61,6 +70,18 @@ def progress_query(job_id: str) -> Query[Progress]:
             raise unreadable("progress", stored or b"") from error
 
     return Query(("GET", PROGRESS_KEY.format(job_id=job_id)), read)
+
+
+def parts_query(job_id: str, after: int) -> Query[list[StreamedPart]]:
+    """Query the parts that a job has given out behind number `after`; none where it is not streamed."""
+
+    def read(stored: list[bytes]) -> list[StreamedPart]:
+        try:
+            return [StreamedPart.model_validate_json(one) for one in stored]
+        except ValidationError as error:
+            raise unreadable("part", b"".join(stored)) from error
+
+    return Query(("LRANGE", STREAM_KEY.format(job_id=job_id), str(after), "-1"), read)
 
 
 def callback_query(job_id: str) -> Query[CallbackDelivery | None]:

@@ -16,15 +16,16 @@ from typing import Any, TypeVar, cast
 from redis import Redis
 from tenacity import Retrying, retry_if_exception_type, wait_fixed
 
-from ..errors import BrokerUnavailable
+from ..errors import BrokerUnavailable, OmnifleetError
 from ..keys import CANCEL_CHANNEL, CANCEL_KEY, PROGRESS_KEY, PROGRESS_LIFETIME
 from ..redis_client import connect_redis, refuse_eviction, typed_redis_errors
 from ..schema.callback import CallbackDelivery
-from ..schema.job_state import JobState, read_state
+from ..schema.job_state import STATE_KEY, JobState, failure_record, read_state
+from ..schema.parts import StreamedPart
 from ..schema.results import Progress
 from ..settings import FleetSettings
 from .batch_waiter import RedisResultWaiter
-from .queries import CANCEL, Query, callback_query, progress_query, run_cancel, state_query
+from .queries import CANCEL, Query, callback_query, parts_query, progress_query, run_cancel, state_query
 
 LISTEN_SECONDS = 1.0
 """Seconds after which a waiter sees that a job's record has vanished."""
@@ -102,6 +103,10 @@ class JobStates:
         """Read the newest progress; all zeros before the first step."""
         return self._ask(progress_query(job_id))
 
+    def read_parts(self, job_id: str, after: int) -> list[StreamedPart]:
+        """Read the parts that the job has given out behind number `after`."""
+        return self._ask(parts_query(job_id, after))
+
     def read_callback(self, job_id: str) -> CallbackDelivery | None:
         """Read the delivery of the job's callback; None before its outcome, or where none was requested."""
         return self._ask(callback_query(job_id))
@@ -110,6 +115,14 @@ class JobStates:
         """Ask whichever worker runs the job, now or later, to stop."""
         with typed_redis_errors():
             run_cancel(self._cancel, job_id)
+
+    def record_unsent(self, job_ids: Sequence[str], error: OmnifleetError) -> None:
+        """Record that these tasks are never sent, and why, where nothing is recorded of them yet."""
+        for job_id in job_ids:
+            key, record = STATE_KEY.format(job_id=job_id), failure_record(job_id, error)
+            with typed_redis_errors():
+                if self._redis.set(key, record, ex=self._lifetime, nx=True):
+                    self._redis.publish(key, record)
 
     def wait_for_cancel(self, seconds: float) -> str | None:
         """Wait up to so many seconds for a cancel request; gives the job's id, or None. For use by one thread.

@@ -40,6 +40,8 @@ Quality = Literal["exact", "fast"]
 FAST_STEPS = 25
 """Default of `steps` where `quality` is `fast`."""
 MAX_SEED = 2**32 - 1
+# Left out where it is not wanted: workers of schema version 5 refuse the field.
+Streamed = Annotated[bool, Field(exclude_if=lambda wanted: not wanted)]
 
 Language = Annotated[str, AfterValidator(lambda code: code.lower().replace("_", "-").split("-")[0].strip())]
 """ISO 639-1 code; `en-US` is shortened to `en`."""
@@ -103,12 +105,15 @@ class UnderstandJob(_Job):
     task: Understanding
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
     """Sampling temperature: 0 takes the likeliest token; above 0, tokens are drawn with the job's seed."""
+    stream: Streamed = False
+    """Whether the answer is given out as it is written. Since schema version 6."""
 
     @property
     def newer_fields(self) -> dict[str, int]:
         """See `_Job`."""
         timed = isinstance(self.task, NamedUnderstanding) and self.task.timestamps is not None
-        return super().newer_fields | ({"timestamps": 5} if timed else {})
+        newer = ({"timestamps": 5} if timed else {}) | ({"stream": 6} if self.stream else {})
+        return super().newer_fields | newer
 
 
 class _DiffusionJob(_Job):
@@ -141,6 +146,14 @@ class GenerateJob(_DiffusionJob):
     task: Generation
     guidance: Annotated[float, Field(ge=0, le=50)] = 7.0
     """Classifier-free guidance scale; 1 switches it off."""
+    stream: Streamed = False
+    """Whether windows of long sound, and parts of long speech, are given out as they are done. The parts of streamed
+    speech are kept below full scale one by one, and not all by the loudest of them. Since schema version 6."""
+
+    @property
+    def newer_fields(self) -> dict[str, int]:
+        """See `_Job`."""
+        return super().newer_fields | ({"stream": 6} if self.stream else {})
 
 
 class EditJob(_DiffusionJob):
@@ -154,10 +167,12 @@ class EditJob(_DiffusionJob):
     @property
     def newer_fields(self) -> dict[str, int]:
         """See `_Job`."""
-        if not isinstance(self.task, SpeechEdit):
-            return super().newer_fields
-        dry_run = {"dry_run": 4} if self.task.dry_run else {}
-        return super().newer_fields | dry_run | ({"span": 5} if self.task.span is not None else {})
+        task = self.task
+        if isinstance(task, SpeechEdit):
+            dry_run = {"dry_run": 4} if task.dry_run else {}
+            return super().newer_fields | dry_run | ({"span": 5} if task.span is not None else {})
+        loudness = {"loudness": 7} if task.loudness != "source" else {}
+        return super().newer_fields | loudness | ({"channels": 7} if task.channels != 2 else {})
 
 
 Job = UnderstandJob | GenerateJob | EditJob

@@ -6,6 +6,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection
 
+from pydantic import ConfigDict
+
 from ..errors import InvalidJob, LanguageNotSupported, LicenceRefused, TaskNotSupported
 from ..keys import MODEL
 from .base import Record
@@ -35,14 +37,32 @@ COMMERCIAL_MODELS = {
 """Models whose licences allow commercial use, by task or namespace, to name in errors."""
 
 
+class LicensedPart(Record):
+    """A part of a checkpoint that comes under a licence of its own."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    """The part, and what it is taken from."""
+    licence: str
+    """Its licence, as in `under …`."""
+    commercial_use: bool = False
+    """Whether that allows commercial use; forbidden by default, and where the licence is not known."""
+
+
 class ModelCard(Record):
-    """Name, revision, licence and limits of a checkpoint."""
+    """Name, revision, licences and limits of a checkpoint. Unknown fields, of a later conversion, are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
 
     name: str = MODEL
     revision: str
     licence: str
+    """Licence of the checkpoint as a whole."""
     commercial_use: bool = False
-    """Whether the licence of the weights allows commercial use; forbidden by default."""
+    """Whether that licence allows commercial use; forbidden by default."""
+    parts: tuple[LicensedPart, ...] = ()
+    """Parts under licences of their own, which must all allow what a job is for; none in cards of older conversions."""
     languages: tuple[str, ...]
     """ISO 639-1 codes."""
     tasks: tuple[str, ...] = SUPPORTED_TASKS
@@ -86,14 +106,22 @@ class ModelCard(Record):
         return self.model_copy(update={"tasks": tuple(task for task in self.tasks if task not in tasks)})
 
     def _check_licence(self, job: Job) -> None:
-        if not job.commercial or self.commercial_use:
+        forbidding = self._forbidding
+        if not job.commercial or not forbidding:
             return
         task = f"{job.namespace}.{job.task.name}"
         others = COMMERCIAL_MODELS.get(task) or COMMERCIAL_MODELS.get(job.namespace) or ()
-        problem = f"the weights of {self.name} are under {self.licence}, which allows no commercial use"
+        first, *more = (f"{name} is under {licence}" for name, licence in forbidding.items())
+        problem = f"{first}, which allows no commercial use" + "".join(f"; {one}, nor does that" for one in more)
         instead = f"Models that may serve {task}: {', '.join(others)}" if others else f"We know of none for {task}"
-        details = {"licence": self.licence, "models": list(others)}
+        details = {"licence": self.licence, "models": list(others), "forbidding": forbidding}
         raise LicenceRefused(problem, "commercial", f"Use another model. {instead}", details)
+
+    @property
+    def _forbidding(self) -> dict[str, str]:
+        """Licences that forbid commercial use, by what is under them."""
+        whole = {} if self.commercial_use else {self.name: self.licence}
+        return whole | {f"its {part.name}": part.licence for part in self.parts if not part.commercial_use}
 
     def _check_task(self, job: Job) -> None:
         task = f"{job.namespace}.{job.task.name}"
@@ -141,6 +169,10 @@ AUDIO_OMNI = ModelCard(
     revision="published",
     licence="CC BY-NC 4.0",
     commercial_use=False,
+    parts=(
+        LicensedPart(name="thinker (Qwen2.5-Omni-3B)", licence="Qwen's research licence"),
+        LicensedPart(name="video encoder (Synchformer)", licence="a licence that is not known here"),
+    ),
     languages=("en", "zh", "ja", "fr", "de"),
 )
 """Audio-Omni as published (arXiv 2604.10708), less what this release's worker cannot do yet."""

@@ -145,19 +145,30 @@ class VoiceConversion(Record):
         return self
 
 
-class DescribedEdit(Record):
+Loudness = Literal["source", "peak"]
+
+
+class _SoundEdit(Record):
+    audio: Media
+    # Left out where they are the default: workers of older schema versions refuse the fields.
+    loudness: Annotated[Loudness, Field(exclude_if=lambda loudness: loudness == "source")] = "source"
+    """`source`: what is kept is as loud as it was, and stays where it was between left and right. `peak`: as the
+    published model gives it, with a peak of full scale, and placed by the model. Since schema version 7."""
+    channels: Annotated[int, Field(ge=1, le=2, exclude_if=lambda channels: channels == 2)] = 2
+    """1 for a mono result; 2, the default, for stereo. Since schema version 7."""
+
+
+class DescribedEdit(_SoundEdit):
     """An edit that adds, removes or extracts the sound that `desc` names."""
 
     name: Literal["add", "remove", "extract"]
-    audio: Media
     desc: Text
 
 
-class StyleTransfer(Record):
+class StyleTransfer(_SoundEdit):
     """An edit (`style`) that turns the sound `source` into `target`."""
 
     name: Literal["style"] = "style"
-    audio: Media
     source: Text
     target: Text
 

@@ -29,8 +29,12 @@ from ..settings import MEBIBYTE, FleetSettings
 from .base import ByteStream, ListedObject, Storage, StoredObject
 
 MULTIPART_ABOVE = 64 * MEBIBYTE
-COPY_PART = 512 * MEBIBYTE
-"""Bytes that one request copies inside the storage: S3 allows 5 GiB, and answers within the timeout at this size."""
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 10.0
+"""Longest silence of the storage, after which the request is sent again over another connection: nothing else tells of
+one that is half-open, and a job waits for it. An answer takes a second or two where the storage is not overloaded."""
+COPY_PART = 128 * MEBIBYTE
+"""Bytes that one request copies inside the storage: S3 allows 5 GiB, but is silent meanwhile."""
 MOST_DELETED = 1000
 """Objects that one request deletes at the most; S3's own limit."""
 KEPT_HEADERS = ("ContentType", "ContentDisposition", "ContentEncoding", "CacheControl", "Metadata", "StorageClass")
@@ -194,8 +198,8 @@ def _client(session: boto3.session.Session, settings: FleetSettings, variable: s
     region = settings.s3_region or os.environ.get("AWS_REGION") or session.region_name or DEFAULT_REGION
     config = Config(
         signature_version="s3v4",
-        connect_timeout=5,
-        read_timeout=30,
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=ANSWER_SECONDS,
         max_pool_connections=64,
         retries={"mode": "standard", "max_attempts": 3},
         s3={"addressing_style": "path" if settings.s3_path_style else "virtual"},

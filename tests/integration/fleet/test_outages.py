@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,10 +84,28 @@ def test_a_finished_result_waits_for_its_storage_however_impatient_the_worker_is
         worker.wait_until_ready()
         proxy.cut()
         storing = omni.generate("t2a", "a bell", seconds=1, steps=1)
-        services.wait_until(lambda: worker.log.read_text().count('"job_waits"') >= 2, WAIT, "the result waits")
+        worker.wait_until_logged('"job_waits"')
 
         proxy.heal()
 
+        assert storing.result(WAIT).attempts == 1
+        assert worker.log.read_text().count("scripted_finished") == 1
+
+
+def test_a_worker_that_is_told_to_end_still_stores_what_waited_for_its_storage(
+    environment: dict[str, str], omni: Client, proxy: services.Proxy, tmp_path: Path
+) -> None:
+    with processes.worker(environment, tmp_path / "worker.log", "support.scripted_worker") as worker:
+        worker.wait_until_ready()
+        proxy.cut()
+        storing = omni.generate("t2a", "a bell", seconds=1, steps=1)
+        worker.wait_until_logged('"job_waits"')
+        worker.process.send_signal(signal.SIGTERM)
+        worker.wait_until_logged("worker_drains")
+
+        proxy.heal()
+
+        assert worker.process.wait(WAIT) == 0
         assert storing.result(WAIT).attempts == 1
         assert worker.log.read_text().count("scripted_finished") == 1
 

@@ -29,13 +29,11 @@ from omnifleet import (
     SchemaTooNew,
     UnknownTask,
 )
-from omnifleet_shared.broker.celery_app import create_app
 from omnifleet_shared.job_state.store import JobStates
 from omnifleet_shared.keys import LEASED_KEY
 from redis import Redis
 from support import processes, services
 from support.data import media_files
-from support.scripted_fleet import ScriptedFleet
 
 WAIT = 60.0
 SOUND = media_files.wav(1.0, 16_000)
@@ -299,22 +297,3 @@ def test_a_forged_message_cannot_overwrite_the_outcome_of_the_job_whose_id_it_be
         wait_until_taken_off(redis, settings)
 
     assert job.result(WAIT).audio.sha256 == made.audio.sha256
-
-
-def test_a_worker_of_another_queue_does_not_start(scripted: ScriptedFleet) -> None:
-    worker = scripted.start("-Q", "other", ready=False)
-
-    worker.wait()
-
-    assert "this worker serves audio-omni alone, not other" in worker.log.read_text()
-
-
-def test_a_worker_is_given_no_second_queue(scripted: ScriptedFleet) -> None:
-    worker = scripted.start()
-    control = create_app(scripted.settings).control
-
-    control.add_consumer("other", reply=True, timeout=10)
-
-    services.wait_until(lambda: "this worker serves one queue, not other" in worker.log.read_text(), WAIT, "a refusal")
-    (queues,) = control.inspect(timeout=10).active_queues().values()
-    assert [queue["name"] for queue in queues] == ["audio-omni"]

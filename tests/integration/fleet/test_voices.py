@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from omnifleet import Client, FleetSettings, InvalidJob, VoiceNotFound
 from omnifleet.request.calls import generate
@@ -71,6 +72,19 @@ def test_a_transcript_has_its_times_in_order_and_inside(omni: Client, tmp_path: 
     assert times is not None
     assert all(one.start <= one.end <= after.start for one, after in pairwise(times))
     assert result.save(tmp_path / "said.vtt").read_text().startswith("WEBVTT")
+
+
+def test_a_timed_transcript_is_streamed_part_by_part(omni: Client) -> None:
+    tones = np.concatenate([media_files.tone(2.0, 16_000), np.zeros((1, 16_000), np.float32)] * 3, axis=1)
+    sound = media_files.encode("wav", tones, 16_000)
+
+    job = omni.understand("transcribe", sound, timestamps="segment", max_new_tokens=8, stream=True)
+    parts = [part.text for part in job.stream(timeout=WAIT)]
+    result = job.result(WAIT)
+
+    assert len(parts) == 3
+    assert "".join(text or "" for text in parts) == result.text
+    assert result.segments is not None
 
 
 def test_a_span_beyond_the_recording_is_the_worker_s_error(omni: Client) -> None:

@@ -9,10 +9,11 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from omnifleet import InvalidSetting, MediaUnreadable
+from omnifleet import InvalidSetting, JobStatus, MediaUnreadable
 from omnifleet.ops.flower import COLUMNS, check_login
 from omnifleet_shared.broker.celery_app import create_app
 from selenium.webdriver import Chrome
@@ -22,6 +23,7 @@ from support.scripted_fleet import WAIT, ScriptedFleet, ScriptedWorker
 
 USER, PASSWORD = "operator", "a-long-password"
 PROMPT = "rain on a tin roof"
+MANY = 1000
 
 
 @pytest.fixture
@@ -29,14 +31,21 @@ def worker(scripted: ScriptedFleet) -> ScriptedWorker:
     return scripted.start()
 
 
-@pytest.fixture
-def port(scripted: ScriptedFleet, worker: ScriptedWorker) -> Iterator[int]:
-    """Of a Flower that knows the worker."""
+@contextmanager
+def flower(scripted: ScriptedFleet) -> Iterator[int]:
+    """Its port."""
     port = services.free_port()
     environment = scripted.environment | {"FLOWER_BASIC_AUTH": f"{USER}:{PASSWORD}"}
     command = [sys.executable, "-m", "omnifleet", "flower", "--host", "127.0.0.1", "--port", str(port)]
     with services.process(command, environment=environment):
         services.wait_until(lambda: scripted_fleet.page(port, "/healthcheck")[0] == 200, WAIT, "Flower")
+        yield port
+
+
+@pytest.fixture
+def port(scripted: ScriptedFleet, worker: ScriptedWorker) -> Iterator[int]:
+    """Of a Flower that knows the worker."""
+    with flower(scripted) as port:
         services.wait_until(lambda: "scripted-0@" in read(port, "/workers?json=1"), WAIT, "Flower knows the worker")
         yield port
 
@@ -85,6 +94,7 @@ def test_an_operator_logs_in_and_sees_the_jobs(scripted: ScriptedFleet, port: in
         page.save_screenshot(str(tmp_path / "workers.png"))
         workers = page.find_element(By.CSS_SELECTOR, "#workers-table").text
 
+    assert success["uuid"] == made.id
     assert success["name"] == "omnifleet.generate"
     assert success["args"] == "generate.t2a"
     assert PROMPT in success["kwargs"]
@@ -136,6 +146,34 @@ def test_nobody_can_change_anything(scripted: ScriptedFleet, port: int) -> None:
 
     assert refused.value.code == 403
     refused.value.close()
+
+
+def test_a_bad_file_is_named_without_a_traceback_of_the_worker_s(scripted: ScriptedFleet, port: int) -> None:
+    job = scripted.omni.understand(question="what is said?", audio=b"no audio")
+    with pytest.raises(MediaUnreadable):
+        job.result(WAIT)
+    services.wait_until(lambda: state_of(port, job.id) == "FAILURE", WAIT)
+
+    shown = json.loads(read(port, f"/api/task/info/{job.id}"))
+
+    assert shown["exception"].startswith("MediaUnreadable: audio: ")
+    assert not shown["traceback"]
+    assert "most recent call last" not in read(port, f"/task/{job.id}")
+
+
+def test_the_table_agrees_with_the_records_of_many_jobs_that_end_at_once(scripted: ScriptedFleet) -> None:
+    jobs = [scripted.omni.understand(question=f"number {number}") for number in range(MANY)]
+    for job in jobs:
+        job.cancel()
+    with flower(scripted) as port:
+        scripted.start()
+        services.wait_until(lambda: all(job.status() is JobStatus.CANCELLED for job in jobs), WAIT, "all cancelled")
+
+        def states() -> dict[str, str]:
+            shown = json.loads(read(port, f"/api/tasks?limit={2 * MANY}"))
+            return {job_id: task["state"] for job_id, task in shown.items()}
+
+        services.wait_until(lambda: states() == {job.id: "REVOKED" for job in jobs}, WAIT, "Flower's table")
 
 
 def test_a_retried_job_is_shown_with_its_last_word(scripted: ScriptedFleet, port: int, worker: ScriptedWorker) -> None:

@@ -35,11 +35,13 @@ from omnifleet_shared.broker.attempts import Attempts
 from omnifleet_shared.broker.dead_letters import DeadLetter, DeadLetters
 from omnifleet_shared.broker.deletions import Deletions
 from omnifleet_shared.broker.leases import LeasedMessage, Leases
+from omnifleet_shared.broker.part_commits import PartCommits
 from omnifleet_shared.broker.submit import queue_lists
 from omnifleet_shared.errors import JobFailed, JobQuarantined, StorageUnavailable
-from omnifleet_shared.keys import BINDINGS, DEAD_KEY, DELETION_KEY, LEASES_KEY, RESULT_KEY, SUSPECTS_KEY
+from omnifleet_shared.keys import BINDINGS, DEAD_KEY, DELETION_KEY, LEASES_KEY, RESULT_KEY, STREAMED_KEY, SUSPECTS_KEY
 from omnifleet_shared.schema.job_state import STATE_KEY, JobState
 from omnifleet_shared.schema.jobs import Job, UnderstandJob, read_job
+from omnifleet_shared.schema.parts import StreamedPart
 from omnifleet_shared.schema.results import Artifact, JobResult, JobStatus, ModelInfo, Timings
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.storage import FolderStorage, StoredObject, open_storage
@@ -107,6 +109,10 @@ class Fleet:
         key = RESULT_KEY.format(job_id=job_id, attempt=attempt, format="wav")
         return str(self.storage.put(key, io.BytesIO(job_id.encode()), content_type="audio/wav").uri)
 
+    def put_part(self, job_id: str, number: int) -> str:
+        key = STREAMED_KEY.format(job_id=job_id, attempt=1, number=number)
+        return str(self.storage.put(key, io.BytesIO(b"part"), content_type="audio/wav").uri)
+
     def input(self, media: bytes) -> str:
         return str(self.storage.describe_input(io.BytesIO(media)).uri)
 
@@ -171,6 +177,23 @@ def collected(*arguments: str) -> dict[str, Any]:
     done = gc("--json", *arguments)
     assert done.exit_code == 0, done.output
     return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_parts_of_a_streamed_job_stay_as_long_as_they_are_read(fleet: Fleet) -> None:
+    fleet.submit(b"heard")
+    job, tag = fleet.take()
+    uris = [fleet.put_part(job.job_id, number) for number in (1, 2)]
+    commits = PartCommits(fleet.redis, QUEUE, 3600)
+    commits.commit(job.job_id, tag, StreamedPart(number=1, audio=result_of(job.job_id, uris[0]).artifact))
+    fleet.succeed(job, tag)
+    fleet.grow_old()
+
+    assert collected()["deleted"] == 2  # the other one is what was heard
+    assert [fleet.is_stored(uri) for uri in uris] == [True, False]
+
+    fleet.forget(job.job_id)
+    assert collected()["deleted"] == 2
+    assert not fleet.is_stored(uris[0])
 
 
 def test_a_voice_is_never_deleted(fleet: Fleet, settings: FleetSettings) -> None:

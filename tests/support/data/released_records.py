@@ -28,6 +28,7 @@ from omnifleet_shared.schema.job_state import (
     success_record,
 )
 from omnifleet_shared.schema.jobs import Job, read_job
+from omnifleet_shared.schema.parts import StreamedPart
 from omnifleet_shared.schema.results import Artifact, EditedSpan, JobResult, ModelInfo, Progress, Timings, VideoArtifact
 from omnifleet_shared.schema.transcript import HeardSegment, HeardWord, Transcript
 from omnifleet_shared.settings import FleetSettings
@@ -102,6 +103,13 @@ def jobs(version: int = 1) -> Iterator[Job]:
         yield read_job(head | {"task": {"name": "transcribe", "timestamps": "segment", **BRIEF}})
         head = {"schema_version": 5, "job_id": "edit-speech-span", "namespace": "edit", "steps": 1}
         yield read_job(head | {"task": {"name": "speech", "audio": SOUND, "span": (0.5, 1.0), "text": "goodbye"}})
+    if version > 5:
+        for task in ("understand.caption", "generate.tts"):
+            namespace, _, name = task.partition(".")
+            head = {"schema_version": 6, "job_id": f"{namespace}-streamed", "namespace": namespace, "stream": True}
+            yield read_job(head | {"task": {"name": name, **TASKS[task]}} | ({} if name == "caption" else {"steps": 1}))
+        head = {"schema_version": 7, "job_id": "edit-add-mono", "namespace": "edit", "steps": 1}
+        yield read_job(head | {"task": {"name": "add", "loudness": "peak", "channels": 1, **TASKS["edit.add"]}})
 
 
 def messages() -> dict[str, Any]:
@@ -152,8 +160,14 @@ def others() -> dict[str, Any]:
     letter = DeadLetter(
         job=list(jobs(JOB_SCHEMA_VERSION))[1], reason="3 workers were lost", worker="w:1", attempts=3, traceback="told"
     )
-    progress = Progress(step=37, steps=100, eta=4.1)
-    return {"dead letter": letter.model_dump(mode="json"), "progress": progress.model_dump(mode="json")}
+    audio = Artifact(uri=f"{STORAGE}/results/1.1.wav", format="wav", sample_rate=44_100, channels=2, **FILE)
+    records = {
+        "dead letter": letter,
+        "progress": Progress(step=37, steps=100, eta=4.1),
+        "part of audio": StreamedPart(number=1, audio=audio),
+        "part of text": StreamedPart(number=2, text=" world"),
+    }
+    return {name: record.model_dump(mode="json") for name, record in records.items()}
 
 
 def schemas() -> dict[str, Any]:
@@ -164,6 +178,7 @@ def schemas() -> dict[str, Any]:
         "result": JobResult,
         "dead letter": DeadLetter,
         "progress": Progress,
+        "part": StreamedPart,
     }
     return {name: TypeAdapter(form).json_schema() for name, form in forms.items()}
 

@@ -33,7 +33,7 @@ from omnifleet.results.results import Audio
 from omnifleet.testing import FakeClient, FakeFleet
 from omnifleet.testing.storage import MemoryStorage
 from omnifleet_shared.schema.results import Artifact, EditedSpan, EditPlan
-from omnifleet_shared.schema.tasks import SpeechEdit, Timestamps
+from omnifleet_shared.schema.tasks import SpeechEdit, StyleTransfer, Timestamps
 from omnifleet_shared.settings import FleetSettings
 
 SOUND = b"RIFF and so on"
@@ -381,6 +381,24 @@ def test_the_fake_makes_audio_that_decodes() -> None:
     data = FakeClient().edit("remove", SOUND, desc="dog").result().audio.read()
 
     assert soundfile.info(io.BytesIO(data)).duration == 1.0
+
+
+class TestLoudnessAndChannels:
+    def test_by_default_an_edit_is_what_every_release_takes(self, omni: FakeClient) -> None:
+        omni.edit("Add", SOUND, desc="rain", loudness="source", channels=2)
+
+        assert omni.jobs[-1].schema_version == 1
+
+    def test_others_are_passed_on(self, omni: FakeClient) -> None:
+        omni.edit("Style", SOUND, source="dog", target="cat", loudness="peak", channels=1)
+
+        task = omni.jobs[-1].task
+        assert isinstance(task, StyleTransfer)
+        assert (task.loudness, task.channels, omni.jobs[-1].schema_version) == ("peak", 1, 7)
+
+    def test_edits_of_words_have_none(self, omni: FakeClient) -> None:
+        with pytest.raises(InvalidJob, match="speech takes no channels"):
+            omni.edit("Speech", SOUND, desc="delete 'a'", channels=1)
 
 
 class TestDryRun:

@@ -10,7 +10,7 @@ from omnifleet import InvalidJob, LicenceRefused
 from omnifleet.cli import app
 from omnifleet.testing import FakeClient
 from omnifleet_shared.schema.jobs import read_job
-from omnifleet_shared.schema.model_card import AUDIO_OMNI, COMMERCIAL_MODELS, ModelCard
+from omnifleet_shared.schema.model_card import AUDIO_OMNI, COMMERCIAL_MODELS, LicensedPart, ModelCard
 from omnifleet_shared.schema.tasks import TASK_NAMES
 from omnifleet_worker.models.audio_omni.tiny import _CARD
 from support.data import media_files
@@ -27,6 +27,47 @@ def test_audio_omni_is_for_research_in_five_languages() -> None:
 
 def test_a_card_that_does_not_say_so_forbids_commercial_use() -> None:
     assert not ModelCard(revision="1", licence="unknown", languages=("en",)).commercial_use
+
+
+def job_of(**fields: Any) -> Any:
+    return read_job({"schema_version": 1, "namespace": "generate", "task": {"name": "t2a", "text": "rain"}, **fields})
+
+
+def test_every_part_must_allow_commercial_use_and_the_one_that_does_not_is_named() -> None:
+    parts = (
+        LicensedPart(name="vocoder", licence="MIT", commercial_use=True),
+        LicensedPart(name="thinker (Qwen2.5-Omni-3B)", licence="Qwen's research licence"),
+    )
+    free = ModelCard(revision="1", licence="Apache-2.0", commercial_use=True, languages=("en",), parts=parts[:1])
+    mixed = free.model_copy(update={"parts": parts})
+
+    free.validate_job(job_of(commercial=True))
+    mixed.validate_job(job_of())
+    with pytest.raises(LicenceRefused, match=r"its thinker \(Qwen2\.5-Omni-3B\) is under Qwen's research") as refusal:
+        mixed.validate_job(job_of(commercial=True))
+
+    assert "vocoder" not in str(refusal.value)
+    assert refusal.value.details["forbidding"] == {"its thinker (Qwen2.5-Omni-3B)": "Qwen's research licence"}
+
+
+def test_audio_omni_names_all_that_forbids_it() -> None:
+    with pytest.raises(LicenceRefused) as refusal:
+        AUDIO_OMNI.validate_job(job_of(commercial=True))
+
+    for words in ("CC BY-NC 4.0", "Qwen2.5-Omni-3B) is under Qwen's research licence", "Synchformer", "not known"):
+        assert words in refusal.value.problem
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"parts": []}, {"parts": [{"name": "new", "licence": "MIT", "since": 2}], "of_later": 1}]
+)
+def test_cards_of_older_and_newer_conversions_are_read(more: dict[str, Any]) -> None:
+    old = {"name": "audio-omni", "licence": "CC BY-NC 4.0", "commercial_use": False, "languages": ["en"]}
+
+    card = ModelCard.model_validate(old | {"revision": "0123456789abcdef"} | more)
+
+    with pytest.raises(LicenceRefused, match=r"audio-omni is under CC BY-NC 4\.0"):
+        card.validate_job(job_of(commercial=True))
 
 
 def test_the_tiny_checkpoint_may_be_used_for_anything() -> None:

@@ -84,5 +84,7 @@ def test_what_may_take_time_is_awaited(blocking: type, awaited: type, name: str)
     # A call gives a coroutine, `batch` something that is iterated, and `progress` something that is either.
     at_once = {"__init__", "job", "understand", "generate", "edit", "batch"}
 
-    if name not in at_once and (awaited, name) != (AsyncJobHandle, "progress"):
+    if (awaited, name) == (AsyncJobHandle, "stream"):
+        assert inspect.isasyncgenfunction(AsyncJobHandle.stream)
+    elif name not in at_once and (awaited, name) != (AsyncJobHandle, "progress"):
         assert inspect.iscoroutinefunction(getattr(awaited, name))

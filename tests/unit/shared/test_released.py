@@ -13,6 +13,7 @@ from omnifleet_shared.errors import error_classes
 from omnifleet_shared.keys import JOB_SCHEMA_VERSION
 from omnifleet_shared.schema.job_state import STATUS_OF, read_state
 from omnifleet_shared.schema.jobs import read_job
+from omnifleet_shared.schema.parts import StreamedPart
 from omnifleet_shared.schema.results import JobResult, JobStatus, Progress
 from omnifleet_shared.schema.tasks import TASK_NAMES
 from support.data import released_records
@@ -89,6 +90,8 @@ def test_dead_letters_and_progress_are_read(release: Path) -> None:
 
     assert DeadLetter.model_validate(others["dead letter"]).model_dump(mode="json") == others["dead letter"]
     assert Progress.model_validate(others["progress"]) == Progress(step=37, steps=100, eta=4.1)
+    for name in [name for name in others if name.startswith("part of ")]:
+        assert StreamedPart.model_validate(others[name]).model_dump(mode="json") == others[name]
 
 
 def test_jobs_without_a_callback_are_written_as_the_first_release_did() -> None:

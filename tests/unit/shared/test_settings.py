@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omnifleet.gateway.settings import GatewaySettings
 from omnifleet_shared.errors import InvalidSetting
 from omnifleet_shared.job_state.store import JobStates
 from omnifleet_shared.settings import MEBIBYTE, FleetSettings, load_settings
@@ -107,12 +108,16 @@ class TestEnvironment:
         with pytest.raises(InvalidSetting, match=f"{slip}: there is no such setting. The nearest one is {meant}"):
             load_settings(WorkerSettings)
 
-    def test_no_setting_is_taken_for_another_ones_slip(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A producer's environment may hold what is the workers'."""
-        for name in WorkerSettings.model_fields.keys() - FleetSettings.model_fields.keys():
+    @pytest.mark.parametrize("cls", [FleetSettings, WorkerSettings, GatewaySettings])
+    def test_no_setting_of_another_process_is_taken_for_a_slip(
+        self, monkeypatch: pytest.MonkeyPatch, cls: type[FleetSettings]
+    ) -> None:
+        """One environment may hold what is the producers', the workers' and the gateway's."""
+        everyone = WorkerSettings.model_fields.keys() | GatewaySettings.model_fields.keys()
+        for name in everyone - cls.model_fields.keys():
             monkeypatch.setenv(f"OMNIFLEET_{name.upper()}", "1")
 
-        assert load_settings(FleetSettings).queue == "audio-omni"
+        assert load_settings(cls).queue == "audio-omni"
 
     def test_settings_are_frozen(self) -> None:
         settings = load_settings(FleetSettings)

@@ -37,6 +37,8 @@ from .published.synchformer import load_published_synchformer
 UNFINISHED = ".conversion"
 """Folder inside the checkpoint's that holds what is not complete yet; it is gone at the end."""
 
+CARD_FIELDS = {"name", "licence", "commercial_use", "parts", "languages"}
+"""What the card of a converted checkpoint has besides its revision."""
 _ROOM_FOR_SMALL_FILES = 64 * 2**20
 
 
@@ -87,7 +89,7 @@ class Conversion:
             (self.out / checkpoint_folder.INDEX).unlink(missing_ok=True)
             manifest = self._write_components(components, revision)
             manifest |= self._write_processor(processor)
-            card = AUDIO_OMNI.model_dump(mode="json", include={"name", "licence", "commercial_use", "languages"})
+            card = AUDIO_OMNI.model_dump(mode="json", include=CARD_FIELDS)
             checkpoint_folder.write_data(self.out, prompts=prompts, vocab=vocab, card=card | {"revision": revision})
             return self._finish(manifest)
 

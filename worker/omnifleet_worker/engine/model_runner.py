@@ -65,6 +65,7 @@ class AudioOmniRunner:
                 stream.hand_over(answer.tensors, self._answering)
                 request.cost = self.costs.of_chat(answer)
                 self._chats[request] = answer
+                request.draft = lambda: answer.text
         return work
 
     def advance(self, batch: Sequence[Request]) -> LaunchedWork:

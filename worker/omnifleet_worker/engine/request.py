@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -78,6 +79,8 @@ class Request:
     """Why it was cancelled, if it was."""
     outcome: Future[Any] = field(default_factory=Future)
     """float32 samples [2, n] of a clip, or the text of an answer."""
+    draft: Callable[[], str] = str
+    """Reads an answer as far as it is written; may be called by any thread."""
     submitted_at: float = field(default_factory=time.monotonic)
     started_at: float | None = None
     """When the first step could begin: admitted and conditioned."""
@@ -91,6 +94,11 @@ class Request:
     def steps(self) -> int:
         """Steps to take, or the most tokens that may be written."""
         return self.inputs.steps if isinstance(self.inputs, DiffusionInputs) else self.inputs.max_new_tokens
+
+    @property
+    def text_so_far(self) -> str:
+        """What an answer will begin with in any case: without space at its ends, and without half a character."""
+        return self.draft().rstrip("\N{REPLACEMENT CHARACTER}").strip()
 
     def cancel(self, reason: OmnifleetError | None = None) -> None:
         """Ask for the request to be dropped at the next step boundary, with JobCancelled or another reason."""

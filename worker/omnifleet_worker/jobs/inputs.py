@@ -99,6 +99,11 @@ class JobMedia:
         return tuple(resample(to_mono(audio), rate).samples[0] for audio in self._audio.get(field, ()))
 
 
+def names_media(job: Job) -> bool:
+    """Whether the task names any file."""
+    return bool(_media(job))
+
+
 def fetch(job: Job, storage: Storage, max_bytes: int, without: Collection[str] = ()) -> Fetched:
     """Fetch the bytes of every file that the task names, but for those of the fields that are there already.
 

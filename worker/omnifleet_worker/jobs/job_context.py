@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,12 +19,13 @@ from omnifleet_shared.schema.jobs import Job, UnderstandJob
 from omnifleet_shared.schema.results import Progress, Timings
 
 from ..engine.engine import Engine
-from ..engine.request import ChatInputs, DiffusionInputs, Inpainting, Request
+from ..engine.request import ChatInputs, DiffusionInputs, Inpainting, Kind, Request
 from ..models.audio_omni.chat import Chat
 from ..observability.log_context import Stage as LoggedStage
 from ..observability.log_context import in_stage
 from .finished_parts import FinishedPart, JobParts
 from .progress import StepCount
+from .streaming.job_stream import INTERVAL, JobStream
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +39,9 @@ LOGGED_AS: dict[Stage, LoggedStage] = {
     "stored": "store",
 }
 """The stage in log lines and traces for each timed stage; all that the engine does is `steps` there."""
-MAX_IN_ENGINE = 8
-"""Requests of one job in the engine; with more, those behind it in the queue would wait for all of a long job."""
+MAX_IN_ENGINE: dict[Kind, int] = {"diffusion": 2, "chat": 8}
+"""Requests of one job in the engine. What is there when its worker dies is lost, and two clips keep a device as busy as
+eight (docs/benchmarks.md), whereas a step of eight answers takes hardly longer than one answer's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +64,13 @@ class Clip:
 class JobContext:
     """Runs one attempt on the job's thread; the progress reporter's thread reads `progress` and may `cancel`."""
 
-    def __init__(self, job: Job, engine: Engine, *, attempt: int = 1) -> None:
+    def __init__(self, job: Job, engine: Engine, *, attempt: int = 1, tag: str = "") -> None:
         self.job = job
         self.attempt = attempt
+        self.tag = tag
+        """Of the lease that the attempt runs under."""
+        self.stream: JobStream | None = None
+        """Takes the parts of a streamed job as they are done; None for any other."""
         self.parts: JobParts | None = None
         """Finished windows and parts, of this attempt and earlier ones; without them the job starts anew each time."""
         self.resumed_from = 0
@@ -144,14 +150,22 @@ class JobContext:
         """Return the thinker's answer. Raises the engine's typed errors."""
         return self.ask_all([chat], max_new_tokens)[0]
 
-    def ask_all(self, chats: Sequence[Chat], max_new_tokens: int = 512) -> list[str]:
-        """Return the answers in the chats' order; they share the engine's steps, and all come or none."""
+    def ask_all(
+        self, chats: Sequence[Chat], max_new_tokens: int = 512, watch: Callable[[Sequence[Request]], None] | None = None
+    ) -> list[str]:
+        """Return the answers in the chats' order; they share the engine's steps, and all come or none.
+
+        Args:
+            chats: what is asked.
+            max_new_tokens: longest answer.
+            watch: called with all requests every `INTERVAL` seconds while they run, and once they are done.
+        """
         temperature = self.job.temperature if isinstance(self.job, UnderstandJob) else 0.0
         first = ChatInputs(chat=chats[0], max_new_tokens=max_new_tokens, temperature=temperature, seed=self.job.seed)
         requests = self._requests_of([replace(first, chat=chat) for chat in chats])
         # What is asked on the way to a clip is not progress: it would be another kind of step.
         with self._steps.counting(requests if isinstance(self.job, UnderstandJob) else []):
-            return [str(answer) for answer in self._submit_all(requests)]
+            return [str(answer) for answer in self._submit_all(requests, watch)]
 
     def sample(
         self,
@@ -166,7 +180,7 @@ class JobContext:
         return self.sample_all([Clip(prompt=prompt, speech=speech, audio=audio, video=video, index=index)])[0]
 
     def sample_all(self, clips: Sequence[Clip]) -> list[np.ndarray]:
-        """Return the clips in their order, each as `sample` returns it; they share the engine's steps.
+        """Return the clips in their order, each as `sample` returns it; two at a time share the engine's steps.
 
         All come, or none: where one fails its error is raised and the others are cancelled.
         """
@@ -209,17 +223,28 @@ class JobContext:
             extra = {"action": "job_resumed", "job_id": self.job.job_id, "resumed_from": self.resumed_from}
             logger.info("%d finished parts are taken over: %s", self.resumed_from, self.job.job_id, extra=extra)
 
-    def _submit_all(self, requests: Sequence[Request]) -> list[Any]:
+    def give_out(self, samples: np.ndarray) -> None:
+        """Give out the next samples, float32 [2, n], which nothing will change; none where the job is not streamed."""
+        if self.stream is not None:
+            with self.stage("stored"):
+                self.stream.add_audio(samples)
+
+    def _submit_all(
+        self, requests: Sequence[Request], watch: Callable[[Sequence[Request]], None] | None = None
+    ) -> list[Any]:
+        interval, watch = (None, _look_away) if watch is None else (INTERVAL, watch)
         with in_stage("steps") as span, self._traced_on(span), self._cancelled_together(requests):
             waiting = (request for request in requests if not request.outcome.done())
-            running = [self._submit(request) for request in islice(waiting, MAX_IN_ENGINE)]
+            running = [self._submit(request) for request in islice(waiting, MAX_IN_ENGINE[requests[0].kind])]
             while running:
-                wait([one.outcome for one in running], return_when=FIRST_COMPLETED)
+                wait([one.outcome for one in running], interval, FIRST_COMPLETED)
                 done = [one for one in running if one.outcome.done()]
                 for request in done:
                     self._keep(request)
                 running = [one for one in running if one not in done]
                 running += [self._submit(request) for request in islice(waiting, len(done))]
+                watch(requests)
+            watch(requests)  # all may have been taken over
         return [request.outcome.result() for request in requests]
 
     def _keep(self, request: Request) -> None:
@@ -264,3 +289,7 @@ class JobContext:
 
     def _count(self, name: Stage, seconds: float) -> None:
         self._spent[name] = self._spent.get(name, 0.0) + seconds
+
+
+def _look_away(requests: Sequence[Request]) -> None:
+    """Watch nothing: no part of the job is given out."""

@@ -18,13 +18,13 @@ from omnifleet_shared.file_names import file_name
 from omnifleet_shared.keys import RESULT_KEY
 from omnifleet_shared.schema.answers import Answer
 from omnifleet_shared.schema.base import Media
-from omnifleet_shared.schema.jobs import AudioFormat, Job, UnderstandJob
+from omnifleet_shared.schema.jobs import AudioFormat, EditJob, Job, UnderstandJob
 from omnifleet_shared.schema.results import Artifact, EditedSpan, EditPlan, JobResult, ModelInfo, VideoArtifact
 from omnifleet_shared.schema.transcript import Transcript
 from omnifleet_shared.storage import Storage
 
 from ..media.decode import DecodedAudio
-from ..media.encode import CONTENT_TYPES
+from ..media.encode import CONTENT_TYPES, Subtype
 from ..media.isolation.processes import shared_processes
 from ..media.limits import MediaLimits
 from ..media.mux import CONTENT_TYPES as VIDEO_CONTENT_TYPES
@@ -34,11 +34,13 @@ from ..settings import WorkerSettings
 from .answers import StructuredAnswer
 from .finished_parts import FinishedParts
 from .host_memory import Room, host_memory
-from .inputs import JobMedia, decode, decoded_bytes, fetch, fetched_bytes
+from .inputs import JobMedia, decode, decoded_bytes, fetch, fetched_bytes, names_media
 from .job_context import JobContext
 from .model import ModelData
+from .sound_edit.sound_editor import EditedSound
 from .speech_edit.plan import PlannedRecording
 from .speech_edit.speech_editor import EditedRecording
+from .streaming.job_stream import JobStreams
 from .tasks import run_task
 from .timestamps.transcripts import TimedTranscript
 from .voices.voices_of_jobs import VoicesOfJobs
@@ -54,15 +56,22 @@ class JobRunner:
         storage: holds inputs and results.
         settings: limits and lifetimes.
         parts: keeps what long jobs have finished; without it they start anew at every attempt.
+        streams: gives out the parts of streamed jobs; without it their results come whole.
     """
 
     def __init__(
-        self, model: ModelData, storage: Storage, settings: WorkerSettings, parts: FinishedParts | None = None
+        self,
+        model: ModelData,
+        storage: Storage,
+        settings: WorkerSettings,
+        parts: FinishedParts | None = None,
+        streams: JobStreams | None = None,
     ) -> None:
         self._model = model
         self._storage = storage
         self._settings = settings
         self._parts = parts
+        self._streams = streams
         self.host_memory = host_memory(settings.host_memory)
         """Shared by all jobs."""
         self._limits = MediaLimits(max_bytes=settings.max_input_bytes, max_decode_seconds=settings.decode_seconds)
@@ -78,6 +87,9 @@ class JobRunner:
         """
         if self._parts is not None:
             context.parts = self._parts.of(context.job.job_id, context.attempt)
+        if self._streams is not None and not isinstance(context.job, EditJob) and context.job.stream:
+            about = (context.job.job_id, context.attempt, context.tag)
+            context.stream = self._streams.of(*about, context.raise_if_cancelled)
         try:
             return self._run_in_memory(context)
         except TransientError:
@@ -118,16 +130,22 @@ class JobRunner:
             return self._result(context, text=outcome.text, transcript=outcome.transcript, warnings=outcome.warnings)
         if isinstance(outcome, PlannedRecording):
             return self._result(context, text=outcome.heard, plan=outcome.plan, warnings=media.warnings)
+        if isinstance(outcome, EditedSound):
+            artifact = self._store_samples(context, outcome.samples, SAMPLE_RATE, outcome.subtype)
+            return self._result(context, artifact=artifact, warnings=media.warnings + outcome.warnings)
         if isinstance(outcome, EditedRecording):
-            artifact = self._store_edited(context, outcome)
+            artifact = self._store_samples(context, outcome.samples, outcome.source.sample_rate, outcome.subtype)
             return self._result(context, artifact=artifact, edits=outcome.edits, warnings=media.warnings)
-        pcm = to_int16(torch.from_numpy(np.ascontiguousarray(outcome.T))).numpy()
+        given_out = context.stream.pcm if context.stream is not None else None
+        pcm = to_int16(torch.from_numpy(np.ascontiguousarray(outcome.T))).numpy() if given_out is None else given_out
         video, lacking = self._store_video(context, media.mux_video, pcm)
         warnings = media.warnings + lacking
         return self._result(context, artifact=self._store(context, pcm), video=video, warnings=warnings)
 
     def _load(self, context: JobContext, room: Room) -> JobMedia:
         job, card, most = context.job, self._model.card, self._settings.max_input_bytes
+        if not names_media(job):  # most questions and all new sound: no wait for room, storage or a media process
+            return decode(job, {}, card, self._limits, self._media)
         room.await_fetching(fetched_bytes(job, most))
         with context.stage("fetched"):
             patience = self._settings.storage_patience
@@ -149,12 +167,12 @@ class JobRunner:
             data = self._media.encode_audio(pcm, SAMPLE_RATE, form)
         return self._artifact(context, data, form, SAMPLE_RATE, pcm.T)
 
-    def _store_edited(self, context: JobContext, edited: EditedRecording) -> Artifact:
+    def _store_samples(self, context: JobContext, samples: np.ndarray, rate: int, subtype: Subtype) -> Artifact:
         assert not isinstance(context.job, UnderstandJob)
-        form, rate = context.job.format, edited.source.sample_rate
+        form = context.job.format
         with context.stage("encoded"):
-            data = self._media.encode_samples(edited.samples, rate, form, edited.subtype)
-        return self._artifact(context, data, form, rate, edited.samples)
+            data = self._media.encode_samples(samples, rate, form, subtype)
+        return self._artifact(context, data, form, rate, samples)
 
     def _artifact(
         self, context: JobContext, data: bytes, form: AudioFormat, rate: int, samples: np.ndarray

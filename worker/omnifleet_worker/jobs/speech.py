@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +12,9 @@ from omnifleet_shared.schema.tasks import Speech, VoiceConversion
 from ..media.signal import trim_silence
 from ..models.audio_omni.sampling import CLIP_SAMPLES, SAMPLE_RATE
 from .inputs import THINKER_SAMPLE_RATE, JobMedia
-from .job_context import Clip, JobContext
+from .job_context import MAX_IN_ENGINE, Clip, JobContext
 from .model import ModelData
-from .speech_parts import join_speech, split_text
+from .speech_parts import join_speech, split_text, streamed_speech
 from .transcripts import transcribe
 
 VOICE_SECONDS = 6
@@ -77,6 +77,8 @@ def tts(
     voice = _reference(context, task, media, model) if media.has("ref") else None
     if len(parts) > 1:
         context.plan(len(parts))
+        if context.stream is not None:
+            return _stream_parts(context, parts, voice, model)
     return join_speech(_speak_parts(context, parts, voice, model), parts, SAMPLE_RATE)
 
 
@@ -100,6 +102,32 @@ def _speak_parts(context: JobContext, parts: list[str], voice: Voice | None, mod
         return _speak(context, parts, voice, model)
     first = _speak(context, parts[:1], None, model)
     return first + _speak(context, parts[1:], Voice.of_clip(first[0], parts[0]), model, index=1)
+
+
+def _stream_parts(context: JobContext, parts: list[str], voice: Voice | None, model: ModelData) -> np.ndarray:
+    """Speak the parts, and give each out as it is done."""
+    pieces: list[np.ndarray] = []
+    first: np.ndarray | None = None
+    for group in _groups(len(parts)):
+        clips = _speak(context, parts[group.start : group.stop], voice, model, index=group.start)
+        first = clips[0] if first is None else first
+        voice = voice or Voice.of_clip(first, parts[0])
+        for number, clip in zip(group, clips, strict=True):
+            is_last = number == len(parts) - 1
+            pieces.append(streamed_speech(clip, first, parts[number], SAMPLE_RATE, is_last=is_last))
+            context.give_out(pieces[-1])
+    return np.concatenate(pieces, axis=1)
+
+
+def _groups(count: int) -> Iterator[range]:
+    """Cut so many parts into groups that share the engine's steps; while one is heard, the next one is made.
+
+    The first part is alone, so that it is heard as soon as can be.
+    """
+    at_once = MAX_IN_ENGINE["diffusion"]
+    yield range(1)
+    for start in range(1, count, at_once):
+        yield range(start, min(start + at_once, count))
 
 
 def _speak(

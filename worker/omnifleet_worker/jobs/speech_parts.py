@@ -77,10 +77,32 @@ def join_speech(clips: Sequence[Samples], parts: Sequence[str], sample_rate: int
     pieces: list[Samples] = []
     for clip, part in zip(clips, parts, strict=True):
         pieces.append(_fade_ends(clip * np.float32(level_step(clips[0], clip)), sample_rate))
-        pieces.append(np.zeros((len(clip), round(pause_after(part) * sample_rate)), np.float32))
+        pieces.append(_pause(clip, part, sample_rate))
     joined: Samples = np.concatenate(pieces[:-1], axis=1)
     joined /= max(1.0, float(np.abs(joined).max()))
     return joined
+
+
+def streamed_speech(clip: Samples, first: Samples, part: str, sample_rate: int, *, is_last: bool) -> Samples:
+    """Make the piece of one part of a text, for those who hear it before the others are made.
+
+    As `join_speech` it is as loud as the first part and ends with the pause that its text asks for. But as nobody knows
+    how loud the parts after it will be, it is only raised as far as full scale allows it alone.
+
+    Args:
+        clip: float32 [channels, n], without silence at its ends.
+        first: the clip of the text's first part.
+        part: what it says.
+        sample_rate: samples per second and channel.
+        is_last: the last part has no pause behind it.
+    """
+    most = 1 / max(float(np.abs(clip).max(initial=0)), 1e-9)
+    piece = _fade_ends(clip * np.float32(min(level_step(first, clip), most)), sample_rate)
+    return piece if is_last else np.concatenate([piece, _pause(clip, part, sample_rate)], axis=1)
+
+
+def _pause(clip: Samples, part: str, sample_rate: int) -> Samples:
+    return np.zeros((len(clip), round(pause_after(part) * sample_rate)), np.float32)
 
 
 def _fade_ends(clip: Samples, sample_rate: int) -> Samples:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from omnifleet_shared.errors import MediaTooLong
 from omnifleet_shared.schema.answers import ANSWERS
 from omnifleet_shared.schema.model_card import ModelCard
@@ -21,21 +20,23 @@ from omnifleet_shared.schema.tasks import (
 
 from ..media.video import DecodedVideo
 from ..models.audio_omni.chat import Chat
-from ..models.audio_omni.sampling import SAMPLE_RATE, normalise_peak
+from ..models.audio_omni.sampling import SAMPLE_RATE
 from ..models.audio_omni.video import WINDOW_SECONDS, thinker_frames
 from .answers import StructuredAnswer, ask_for_record
 from .inputs import LENGTH_TOLERANCE_SECONDS, THINKER_SAMPLE_RATE, JobMedia, can_transcribe_in_parts
-from .job_context import Clip, JobContext
+from .job_context import JobContext
 from .model import ModelData
+from .sound_edit.sound_editor import EditedSound, edit_sound
 from .speech import convert_voice, tts
 from .speech_edit.plan import PlannedRecording
 from .speech_edit.speech_editor import EditedRecording, edit_speech, plan_speech_edit
+from .streaming.text import ask_streamed
 from .timestamps.transcripts import TimedTranscript, transcribe_timed
 from .transcripts import transcribe_parts
-from .windows import continuation_prompt, count_generated, edit_windows, join_edited, join_generated
+from .windows import continuation_prompt, count_generated, join_generated, newest_generated
 
-TaskOutput = str | StructuredAnswer | TimedTranscript | np.ndarray | EditedRecording | PlannedRecording
-"""Text, text with its record or times, a clip (float32 [2, n] at 44.1 kHz), an edited recording or what would be."""
+TaskOutput = str | StructuredAnswer | TimedTranscript | np.ndarray | EditedSound | EditedRecording | PlannedRecording
+"""Text, text with its record or times, a clip (float32 [channels, n] at 44.1 kHz), an edit's result or its plan."""
 
 
 def run_task(context: JobContext, media: JobMedia, model: ModelData) -> TaskOutput:
@@ -58,7 +59,7 @@ def run_task(context: JobContext, media: JobMedia, model: ModelData) -> TaskOutp
         case VoiceConversion() as task:
             return convert_voice(context, task, media, model)
         case DescribedEdit() | StyleTransfer() as task:
-            return edit(context, task, media, model)
+            return edit_sound(context, task, media, model)
         case SpeechEdit() as task:
             edit_or_plan = plan_speech_edit if task.dry_run else edit_speech
             return edit_or_plan(context, task, media.recording("audio"), model)
@@ -76,6 +77,8 @@ def understand(
     chat = model.prompts.question(task, audio=waves, video=media.frames)
     if isinstance(task, NamedUnderstanding) and task.name in ANSWERS:
         return ask_for_record(context, task, chat)
+    if context.stream is not None:
+        return ask_streamed(context, chat, task.max_new_tokens, context.stream)
     return context.ask(chat, task.max_new_tokens)
 
 
@@ -88,9 +91,12 @@ def generate(context: JobContext, prompt: Chat, seconds: float, video: np.ndarra
     samples = round(seconds * SAMPLE_RATE)
     count = count_generated(samples)
     context.plan(count)
-    clips = [context.sample(prompt, video=video)]
-    for index in range(1, count):
-        clips.append(context.sample(prompt, video=video, audio=continuation_prompt(clips[-1]), index=index))
+    clips: list[np.ndarray] = []
+    for index in range(count):
+        heard = continuation_prompt(clips[-1]) if clips else None
+        clips.append(context.sample(prompt, video=video, audio=heard, index=index))
+        if count > 1:
+            context.give_out(newest_generated(clips, samples))
     return join_generated(clips)[:, :samples]
 
 
@@ -113,19 +119,3 @@ def _seconds_of(task: VideoToSound, video: DecodedVideo, card: ModelCard) -> flo
         remedy = f"Send a shorter video, or give seconds, at most {longest:g}, to have sound for its beginning"
         raise MediaTooLong(problem, "video", remedy, {"max_seconds": limit})
     return min(video.seconds, limit)
-
-
-def edit(context: JobContext, task: DescribedEdit | StyleTransfer, media: JobMedia, model: ModelData) -> np.ndarray:
-    """Edit the source at its own length; over 10 s in windows that share the engine's steps.
-
-    Stereo, whatever the source is: the model hears the mean of the channels and places what it makes between left and
-    right on its own. A stereo source comes back in stereo, but not with its own image.
-    """
-    source = media.mono("audio", SAMPLE_RATE)
-    windows, prompt = edit_windows(len(source)), model.prompts.edit(task)
-    clips = context.sample_all(
-        [Clip(prompt=prompt, audio=source[one.start : one.stop], index=index) for index, one in enumerate(windows)]
-    )
-    if len(clips) == 1:
-        return clips[0][:, : len(source)]
-    return normalise_peak(torch.from_numpy(join_edited(clips, windows))).numpy()

@@ -13,6 +13,7 @@ from ..media.signal import split_at_pauses
 from .inputs import THINKER_SAMPLE_RATE
 from .job_context import JobContext
 from .model import ModelData
+from .streaming.text import ask_parts_streamed
 
 TRANSCRIPT_TOKENS = 256
 """Longest transcript of a voice, or of one part of a recording that is spoken again."""
@@ -26,6 +27,8 @@ def transcribe_parts(context: JobContext, task: NamedUnderstanding, wave: np.nda
     """Transcribe a recording that is too long for one request, part by part."""
     parts = split_at_pauses(wave, THINKER_SAMPLE_RATE, part_seconds(task, model))
     chats = [model.prompts.question(task, audio=(part,)) for part in parts]
+    if context.stream is not None:
+        return ask_parts_streamed(context, chats, task.max_new_tokens, context.stream, following)
     return join_parts(context.ask_all(chats, task.max_new_tokens))
 
 
@@ -38,10 +41,16 @@ def part_seconds(task: NamedUnderstanding, model: ModelData) -> float:
 def join_parts(texts: Sequence[str]) -> str:
     """Join the texts of parts, with spaces between them save after scripts that are written without."""
     joined = ""
-    for text in filter(None, texts):
-        gap = "" if not joined or unicodedata.east_asian_width(joined[-1]) in "WF" else " "
-        joined += gap + text
+    for text in texts:
+        joined += following(joined, text)
     return joined
+
+
+def following(joined: str, text: str) -> str:
+    """Return what comes behind the parts so far of the next one: its text with the space before it."""
+    if not text or not joined:
+        return text
+    return text if unicodedata.east_asian_width(joined[-1]) in "WF" else f" {text}"
 
 
 def transcribe(context: JobContext, wave: np.ndarray, field: str, model: ModelData) -> str:

@@ -18,6 +18,8 @@ CONTENT_TYPES: dict[str, str] = {"wav": "audio/wav", "flac": "audio/flac", "mp3"
 Subtype = Literal["PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"]
 """Sample formats of a wav file, as libsndfile names them."""
 
+FloatSamples = NDArray[np.float32] | NDArray[np.float64]
+
 _BITS: dict[Subtype, int] = {"PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 _SUBTYPES = {"wav": "PCM_16", "flac": "PCM_16", "mp3": "MPEG_LAYER_III", "ogg": "VORBIS"}
 
@@ -47,7 +49,7 @@ def encode_audio(pcm: NDArray[np.int16], sample_rate: int, format: AudioFormat) 
     return _write(_as_written(pcm, format), sample_rate, format, _SUBTYPES[format])
 
 
-def exact_subtype(samples: NDArray[np.float64]) -> Subtype:
+def exact_subtype(samples: FloatSamples) -> Subtype:
     """Return the narrowest sample format that holds every sample exactly; full scale is ±1."""
     for subtype, bits in _BITS.items():
         top = 2 ** (bits - 1)
@@ -57,11 +59,11 @@ def exact_subtype(samples: NDArray[np.float64]) -> Subtype:
     return "FLOAT" if (samples == samples.astype(np.float32)).all() else "DOUBLE"
 
 
-def encode_samples(samples: NDArray[np.float64], sample_rate: int, format: AudioFormat, subtype: Subtype) -> bytes:
+def encode_samples(samples: FloatSamples, sample_rate: int, format: AudioFormat, subtype: Subtype) -> bytes:
     """Encode samples as a file that holds those of `subtype` as they are; others are rounded to it.
 
     Args:
-        samples: float64 [channels, n], full scale ±1.
+        samples: float64 [channels, n], full scale ±1; float32 unless `subtype` is wider.
         sample_rate: samples per second and channel.
         format: "wav" holds every subtype; "flac" 16 and 24 bits, the wider ones are rounded to 24; "mp3" and "ogg"
             are lossy and hold none.
@@ -79,16 +81,16 @@ def encode_samples(samples: NDArray[np.float64], sample_rate: int, format: Audio
     return _write(_in_subtype(samples.T, held), sample_rate, format, held)
 
 
-def _in_subtype(samples: NDArray[np.float64], subtype: Subtype) -> NDArray[Any]:
+def _in_subtype(samples: FloatSamples, subtype: Subtype) -> NDArray[Any]:
     if subtype not in _BITS:
-        return samples.astype(np.float32 if subtype == "FLOAT" else np.float64)
+        return samples.astype(np.float32 if subtype == "FLOAT" else np.float64, copy=False)
     top = 1 << (_BITS[subtype] - 1)
     rounded = np.clip(np.rint(samples * top), -top, top - 1)
     # soundfile takes 16 and 32 bits; of the latter 24-bit files keep the upper ones.
     return rounded.astype(np.int16) if subtype == "PCM_16" else (rounded * (2**31 // top)).astype(np.int32)
 
 
-def check_samples(samples: NDArray[np.float64], format: AudioFormat, *, lossy: bool = False) -> str | None:
+def check_samples(samples: FloatSamples, format: AudioFormat, *, lossy: bool = False) -> str | None:
     """Look whether a format holds the samples of a recording, before any of it is changed.
 
     Args:
@@ -115,7 +117,7 @@ def check_samples(samples: NDArray[np.float64], format: AudioFormat, *, lossy: b
     return None if lossy else _rounding(samples, format)
 
 
-def _rounding(samples: NDArray[np.float64], format: AudioFormat) -> str | None:
+def _rounding(samples: FloatSamples, format: AudioFormat) -> str | None:
     bits, subtype = LIMITS[format].bits, exact_subtype(samples)
     if not bits or _BITS.get(subtype, 64) <= bits:
         return None

@@ -1,4 +1,4 @@
-"""Operations on samples before and after the model: resampling, downmixing, trimming and splitting."""
+"""Operations on samples before and after the model: resampling, downmixing, fading, trimming and splitting."""
 
 from __future__ import annotations
 
@@ -30,6 +30,9 @@ _TRIM_FRAME_SECONDS = 0.01
 
 _PAUSE_SECONDS = 0.1
 _PAUSE_SEARCH_SECONDS = 5.0
+
+# What cancels out more than this is not made up for in a crossfade: it would take more than 3 dB.
+_LEAST_CORRELATION = -0.5
 
 
 def resample(audio: DecodedAudio, rate: int) -> DecodedAudio:
@@ -88,6 +91,26 @@ def to_mono(audio: DecodedAudio) -> DecodedAudio:
         return audio
     mixed = mix_to_mono(audio.samples, audio.places).astype(np.float32, copy=False)
     return DecodedAudio(np.ascontiguousarray(mixed), audio.sample_rate)
+
+
+def crossfade(before: NDArray[Any], after: NDArray[Any]) -> NDArray[Any]:
+    """Fade from one [channels, n] to the other at constant power, whatever they have in common.
+
+    Sine and cosine keep the power of strangers and add 3 dB to twins. So both are divided by what they do to the
+    power of signals with the measured correlation: twins get gains that add up to 1, strangers keep theirs.
+    """
+    angle = (np.arange(before.shape[1]) + 0.5) / max(1, before.shape[1]) * (np.pi / 2)
+    change = np.sqrt(1 + _correlation(before, after) * np.sin(2 * angle))
+    fall, rise = np.cos(angle) / change, np.sin(angle) / change
+    faded: NDArray[Any] = (before * fall + after * rise).astype(before.dtype)
+    return faded
+
+
+def _correlation(before: NDArray[Any], after: NDArray[Any]) -> float:
+    """Of both signals over all channels, between -0.5 and 1; 0 where either is silent."""
+    one, other = before.ravel().astype(np.float64), after.ravel().astype(np.float64)
+    scale = float(np.sqrt(one.dot(one) * other.dot(other)))
+    return min(1.0, max(_LEAST_CORRELATION, float(one.dot(other)) / scale)) if scale else 0.0
 
 
 def trim_silence(samples: NDArray[np.float32], sample_rate: int, below_peak_db: float = 30.0) -> NDArray[np.float32]:

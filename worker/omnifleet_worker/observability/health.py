@@ -57,6 +57,8 @@ class Health:
             return f"out of service: {self.out_of_service}"
         if not self._loaded:
             return "loading: the checkpoint is not there yet"
+        if self._renewer.is_cancelled:
+            return "consumer cancelled: running jobs finish, none are taken until `celery control add_consumer`"
         if not self._renewer.has_polled:
             return "starting: no message was polled yet"
         since_poll = self._renewer.seconds_since_poll
@@ -72,4 +74,6 @@ class Health:
             return "unwell"
         if not self._loaded or not self._renewer.has_polled:
             return "loading"
+        if self._renewer.is_cancelled:
+            return "draining"
         return "ready" if self.why_not_ready() is None else "unwell"

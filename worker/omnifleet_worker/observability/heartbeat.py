@@ -42,7 +42,6 @@ class Heartbeat:
     Args:
         name: the worker's name.
         workers: the registry in Redis.
-        slots: jobs that the worker holds at once.
         metrics: counts what the engine and the jobs did.
         health: judges the worker's state.
         renewer: knows the jobs that are held.
@@ -54,7 +53,6 @@ class Heartbeat:
         self,
         name: str,
         workers: WorkerRegistry,
-        slots: int,
         metrics: WorkerMetrics,
         health: Health,
         renewer: LeaseRenewer,
@@ -64,7 +62,6 @@ class Heartbeat:
         self.worker = name
         self._version = version("omnifleet")
         self._workers = workers
-        self._slots = slots
         self._metrics = metrics
         self._health = health
         self._renewer = renewer
@@ -114,7 +111,7 @@ class Heartbeat:
             device=device.name if device else "none yet",
             gpu=device.gpu() if device else None,
             storage=self._storage,
-            slots=self._slots,
+            slots=self._renewer.slots,
             engine_slots=self._engine_slots,
             held=self._renewer.held_jobs,
             batch=self._batch,

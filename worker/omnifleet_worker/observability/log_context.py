@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from omnifleet_shared.observability import tracing as traces
@@ -50,13 +50,13 @@ def log_job(job_id: str | None) -> Iterator[None]:
 def set_attempt(attempt: int) -> None:
     """Set the number of the attempt on the thread's log lines."""
     if (context := _current.get()) is not None:
-        _current.set(replace(context, attempt=attempt))
+        _current.set(LogContext(context.job_id, attempt, context.stage))
 
 
 def enter_stage(stage: Stage) -> None:
     """Set the stage on the thread's log lines from now on."""
     if (context := _current.get()) is not None:
-        _current.set(replace(context, stage=stage))
+        _current.set(LogContext(context.job_id, context.attempt, stage))
 
 
 @contextmanager

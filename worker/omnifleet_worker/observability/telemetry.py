@@ -29,7 +29,7 @@ class Telemetry:
 
     Args:
         name: the worker's name.
-        settings: port, timeouts and concurrency.
+        settings: port and timeouts.
         renewer: renews the worker's leases.
         engine_stalled: returns the seconds since the engine finished a step; 0 while it is idle.
         on_device_failed: called where a report of the device finds it broken.
@@ -49,7 +49,6 @@ class Telemetry:
         self._heartbeat = Heartbeat(
             name,
             WorkerRegistry.connect(settings),
-            settings.concurrency,
             self.metrics,
             self.health,
             renewer,

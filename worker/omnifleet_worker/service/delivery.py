@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from typing import Any, TypeVar
 
 from omnifleet_shared.broker.attempts import Attempts, Fault, Verdict
@@ -16,7 +17,6 @@ from omnifleet_shared.errors import (
     DeviceFailed,
     DiskFull,
     EngineStopped,
-    InvalidMessage,
     JobCancelled,
     JobFailed,
     OmnifleetError,
@@ -24,7 +24,7 @@ from omnifleet_shared.errors import (
     StorageRefused,
     TransientError,
 )
-from omnifleet_shared.schema.jobs import Job, read_job
+from omnifleet_shared.schema.jobs import Job
 from omnifleet_shared.schema.results import JobResult
 
 from ..engine.engine import Engine
@@ -37,7 +37,7 @@ from ..retry import backoff_seconds, retry_until
 from ..settings import WorkerSettings
 from .job_errors import typed_job_errors
 from .model_check import ModelCheck
-from .open_delivery import OpenDelivery
+from .open_delivery import OpenDelivery, read_own_job
 from .progress_reporter import ProgressReporter
 from .quarantine import dead_letter, kills_workers, quarantined
 from .storage_check import StorageCheck
@@ -103,13 +103,14 @@ class Deliveries:
         self._ended = threading.Condition(self._lock)
         self._handing_back: str | None = None
 
-    def process(self, payload: object, job_id: str, tag: str) -> dict[str, Any]:
+    def process(self, payload: object, job_id: str, tag: str, expires: datetime | None = None) -> dict[str, Any]:
         """Run the job of a message and record its outcome.
 
         Args:
             payload: the job record as it was decoded.
             job_id: the id that the message was sent under.
             tag: of the message's lease.
+            expires: time after which the message is not to be started (Celery's `expires`).
 
         Returns:
             The result record, as JSON values.
@@ -120,7 +121,7 @@ class Deliveries:
             LeaseLost: the lease went to another worker, or the job had ended before. Nothing was recorded.
         """
         self._lease_renewer.mark_running(tag)
-        delivery = OpenDelivery(job_id, tag, self._webhooks.callback_url(payload))
+        delivery = OpenDelivery(job_id, tag, self._webhooks.callback_url(payload), expires)
         with self._kept_open(delivery), self._metered(delivery):
             if self._handing_back is not None:
                 delivery.is_workers_fault = True
@@ -131,9 +132,10 @@ class Deliveries:
         job_id, tag = delivery.job_id, delivery.tag
         enter_stage("begin")
         try:
-            job = _read(payload, job_id)
+            job = read_own_job(payload, job_id)
             delivery.task = f"{job.namespace}.{job.task.name}"
             self._webhooks.validate_callback(job)
+            delivery.refuse_expired()
             self._begin(job, delivery)
             set_attempt(delivery.attempt)
             result = self._run(job, delivery)
@@ -235,7 +237,7 @@ class Deliveries:
         self._metrics.begun(job.priority, queued, start.attempt, start.unacked_starts)
 
     def _run(self, job: Job, delivery: OpenDelivery) -> JobResult:
-        context = JobContext(job, self._engine, attempt=delivery.attempt)
+        context = JobContext(job, self._engine, attempt=delivery.attempt, tag=delivery.tag)
         with self._lock:
             delivery.context = context
             if self._handing_back is not None:
@@ -334,14 +336,6 @@ class Deliveries:
 
     def _retry_redis(self, job_id: str, work: Callable[[], R]) -> R:
         return retry_until(work, BrokerError, self._settings.redis_patience, job_id=job_id)
-
-
-def _read(payload: object, job_id: str) -> Job:
-    job = read_job(payload)
-    if job.job_id != job_id:
-        problem = f"the message {job_id!r} carries a job of another id"
-        raise InvalidMessage(problem, "job_id", "Send a job under its own id")
-    return job
 
 
 def _log(message: str, action: str, job_id: str, error: OmnifleetError) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from omnifleet_shared.broker.attempts import AttemptStart
 from omnifleet_shared.broker.dead_letters import DeadLetter
-from omnifleet_shared.errors import EngineStopped
+from omnifleet_shared.errors import DeadlineExceeded, EngineStopped, InvalidMessage
+from omnifleet_shared.schema.jobs import Job, read_job
 
 from ..jobs.job_context import JobContext
 from ..observability.metrics import UNREADABLE
@@ -19,6 +21,8 @@ class OpenDelivery:
     job_id: str
     tag: str
     callback: str | None
+    expires: datetime | None = None
+    """Time after which it is not to be started."""
     start: AttemptStart = field(default_factory=lambda: AttemptStart("lost"))
     """Of the attempt, once that began."""
     task: str = UNREADABLE
@@ -39,8 +43,23 @@ class OpenDelivery:
         """Attempts that count, this one included: not those that ended for a fault of their worker."""
         return self.start.attempt - self.start.handed_back
 
+    def refuse_expired(self) -> None:
+        """Raise DeadlineExceeded where the message has expired before this start."""
+        if self.expires is not None and datetime.now(UTC) > self.expires:
+            problem = f"the message expired at {self.expires.isoformat()}, before a worker could start it"
+            raise DeadlineExceeded(problem, "expires", "Send it with a later `expires`, or start more workers")
+
     def end(self, reason: str) -> None:
         """End the run at its next step, which is not the job's fault."""
         self.is_workers_fault = True
         if self.context is not None:
             self.context.cancel(EngineStopped(reason))
+
+
+def read_own_job(payload: object, job_id: str) -> Job:
+    """Parse the job of a message. Raises InvalidMessage for what is none, or one of another id than the message's."""
+    job = read_job(payload)
+    if job.job_id != job_id:
+        problem = f"the message {job_id!r} carries a job of another id"
+        raise InvalidMessage(problem, "job_id", "Send a job under its own id")
+    return job

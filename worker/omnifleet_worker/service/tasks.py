@@ -14,6 +14,8 @@ from omnifleet_shared.keys import CELERY_TASKS
 from omnifleet_shared.observability import tracing as traces
 
 from .delivery import LeaseLost, Redelivered
+from .protocol.headers import read_time
+from .protocol.request import FleetRequest
 from .worker import FleetWorker
 
 
@@ -26,8 +28,9 @@ def register_tasks(app: Celery, fleet: FleetWorker) -> None:
         with traced(task, payload):
             return in_short(run_job(task, fleet, payload))
 
+    about: dict[str, Any] = {"bind": True, "throws": (OmnifleetError,), "typing": False, "Request": FleetRequest}
     for name in CELERY_TASKS.values():
-        app.task(run, name=name, bind=True, throws=(OmnifleetError,), typing=False)
+        app.task(run, name=name, **about)
 
 
 def traced(task: Task, payload: object) -> AbstractContextManager[Any]:
@@ -57,7 +60,7 @@ def run_job(task: Task, fleet: FleetWorker, payload: object) -> dict[str, Any]:
     """Process a delivery, and translate its end into what Celery does with the message."""
     tag = str(task.request.properties["delivery_tag"])
     try:
-        return fleet.deliveries.process(payload, str(task.request.id), tag)
+        return fleet.deliveries.process(payload, str(task.request.id), tag, read_time(task.request.expires))
     except LeaseLost as error:
         raise Ignore(str(error)) from error
     except Redelivered as error:

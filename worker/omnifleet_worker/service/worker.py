@@ -10,6 +10,8 @@ import time
 
 from omnifleet_shared.broker.attempts import Attempts
 from omnifleet_shared.broker.leases import Leases
+from omnifleet_shared.broker.part_commits import PartCommits
+from omnifleet_shared.broker.removal.lost_messages import LostMessages
 from omnifleet_shared.broker.worker_registry import WorkerRegistry
 from omnifleet_shared.errors import BrokerUnavailable, DeviceFailed
 from omnifleet_shared.job_state.store import JobStates
@@ -22,6 +24,7 @@ from ..engine.runner import ModelRunner
 from ..jobs.finished_parts import FinishedParts
 from ..jobs.model import ModelData
 from ..jobs.runner import JobRunner
+from ..jobs.streaming.job_stream import JobStreams
 from ..lease_renewer import EXIT_BROKEN, LeaseRenewer
 from ..media.isolation.processes import shared_processes
 from ..model_loader import describe, open_model
@@ -32,6 +35,7 @@ from .availability import Availability
 from .delivery import Deliveries
 from .model_check import ModelCheck
 from .progress_reporter import ProgressReporter
+from .reconciler import Reconciler
 from .storage_check import StorageCheck
 from .webhook_sender import WebhookSender
 
@@ -54,11 +58,13 @@ class FleetWorker:
         )
         self.name = f"omnifleet@{socket.gethostname()}:{os.getpid()}"
         self.attempts = Attempts.connect(settings, worker=self.name)
+        self._part_commits = PartCommits.connect(settings)
         about_engine = (self._engine_stalled, self._device_failed)
         self.telemetry = Telemetry(self.name, settings, self.lease_renewer, *about_engine)
         self.availability = Availability(self.telemetry.health, self.lease_renewer, lambda: self.deliveries)
         self._webhooks = WebhookSender(Callbacks.connect(settings), settings)
         self._progress = ProgressReporter(self.states, settings.progress_interval)
+        self._reconciler = Reconciler(LostMessages.connect(settings), settings.reconcile_interval)
         self._engine: Engine | None = None
         self._parts: FinishedParts | None = None
         self._draining = False
@@ -76,7 +82,8 @@ class FleetWorker:
         self._engine = engine = Engine(runner, limits, observer=metrics.engine, on_device_failed=self._device_failed)
         self._parts = FinishedParts(storage, (model.card.name, model.card.revision, model.precision))
         shared_processes().start()
-        jobs = JobRunner(model, storage, self.settings, self._parts)
+        streams = JobStreams(storage, self._part_commits, self.settings)
+        jobs = JobRunner(model, storage, self.settings, self._parts, streams)
         memory = jobs.host_memory
         metrics.watch_host_memory(memory.limit, lambda: memory.reserved, lambda: memory.waiting)
         registry = WorkerRegistry.connect(self.settings)
@@ -91,6 +98,7 @@ class FleetWorker:
         self.lease_renewer.start()
         self.telemetry.loaded(model.card, limits.clips)
         self._webhooks.start()
+        self._reconciler.start()
         logger.info("the engine runs: %s", limits, extra={"action": "worker_started"})
 
     def rename(self, name: str) -> None:
@@ -125,8 +133,9 @@ class FleetWorker:
         if self._parts is not None:
             self._parts.close()
         self._webhooks.stop()
+        self._reconciler.stop()
         self.telemetry.stop()
-        for connection in (self.states, self.attempts, self.lease_renewer.leases):
+        for connection in (self.states, self.attempts, self._part_commits, self.lease_renewer.leases):
             connection.close()
         logger.info("the engine has stopped", extra={"action": "worker_stopped"})
 

@@ -138,10 +138,11 @@ class Journal:
         self.path = path
         with _typed_errors(path):
             self._database = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
-            self._database.execute("PRAGMA synchronous = NORMAL")  # no change waits for the disk
-            if self._rows("PRAGMA user_version") == [(0,)]:
-                self._database.execute("PRAGMA journal_mode = WAL")  # a reader, or a second writer, gets along
-                self._database.executescript(TABLES)
+            try:
+                self._prepare()
+            except BaseException:
+                self._database.close()
+                raise
 
     def __enter__(self) -> Self:
         return self
@@ -152,6 +153,12 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+
+    def _prepare(self) -> None:
+        self._database.execute("PRAGMA synchronous = NORMAL")  # no change waits for the disk
+        if self._rows("PRAGMA user_version") == [(0,)]:
+            self._database.execute("PRAGMA journal_mode = WAL")  # a reader, or a second writer, gets along
+            self._database.executescript(TABLES)
 
     @property
     def batch(self) -> Batch | None:

@@ -22,6 +22,7 @@ from omnifleet.cli import app
 from omnifleet.handle import JobHandle
 from omnifleet.testing import FakeClient
 from omnifleet_shared.schema.results import EditPlan, PlannedEdit
+from omnifleet_shared.schema.tasks import DescribedEdit
 from omnifleet_shared.schema.transcript import HeardWord
 from support import services
 from typer.testing import CliRunner, Result
@@ -54,6 +55,17 @@ def test_edit_writes_the_format_that_the_output_asks_for(omni: FakeClient, here:
     assert (done.exit_code, done.stdout) == (0, "out.flac\n")
     assert soundfile.info("out.flac").format == "FLAC"
     assert (job.task.name, job.task.desc, job.format, job.steps, job.seed) == ("add", "rain sounds", "flac", 4, 9)
+
+
+def test_an_edit_may_be_mono_and_as_loud_as_the_published_model(omni: FakeClient, here: Path) -> None:
+    done = run(
+        omni, "edit", "Add", "street.wav", "--desc", "rain", "--loudness", "peak", "--channels", "1", "-o", "a.wav"
+    )
+
+    (job,) = omni.jobs
+    assert done.exit_code == 0
+    assert isinstance(job.task, DescribedEdit)
+    assert (job.task.loudness, job.task.channels) == ("peak", 1)
 
 
 def test_a_dry_run_shows_words_and_times_and_what_would_change(omni: FakeClient, here: Path) -> None:

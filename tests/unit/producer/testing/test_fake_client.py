@@ -111,3 +111,15 @@ def test_two_clients_share_a_fleet() -> None:
     FakeClient(fleet=fleet).understand("caption", SOUND)
 
     assert len(FakeClient(fleet=fleet).jobs) == 1
+
+
+def test_streamed_jobs_come_in_parts() -> None:
+    omni = FakeClient(lambda job: "It rains a lot." if job.namespace == "understand" else None)
+    spoken = omni.generate("t2m", "a waltz", seconds=25, stream=True)
+    answered = omni.understand("caption", SOUND, stream=True)
+
+    parts = list(spoken.stream())
+    assert [part.audio.seconds for part in parts if part.audio] == [10, 10, 5]
+    assert [part.text for part in answered.stream()] == ["It", " rains", " a", " lot."]
+    assert [part.text for part in answered.stream(after=2)] == [" a", " lot."]
+    assert [part.kind for part in omni.understand("caption", SOUND).stream()] == ["text"]

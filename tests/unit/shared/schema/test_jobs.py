@@ -633,6 +633,36 @@ class TestSpan:
         assert (refusal(self.spanned(**task), InvalidJob).field or "").split(".")[0] == field
 
 
+class TestLoudnessAndChannels:
+    @pytest.mark.parametrize("task", ["edit.add", "edit.remove", "edit.extract", "edit.style"])
+    def test_by_default_an_edit_is_as_loud_as_its_source_and_what_every_release_takes(self, task: str) -> None:
+        job = read_job(message(task))
+
+        assert (job.task.loudness, job.task.channels) == ("source", 2)  # type: ignore[union-attr]
+        assert not {"loudness", "channels"} & job.task.model_dump(mode="json").keys()
+        assert job.newer_fields == {}
+
+    @pytest.mark.parametrize("field", [{"loudness": "peak"}, {"channels": 1}])
+    def test_others_are_no_jobs_of_an_older_schema_version(self, field: dict[str, Any]) -> None:
+        (name,) = field
+
+        assert read_job(message("edit.add", **field) | {"schema_version": 7}).newer_fields == {name: 7}
+        error = refusal(message("edit.add", **field) | {"schema_version": 6}, InvalidJob)
+        assert (error.field, error.remedy) == (name, "Set schema_version to 7")
+
+    @pytest.mark.parametrize("field", [{"loudness": "lufs"}, {"channels": 0}, {"channels": 3}])
+    def test_other_values_are_refused(self, field: dict[str, Any]) -> None:
+        error = refusal(message("edit.style", **field) | {"schema_version": 7}, InvalidJob)
+
+        assert error.field == next(iter(field))
+
+    @pytest.mark.parametrize("task", ["edit.speech", "generate.t2a"])
+    def test_other_tasks_have_none(self, task: str) -> None:
+        error = refusal(message(task) | {"task": message(task)["task"] | {"loudness": "source"}}, InvalidJob)
+
+        assert error.field == "loudness"
+
+
 class TestQuality:
     def test_exact_is_what_every_release_takes(self) -> None:
         job = read_job(message("generate.t2a", quality="exact"))

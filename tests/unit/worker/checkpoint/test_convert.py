@@ -17,7 +17,7 @@ import pytest
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from omnifleet_shared.errors import CheckpointInvalid, InvalidSetting
-from omnifleet_shared.schema.model_card import ModelCard
+from omnifleet_shared.schema.model_card import AUDIO_OMNI, ModelCard
 from omnifleet_worker.checkpoint import convert as conversion
 from omnifleet_worker.checkpoint.convert import Conversion
 from omnifleet_worker.checkpoint.manifest import Manifest, all_faults, read_manifest
@@ -126,6 +126,7 @@ class TestCheckpoint:
         assert pipeline.prompts == read_prompts(drawn.prompts)
         card = ModelCard.model_validate(pipeline.card)
         assert (card.name, card.licence) == ("audio-omni", "CC BY-NC 4.0")
+        assert card.parts == AUDIO_OMNI.parts
         assert card.languages == ("en", "zh", "ja", "fr", "de")
         assert len(card.revision) == 16
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, BinaryIO, cast
 
@@ -28,12 +29,14 @@ from omnifleet_worker.jobs.job_context import JobContext
 from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.prompts import Prompts
 from omnifleet_worker.jobs.runner import JobRunner
+from omnifleet_worker.jobs.sound_edit.sound_editor import EditedSound
 from omnifleet_worker.jobs.tasks import TaskOutput, run_task
 from omnifleet_worker.media.decode import DecodedAudio
 from omnifleet_worker.models.audio_omni.sampling import CLIP_SAMPLES
 from omnifleet_worker.models.audio_omni.speech_tokenizer import SpeechTokenizer
 from omnifleet_worker.models.content_cache import ContentCache, digest
 from omnifleet_worker.settings import WorkerSettings
+from support.services import wait_until
 
 SENTENCES = {
     "system": {"T2M": "Make music.", "TTS": "Speak.", "EDITING": "Edit."},
@@ -65,7 +68,8 @@ JOBS = {
 
 
 def sounds(name: str) -> JobMedia:
-    seconds, rate = {"an edit": (35, 44_100), "a transcript": (125, 16_000)}.get(name, (1, 44_100))
+    long = {"an edit that is long": (95, 44_100), "a transcript that is long": (1000, 16_000)}
+    seconds, rate = {"an edit": (35, 44_100), "a transcript": (125, 16_000), **long}.get(name, (1, 44_100))
     wave = np.random.default_rng(1).standard_normal((1, seconds * rate), dtype=np.float32)
     return JobMedia({"ref" if name == "a reference" else "audio": (DecodedAudio(wave, rate),)}, ())
 
@@ -145,6 +149,9 @@ def attempt(
 def equal(one: TaskOutput, other: TaskOutput) -> bool:
     if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
         return np.array_equal(one, other)
+    if isinstance(one, EditedSound) and isinstance(other, EditedSound):
+        same = (one.subtype, one.warnings) == (other.subtype, other.warnings)
+        return same and np.array_equal(one.samples, other.samples)
     return one == other
 
 
@@ -163,6 +170,43 @@ def test_a_job_goes_on_at_its_last_finished_part(
 
     assert equal(result, whole)
     assert (second.made, context.resumed_from) == (undisturbed.made - dies_after, dies_after)
+
+
+class PatientDevice(Device):
+    """An engine that is done with a request when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: list[Request] = []
+
+    def submit(self, request: Request) -> Request:
+        self.requests.append(request)
+        return request
+
+    def finish(self, request: Request) -> None:
+        super().submit(request)
+
+
+@pytest.mark.parametrize(("name", "at_once"), [("an edit", 2), ("a transcript", 8)])
+def test_a_part_is_kept_while_the_others_are_being_made(
+    name: str, at_once: int, model: ModelData, storage: MemoryStorage, opened: Callable[..., FinishedParts]
+) -> None:
+    job, media, device = JOBS[name], sounds(f"{name} that is long"), PatientDevice()
+    context = JobContext(job, cast(Engine, device))
+    context.parts = opened().of(job.job_id, 1)
+
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(run_task, context, media, model)
+        wait_until(lambda: len(device.requests) == at_once, what="as many as are made at once")
+        device.finish(device.requests[1])  # the last one first, as it may be
+
+        wait_until(lambda: len(storage.objects) == 1, what="its part is in storage")
+        wait_until(lambda: len(device.requests) == at_once + 1, what="the next one is being made")
+        assert not device.requests[0].outcome.done()
+        for request in device.requests:
+            request.fail(EngineStopped("the worker shuts down"))
+        with pytest.raises(EngineStopped):
+            running.result()
 
 
 Fate = st.sampled_from(["kept", "lost", "damaged", "cut", "another's", "empty"])

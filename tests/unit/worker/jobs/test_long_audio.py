@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 from omnifleet_shared.errors import DeadlineExceeded, JobCancelled, JobFailed, MediaTooLong
+from omnifleet_shared.keys import JOB_SCHEMA_VERSION
 from omnifleet_shared.schema.jobs import Job, read_job
 from omnifleet_shared.schema.results import JobResult, Progress
 from omnifleet_shared.storage.folder import FolderStorage
@@ -27,6 +28,7 @@ from omnifleet_worker.jobs.inputs import JobMedia
 from omnifleet_worker.jobs.job_context import MAX_IN_ENGINE, JobContext
 from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.runner import JobRunner
+from omnifleet_worker.jobs.sound_edit.sound_editor import EditedSound
 from omnifleet_worker.jobs.tasks import run_task
 from omnifleet_worker.media.decode import DecodedAudio
 from omnifleet_worker.media.video import DecodedVideo
@@ -39,7 +41,9 @@ from support.data import media_files
 RATE = 44_100
 PROMPT = 441_000
 FILE = {"uri": "file:///storage/x"}
+CLIPS_AT_ONCE = MAX_IN_ENGINE["diffusion"]
 ADD = {"name": "add", "audio": FILE, "desc": "rain"}
+PEAK = ADD | {"loudness": "peak"}
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +63,7 @@ class EchoRunner:
         self.prepared: list[Request] = []
         self.batches: list[list[Request]] = []
         self.endless = False
+        self.adds: np.ndarray | None = None
         self.on_prepare: Callable[[Request], None] = lambda request: None
         self.on_step: Callable[[], object] = lambda: None
         self.on_finish: Callable[[], object] = lambda: None
@@ -78,17 +83,19 @@ class EchoRunner:
 
     def finish(self, batch: Sequence[Request]) -> list[Any]:
         self.on_finish()
-        return [said(one) for one in batch]
+        return [said(one, self.adds) for one in batch]
 
     def release(self, request: Request) -> None:
         pass
 
 
-def said(request: Request) -> np.ndarray:
+def said(request: Request, adds: np.ndarray | None = None) -> np.ndarray:
     assert isinstance(request.inputs, DiffusionInputs)
     clip = np.zeros((2, CLIP_SAMPLES), np.float32)
     heard = request.inputs.audio
     clip += noise(CLIP_SAMPLES, request.inputs.seed) if heard is None else np.pad(heard, (0, CLIP_SAMPLES - len(heard)))
+    if adds is not None:
+        clip[:, : len(adds)] += adds
     return clip / np.abs(clip).max()
 
 
@@ -129,7 +136,7 @@ def runner() -> EchoRunner:
 
 
 def job_of(namespace: str, task: dict[str, Any], **fields: Any) -> Job:
-    fields = {"schema_version": 1, "steps": 3, "seed": 7, **fields}
+    fields = {"schema_version": JOB_SCHEMA_VERSION, "steps": 3, "seed": 7, **fields}
     return read_job({"namespace": namespace, "task": task, **fields})
 
 
@@ -151,6 +158,8 @@ def inputs_of(request: Request) -> DiffusionInputs:
 
 
 def clip_of(outcome: object) -> np.ndarray:
+    if isinstance(outcome, EditedSound):
+        return outcome.samples
     assert isinstance(outcome, np.ndarray)
     return outcome
 
@@ -199,29 +208,91 @@ MONO_WEIGHTS = {1: [1], 2: [0.5, 0.5], 6: [0.5**0.5, 0.5**0.5, 1, 0, 0.5, 0.5]}
 
 class TestEdit:
     @pytest.mark.parametrize("samples", [1, 3 * RATE, PROMPT])
-    def test_one_window_is_the_models_clip_to_the_bit(self, runner: EchoRunner, model: ModelData, samples: int) -> None:
+    def test_by_peak_one_window_is_the_models_clip_to_the_bit(
+        self, runner: EchoRunner, model: ModelData, samples: int
+    ) -> None:
         source = noise(samples)
 
         with running(runner) as engine:
-            clip = clip_of(run_task(JobContext(job_of("edit", ADD), engine), media(source), model))
+            clip = clip_of(run_task(JobContext(job_of("edit", PEAK), engine), media(source), model))
 
         (request,) = engine.submitted
         assert np.array_equal(inputs_of(request).audio, source[0])
         assert np.array_equal(clip, request.outcome.result()[:, :samples])
 
     @pytest.mark.parametrize(("samples", "channels"), [(PROMPT + 1, 1), (1_031_947, 1), (1_031_947, 2), (2_000_003, 6)])
-    def test_a_model_that_changes_nothing_gives_the_source_back_in_stereo(
+    def test_by_peak_several_windows_are_one_with_a_peak_of_1(
         self, runner: EchoRunner, model: ModelData, samples: int, channels: int
     ) -> None:
         # A source that swells, so that every window comes back at another level.
         source = noise(samples, channels=channels) * np.linspace(0.01, 0.2, samples, dtype=np.float32)
 
         with running(runner) as engine:
-            clip = clip_of(run_task(JobContext(job_of("edit", ADD), engine), media(source), model))
+            clip = clip_of(run_task(JobContext(job_of("edit", PEAK), engine), media(source), model))
 
         heard = np.array(MONO_WEIGHTS[channels]) @ source
         assert clip.shape == (2, samples)
         np.testing.assert_allclose(clip, np.stack([heard, heard]) / np.abs(heard).max(), atol=1e-5)
+
+    @pytest.mark.parametrize("name", ["add", "remove", "extract", "style"])
+    @pytest.mark.parametrize("depth", [16, 24])
+    @pytest.mark.parametrize(("samples", "channels"), [(1, 2), (2 * RATE, 1), (2 * RATE, 2), (1_031_947, 2)])
+    def test_a_model_that_changes_nothing_gives_the_source_back_bit_for_bit(
+        self, runner: EchoRunner, model: ModelData, samples: int, channels: int, depth: int, name: str
+    ) -> None:
+        # Stereo that is no mono in two channels, and swells.
+        swelling = 0.2 * noise(samples, channels=channels) * np.linspace(0.01, 1, samples, dtype=np.float32)
+        source = (np.rint(swelling.clip(-1, 0.99) * 2 ** (depth - 1)) / 2 ** (depth - 1)).astype(np.float32)
+        words = {"source": "a", "target": "b"} if name == "style" else {"desc": "rain"}
+
+        with running(runner) as engine:
+            job = job_of("edit", {"name": name, "audio": FILE, **words})
+            edited = run_task(JobContext(job, engine), media(source), model)
+
+        assert isinstance(edited, EditedSound)
+        assert (edited.subtype, edited.warnings) == (f"PCM_{depth}" if samples > 1 else edited.subtype, ())
+        assert np.array_equal(edited.samples, np.repeat(source, 3 - channels, axis=0))
+
+    def test_a_silence_and_what_is_quiet_after_it_stay_as_they_were(self, runner: EchoRunner, model: ModelData) -> None:
+        loud, quiet = 0.2 * noise(9 * RATE, 1), 0.0125 * noise(9 * RATE, 2)
+        source = np.concatenate([loud, np.zeros((1, RATE * 6 // 5), np.float32), quiet], axis=1)
+
+        with running(runner) as engine:
+            clip = clip_of(run_task(JobContext(job_of("edit", ADD), engine), media(source), model))
+
+        np.testing.assert_allclose(clip, np.repeat(source, 2, axis=0), atol=1e-6)
+
+    @pytest.mark.parametrize("loudness", ["source", "peak"])
+    @pytest.mark.parametrize("channels", [1, 2])
+    def test_mono_is_the_mono_mix_of_what_would_have_come(
+        self, runner: EchoRunner, model: ModelData, channels: int, loudness: str
+    ) -> None:
+        source = 0.1 * noise(12 * RATE, channels=channels)
+
+        with running(runner) as engine:
+            job = job_of("edit", ADD | {"loudness": loudness, "channels": 1})
+            clip = clip_of(run_task(JobContext(job, engine), media(source), model))
+
+        heard = source.mean(axis=0, keepdims=True)
+        assert clip.shape == (1, 12 * RATE)
+        wanted = heard if loudness == "source" else heard / np.abs(heard).max()
+        np.testing.assert_allclose(clip, wanted, atol=1e-5)
+
+    @pytest.mark.parametrize(("form", "peak"), [("wav", 1.0), ("flac", 1.0)])
+    def test_what_would_go_above_full_scale_is_made_quieter_as_a_whole_and_said_so(
+        self, runner: EchoRunner, model: ModelData, form: str, peak: float
+    ) -> None:
+        source = np.rint(0.5 * media_files.tone(2.0, RATE)[:, : 2 * RATE] / 0.5 * 32_000).astype(np.float32) / 32_768
+        source /= np.float32(max(1.0, np.abs(source).max()))
+        added = 0.9 * media_files.tone(2.0, RATE, hertz=1_000) / np.abs(media_files.tone(2.0, RATE)).max()
+        runner.adds = added[0].astype(np.float32)
+
+        with running(runner) as engine:
+            edited = run_task(JobContext(job_of("edit", ADD, format=form), engine), media(source), model)
+
+        assert isinstance(edited, EditedSound)
+        assert np.abs(edited.samples).max() == pytest.approx(peak, abs=1e-6)
+        assert "quieter than its source" in edited.warnings[0]
 
     def test_silence_is_as_long_as_it_was(self, runner: EchoRunner, model: ModelData) -> None:
         runner.finish = lambda batch: [np.zeros((2, CLIP_SAMPLES), np.float32) for _ in batch]  # type: ignore[method-assign]
@@ -230,22 +301,22 @@ class TestEdit:
             clip = clip_of(run_task(JobContext(job_of("edit", ADD), engine), media(noise(12 * RATE)), model))
 
         assert clip.shape == (2, 12 * RATE)
-        assert not clip.any()
+        assert np.abs(clip).max() < 5e-6
 
     def test_windows_share_batches_and_each_has_a_seed_of_its_own(self, runner: EchoRunner, model: ModelData) -> None:
-        with running(runner, waits_for=4) as engine:
+        with running(runner, waits_for=CLIPS_AT_ONCE) as engine:
             run_task(JobContext(job_of("edit", ADD), engine), media(noise(35 * RATE)), model)
 
-        assert runner.batches == [engine.submitted] * 3
+        assert runner.batches[:3] == [engine.submitted[:CLIPS_AT_ONCE]] * 3
         assert [inputs_of(one).seed for one in engine.submitted] == [7, 8, 9, 10]
 
     def test_a_long_source_leaves_room_in_the_queue(self, runner: EchoRunner, model: ModelData) -> None:
-        with running(runner, waits_for=MAX_IN_ENGINE) as engine:
+        with running(runner, waits_for=CLIPS_AT_ONCE) as engine:
             clip = clip_of(run_task(JobContext(job_of("edit", ADD), engine), media(noise(100 * RATE)), model))
 
         assert clip.shape == (2, 100 * RATE)
         assert len(engine.submitted) == 11
-        assert engine.most_at_once == MAX_IN_ENGINE
+        assert engine.most_at_once == CLIPS_AT_ONCE
 
     def test_one_window_that_fails_ends_them_all(self, runner: EchoRunner, model: ModelData) -> None:
         def fail_the_second(request: Request) -> None:
@@ -253,14 +324,14 @@ class TestEdit:
                 raise JobFailed("torn")
 
         runner.on_prepare, runner.endless = fail_the_second, True
-        with running(runner, waits_for=4) as engine:
+        with running(runner, waits_for=CLIPS_AT_ONCE) as engine:
             run = JobContext(job_of("edit", ADD), engine)
             with pytest.raises(JobFailed):
                 run_task(run, media(noise(35 * RATE)), model)
             others = [one for one in engine.submitted if inputs_of(one).seed != 8]
             errors = [one.outcome.exception(timeout=30) for one in others]
 
-        assert [type(error) for error in errors] == [JobCancelled] * 3
+        assert [type(error) for error in errors] == [JobCancelled] * (CLIPS_AT_ONCE - 1)
 
 
 JOBS = {"one after the other": (music(), 3), "at once": (job_of("edit", ADD), 4)}
@@ -358,9 +429,9 @@ class TestTinyCheckpoint:
         with running(tiny) as engine:
             yield engine
 
-    def edit(self, file: bytes, storage: FolderStorage, engine: Engine, model: ModelData) -> JobResult:
+    def edit(self, file: bytes, storage: FolderStorage, engine: Engine, model: ModelData, **task: str) -> JobResult:
         audio = storage.put_input(storage.describe_input(io.BytesIO(file)), io.BytesIO(file))
-        job = job_of("edit", ADD | {"audio": audio.model_dump()}, steps=1, guidance=1)
+        job = job_of("edit", ADD | {"audio": audio.model_dump(), **task}, steps=1, guidance=1)
         return JobRunner(model, storage, WorkerSettings()).run(JobContext(job, engine))
 
     def heard(self, result: JobResult, storage: FolderStorage) -> np.ndarray:
@@ -387,8 +458,8 @@ class TestTinyCheckpoint:
         monkeypatch.setattr(tiny, "advance", lambda batch: batches.append(len(batch)) or advance(batch))
         source = media_files.encode("wav", media_files.tone(23.4, RATE, 2)[:, :-3], RATE)
 
-        with running(tiny, waits_for=3) as engine:
-            result = self.edit(source, storage, engine, model)
+        with running(tiny, waits_for=CLIPS_AT_ONCE) as engine:
+            result = self.edit(source, storage, engine, model, loudness="peak")
 
         sound = self.heard(result, storage)
         assert sound.shape == (round(23.4 * RATE) - 3, 2)
@@ -398,7 +469,7 @@ class TestTinyCheckpoint:
     def test_ten_seconds_are_what_the_engine_gives_to_the_bit(
         self, storage: FolderStorage, engine: GatedEngine, model: ModelData
     ) -> None:
-        result = self.edit(media_files.wav(10.0, RATE), storage, engine, model)
+        result = self.edit(media_files.wav(10.0, RATE), storage, engine, model, loudness="peak")
 
         (request,) = engine.submitted
         pcm = (request.outcome.result()[:, :PROMPT] * np.float32(32_767)).astype(np.int16)

@@ -17,6 +17,7 @@ from omnifleet_worker.jobs.inputs import JobMedia
 from omnifleet_worker.jobs.job_context import Clip
 from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.prompts import Prompts
+from omnifleet_worker.jobs.sound_edit.sound_editor import EditedSound
 from omnifleet_worker.jobs.speech import join_transcript
 from omnifleet_worker.jobs.tasks import run_task
 from omnifleet_worker.media.decode import DecodedAudio
@@ -51,6 +52,7 @@ class FakeRun:
     answer: str = "an answer"
     asked: list[tuple[Chat, int]] = field(default_factory=list)
     sampled: list[tuple[Chat, dict[str, Any]]] = field(default_factory=list)
+    stream: None = None
 
     def ask(self, chat: Chat, max_new_tokens: int = 512) -> str:
         self.asked.append((chat, max_new_tokens))
@@ -62,6 +64,8 @@ class FakeRun:
 
     def sample_all(self, clips: Sequence[Clip]) -> list[np.ndarray]:
         return [self.sample(one.prompt, speech=one.speech, audio=one.audio, video=one.video) for one in clips]
+
+    def give_out(self, samples: np.ndarray) -> None: ...
 
     def plan(self, clips: int) -> None: ...
 
@@ -106,7 +110,7 @@ def test_sound_is_asked_for_with_a_full_stop_even_after_one(model: ModelData, na
 
     ((prompt, inputs),) = run.sampled
     assert prompt.text == chat_text(f"system {name.upper()}", said)
-    assert inputs == {}
+    assert inputs == {"index": 0}
     assert clip.shape == (2, round(2.5 * RATE))
 
 
@@ -327,7 +331,8 @@ def test_an_edit_is_put_in_the_checkpoints_words_and_cut_to_its_source(
     assert prompt.text == chat_text("system EDITING", said)
     assert list(inputs) == ["audio"]
     assert np.array_equal(inputs["audio"], source.samples[0])
-    assert clip.shape == (2, source.samples.shape[1])
+    assert isinstance(clip, EditedSound)
+    assert clip.samples.shape == (2, source.samples.shape[1])
 
 
 def test_a_free_question_is_put_as_it_is_beside_all_its_media(model: ModelData) -> None:

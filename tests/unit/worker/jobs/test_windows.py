@@ -6,11 +6,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from omnifleet_worker.jobs.windows import (
     FADE_SAMPLES,
-    MAX_STEP_DB,
     PROMPT_SAMPLES,
     continuation_prompt,
     count_generated,
@@ -28,8 +27,6 @@ lengths = st.integers(1, 700 * RATE) | st.integers(-3, 3).flatmap(
 )
 seeds = st.integers(0, 2**32 - 1)
 few = settings(max_examples=12, deadline=None)
-LOUDEST = 10 ** (MAX_STEP_DB / 40)
-"""From 1 / LOUDEST to LOUDEST is MAX_STEP_DB: the levels between which every step is made up for in full."""
 
 
 def noise(samples: int, seed: int = 0, channels: int = 2) -> np.ndarray:
@@ -128,23 +125,6 @@ class TestJoinOfAnEdit:
         np.testing.assert_allclose(joined, source, atol=1e-5)
 
     @few
-    @given(
-        st.integers(PROMPT_SAMPLES + 1, 60 * RATE),
-        st.lists(st.floats(1 / LOUDEST, LOUDEST), min_size=8, max_size=8),
-    )
-    @example(2_028_601, [1, 1, 1, 1, LOUDEST, 1 / LOUDEST, 1, 1])
-    def test_it_comes_back_too_where_each_window_has_a_level_of_its_own(
-        self, samples: int, levels: list[float]
-    ) -> None:
-        source = noise(samples)
-        windows = edit_windows(samples)
-        clips = [np.float32(level) * clip for level, clip in zip(levels, cut(source, windows), strict=False)]
-
-        joined = join_edited(clips, windows)
-
-        np.testing.assert_allclose(joined, np.float32(levels[0]) * source, atol=1e-5)
-
-    @few
     @given(st.integers(PROMPT_SAMPLES + 1, 60 * RATE), seeds)
     def test_strangers_meet_at_constant_power(self, samples: int, seed: int) -> None:
         windows = edit_windows(samples)
@@ -172,59 +152,10 @@ class TestJoinOfAnEdit:
             for part in np.array_split(joined[:, seam.start : seam.stop], 10, 1):
                 assert decibels(part) == pytest.approx(decibels(common), abs=0.3)
 
-    def test_strangers_of_different_levels_are_brought_to_that_of_the_first(self) -> None:
-        windows = edit_windows(40 * RATE)
-        clips = [10 ** (-index / 4) * noise(len(window), index) for index, window in enumerate(windows)]
-
-        joined = join_edited(clips, windows)
-
-        seconds = [decibels(part) for part in np.array_split(joined, 40, 1)]
-        assert max(seconds) - min(seconds) < 0.5
-
-    def test_a_window_is_not_raised_or_lowered_without_bounds(self) -> None:
-        windows = edit_windows(15 * RATE)
-        clips = [noise(PROMPT_SAMPLES), 1e-3 * noise(PROMPT_SAMPLES, 1)]
-
-        joined = join_edited(clips, windows)
-
-        assert decibels(joined[:, -RATE:]) == pytest.approx(decibels(clips[1]) + MAX_STEP_DB, abs=0.1)
-
-    def test_what_the_bound_leaves_of_a_step_is_heard_from_there_on(self) -> None:
-        source = noise(2_028_601)
-        windows = edit_windows(2_028_601)
-        levels = [1, 1, 1, 1, 4, 0.25]
-        clips = [np.float32(level) * clip for level, clip in zip(levels, cut(source, windows), strict=True)]
-
-        joined = join_edited(clips, windows)
-
-        left = 10 ** (MAX_STEP_DB / 20) / 16
-        alone = seams(windows)[-1].stop
-        np.testing.assert_allclose(joined[:, : windows[-1].start], source[:, : windows[-1].start], atol=1e-5)
-        np.testing.assert_allclose(joined[:, alone:], np.float32(left) * source[:, alone:], atol=1e-5)
-
-    def test_next_to_silence_a_window_keeps_its_level(self) -> None:
-        windows = edit_windows(25 * RATE)
-        clips = [noise(PROMPT_SAMPLES, index) for index in range(3)]
-        clips[1][:] = 0
-
-        joined = join_edited(clips, windows)
-
-        assert np.array_equal(joined[:, :RATE], clips[0][:, :RATE])
-        assert not joined[:, 12 * RATE : 13 * RATE].any()
-        assert np.array_equal(joined[:, -RATE:], clips[2][:, -RATE:])
-
     def test_silence_stays_silent(self) -> None:
         windows = edit_windows(25 * RATE)
 
-        joined = join_edited([np.zeros((2, CLIP_SAMPLES), np.float32)] * len(windows), windows)
+        joined = join_edited([np.zeros((2, PROMPT_SAMPLES), np.float32)] * len(windows), windows)
 
         assert joined.shape == (2, 25 * RATE)
         assert not joined.any()
-
-    def test_what_a_clip_holds_beyond_its_window_is_left_out(self) -> None:
-        windows = edit_windows(25 * RATE)
-        clips = [noise(CLIP_SAMPLES, index) for index in range(len(windows))]
-
-        joined = join_edited(clips, windows)
-
-        assert np.array_equal(joined, join_edited([clip[:, :PROMPT_SAMPLES] for clip in clips], windows))

@@ -189,7 +189,7 @@ class Stage:
         return self.attempts.letters
 
     def deliver(self, payload: object = PAYLOAD, job_id: str = JOB.job_id) -> dict[str, Any]:
-        request = SimpleNamespace(id=job_id, properties={"delivery_tag": TAG})
+        request = SimpleNamespace(id=job_id, expires=None, properties={"delivery_tag": TAG})
         task = SimpleNamespace(request=request, send_event=lambda name, **_: self.events.append(name))
         return run_job(cast(Any, task), cast(Any, SimpleNamespace(deliveries=self.deliveries)), payload)
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ...media.signal import crossfade
+
 FADE_SECONDS = 0.02
 """Length of a crossfade at each end of an edited span."""
 SEEK_SECONDS = 0.01
@@ -107,15 +109,8 @@ def _blend(source: Samples, patch: Patch) -> Samples:
     span = patch.span
     if patch.material is None:
         fade = min(span.fade_in, span.fade_out)
-        return _crossfade(source[:, span.start : span.start + fade], source[:, span.end - fade : span.end])
+        return crossfade(source[:, span.start : span.start + fade], source[:, span.end - fade : span.end])
     made, last = patch.material, patch.material.shape[1] - span.fade_out
-    head = _crossfade(source[:, span.start : span.start + span.fade_in], made[:, : span.fade_in])
-    tail = _crossfade(made[:, last:], source[:, span.end - span.fade_out : span.end])
+    head = crossfade(source[:, span.start : span.start + span.fade_in], made[:, : span.fade_in])
+    tail = crossfade(made[:, last:], source[:, span.end - span.fade_out : span.end])
     return np.concatenate([head, made[:, span.fade_in : last], tail], axis=1)
-
-
-def _crossfade(old: Samples, new: Samples) -> Samples:
-    """Equal power: the squares of the two weights sum to one."""
-    angle = (np.arange(old.shape[1]) + 0.5) / max(1, old.shape[1]) * (np.pi / 2)
-    faded: Samples = old * np.cos(angle) + new * np.sin(angle)
-    return faded

@@ -11,7 +11,8 @@ from ...media.signal import split_at_pauses
 
 FRAME_SECONDS = 0.02
 WINDOW_SECONDS = 30.0
-"""Speech is told from the background by the levels of so many seconds: a recording may get louder as it goes on."""
+"""Speech is told from the background by the levels of so many seconds, and of as many before and after: a recording
+may get louder as it goes on."""
 PAUSE_SECONDS = 0.3
 """Shortest pause; what is quieter for less belongs to the speech around it."""
 JOINED_SECONDS = 0.5
@@ -50,16 +51,29 @@ def find_speech(samples: NDArray[np.float32], sample_rate: int, max_seconds: flo
 
 
 def _loud_frames(samples: NDArray[np.float32], size: int, window: int) -> NDArray[np.bool_]:
-    """Whether somebody speaks in each frame; the last one may be shorter."""
+    """Whether somebody speaks in each frame of `size` samples; the last one may be shorter."""
+    # A window at a time: the squares of two hours at once would take a gigabyte.
+    starts = range(0, len(samples), size * window)
+    levels = np.concatenate([_levels(samples[start : start + size * window], size) for start in starts])
+    frames = range(0, len(levels), window)
+    # Its neighbours are heard too: in a window that is all pause, or all speech, nothing tells the one from the other.
+    around = [levels[max(0, first - window) : first + 2 * window] for first in frames]
+    return np.concatenate(
+        [levels[first : first + window] > _threshold(near) for first, near in zip(frames, around, strict=True)]
+    )
+
+
+def _levels(samples: NDArray[np.float32], size: int) -> NDArray[np.float64]:
+    """Level of each frame against full scale, in decibels."""
     starts = np.arange(0, len(samples), size)
-    power = np.add.reduceat(np.square(samples, dtype=np.float64), starts) / np.diff(np.append(starts, len(samples)))
-    levels = 10 * np.log10(np.maximum(power, 1e-12))
-    parts = np.array_split(levels, max(1, len(levels) // window))
-    return np.concatenate([part > _threshold(part) for part in parts])
+    lengths = np.diff(np.append(starts, len(samples)))
+    power = np.add.reduceat(np.square(samples, dtype=np.float64), starts) / lengths
+    levels: NDArray[np.float64] = 10 * np.log10(np.maximum(power, 1e-12))
+    return levels
 
 
 def _threshold(levels: NDArray[np.float64]) -> float:
-    background, loudest = np.percentile(levels, [10, 98])
+    background, loudest = np.percentile(levels, [10, 99.5])
     if loudest - background < LEAST_SPREAD_DB:
         return SILENCE_DB
     return max(SILENCE_DB, float(loudest - QUIET_DB), float(background + SPREAD * (loudest - background)))

@@ -17,7 +17,8 @@ from ..job_context import JobContext
 from ..model import ModelData
 from ..speech_edit.alignment import WordAligner
 from ..speech_edit.words import Word, split_words, spoken_form
-from ..transcripts import join_parts, part_seconds
+from ..streaming.text import ask_parts_streamed
+from ..transcripts import following, join_parts, part_seconds
 from .pauses import find_speech
 
 SEGMENT_SECONDS = 15.0
@@ -89,7 +90,11 @@ def _by_words(context: JobContext, task: NamedUnderstanding, wave: np.ndarray, m
 def _transcribe(
     context: JobContext, task: NamedUnderstanding, waves: Sequence[np.ndarray], model: ModelData
 ) -> list[str]:
+    """What is said in each part; of a streamed job it is given out as soon as it and those before it are there."""
     chats = [model.prompts.question(task, audio=(wave,)) for wave in waves]
+    if context.stream is not None:
+        ask_parts_streamed(context, chats, task.max_new_tokens, context.stream, following)
+        return [text.strip() for text in context.stream.texts]
     return [text.strip() for text in context.ask_all(chats, task.max_new_tokens)] if chats else []
 
 

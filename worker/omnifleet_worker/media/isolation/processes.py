@@ -23,7 +23,7 @@ from omnifleet_shared.schema.jobs import AudioFormat
 
 from ..decode import DecodedAudio
 from ..decode import decode_audio as decode_in_process
-from ..encode import Subtype
+from ..encode import FloatSamples, Subtype
 from ..encode import encode_audio as encode_in_process
 from ..encode import encode_samples as encode_samples_in_process
 from ..limits import DEFAULT_LIMITS, MediaLimits
@@ -158,9 +158,7 @@ class MediaProcesses:
             return encode_in_process(pcm, sample_rate, format)
         return self._encode("encode_audio", pcm, {"sample_rate": sample_rate, "format": format})
 
-    def encode_samples(
-        self, samples: NDArray[np.float64], sample_rate: int, format: AudioFormat, subtype: Subtype
-    ) -> bytes:
+    def encode_samples(self, samples: FloatSamples, sample_rate: int, format: AudioFormat, subtype: Subtype) -> bytes:
         """Encode a recording; see `media.encode.encode_samples`."""
         if format in _IN_PROCESS:
             return encode_samples_in_process(samples, sample_rate, format, subtype)

@@ -21,6 +21,7 @@ class Chat:
         audio: mono waves, float32, 16 kHz.
         video: frames, uint8 [T, H, W, 3].
         earlier: what the user said before and what was answered, in pairs, the oldest first.
+        begun: what the answer begins with, where it was written in part already.
     """
 
     system: str
@@ -28,6 +29,7 @@ class Chat:
     audio: tuple[np.ndarray, ...] = ()
     video: tuple[np.ndarray, ...] = ()
     earlier: tuple[tuple[str, str], ...] = ()
+    begun: str = ""
 
     @property
     def words(self) -> str:
@@ -44,7 +46,7 @@ class Chat:
         return (
             f"<|im_start|>system\n{self.system}<|im_end|>\n"
             f"<|im_start|>user\n{self._media_marks}{history}{self.user}<|im_end|>\n"
-            "<|im_start|>assistant\n"
+            f"<|im_start|>assistant\n{self.begun}"
         )
 
     def followed_by(self, answer: str, user: str) -> Chat:

@@ -89,6 +89,17 @@ def test_the_crossfade_has_equal_power() -> None:
     np.testing.assert_allclose(there[:, 340:500] ** 2 + back[:, 340:500] ** 2, 1)
 
 
+def test_what_is_alike_on_both_sides_is_no_louder_in_between() -> None:
+    source = noise(2, 1000)
+    span = Span(100, 500, fade_in=160, fade_out=160)
+
+    replaced, _ = splice(source, [Patch(span, source[:, 100:500])])
+    cut, _ = splice(np.tile(source[:, :250], 4), [Patch(Span(100, 610, fade_in=10, fade_out=10), None)])
+
+    np.testing.assert_allclose(replaced, source, atol=1e-12)
+    np.testing.assert_allclose(cut[:, 100:110], source[:, 100:110], atol=1e-12)
+
+
 def test_at_the_recordings_ends_there_is_nothing_to_fade_with() -> None:
     span = widen(noise(1, 8_000), 8_000, (0, 8_000), (0, 8_000))
 

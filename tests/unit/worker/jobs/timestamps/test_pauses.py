@@ -43,11 +43,17 @@ def test_short_pauses_lie_within_a_stretch() -> None:
 
 
 def test_a_recording_that_gets_louder_is_heard_from_the_start() -> None:
-    quiet, loud = sound((1.0, 2.0), seconds=40, level=0.005, noise=1e-5), sound((1.0, 2.0), seconds=40, level=0.9)
+    quiet, loud = sound((1.0, 2.0), seconds=100, level=0.005, noise=1e-5), sound((1.0, 2.0), seconds=40, level=0.9)
 
     found = seconds(find_speech(np.concatenate([quiet, loud]), RATE, 15))
 
-    assert [round(start) for start, _ in found] == [1, 41]
+    assert [round(start) for start, _ in found] == [1, 101]
+
+
+def test_a_pause_of_half_a_minute_is_no_speech_whatever_its_noise() -> None:
+    found = seconds(find_speech(sound((1.0, 2.0), (65.0, 66.0), seconds=80, noise=0.01), RATE, 15))
+
+    assert [round(start) for start, _ in found] == [1, 65]
 
 
 def test_speech_without_pauses_is_cut() -> None:

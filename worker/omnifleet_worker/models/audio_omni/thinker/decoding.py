@@ -53,6 +53,7 @@ class DecodeState:
         stops: tokens that end it.
         max_new_tokens: length at which it is cut.
         noise: what tokens are drawn by; None takes the likeliest.
+        begun: what the prompt has of the answer already.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class DecodeState:
         stops: frozenset[int],
         max_new_tokens: int,
         noise: TokenNoise | None,
+        begun: str = "",
     ) -> None:
         self.prompt: Prompt | None = prompt
         """Until all of it is read."""
@@ -76,6 +78,7 @@ class DecodeState:
         self.finished = False
         """Whether the answer is complete or at its limit."""
         self._tokenizer = tokenizer
+        self._begun = begun
         self._stops = stops
         self._limit = max_new_tokens
         self._ids: list[int] = []
@@ -95,8 +98,8 @@ class DecodeState:
 
     @property
     def text(self) -> str:
-        """The new tokens so far as text, without the model's marks; bytes that are no UTF-8 become U+FFFD."""
-        return str(self._tokenizer.decode(self._ids, skip_special_tokens=True))
+        """The answer so far, without the model's marks; bytes that are no UTF-8 become U+FFFD. Any thread may ask."""
+        return self._begun + str(self._tokenizer.decode(list(self._ids), skip_special_tokens=True))
 
     @property
     def unread(self) -> int:

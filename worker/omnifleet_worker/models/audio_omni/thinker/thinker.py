@@ -65,7 +65,8 @@ class Thinker:
 
         Args:
             chat: what is asked.
-            max_new_tokens: length at which the answer is cut.
+            max_new_tokens: length at which the answer is cut, with what was written of it before; one more is always
+                written.
             temperature: 0 takes the likeliest token; above, tokens are drawn, flatter the higher it is.
             seed: of the draw.
             frames_per_second: at which the chat's frames were taken; the positions in time follow from it.
@@ -74,6 +75,8 @@ class Thinker:
             OutOfMemory: the cache has no room for it as long as others are in the making.
             Others: as `encode`; the new tokens count against the model's context.
         """
+        if chat.begun:
+            max_new_tokens = max(1, max_new_tokens - len(self._tokenizer(chat.begun)["input_ids"]))
         prompt = self._reader.read(chat, frames_per_second, room=max_new_tokens)
         side = self._device_side
         noise = side.answers.noise(seed, temperature)
@@ -84,6 +87,7 @@ class Thinker:
             stops=self._stops,
             max_new_tokens=max_new_tokens,
             noise=noise,
+            begun=chat.begun,
         )
 
     def step(self, states: Sequence[DecodeState]) -> None:

@@ -194,3 +194,17 @@ def test_layers_are_compiled_once_for_one_row_and_once_for_several(thinker: Thin
     assert answers == expected
     assert (hidden - Thinker(MODEL, PROCESSOR).encode(CHATS[1])).abs().max() < 1e-4
     assert len(compiled) == 4
+
+
+def test_an_answer_that_was_begun_is_gone_on_with(thinker: Thinker) -> None:
+    whole = thinker.start(Chat("Be kind.", "Hello", begun=""), max_new_tokens=12)
+    (text,) = finish(thinker, [whole])
+    begun = text.rstrip("\N{REPLACEMENT CHARACTER}")[: len(text) // 2]
+
+    state = thinker.start(Chat("Be kind.", "Hello", begun=begun), max_new_tokens=12)
+    prompt = published_answer(Chat("Be kind.", "Hello", begun=begun), max_new_tokens=1)
+    (continued,) = finish(thinker, [state])
+
+    assert begun
+    assert continued.startswith(begun + prompt)
+    assert state.tokens <= max(1, 12 - len(PROCESSOR.tokenizer(begun)["input_ids"]))

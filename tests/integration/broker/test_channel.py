@@ -1,0 +1,102 @@
+"""A worker's channel in a real Redis: it takes what waits while it has room, and leaves the rest to other workers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+from celery import Celery
+from omnifleet_shared.broker.celery_app import configure
+from omnifleet_shared.broker.leases import Leases
+from omnifleet_shared.broker.transport import MORE_AT_ONCE
+from omnifleet_shared.keys import WAKE_KEY
+from omnifleet_shared.settings import FleetSettings
+from omnifleet_worker.lease_renewer import LeaseRenewer
+from redis import Redis
+
+QUEUE = "audio-omni"
+WAKE = WAKE_KEY.format(queue=QUEUE)
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[Redis]:
+    with Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def delivered() -> list[int]:
+    return []
+
+
+@pytest.fixture
+def channel(redis: Redis, redis_url: str, delivered: list[int]) -> Iterator[Any]:
+    """A worker's channel that consumes, with nothing to slow it down but its slots."""
+    renewer = LeaseRenewer(
+        Leases(redis, QUEUE, seconds=60),
+        slots=100,
+        engine_stalled=lambda: 0.0,
+        engine_timeout=60,
+        poll_timeout=60,
+        on_lost=lambda tag: None,
+    )
+
+    def note(message: Any) -> None:
+        delivered.append(message.headers["number"])
+
+    assert renewer.leases.take([QUEUE]) is None  # Redis knows the script from now on
+    app = Celery("channel", set_as_current=False)
+    configure(app, FleetSettings(redis_url=redis_url))
+    app.conf.broker_transport_options["lease_holder"] = renewer
+    with app.connection_for_read() as connection, closing(connection.channel()) as channel:
+        queue = app.amqp.queues[QUEUE](channel)
+        queue.declare()
+        channel.basic_consume(QUEUE, False, note, "test")
+        channel.client.connection = channel.client.connection_pool.get_connection()  # as kombu's poller does
+        yield channel
+    app.close()
+
+
+def send(redis: Redis, count: int) -> None:
+    for number in range(count):
+        about = {"delivery_info": {"exchange": "", "routing_key": QUEUE}, "delivery_tag": str(number)}
+        message = {"body": "{}", "content-type": "application/json", "content-encoding": "utf-8", "properties": about}
+        redis.lpush(QUEUE, json.dumps({**message, "headers": {"number": number}}))
+        redis.lpush(WAKE, "1")
+
+
+def poll(channel: Any) -> None:
+    channel._brpop_start()
+    assert channel._brpop_read()
+
+
+def test_one_turn_takes_what_there_is_room_for(redis: Redis, channel: Any, delivered: list[int]) -> None:
+    channel.basic_qos(0, 3, False)
+    send(redis, 5)
+
+    poll(channel)
+
+    assert delivered == [0, 1, 2]
+    # As many tokens as messages: each wakes a worker for one of them.
+    assert (redis.llen(QUEUE), redis.llen(WAKE)) == (2, 2)
+
+
+def test_one_turn_takes_a_few_at_most(redis: Redis, channel: Any, delivered: list[int]) -> None:
+    send(redis, 2 * MORE_AT_ONCE)
+
+    poll(channel)
+
+    assert delivered == list(range(1 + MORE_AT_ONCE))
+
+
+def test_a_turn_ends_with_the_queue(redis: Redis, channel: Any, delivered: list[int]) -> None:
+    send(redis, 2)
+
+    poll(channel)
+    send(redis, 1)
+    poll(channel)
+
+    assert delivered == [0, 1, 0]

@@ -1,0 +1,1 @@
+"""Parts of streamed jobs, given out before the end."""
