@@ -32,6 +32,7 @@ OTHERS = {
     "curl",
     "docker",
     "export",
+    "ffplay",
     "hf",
     "kubectl",
     "mkdir",

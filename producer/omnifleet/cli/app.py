@@ -25,6 +25,7 @@ from .ops import add_commands
 from .output_file import TEXT_SUFFIX, OutputFile, about_media
 from .session import open_session
 from .spectrogram import spectrogram
+from .standard_output import NAME, StandardOutput
 from .storage import storage
 from .voices import voices
 
@@ -43,7 +44,8 @@ Output = Annotated[
     typer.Option(
         "--output",
         "-o",
-        help="File to write, whose suffix decides the format; or a folder, to name it by task and input.",
+        help="File to write, whose suffix decides the format; a folder, to name it by task and input; or - for standard"
+        " output, part by part as they are made.",
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Write over a file that is there already.")]
@@ -116,7 +118,9 @@ def understand(
     with open_session(context.obj, as_json) as session:
         recordings = [*([task] if question and task else []), *(audio or [])]
         about = about_media([*recordings, *(video or [])])
-        file = _file(output, force, "answer" if question or " " in (task or "") else task or "", about, TEXT_SUFFIX)
+        file = _file(
+            output, force, "answer" if question or " " in (task or "") else task or "", about, TEXT_SUFFIX, as_json
+        )
         session.check_output(file, no_wait=no_wait, timed=timestamps is not None)
         job = session.client.understand(
             None if question else task,
@@ -128,6 +132,7 @@ def understand(
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             timestamps=timestamps,
+            stream=isinstance(file, StandardOutput) and timestamps is None,
             **_common(seed, priority, deadline, language, audio_track, commercial, idempotency_key, callback),
         )
         session.finish(job, file, timeout, no_wait=no_wait)
@@ -169,7 +174,7 @@ def generate(
     """Make audio: omnifleet generate tts "Hello" --ref voice.wav -o hello.wav"""
     with open_session(context.obj, as_json) as session:
         about = text or about_media([source for source in (audio, video) if source])
-        file = _file(output, force, task, about, audio_format or "wav")
+        file = _file(output, force, task, about, audio_format or "wav", as_json)
         session.check_output(file, no_wait=no_wait)
         job = session.client.generate(
             task,
@@ -183,6 +188,7 @@ def generate(
             steps=steps,
             quality=quality,
             guidance=guidance,
+            stream=isinstance(file, StandardOutput) and audio_format in (None, "wav"),
             format=_format(audio_format, None if mux and output and is_video(output) else output),
             **_common(seed, priority, deadline, language, audio_track, commercial, idempotency_key, callback),
         )
@@ -230,7 +236,7 @@ def edit(
 ) -> None:
     """Change audio: omnifleet edit Add street.wav --desc "rain sounds" -o out.flac"""
     with open_session(context.obj, as_json) as session:
-        file = _file(output, force, task, about_media([audio]), audio_format or "wav")
+        file = _file(output, force, task, about_media([audio]), audio_format or "wav", as_json)
         session.check_output(file, no_wait=no_wait, dry_run=dry_run)
         job = session.client.edit(
             task,
@@ -270,7 +276,7 @@ def result(
 ) -> None:
     """Wait for a job that was sent before, and print its result."""
     with open_session(context.obj, as_json) as session:
-        file = _file(output, force, "result", job_id, TEXT_SUFFIX)
+        file = _file(output, force, "result", job_id, TEXT_SUFFIX, as_json)
         session.check_output(file)
         session.finish(session.client.job(job_id), file, timeout)
 
@@ -297,9 +303,13 @@ def _common(
     return {**options, "idempotency_key": idempotency_key, "callback": callback}
 
 
-def _file(output: Path | None, force: bool, task: str, about: str, suffix: str) -> OutputFile | None:
+def _file(
+    output: Path | None, force: bool, task: str, about: str, suffix: str, as_json: bool
+) -> OutputFile | StandardOutput | None:
     if output is None:
         return None
+    if output == NAME:
+        return StandardOutput(holds_text=suffix == TEXT_SUFFIX, as_json=as_json)
     return OutputFile(path=output, task=task, about=about, suffix=suffix, force=force)
 
 

@@ -33,6 +33,7 @@ from ..results.results import JobResult
 from ..results.subtitles import SUBTITLE_FORMATS
 from .output import JobDisplay, Printer
 from .output_file import OutputFile
+from .standard_output import StandardOutput
 
 EXIT_CODES: dict[type[OmnifleetError], int] = {
     InvalidJob: 2,
@@ -69,7 +70,12 @@ class Session:
         self._job_id: str | None = None
 
     def check_output(
-        self, output: OutputFile | None, *, no_wait: bool = False, dry_run: bool = False, timed: bool = True
+        self,
+        output: OutputFile | StandardOutput | None,
+        *,
+        no_wait: bool = False,
+        dry_run: bool = False,
+        timed: bool = True,
     ) -> None:
         """Refuse early what could not be written after the job. Raises InvalidJob."""
         if output is None:
@@ -78,18 +84,27 @@ class Session:
             raise InvalidJob("a dry run makes no file", "output", "Leave out -o, or --dry-run")
         if no_wait:
             raise InvalidJob("nothing is written without waiting", "output", "Use omnifleet result JOB_ID -o later")
-        if not timed and output.path.suffix.lower().removeprefix(".") in SUBTITLE_FORMATS:
+        suffix = output.path.suffix.lower().removeprefix(".") if isinstance(output, OutputFile) else ""
+        if not timed and suffix in SUBTITLE_FORMATS:
             raise InvalidJob("subtitles need times", "output", "Add --timestamps word, or segment")
         output.check()
 
     def finish(
-        self, job: JobHandle[JobResult], output: OutputFile | None, timeout: float | None, *, no_wait: bool = False
+        self,
+        job: JobHandle[JobResult],
+        output: OutputFile | StandardOutput | None,
+        timeout: float | None,
+        *,
+        no_wait: bool = False,
     ) -> None:
-        """Wait for the job and print its result, or print the job's id alone."""
+        """Wait for the job and print its result, or write it as it comes, or print the job's id alone."""
         self._job_id = job.id
         if no_wait:
             self._printer.print_sent(job.id)
             self._note_absence(job)
+            return
+        if isinstance(output, StandardOutput):
+            output.write(job.stream(timeout=timeout))
             return
         result = self._wait(job, timeout)
         self._printer.print_result(result, output.write(result) if output else None)

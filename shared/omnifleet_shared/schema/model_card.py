@@ -74,7 +74,7 @@ class ModelCard(Record):
     max_sync_seconds: float = 10.0
     """Longest sound that is in sync with a video (`v2a`): the length that the sync encoder sees at once."""
     max_edit_seconds: float = 600.0
-    """Longest source that is edited: 67 windows, and 1.3 GB of the worker's memory where it is 48 kHz stereo."""
+    """Longest source that is edited: 67 windows, and 1.7 GB of the worker's memory where it is 48 kHz stereo."""
     max_listen_seconds: float = 300.0
     """Longest recording that is understood."""
     max_transcribe_seconds: float = 7200.0

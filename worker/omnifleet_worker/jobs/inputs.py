@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import TypedDict, TypeGuard, cast
+from typing import TypeGuard, cast
 
 import numpy as np
 from omnifleet_shared.audio_formats import check_format
@@ -16,7 +16,7 @@ from omnifleet_shared.schema.tasks import NamedUnderstanding, SpeechEdit, VideoT
 from omnifleet_shared.storage import Storage
 from omnifleet_shared.storage.base import verify_sha256
 
-from ..media.decode import DecodedAudio
+from ..media.decode import AudioForm, DecodedAudio
 from ..media.encode import check_samples
 from ..media.isolation.processes import MediaProcesses
 from ..media.limits import MediaLimits
@@ -204,13 +204,7 @@ def _decode_audio(data: bytes, field: str, job: Job, limits: MediaLimits, proces
     return processes.decode_audio(data, field=field, limits=limits, **_audio_form(job, field))
 
 
-class _AudioForm(TypedDict):
-    exact: bool
-    mono_rate: int | None
-    track: int | None
-
-
-def _audio_form(job: Job, field: str) -> _AudioForm:
+def _audio_form(job: Job, field: str) -> AudioForm:
     # Of `audio`, and of a voice where that is all there is to hear.
     named = "audio" if getattr(job.task, "audio", None) else "ref"
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import av
 import numpy as np
@@ -41,6 +41,14 @@ class DecodedAudio:
     def seconds(self) -> float:
         """Length in seconds."""
         return int(self.samples.shape[-1]) / self.sample_rate
+
+
+class AudioForm(TypedDict, total=False):
+    """How sound is decoded; see `decode_audio`."""
+
+    exact: bool
+    mono_rate: int | None
+    track: int | None
 
 
 def decode_audio(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Literal, TypeVar
 
 import av
@@ -12,6 +13,7 @@ import av.container
 import av.stream
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
+from av.codec.context import Flags2
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from omnifleet_shared.errors import MediaError, MediaTooLarge, MediaUnreadable
@@ -48,6 +50,9 @@ CODECS = {
         *("mpeg1video", "mpeg2video", "h263", "flv", "msmpeg4v3", "wmv1", "wmv2", "wmv3", "vc1"),
     ),
 }
+
+_OGG_BEGINS = b"OggS\x00\x02"
+"""The first page of each stream in an ogg file; there are several where files are joined."""
 
 _LOSSLESS = ("pcm_s", "pcm_u", "pcm_f", "flac", "alac", "wmalossless", "truehd")
 
@@ -129,8 +134,10 @@ class MediaReader:
         self._check_streams()
         self.stream = self._choose(kind, track)
         self.declared_seconds = declared_seconds(container, self.stream, data)
-        self.declares_end = self.format == MP4 and not has_fragments(data)
-        self.origin = self._find_origin()
+        whole_mp4 = self.format == MP4 and not has_fragments(data)
+        self._is_primed = self._prime(data)
+        self.declares_end = whole_mp4 or self._is_primed
+        self.origin = 0.0 if whole_mp4 else self._find_origin()
         guard.check_seconds(self.declared_seconds or 0.0, spare=_DECLARED_SPARE[kind])
 
     @property
@@ -145,11 +152,11 @@ class MediaReader:
             MediaUnreadable: more than 1 % of the packets (and more than 2), or all of them, cannot be decoded.
             MediaTooLarge: decoding takes more wall time than the limits allow.
         """
-        for packet in self._demux():
-            for frame in self._decode(packet):
-                self.guard.check_time()
-                if isinstance(frame, frame_type):
-                    yield frame
+        found = (frame for packet in self._demux() for frame in self._decode(packet))
+        for frame in islice(found, int(self._is_primed), None):
+            self.guard.check_time()
+            if isinstance(frame, frame_type):
+                yield frame
         spare = min(self._packets - 1, max(_SPARE_PACKETS, _SPARE_SHARE * self._packets))
         if self._undecodable > max(0, spare):
             raise self.guard.unreadable(f"{self._undecodable} of its {self._packets} packets are damaged")
@@ -181,12 +188,21 @@ class MediaReader:
             return self._container_end
         return max(decoded, self._stream_end - _start(self.stream)) if self.format == MP4 else decoded
 
+    def _prime(self, data: bytes) -> bool:
+        """Take the trimming of Vorbis in ogg from libav, and say whether that was done.
+
+        A file shorter than a page has no other timestamp than its end. libav then counts from the first block, which
+        makes no sound yet, and cuts that much off the end, or nothing where there is more to cut.
+        """
+        if self.format != "ogg" or _codec(self.stream) != "vorbis" or data.count(_OGG_BEGINS) != 1:
+            return False
+        self.stream.codec_context.flags2 |= Flags2.skip_manual
+        return True
+
     def _find_origin(self) -> float | None:
-        """Time begins with the first of a film's streams; a sound alone in mp4 may begin late by its edit list."""
+        """Time begins with the first of a film's streams; a sound alone begins it, save in mp4 with its edit list."""
         kinds = [stream for stream in self._container.streams if isinstance(stream, AudioStream | VideoStream)]
         streams = [stream for stream in kinds if not stream.disposition & av.stream.Disposition.attached_pic]
-        if self.declares_end:
-            return 0.0
         # What begins before 0 is the encoder's lead-in, which is not heard.
         starts = [max(0.0, _start(stream)) for stream in streams if stream.start_time is not None]
         return min(starts) if len(streams) > 1 and starts else None

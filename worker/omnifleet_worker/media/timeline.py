@@ -69,4 +69,5 @@ def _end(reader: MediaReader) -> float | None:
     stream = reader.stream
     if not reader.declares_end or stream.duration is None or stream.time_base is None:
         return None
-    return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    start = (stream.start_time or 0) if reader.origin is not None else 0
+    return float((start + stream.duration) * stream.time_base)

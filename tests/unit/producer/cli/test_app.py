@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import soundfile
 from omnifleet import (
     Client,
     EngineStopped,
+    InvalidJob,
     JobCancelled,
     JobFailed,
     MediaTooLong,
@@ -19,6 +21,7 @@ from omnifleet import (
     StorageUnavailable,
 )
 from omnifleet.cli import app
+from omnifleet.cli.standard_output import StandardOutput
 from omnifleet.handle import JobHandle
 from omnifleet.testing import FakeClient
 from omnifleet_shared.schema.results import EditPlan, PlannedEdit
@@ -268,6 +271,7 @@ def test_a_failed_job_is_an_exit_code_and_one_readable_line(error: OmnifleetErro
         ["edit", "add", "street.wav", "--desc", "rain", "-o", "nowhere/out.wav"],
         ["edit", "add", "street.wav", "--desc", "rain", "-o", "out.wav", "--no-wait"],
         ["edit", "speech", "street.wav", "--desc", "delete 'a'", "-o", "out.wav", "--dry-run"],
+        ["generate", "t2a", "rain", "-o", "-", "--no-wait"],
         ["edit", "add", "street.wav", "--desc", "rain", "--dry-run"],
         ["generate", "t2a", "rain", "--format", "docx"],
         ["generate", "t2a", "rain", "--guidance", "-1"],
@@ -414,3 +418,54 @@ def test_a_callback_is_asked_for_and_its_delivery_told() -> None:
     assert job.callback == "https://hooks.example.com/x"
     assert run(omni, "status", job.job_id).stdout == "succeeded, callback delivered\n"
     assert json.loads(run(omni, "status", job.job_id, "--json").stdout)["callback"]["status"] == "delivered"
+
+
+class TestStandardOutput:
+    def test_sound_is_one_wav_file_that_begins_before_it_is_made(self, omni: FakeClient, here: Path) -> None:
+        done = run(omni, "generate", "t2m", "a waltz", "--seconds", "25", "-o", "-")
+
+        (job,) = omni.jobs
+        whole, _ = soundfile.read(omni.job(job.job_id).result().save("whole.wav"), dtype="int16")
+        heard, rate = soundfile.read(io.BytesIO(done.stdout_bytes), dtype="int16")
+        assert (done.exit_code, rate, len(heard)) == (0, 44_100, 25 * 44_100)
+        assert (heard == whole).all()
+        assert done.stdout_bytes.count(b"RIFF") == 1
+        assert job.model_dump()["stream"] is True
+
+    def test_text_is_written_as_it_comes(self, omni: FakeClient, here: Path) -> None:
+        done = run(omni, "understand", "caption", "call.mp3", "-o", "-")
+
+        assert (done.exit_code, done.stdout) == (0, "A fake answer to caption.\n")
+        assert omni.jobs[0].model_dump()["stream"] is True
+
+    @pytest.mark.parametrize(
+        "arguments", [["generate", "t2m", "a waltz"], ["edit", "add", "street.wav", "--desc", "x"]]
+    )
+    def test_what_does_not_come_in_parts_is_written_whole(
+        self, omni: FakeClient, here: Path, arguments: list[str]
+    ) -> None:
+        done = run(omni, *arguments, "--format", "flac", "-o", "-")
+
+        audio = omni.job(omni.jobs[0].job_id).result().audio
+        assert audio is not None
+        assert done.stdout_bytes == audio.read()
+
+    def test_a_job_that_was_sent_before_is_written_too(self, omni: FakeClient, here: Path) -> None:
+        job = omni.generate("t2m", "a waltz", seconds=25, stream=True)
+
+        done = run(omni, "result", job.id, "-o", "-")
+
+        assert soundfile.info(io.BytesIO(done.stdout_bytes)).samplerate == 44_100
+        assert len(done.stdout_bytes) == 44 + 2 * 25 * 44_100
+
+    def test_records_and_results_do_not_share_it(self, omni: FakeClient, here: Path) -> None:
+        refused = run(omni, "generate", "t2a", "rain", "-o", "-", "--json")
+
+        assert (refused.exit_code, omni.jobs) == (2, [])
+        assert json.loads(refused.stdout)["error"]["field"] == "output"
+
+    def test_sound_is_not_written_to_a_terminal(self, omni: FakeClient, here: Path, monkeypatch: Any) -> None:
+        monkeypatch.setattr("omnifleet.cli.standard_output.sys.stdout.isatty", lambda: True, raising=False)
+        output = StandardOutput(holds_text=False, as_json=False)
+        with pytest.raises(InvalidJob, match="ffplay"):
+            output.check()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import av
 import numpy as np
 import pytest
+import soundfile
 from omnifleet_shared.errors import MediaTooLong, MediaUnreadable
 from omnifleet_worker.media.decode import DecodedAudio, decode_audio
 from omnifleet_worker.media.limits import MediaLimits
@@ -97,6 +98,19 @@ class TestLimits:
         sound = media_files.encode(format, media_files.tone(3.0, rate), rate)
 
         assert decode_audio(sound, limits=MediaLimits(max_seconds=3.0)).seconds == pytest.approx(3.0, abs=0.3)
+
+    @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 96_000])
+    @pytest.mark.parametrize("samples", [1, 100, 128, 500, 1_000, 1_024, 4_096, 7_000, 15_999, 44_101, 100_000])
+    def test_vorbis_is_as_long_as_it_was_and_all_of_it_is_heard(self, samples: int, rate: int) -> None:
+        sound = np.random.default_rng(samples).uniform(-0.5, 0.5, samples).astype(np.float32)
+        file = io.BytesIO()
+        soundfile.write(file, sound, rate, format="OGG", subtype="VORBIS")
+
+        audio = decode_audio(file.getvalue())
+
+        wanted, _ = soundfile.read(io.BytesIO(file.getvalue()), dtype="float32")
+        assert audio.samples.shape == (1, samples)
+        np.testing.assert_allclose(audio.samples[0], wanted, atol=1e-5)
 
     @pytest.mark.parametrize("format", ["wav", "flac", "opus", "ogg", "m4a", "webm", "mkv"])
     def test_its_length_is_exact(self, format: str) -> None:

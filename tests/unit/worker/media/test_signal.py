@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from omnifleet_worker.media.decode import DecodedAudio
+from omnifleet_worker.media.decode import DecodedAudio, decode_audio
 from omnifleet_worker.media.signal import resample, to_mono, trim_silence
 from support.data import media_files
 
@@ -32,7 +32,7 @@ def test_the_right_rate_is_left_alone() -> None:
     assert resample(audio, 44_100) is audio
 
 
-@pytest.mark.parametrize("source", [44_078, 44_056, 44_101, 47_952, 48_048, 11_024, 15_999])
+@pytest.mark.parametrize("source", [44_078, 44_056, 44_101, 47_952, 47_999, 48_048, 11_024, 15_999])
 @pytest.mark.parametrize("target", [44_100, 16_000])
 def test_rates_close_to_another_keep_pitch_and_length(source: int, target: int) -> None:
     audio = DecodedAudio(media_files.tone(11.0, source, 2), source)
@@ -42,6 +42,17 @@ def test_rates_close_to_another_keep_pitch_and_length(source: int, target: int) 
     assert resampled.samples.shape == (2, 11 * target)
     inner = slice(target // 10, -target // 10)
     np.testing.assert_allclose(resampled.samples[:, inner], media_files.tone(11.0, target, 2)[:, inner], atol=0.005)
+
+
+@pytest.mark.parametrize("source", [44_056, 44_078, 44_101, 47_999, 11_111])
+def test_what_is_resampled_on_the_way_keeps_them_too(source: int) -> None:
+    file = media_files.encode("wav-float", media_files.tone(11.0, source), source)
+
+    heard = decode_audio(file, mono_rate=16_000).samples
+
+    assert heard.shape == (1, 11 * 16_000)
+    inner = slice(1_600, -1_600)
+    np.testing.assert_allclose(heard[:, inner], media_files.tone(11.0, 16_000)[:, inner], atol=0.005)
 
 
 def test_any_rate_keeps_exact_numbers_exact() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from omnifleet_shared.errors import InvalidJob, MediaTooLarge, MediaUnreadable, 
 from omnifleet_shared.errors import error_from_wire as rebuild_error
 from omnifleet_shared.schema.jobs import AudioFormat
 
-from ..decode import DecodedAudio
+from ..decode import AudioForm, DecodedAudio
 from ..decode import decode_audio as decode_in_process
 from ..encode import FloatSamples, Subtype
 from ..encode import encode_audio as encode_in_process
@@ -80,15 +80,12 @@ class MediaProcesses:
         *,
         field: str = "audio",
         limits: MediaLimits = DEFAULT_LIMITS,
-        exact: bool = False,
-        mono_rate: int | None = None,
-        track: int | None = None,
+        **form: Unpack[AudioForm],
     ) -> DecodedAudio:
         """Decode sound; see `media.decode.decode_audio`."""
-        options = {"field": field, "exact": exact, "mono_rate": mono_rate, "track": track}
-        if not track and read_wav(data, field) is not None:
-            return decode_in_process(data, limits=limits, field=field, exact=exact, mono_rate=mono_rate)
-        said, made = self._decode("decode_audio", [data], limits, options)
+        if _is_plain(data, field, form):
+            return decode_in_process(data, limits=limits, field=field, **form)
+        said, made = self._decode("decode_audio", [data], limits, {"field": field, **form})
         places = None if said["places"] is None else tuple(said["places"])
         return DecodedAudio(_array(made), said["sample_rate"], places, said["lossy"])
 
@@ -113,15 +110,12 @@ class MediaProcesses:
         *,
         field: str = "audio",
         limits: MediaLimits = DEFAULT_LIMITS,
-        exact: bool = False,
-        mono_rate: int | None = None,
-        track: int | None = None,
+        **form: Unpack[AudioForm],
     ) -> int:
         """Tell the bytes that decoding sound makes; see `media.measure.measure_audio`."""
-        if not track and read_wav(data, field) is not None:
-            return measure_in_process(data, limits=limits, field=field, exact=exact, mono_rate=mono_rate)
-        options = {"field": field, "exact": exact, "mono_rate": mono_rate, "track": track}
-        return int(self._decode("measure_audio", [data], limits, options)[0]["bytes"])
+        if _is_plain(data, field, form):
+            return measure_in_process(data, limits=limits, field=field, **form)
+        return int(self._decode("measure_audio", [data], limits, {"field": field, **form})[0]["bytes"])
 
     def measure_video(
         self, data: bytes, *, frames_per_second: float, field: str = "video", limits: MediaLimits = DEFAULT_LIMITS
@@ -292,6 +286,11 @@ class _Process:
         with suppress(ValueError):
             return _Crashed(signal.Signals(-code).name)
         return _Crashed(f"exit code {code}")
+
+
+def _is_plain(data: bytes, field: str, form: AudioForm) -> bool:
+    """Whether it is an uncompressed wav file, which is read without a decoder."""
+    return not form.get("track") and read_wav(data, field) is not None
 
 
 def _said(answer: dict[str, Any]) -> dict[str, Any]:

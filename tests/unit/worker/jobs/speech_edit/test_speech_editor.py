@@ -188,12 +188,23 @@ def test_all_but_the_edited_span_is_the_sources_own(
     assert not np.array_equal(edited, original)
 
 
-@pytest.mark.parametrize(("rate", "channels", "format"), [(384_000, 1, "ogg"), (96_000, 2, "mp3"), (44_100, 3, "mp3")])
+@pytest.mark.parametrize(
+    ("source", "rate", "channels", "format"),
+    [
+        *[("wav", 384_000, 1, "ogg"), ("wav", 96_000, 2, "mp3"), ("wav", 44_100, 3, "mp3")],
+        *[
+            ("m4a", 96_000, 2, "mp3"),
+            ("webm", 48_000, 6, "mp3"),
+            ("aiff", 47_999, 1, "mp3"),
+            ("caf", 192_001, 1, "flac"),
+        ],
+    ],
+)
 def test_what_the_format_cannot_hold_is_refused_before_the_model_is_asked(
-    edit: Edit, rate: int, channels: int, format: str
+    edit: Edit, source: str, rate: int, channels: int, format: str
 ) -> None:
     with pytest.raises(InvalidJob, match=f"{format} cannot hold") as refused:
-        edit(speech(rate=rate, channels=channels), "replace 'dear' with 'good'", "never asked", format=format)
+        edit(speech(source, rate, channels), "replace 'dear' with 'good'", "never asked", format=format)
 
     assert refused.value.field == "format"
 

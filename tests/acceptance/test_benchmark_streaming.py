@@ -1,0 +1,29 @@
+"""The benchmark of streams runs from start to end and reports every figure."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "streaming.py"
+
+
+@pytest.mark.timeout(600)  # a worker starts
+def test_it_reports_all_figures() -> None:
+    command = [sys.executable, str(SCRIPT), "--steps", "2", "--runs", "1", "--json"]
+
+    done = subprocess.run(command, capture_output=True, text=True, timeout=580)
+
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    music, speech, answer = report["rows"].values()
+    assert (music["parts"], report["steps"], bool(report["cpu"])) == (6, 2, True)
+    assert speech["parts"] >= 4
+    assert answer["parts"] >= 1
+    for row in (music, speech, answer):
+        assert 0 < row["first"] <= row["end"]
+        assert row["whole"] > 0
