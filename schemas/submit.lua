@@ -15,12 +15,17 @@
 --  1  job id
 --  2  the message                            message.schema.json, as JSON
 --  3  the state record, QUEUED               state.schema.json, as JSON
---  4  seconds that records live              OMNIFLEET_RESULT_LIFETIME, 604800 by default
+--  4  seconds that results are kept          OMNIFLEET_RESULT_LIFETIME, 604800 by default
 --  5  most jobs in the queue                 OMNIFLEET_MAX_QUEUED, 100000 by default
 --  6  most unfinished jobs of the producer   or an empty string
 --  7  an id of this call                     sent again it is answered as before, for 300 s; optional
+--  8  digests of the request's fields        a JSON object of texts, or an empty string: another request under the same
+--                                            idempotency key is a conflict; optional
+--  9  seconds before the job's deadline      by the sender's clock; or an empty string; optional
 -- Returns {verdict, job id, count, jobs that ended lately, in so many seconds}
 --  sent        the job is in the queue; where the id is another one, that job has the same idempotency key
+--  conflict    refused: the job of that id has the same idempotency key, and was another request; the sixth value names
+--              the fields that differ, with a space in between
 --  queued      refused: so many jobs wait already
 --  unfinished  refused: so many jobs of the producer have no outcome yet
 
@@ -48,15 +53,36 @@ local function count_unfinished(runs, unfinished, job_id, lifetime)
 end
 
 local state, runs, wake, place, finished, same, unfinished = unpack(KEYS, 1, 7)
-local job_id, message, record, lifetime, most_queued, most_unfinished, call = unpack(ARGV)
+local job_id, message, record, lifetime, most_queued, most_unfinished, call, request, seconds_left = unpack(ARGV)
 -- Redis checks its users' rights to every key that is named, an empty one too: there is none.
 if same == state then same = '' end
 if unfinished == state then unfinished = '' end
-lifetime, most_queued, most_unfinished = tonumber(lifetime), tonumber(most_queued), tonumber(most_unfinished)
+most_queued, most_unfinished = tonumber(most_queued), tonumber(most_unfinished)
+lifetime = math.max(tonumber(lifetime), 2592000)
 local function stands(other)
   local status = status_of('celery-task-meta-' .. other)
   if not status or status == 'FAILURE' or status == 'REVOKED' then return false end
   return status == 'SUCCESS' or redis.call('EXISTS', 'omnifleet:cancel:' .. other) == 0
+end
+-- Names of the fields in which this request is not that of the other job; '' where both are the same or not known.
+local function differences(other)
+  if not request or request == '' then return '' end
+  local theirs = redis.call('HGET', 'omnifleet:runs:' .. other, 'sent:request')
+  if not theirs then return '' end
+  local mine, found = cjson.decode(request), {}
+  theirs = cjson.decode(theirs)
+  for name, digest in pairs(mine) do
+    if theirs[name] ~= digest then found[#found + 1] = name end
+  end
+  for name in pairs(theirs) do
+    if mine[name] == nil then found[#found + 1] = name end
+  end
+  table.sort(found)
+  return table.concat(found, ' ')
+end
+local function note(field, value)
+  redis.call('HSET', runs, field, value)
+  redis.call('EXPIRE', runs, lifetime)
 end
 local answered = call and call ~= '' and 'omnifleet:answer:' .. call
 -- Kept where nothing is queued, which a full Redis may refuse: the call may come again when there is room.
@@ -76,7 +102,11 @@ local before = answered and redis.call('GET', answered)
 if before then return cjson.decode(before) end
 if redis.call('EXISTS', state) == 1 then return {'sent', job_id, 0, 0, 0} end
 local other = same ~= '' and redis.call('GET', same)
-if other and stands(other) then return keep({'sent', other, 0, 0, 0}) end
+if other and stands(other) then
+  local differs = differences(other)
+  if differs ~= '' then return keep({'conflict', other, 0, 0, 0, differs}) end
+  return keep({'sent', other, 0, 0, 0})
+end
 local queued = 0
 for list = 8, #KEYS do queued = queued + redis.call('LLEN', KEYS[list]) end
 if queued >= most_queued then return refusal('queued', queued) end
@@ -86,6 +116,14 @@ if most_unfinished then
   if count >= most_unfinished then return refusal('unfinished', count) end
 end
 push(place, message, wake, state, record, lifetime)
-if same ~= '' then redis.call('SET', same, job_id, 'EX', lifetime) end
+if same ~= '' then
+  redis.call('SET', same, job_id, 'EX', lifetime)
+  note('sent:key', same)
+  if request and request ~= '' then note('sent:request', request) end
+end
+if seconds_left and seconds_left ~= '' then
+  local now = redis.call('TIME')
+  note('sent:deadline', string.format('%.3f', now[1] + now[2] / 1e6 + seconds_left))
+end
 count_unfinished(runs, unfinished, job_id, lifetime)
 return {'sent', job_id, 0, 0, 0}

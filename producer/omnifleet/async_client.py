@@ -35,8 +35,8 @@ class AsyncClient(
     while it sends may still send its job.
 
     Requests are checked, uploaded and sent on 4 threads. However many jobs are waited for, that and all reading takes
-    at most 7 connections to Redis. A client belongs to the event loop in which it is first used, and raises
-    RuntimeError in another: make one for each, or share a `Client` between threads.
+    at most 7 connections to Redis. A client belongs to the event loop in which it is first used, in each
+    process that is forked, and raises RuntimeError in another: make one for each, or share a `Client` between threads.
 
     Args:
         settings: all settings at once; from `OMNIFLEET_*` in the environment by default.

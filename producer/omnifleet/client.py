@@ -25,6 +25,10 @@ from .voices import Voices
 class Client(Calls[JobHandle[TextResult], JobHandle[AudioResult]]):
     """Sends jobs to a fleet. Safe to share between threads; close it, or use it as a context manager.
 
+    It may be made and used before a process forks (gunicorn's `--preload`, Celery's prefork pool, multiprocessing):
+    each process has connections of its own. Under gevent, patch before anything is imported. At most 16 connections
+    that nobody uses stay open.
+
     Every call checks its request, uploads local media under their hash, sends the job and returns at once.
 
     Args:

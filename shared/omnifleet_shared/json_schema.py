@@ -41,12 +41,17 @@ SUBMIT_HEADER = f"""\
 --  1  job id
 --  2  the message                            message.schema.json, as JSON
 --  3  the state record, QUEUED               state.schema.json, as JSON
---  4  seconds that records live              OMNIFLEET_RESULT_LIFETIME, 604800 by default
+--  4  seconds that results are kept          OMNIFLEET_RESULT_LIFETIME, 604800 by default
 --  5  most jobs in the queue                 OMNIFLEET_MAX_QUEUED, 100000 by default
 --  6  most unfinished jobs of the producer   or an empty string
 --  7  an id of this call                     sent again it is answered as before, for {ANSWER_LIFETIME} s; optional
+--  8  digests of the request's fields        a JSON object of texts, or an empty string: another request under the same
+--                                            idempotency key is a conflict; optional
+--  9  seconds before the job's deadline      by the sender's clock; or an empty string; optional
 -- Returns {{verdict, job id, count, jobs that ended lately, in so many seconds}}
 --  sent        the job is in the queue; where the id is another one, that job has the same idempotency key
+--  conflict    refused: the job of that id has the same idempotency key, and was another request; the sixth value names
+--              the fields that differ, with a space in between
 --  queued      refused: so many jobs wait already
 --  unfinished  refused: so many jobs of the producer have no outcome yet
 """

@@ -48,7 +48,14 @@ ATTEMPTS_KEY = "omnifleet:runs:{job_id}"
 retry; `alone`, those of them in which the worker ran nothing else; `worker`, who started it last; `traceback`, of its
 last transient error; `handed_back`, starts that ended for a fault of the worker; `refused_by`, names of workers whose
 storage refused it, with a space in between; `unfinished`, the set that counts it.
-Fields with a colon remember calls, by the tag or id that each was made under: one that comes again finds its answer."""
+Fields with a colon remember calls, by the tag or id that each was made under: one that comes again finds its answer.
+Those that begin with `sent:` remember the submission: `sent:request`, digests of the request's fields as JSON, where an
+idempotency key came with it; `sent:key`, the Redis key of that; `sent:deadline`, the Unix time of the job's deadline by
+Redis's own clock."""
+
+OPEN_LIFETIME = 30 * 24 * 3600
+"""Seconds that the records of a job without an outcome are kept, counted anew at each attempt, where results are not
+kept longer: whoever waits finds the job, however short the lifetime of results."""
 
 CALLS_KEY = "omnifleet:calls:{caller}"
 """Number of the last call by which one object took a message or claimed a callback, and what of: a call of that number
@@ -91,7 +98,7 @@ NO_WAKE_KEY = "omnifleet:wake:{queue}:none"
 """Never written: what a worker blocks on that takes nothing now, so that it takes no token from those that do."""
 
 IDEMPOTENCY_KEY = "omnifleet:idempotency:{queue}:{key}"
-"""Id of the job that answers every request with that idempotency key; lives as long as the job's record."""
+"""Id of the job that answers the same request with that idempotency key; lives as long as the job's record."""
 
 UNFINISHED_KEY = "omnifleet:unfinished:{producer}"
 """Sorted set: ids of a producer's jobs without an outcome, by the Unix time of their submission."""

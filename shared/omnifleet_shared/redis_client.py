@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
-from redis import Redis
+from redis import ConnectionPool, Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
@@ -14,7 +14,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from .errors import InvalidSetting
 from .redis_errors import LOST_MASTER, kind_of, typed_redis_error
@@ -23,6 +23,36 @@ from .settings import FleetSettings
 
 T = TypeVar("T")
 BACKOFF = ExponentialWithJitterBackoff(base=0.05, cap=0.5)
+
+
+KEPT_CONNECTIONS = 16
+"""Connections that stay open when nobody uses them; those that a burst of threads has made besides are closed."""
+
+
+class BurstPool(ConnectionPool):
+    """A pool that gives connections back after a burst: redis-py's own keeps all that there ever were at once."""
+
+    def release(self, connection: Any) -> None:
+        super().release(connection)
+        _close_surplus(self)
+
+
+class SentinelBurstPool(SentinelConnectionPool):
+    """`BurstPool` for the master that sentinels name."""
+
+    def release(self, connection: Any) -> None:
+        super().release(connection)
+        _close_surplus(self)
+
+
+def _close_surplus(pool: Any) -> None:
+    with pool._lock:
+        # The one that came back last is the next to be used, so that the surplus is at the other end.
+        surplus = pool._available_connections[:-KEPT_CONNECTIONS]
+        del pool._available_connections[:-KEPT_CONNECTIONS]
+        pool._created_connections -= len(surplus)
+    for connection in surplus:
+        connection.disconnect()
 
 
 class MasterLost(RedisConnectionError):
@@ -69,7 +99,12 @@ def connect_redis(settings: FleetSettings) -> Redis:
     Raises:
         InvalidSetting: the URL is none of Redis.
     """
-    return cast(Redis, _connect(settings, Redis, Sentinel, MasterRetry(BACKOFF, 2, (RedisConnectionError,))))
+    retry = MasterRetry(BACKOFF, 2, (RedisConnectionError,))
+    client = cast(Redis, _connect(settings, Redis, Sentinel, retry, {"connection_pool_class": SentinelBurstPool}))
+    pool = client.connection_pool
+    if isinstance(pool, SentinelBurstPool):
+        return client
+    return Redis.from_pool(BurstPool(connection_class=pool.connection_class, **pool.connection_kwargs))
 
 
 def connect_async_redis(settings: FleetSettings, *, retry: bool = True) -> AsyncRedis:
@@ -78,7 +113,9 @@ def connect_async_redis(settings: FleetSettings, *, retry: bool = True) -> Async
     return cast(AsyncRedis, _connect(settings, AsyncRedis, AsyncSentinel, again))
 
 
-def _connect(settings: FleetSettings, client: Any, sentinel: Any, retry: Any) -> Any:
+def _connect(
+    settings: FleetSettings, client: Any, sentinel: Any, retry: Any, master: Mapping[str, Any] | None = None
+) -> Any:
     options: dict[str, Any] = {
         **_timeouts(settings),
         "health_check_interval": 30,
@@ -89,7 +126,7 @@ def _connect(settings: FleetSettings, client: Any, sentinel: Any, retry: Any) ->
     if watching is None:
         return client(**address.parameters, **options)
     known = sentinel(watching.hosts, sentinel_kwargs={**_timeouts(settings), **watching.login})
-    return known.master_for(settings.redis_master, db=address.database, **address.login, **options)
+    return known.master_for(settings.redis_master, db=address.database, **address.login, **options, **(master or {}))
 
 
 def _timeouts(settings: FleetSettings) -> dict[str, float]:

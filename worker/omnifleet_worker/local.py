@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
@@ -11,6 +11,7 @@ from contextlib import suppress
 from omnifleet_shared.broker.worker_registry import Capacity
 from omnifleet_shared.errors import CallbackRefused, EngineStopped, JobCancelled, JobFailed, OmnifleetError, UnknownJob
 from omnifleet_shared.job_state.batch_waiter import BatchResultWaiter, PollingResultWaiter
+from omnifleet_shared.schema.idempotency import IdempotencyKey
 from omnifleet_shared.schema.job_state import JobState
 from omnifleet_shared.schema.jobs import Job
 from omnifleet_shared.schema.parts import StreamedPart
@@ -58,25 +59,27 @@ class LocalTransport:
         self._places = settings.concurrency
         self._threads = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="job")
         self._runs: dict[str, tuple[JobContext, Future[JobResult]]] = {}
-        self._keys: dict[str, str] = {}
+        self._keys: dict[str, tuple[str, Mapping[str, str]]] = {}
         self._lock = threading.Lock()
         self._engine.start()
 
-    def submit(self, job: Job, idempotency_key: str | None = None) -> str:
+    def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
         """Run the job as soon as a thread is free, unless one with that key waits, runs or has succeeded.
 
         Raises:
             CallbackRefused: it asks for a callback.
+            IdempotencyConflict: the key is that of another request.
         """
         if job.callback is not None:
             raise CallbackRefused("a local model calls nobody back", "callback", "Wait for the result")
         context = JobContext(job, self._engine)
         with self._lock:
-            known_id = self._keys.get(idempotency_key) if idempotency_key is not None else None
-            if known_id is not None and _is_live(self._runs[known_id][1]):
-                return known_id
-            if idempotency_key is not None:
-                self._keys[idempotency_key] = job.job_id
+            if key is not None:
+                known_id, request = self._keys.get(key.key, ("", {}))
+                if known_id and _is_live(self._runs[known_id][1]):
+                    key.compare(request, known_id)
+                    return known_id
+                self._keys[key.key] = (job.job_id, key.request)
             self._runs[job.job_id] = (context, self._threads.submit(self._run, context))
         return job.job_id
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 import typer
 from omnifleet_shared.errors import (
     BatchRunning,
+    BrokerRefused,
     BrokerUnavailable,
     ForeignURI,
     InvalidJob,
@@ -37,6 +38,7 @@ from .standard_output import StandardOutput
 
 EXIT_CODES: dict[type[OmnifleetError], int] = {
     InvalidJob: 2,
+    BrokerRefused: 3,
     InvalidSetting: 2,
     MediaError: 2,
     ForeignURI: 2,

@@ -37,9 +37,11 @@ class JobOptions(TypedDict, total=False):
     """True where the result will earn money: refused by models whose licence does not allow that. False by default."""
     idempotency_key: str | None
     """Up to 200 characters that name the request. Where a job of that key waits, runs or has succeeded, its handle is
-    returned, whatever its own request is, and nothing is sent. `auto` makes the key of the content: task, media, the
-    options that change the result (the seed only where there is one) and the model's revision; not priority, deadline
-    and callback. A callback is made for the job's own request alone, not for those that join it."""
+    returned, and nothing is sent. Where that job's request was another one, IdempotencyConflict is raised, naming the
+    fields that differ: all count but priority and deadline, and the seed where there is one. `auto` makes the key of
+    the content: task, media, the options that change the result (the seed only where there is one) and the model's
+    revision; not priority, deadline and callback. A callback is made for the job's own request alone, not for those
+    that join it."""
     audio_track: int | None
     """Which sound track of the files in `audio` (or in `ref` where there is no `audio`) is heard; 0 is the first. By
     default the one that the file marks as its default, else the first."""

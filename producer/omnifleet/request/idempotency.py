@@ -9,6 +9,7 @@ from typing import Any
 
 from omnifleet_shared.errors import InvalidJob
 from omnifleet_shared.keys import SCHEMA_VERSION
+from omnifleet_shared.schema.idempotency import IdempotencyKey, digest_request
 from omnifleet_shared.schema.jobs import Job
 from omnifleet_shared.schema.model_card import AUDIO_OMNI
 
@@ -20,7 +21,7 @@ NOT_CONTENT = {"schema_version", "job_id", "submitted_at", "deadline", "priority
 """Fields of a job that do not change what it makes."""
 
 
-def idempotency_key(job: Job, options: Mapping[str, Any]) -> str | None:
+def idempotency_key(job: Job, options: Mapping[str, Any]) -> IdempotencyKey | None:
     """Return the caller's key, or for `auto` one made of the job's content. Raises InvalidJob for what is no key."""
     key = options.get("idempotency_key")
     if key is None:
@@ -28,7 +29,10 @@ def idempotency_key(job: Job, options: Mapping[str, Any]) -> str | None:
     if not isinstance(key, str) or not 0 < len(key) <= LONGEST_KEY:
         remedy = f'Give 1 to {LONGEST_KEY} characters, or "{AUTO}"'
         raise InvalidJob(f"{str(key)[:80]!r} is no key", "idempotency_key", remedy)
-    return _content_key(job, has_seed=options.get("seed") is not None) if key == AUTO else key
+    has_seed = options.get("seed") is not None
+    if key == AUTO:
+        return IdempotencyKey(_content_key(job, has_seed=has_seed))
+    return IdempotencyKey(key, digest_request(job, has_seed=has_seed))
 
 
 def _content_key(job: Job, *, has_seed: bool) -> str:

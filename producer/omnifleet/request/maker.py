@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from omnifleet_shared.audio_formats import check_format
+from omnifleet_shared.schema.idempotency import IdempotencyKey
 from omnifleet_shared.schema.jobs import EditJob, Job
 from omnifleet_shared.schema.tasks import SpeechEdit
 from omnifleet_shared.settings import FleetSettings
@@ -38,7 +39,7 @@ class JobMaker:
         self._voices = VoiceFiles(storage)
         self._callback_hosts = CallbackHosts(settings.callback_hosts)
 
-    def make(self, request: Request, *, job_id: str | None = None) -> tuple[Job, str | None]:
+    def make(self, request: Request, *, job_id: str | None = None) -> tuple[Job, IdempotencyKey | None]:
         """Check a request and upload its media.
 
         Args:
@@ -62,7 +63,7 @@ class JobMaker:
         with Uploads(self._storage, self._max_bytes, look_only=True) as uploads:
             self._build(request, uploads, None)
 
-    def _build(self, request: Request, uploads: Uploads, job_id: str | None) -> tuple[Job, str | None]:
+    def _build(self, request: Request, uploads: Uploads, job_id: str | None) -> tuple[Job, IdempotencyKey | None]:
         check_arguments(request.namespace, request.arguments)
         arguments = {name: value for name, value in request.arguments.items() if value is not None}
         options = {name: arguments.pop(name) for name in OPTIONS[request.namespace] & arguments.keys()}

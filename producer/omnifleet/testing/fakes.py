@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -30,6 +30,7 @@ from omnifleet_shared.job_state.batch_waiter import BatchResultWaiter, PollingRe
 from omnifleet_shared.schema import answers
 from omnifleet_shared.schema import results as records
 from omnifleet_shared.schema.callback import CallbackDelivery
+from omnifleet_shared.schema.idempotency import IdempotencyKey
 from omnifleet_shared.schema.job_state import JobState
 from omnifleet_shared.schema.jobs import EditJob, Job, UnderstandJob, read_job
 from omnifleet_shared.schema.model_card import AUDIO_OMNI
@@ -70,7 +71,7 @@ class FakeFleet:
         self._holding = False
         self._states: dict[str, JobState] = {}
         self._progress: dict[str, Progress] = {}
-        self._keys: dict[str, str] = {}
+        self._keys: dict[str, tuple[str, Mapping[str, str]]] = {}
         self._changed = threading.Condition()
         self._listeners: dict[str, list[Callable[[], object]]] = {}
 
@@ -96,17 +97,17 @@ class FakeFleet:
         if job_id is not None:
             self.read(job_id)
 
-    def submit(self, job: Job, idempotency_key: str | None = None) -> str:
-        """See `JobTransport`. Nothing is ever full."""
+    def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
+        """See `JobTransport`. Nothing is ever full. Raises IdempotencyConflict."""
         # Through the wire's form and back, so that a test sees what a worker would.
         received = read_job(job.model_dump(mode="json"))
         with self._changed:
-            if (existing := self._existing(idempotency_key)) is not None:
+            if key is not None and (existing := self._existing(key)) is not None:
                 return existing
             self.jobs.append(received)
             self._states[job.job_id] = JobState(status=JobStatus.QUEUED)
-            if idempotency_key is not None:
-                self._keys[idempotency_key] = job.job_id
+            if key is not None:
+                self._keys[key.key] = (job.job_id, key.request)
         if not self._holding:
             self._finish(received)
         return job.job_id
@@ -180,10 +181,12 @@ class FakeFleet:
         for callback in self._listeners.get(job_id, ()):
             callback()
 
-    def _existing(self, idempotency_key: str | None) -> str | None:
-        other = self._keys.get(idempotency_key) if idempotency_key is not None else None
-        failed = (JobStatus.FAILED, JobStatus.CANCELLED)
-        return None if other is None or self._states[other].status in failed else other
+    def _existing(self, key: IdempotencyKey) -> str | None:
+        other, request = self._keys.get(key.key, ("", {}))
+        if not other or self._states[other].status in (JobStatus.FAILED, JobStatus.CANCELLED):
+            return None
+        key.compare(request, other)
+        return other
 
     def _finish(self, job: Job) -> None:
         if not self.read(job.job_id).status.is_final:
@@ -260,9 +263,9 @@ class FakeAsyncTransport:
         """See `AsyncJobTransport`."""
         return self._fleet
 
-    async def submit(self, job: Job, idempotency_key: str | None = None) -> str:
+    async def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
         """See `FakeFleet`."""
-        return self._fleet.submit(job, idempotency_key)
+        return self._fleet.submit(job, key)
 
     async def read(self, job_id: str) -> JobState:
         """See `FakeFleet`."""

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from omnifleet_shared.job_state.async_store import AsyncJobStates
+from omnifleet_shared.per_process import PerProcess
 from omnifleet_shared.schema.callback import CallbackDelivery
+from omnifleet_shared.schema.idempotency import IdempotencyKey
 from omnifleet_shared.schema.job_state import JobState
 from omnifleet_shared.schema.jobs import Job
 from omnifleet_shared.schema.parts import StreamedPart
@@ -28,7 +30,7 @@ class AsyncJobTransport(Protocol):
         """The transport of batches, which block threads of their own."""
         ...
 
-    async def submit(self, job: Job, idempotency_key: str | None = None) -> str:
+    async def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
         """See `JobTransport`."""
         ...
 
@@ -73,56 +75,57 @@ class AsyncCeleryTransport:
     def __init__(self, settings: FleetSettings, executor: BlockingExecutor) -> None:
         self._executor = executor
         self._sender = CeleryTransport(settings, SENDERS)
-        self._states = AsyncJobStates.connect(settings)
+        self._states = PerProcess(lambda: AsyncJobStates.connect(settings))
+        self._states.get()  # a URL that is none is refused now
 
     @property
     def blocking(self) -> JobTransport:
         """See `AsyncJobTransport`."""
         return self._sender
 
-    async def submit(self, job: Job, idempotency_key: str | None = None) -> str:
+    async def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
         """See `JobTransport`."""
-        return await self._executor.run(self._sender.submit, job, idempotency_key)
+        return await self._executor.run(self._sender.submit, job, key)
 
     async def read(self, job_id: str) -> JobState:
         """See `JobTransport`."""
         self._executor.check_loop()
-        return await self._states.read(job_id)
+        return await self._states.get().read(job_id)
 
     async def wait(self, job_id: str, timeout: float | None) -> JobState:
         """See `JobTransport`. A connection lost meanwhile is made anew."""
         self._executor.check_loop()
-        return await self._states.wait(job_id, timeout)
+        return await self._states.get().wait(job_id, timeout)
 
     async def progress(self, job_id: str) -> Progress:
         """See `JobTransport`."""
         self._executor.check_loop()
-        progress = await self._states.read_progress(job_id)
+        progress = await self._states.get().read_progress(job_id)
         if progress == Progress():
             # No progress yet and no such job look the same.
-            await self._states.read(job_id)
+            await self._states.get().read(job_id)
         return progress
 
     async def parts(self, job_id: str, after: int) -> Sequence[StreamedPart]:
         """See `JobTransport`."""
         self._executor.check_loop()
-        return await self._states.read_parts(job_id, after)
+        return await self._states.get().read_parts(job_id, after)
 
     async def callback(self, job_id: str) -> CallbackDelivery | None:
         """See `JobTransport`."""
         self._executor.check_loop()
-        delivery = await self._states.read_callback(job_id)
+        delivery = await self._states.get().read_callback(job_id)
         if delivery is None:
-            await self._states.read(job_id)
+            await self._states.get().read(job_id)
         return delivery
 
     async def cancel(self, job_id: str) -> None:
         """See `JobTransport`."""
         self._executor.check_loop()
-        if not (await self._states.read(job_id)).status.is_final:
-            await self._states.request_cancel(job_id)
+        if not (await self._states.get().read(job_id)).status.is_final:
+            await self._states.get().request_cancel(job_id)
 
     async def close(self) -> None:
         """See `JobTransport`."""
-        await self._states.close()
+        await self._states.get().close()
         await self._executor.run(self._sender.close)

@@ -16,8 +16,10 @@ from omnifleet_shared.job_state.batch_waiter import BatchResultWaiter, RedisResu
 from omnifleet_shared.job_state.store import JobStates
 from omnifleet_shared.keys import INPUTS_UNTIL
 from omnifleet_shared.observability import tracing as traces
+from omnifleet_shared.per_process import PerProcess
 from omnifleet_shared.redis_client import connect_redis, typed_redis_errors
 from omnifleet_shared.schema.callback import CallbackDelivery
+from omnifleet_shared.schema.idempotency import IdempotencyKey
 from omnifleet_shared.schema.job_state import JobState
 from omnifleet_shared.schema.jobs import Job, Priority
 from omnifleet_shared.schema.parts import StreamedPart
@@ -31,14 +33,15 @@ SENDERS = 10
 class JobTransport(Protocol):
     """Carries a client's jobs to whatever runs them, and their states back. Safe to use from several threads."""
 
-    def submit(self, job: Job, idempotency_key: str | None = None) -> str:
+    def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
         """Send the job; it is known by its id from then on.
 
         Returns:
             The job's id, or that of a job with the same key that is waiting, running or done; nothing is sent then.
 
         Raises:
-            BrokerUnavailable: nothing was sent.
+            BrokerUnavailable, BrokerRefused: nothing was sent.
+            IdempotencyConflict: nothing was sent; the key is that of another request.
             QueueFull: nothing was sent; `details["retry_after"]` says in how many seconds to come back.
         """
         ...
@@ -82,8 +85,21 @@ class JobTransport(Protocol):
         """Close the connections."""
 
 
+class _Connections:
+    """The connections of one process, and what its threads share of them."""
+
+    def __init__(self, settings: FleetSettings, senders: int) -> None:
+        self.redis = redis = connect_redis(settings)
+        self.states = JobStates(redis, settings.result_lifetime)
+        self.deletions = Deletions(redis)
+        self.workers = WorkerRegistry(redis, settings.queue)
+        self.sending = BoundedSemaphore(senders)
+
+
 class CeleryTransport:
     """Sends jobs as messages of Celery to Redis, and reads their states from it. The first operation connects.
+
+    A forked process has connections of its own.
 
     Args:
         settings: of the fleet.
@@ -96,17 +112,14 @@ class CeleryTransport:
     def __init__(self, settings: FleetSettings, senders: int = SENDERS) -> None:
         self._settings = settings
         self._submissions = Submissions(settings)
-        self._redis = redis = connect_redis(settings)
-        self._states = JobStates(redis, settings.result_lifetime)
-        self._deletions = Deletions(redis)
-        self._workers = WorkerRegistry.connect(settings)
-        self._sending = BoundedSemaphore(senders)
+        self._connections = PerProcess(lambda: _Connections(settings, senders))
+        self._connections.get()  # a URL that is none is refused now
         self._lists = dict(zip(get_args(Priority), queue_lists(settings.queue), strict=True))
 
-    def submit(self, job: Job, idempotency_key: str | None = None) -> str:
+    def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
         """See `JobTransport`."""
         try:
-            self._send(job, self._submissions.new(job.job_id, idempotency_key))
+            self._send(job, self._submissions.new(job.job_id, key, seconds_left=_seconds_left(job)))
         except AlreadySubmitted as other:
             return other.job_id
         return job.job_id
@@ -123,35 +136,35 @@ class CeleryTransport:
 
     def read(self, job_id: str) -> JobState:
         """See `JobTransport`."""
-        return self._states.read(job_id)
+        return self._own.states.read(job_id)
 
     def wait(self, job_id: str, timeout: float | None) -> JobState:
         """See `JobTransport`. A connection lost meanwhile is made anew."""
-        return self._states.wait(job_id, timeout)
+        return self._own.states.wait(job_id, timeout)
 
     def progress(self, job_id: str) -> Progress:
         """See `JobTransport`."""
-        progress = self._states.read_progress(job_id)
+        progress = self._own.states.read_progress(job_id)
         if progress == Progress():
             # No progress yet and no such job look the same.
-            self._states.read(job_id)
+            self._own.states.read(job_id)
         return progress
 
     def parts(self, job_id: str, after: int) -> Sequence[StreamedPart]:
         """See `JobTransport`."""
-        return self._states.read_parts(job_id, after)
+        return self._own.states.read_parts(job_id, after)
 
     def callback(self, job_id: str) -> CallbackDelivery | None:
         """See `JobTransport`."""
-        delivery = self._states.read_callback(job_id)
+        delivery = self._own.states.read_callback(job_id)
         if delivery is None:
-            self._states.read(job_id)
+            self._own.states.read(job_id)
         return delivery
 
     def cancel(self, job_id: str) -> None:
         """See `JobTransport`."""
-        if not self._states.read(job_id).status.is_final:
-            self._states.request_cancel(job_id)
+        if not self._own.states.read(job_id).status.is_final:
+            self._own.states.request_cancel(job_id)
 
     def watch(self) -> BatchResultWaiter:
         """See `JobTransport`."""
@@ -159,16 +172,19 @@ class CeleryTransport:
 
     def capacity(self) -> Capacity:
         """See `JobTransport`."""
-        return self._workers.capacity()
+        return self._own.workers.capacity()
 
     def pending_deletion(self, uris: Sequence[str]) -> bool:
         """See `JobTransport`."""
-        return self._deletions.pending(uris)
+        return self._own.deletions.pending(uris)
 
     def close(self) -> None:
         """See `JobTransport`."""
-        self._workers.close()
-        self._states.close()
+        self._own.states.close()
+
+    @property
+    def _own(self) -> _Connections:
+        return self._connections.get()
 
     def _send(self, job: Job, submission: Submission) -> None:
         with typed_redis_errors("the job could not be sent"):
@@ -176,11 +192,16 @@ class CeleryTransport:
 
     def _publish(self, job: Job, submission: Submission) -> None:
         about = {"messaging.system": "redis", "messaging.destination.name": self._settings.queue, "job.id": job.job_id}
-        with traces.span("publish", "producer", attributes=about), self._sending:
+        with traces.span("publish", "producer", attributes=about), self._own.sending:
             headers = {**traces.headers(), INPUTS_UNTIL: self._inputs_until(job).isoformat()}
             message = encode_message(job, self._settings.queue, headers)
-            submission.push(self._redis, self._lists[job.priority], message)
+            submission.push(self._own.redis, self._lists[job.priority], message)
 
     def _inputs_until(self, job: Job) -> datetime:
         # From now: a job that is replayed was submitted long ago.
         return job.deadline or datetime.now(UTC) + timedelta(seconds=self._settings.input_lifetime)
+
+
+def _seconds_left(job: Job) -> float | None:
+    # Redis adds them to its own clock, by which workers go: this machine's may be wrong.
+    return None if job.deadline is None else (job.deadline - datetime.now(UTC)).total_seconds()

@@ -8,10 +8,12 @@ the lease: a script that runs again, at once or late, changes nothing and answer
 from __future__ import annotations
 
 import json
+import time
 import traceback
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal, cast
 
 from redis import Redis
@@ -25,6 +27,7 @@ from ..keys import (
     DEAD_KEY,
     LEASED_KEY,
     LEASES_KEY,
+    OPEN_LIFETIME,
     STARTED_KEY,
     SUSPECT_TAGS_KEY,
     SUSPECTS_KEY,
@@ -48,6 +51,12 @@ MAX_TRACEBACK = 10_000
 # letters, leases, tags of started messages, suspects, tags of suspects.
 # ARGV: tag, record, lifetime in seconds, worker, job, traceback; those of `outbox.ENQUEUE_CALLBACK`; dead letter or ''.
 ENDED = """
+-- Redis's time, and the job's deadline by it where it is known.
+local function clock()
+  local now = redis.call('TIME')
+  local deadline = redis.call('HGET', KEYS[3], 'sent:deadline') or ''
+  return {string.format('%.3f', now[1] + now[2] / 1e6), deadline}
+end
 local function ended(state)
   local known, record = pcall(cjson.decode, state)
   if not known or type(record) ~= 'table' then return false end
@@ -67,7 +76,7 @@ redis.call('EXPIRE', KEYS[3], ARGV[3])
 """
 BEGUN_BEFORE = """
 local before = redis.call('HGET', KEYS[3], 'begun:' .. ARGV[1])
-if before then return {'begun', before, redis.call('HGET', KEYS[3], 'traceback') or ''} end
+if before then return {'begun', before, redis.call('HGET', KEYS[3], 'traceback') or '', unpack(clock())} end
 """
 # Its worker has given the job back already: a start that comes late is none.
 RETRIED_BEFORE = """
@@ -91,7 +100,7 @@ local refused_by = redis.call('HGET', KEYS[3], 'refused_by') or ''
 local start = cjson.encode({{attempts, open, previous, died_alone, handed_back, refused_by}})
 redis.call('HSET', KEYS[3], 'worker', ARGV[4], 'begun:' .. ARGV[1], start)
 {WRITE}
-return {{'begun', start, redis.call('HGET', KEYS[3], 'traceback') or ''}}
+return {{'begun', start, redis.call('HGET', KEYS[3], 'traceback') or '', unpack(clock())}}
 """
 # Its worker lived to tell: the job is no suspect, and waits where it was queued. ARGV 7: `Fault`.
 RETRY = f"""
@@ -126,6 +135,8 @@ if string.find(message, ARGV[5], 1, true) then
   redis.call('HDEL', KEYS[2], ARGV[1])
   redis.call('ZREM', KEYS[9], ARGV[1])
 end
+local same = redis.call('HGET', KEYS[3], 'sent:key')
+if same and redis.call('GET', same) == ARGV[5] then redis.call('EXPIRE', same, ARGV[3]) end
 local counted = redis.call('HGET', KEYS[3], 'unfinished')
 if counted then redis.call('ZREM', counted, ARGV[5]) end
 local minute = KEYS[5] .. math.floor(redis.call('TIME')[1] / 60)
@@ -173,6 +184,17 @@ class AttemptStart:
     """Earlier starts that ended for a fault of their worker, and do not count."""
     refused_by: frozenset[str] = frozenset()
     """Names of workers whose storage refused it, though their own probes worked."""
+    asked_at: float | None = field(default=None, compare=False)
+    """When Redis answered, by its own clock."""
+    deadline: float | None = field(default=None, compare=False)
+    """The job's deadline by that clock; None where it has none, or was sent by an older release."""
+
+    def seconds_until(self, deadline: datetime | None) -> float | None:
+        """Give the seconds that were left before the job's deadline, by Redis's clock; None where there is none."""
+        if deadline is None:
+            return None
+        now = time.time() if self.asked_at is None else self.asked_at
+        return (deadline.timestamp() if self.deadline is None else self.deadline) - now
 
 
 class Attempts:
@@ -239,13 +261,15 @@ class Attempts:
 
     def _run(self, script: Any, job_id: str, tag: str, record: str, *args: str) -> AttemptStart:
         names = [key.format(job_id=job_id, queue=self._queue) for key in SCRIPT_KEYS]
+        lifetime = self._lifetime if script is self._finish else max(self._lifetime, OPEN_LIFETIME)
         with typed_redis_errors():
-            verdict, *start = script(keys=names, args=[tag, record, self._lifetime, self.worker, job_id, *args])
+            verdict, *start = script(keys=names, args=[tag, record, lifetime, self.worker, job_id, *args])
         if not start:
             return AttemptStart(cast(Verdict, verdict.decode()))
         attempt, unacked, previous, died_alone, handed_back, refused_by = json.loads(start[0])
         counts = (died_alone, handed_back, frozenset(refused_by.split()))
-        return AttemptStart("begun", attempt, unacked, previous, start[1].decode(), *counts)
+        times = (float(start[2]), float(start[3]) if start[3] else None)
+        return AttemptStart("begun", attempt, unacked, previous, start[1].decode(), *counts, *times)
 
 
 def _callback_intent(url: str | None, outcome: Callable[[str], CallbackOutcome]) -> tuple[str, str, str]:

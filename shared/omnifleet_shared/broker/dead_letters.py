@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, ConfigDict, Field, ValidationError
 from redis import Redis
 
 from ..errors import InvalidJob, InvalidMessage, UnknownJob
-from ..keys import ATTEMPTS_KEY, CANCEL_KEY, CANCEL_LIFETIME, DEAD_KEY, SCHEMA_VERSION, WAKE_KEY
+from ..keys import ATTEMPTS_KEY, CANCEL_KEY, CANCEL_LIFETIME, DEAD_KEY, OPEN_LIFETIME, SCHEMA_VERSION, WAKE_KEY
 from ..redis_client import connect_redis, typed_redis_errors
 from ..schema.base import Record, wire_names
 from ..schema.job_state import STATE_KEY, queued_record
@@ -31,6 +31,7 @@ end
 REPLAY = f"""{HELPERS}{REMEMBER}
 local state, runs, wake, place, dead, cancel = unpack(KEYS)
 local job_id, message, record, lifetime, call = unpack(ARGV)
+lifetime = math.max(tonumber(lifetime), {OPEN_LIFETIME})
 local replayed = 'replayed:' .. call
 local before = redis.call('HGET', runs, replayed)
 if before then return before end

@@ -21,6 +21,7 @@ if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return {'lost'} end
 local number, length = tonumber(ARGV[2]), redis.call('LLEN', KEYS[2])
 if number <= length then return {'written', redis.call('LINDEX', KEYS[2], number - 1)} end
 if number > length + 1 then return {'missing'} end
+redis.call('EXPIRE', KEYS[2], ARGV[4])  -- before what a full Redis would refuse as the first write
 redis.call('RPUSH', KEYS[2], ARGV[3])
 redis.call('EXPIRE', KEYS[2], ARGV[4])
 return {'written', ARGV[3]}

@@ -5,6 +5,7 @@ Sending again after a lost connection is harmless: the script finds what its fir
 
 from __future__ import annotations
 
+import json
 import math
 import uuid
 from dataclasses import dataclass, field
@@ -21,11 +22,13 @@ from ..keys import (
     BROKER_PRIORITY,
     CANCEL_KEY,
     IDEMPOTENCY_KEY,
+    OPEN_LIFETIME,
     THROUGHPUT_KEY,
     UNFINISHED_KEY,
     WAKE_CALLS,
     WAKE_KEY,
 )
+from ..schema.idempotency import IdempotencyKey
 from ..schema.job_state import STATE_KEY, queued_record
 from ..settings import FleetSettings
 
@@ -64,15 +67,36 @@ end
 # Names of other jobs' keys are made from the id that the idempotency key holds.
 SUBMIT = f"""{HELPERS}
 local state, runs, wake, place, finished, same, unfinished = unpack(KEYS, 1, 7)
-local job_id, message, record, lifetime, most_queued, most_unfinished, call = unpack(ARGV)
+local job_id, message, record, lifetime, most_queued, most_unfinished, call, request, seconds_left = unpack(ARGV)
 -- Redis checks its users' rights to every key that is named, an empty one too: there is none.
 if same == state then same = '' end
 if unfinished == state then unfinished = '' end
-lifetime, most_queued, most_unfinished = tonumber(lifetime), tonumber(most_queued), tonumber(most_unfinished)
+most_queued, most_unfinished = tonumber(most_queued), tonumber(most_unfinished)
+lifetime = math.max(tonumber(lifetime), {OPEN_LIFETIME})
 local function stands(other)
   local status = status_of('{STATE_KEY.format(job_id="")}' .. other)
   if not status or status == 'FAILURE' or status == 'REVOKED' then return false end
   return status == 'SUCCESS' or redis.call('EXISTS', '{CANCEL_KEY.format(job_id="")}' .. other) == 0
+end
+-- Names of the fields in which this request is not that of the other job; '' where both are the same or not known.
+local function differences(other)
+  if not request or request == '' then return '' end
+  local theirs = redis.call('HGET', '{ATTEMPTS_KEY.format(job_id="")}' .. other, 'sent:request')
+  if not theirs then return '' end
+  local mine, found = cjson.decode(request), {{}}
+  theirs = cjson.decode(theirs)
+  for name, digest in pairs(mine) do
+    if theirs[name] ~= digest then found[#found + 1] = name end
+  end
+  for name in pairs(theirs) do
+    if mine[name] == nil then found[#found + 1] = name end
+  end
+  table.sort(found)
+  return table.concat(found, ' ')
+end
+local function note(field, value)
+  redis.call('HSET', runs, field, value)
+  redis.call('EXPIRE', runs, lifetime)
 end
 local answered = call and call ~= '' and '{ANSWER_KEY.format(call="")}' .. call
 -- Kept where nothing is queued, which a full Redis may refuse: the call may come again when there is room.
@@ -92,7 +116,11 @@ local before = answered and redis.call('GET', answered)
 if before then return cjson.decode(before) end
 if redis.call('EXISTS', state) == 1 then return {{'sent', job_id, 0, 0, 0}} end
 local other = same ~= '' and redis.call('GET', same)
-if other and stands(other) then return keep({{'sent', other, 0, 0, 0}}) end
+if other and stands(other) then
+  local differs = differences(other)
+  if differs ~= '' then return keep({{'conflict', other, 0, 0, 0, differs}}) end
+  return keep({{'sent', other, 0, 0, 0}})
+end
 local queued = 0
 for list = 8, #KEYS do queued = queued + redis.call('LLEN', KEYS[list]) end
 if queued >= most_queued then return refusal('queued', queued) end
@@ -102,7 +130,15 @@ if most_unfinished then
   if count >= most_unfinished then return refusal('unfinished', count) end
 end
 push(place, message, wake, state, record, lifetime)
-if same ~= '' then redis.call('SET', same, job_id, 'EX', lifetime) end
+if same ~= '' then
+  redis.call('SET', same, job_id, 'EX', lifetime)
+  note('sent:key', same)
+  if request and request ~= '' then note('sent:request', request) end
+end
+if seconds_left and seconds_left ~= '' then
+  local now = redis.call('TIME')
+  note('sent:deadline', string.format('%.3f', now[1] + now[2] / 1e6 + seconds_left))
+end
 count_unfinished(runs, unfinished, job_id, lifetime)
 return {{'sent', job_id, 0, 0, 0}}
 """
@@ -140,9 +176,9 @@ class Submissions:
         self.settings = settings
         self.unfinished = unfinished_key(settings.producer)
 
-    def new(self, job_id: str, idempotency_key: str | None = None) -> Submission:
-        """Create the submission of a new job."""
-        return _NewJob(self, job_id, idempotency_key)
+    def new(self, job_id: str, key: IdempotencyKey | None = None, *, seconds_left: float | None = None) -> Submission:
+        """Create the submission of a new job, whose deadline is in so many seconds; None where it has none."""
+        return _NewJob(self, job_id, key, seconds_left)
 
     def refusal(self, verdict: Literal["queued", "unfinished"], count: int, finished: int, seconds: int) -> QueueFull:
         """Make the error for a limit that is reached, when the fleet finished so many jobs in so many seconds."""
@@ -160,28 +196,33 @@ class Submissions:
 class _NewJob:
     of: Submissions
     job_id: str
-    idempotency_key: str | None
+    key: IdempotencyKey | None
+    seconds_left: float | None
     call: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def push(self, redis: Redis, list_key: str, message: str) -> None:
         settings = self.of.settings
         limits = [settings.result_lifetime, settings.max_queued, settings.max_unfinished or "", self.call]
-        args = [self.job_id, message, queued_record(self.job_id), *limits]
+        request = json.dumps(dict(self.key.request)) if self.key and self.key.request else ""
+        about = [request, "" if self.seconds_left is None else self.seconds_left]
+        args = [self.job_id, message, queued_record(self.job_id), *limits, *about]
         verdict, job_id, *counts = cast(Any, redis.register_script(SUBMIT))(keys=self._keys(list_key), args=args)
+        if verdict == b"conflict" and self.key is not None:
+            raise self.key.conflict(counts[-1].decode().split(), job_id.decode())
         if verdict != b"sent":
-            raise self.of.refusal(verdict.decode(), *counts)
+            raise self.of.refusal(cast(Any, verdict.decode()), *counts)
         if job_id.decode() != self.job_id:
             raise AlreadySubmitted(job_id.decode())
 
     def _keys(self, list_key: str) -> list[str]:
-        queue, key, state = self.of.settings.queue, self.idempotency_key, STATE_KEY.format(job_id=self.job_id)
+        queue, key, state = self.of.settings.queue, self.key, STATE_KEY.format(job_id=self.job_id)
         return [
             state,
             ATTEMPTS_KEY.format(job_id=self.job_id),
             WAKE_KEY.format(queue=queue),
             list_key,
             THROUGHPUT_KEY.format(queue=queue),
-            IDEMPOTENCY_KEY.format(queue=queue, key=key) if key else state,
+            IDEMPOTENCY_KEY.format(queue=queue, key=key.key) if key else state,
             self.of.unfinished or state,
             *queue_lists(queue),
         ]

@@ -95,7 +95,7 @@ class RedisResultWaiter:
                     if time.monotonic() >= until:
                         return []
         except BaseException:
-            self._disconnect()
+            self.disconnect()  # nobody knows what was sent and what was read
             raise
         self.discard(job_id for job_id, _ in ended)
         return ended
@@ -105,8 +105,8 @@ class RedisResultWaiter:
         self._pubsub.close()
         self._redis.close()
 
-    def _disconnect(self) -> None:
-        """Give up a subscription of which nobody knows what was sent and what was read."""
+    def disconnect(self) -> None:
+        """Give up the subscription and its connection; the next `wait` makes another."""
         self._pubsub.close()
         self._jobs.resubscribe()
 

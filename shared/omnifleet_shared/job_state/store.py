@@ -18,7 +18,7 @@ from tenacity import Retrying, retry_if_exception_type, wait_fixed
 
 from ..errors import BrokerUnavailable, OmnifleetError
 from ..keys import CANCEL_CHANNEL, CANCEL_KEY, PROGRESS_KEY, PROGRESS_LIFETIME
-from ..redis_client import connect_redis, refuse_eviction, typed_redis_errors
+from ..redis_client import KEPT_CONNECTIONS, connect_redis, refuse_eviction, typed_redis_errors
 from ..schema.callback import CallbackDelivery
 from ..schema.job_state import STATE_KEY, JobState, failure_record, read_state
 from ..schema.parts import StreamedPart
@@ -162,11 +162,14 @@ class JobStates:
 
     @contextmanager
     def _waiter(self, job_id: str) -> Iterator[RedisResultWaiter]:
-        """Lend a waiter, whose connection is kept for the next one: making one costs more than a short wait."""
+        """Lend a waiter. A few keep their connections for the next ones: making one costs more than a short wait."""
         waiter = self._waiters.pop() if self._waiters else RedisResultWaiter(self._redis, read_state)
         waiter.add([job_id])
         try:
             yield waiter
         finally:
             waiter.discard([job_id])
-            self._waiters.append(waiter)
+            if len(self._waiters) >= KEPT_CONNECTIONS:
+                waiter.disconnect()
+            else:
+                self._waiters.append(waiter)

@@ -25,6 +25,7 @@ from botocore.exceptions import (
 )
 
 from ..errors import ForeignURI, InvalidSetting, MediaNotFound, OmnifleetError, StorageRefused, StorageUnavailable
+from ..per_process import PerProcess
 from ..settings import MEBIBYTE, FleetSettings
 from .base import ByteStream, ListedObject, Storage, StoredObject
 
@@ -48,6 +49,16 @@ ABSENT = {"404", "NoSuchKey", "NotFound"}
 BUSY = {"SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "Throttling", "ThrottlingException", "InternalError"}
 
 
+class _Clients:
+    """boto3's clients of one process: a forked one would share their connections, and read its parent's answers."""
+
+    def __init__(self, settings: FleetSettings) -> None:
+        self.session = session = boto3.session.Session()
+        self.client = self.link_client = _client(session, settings, "OMNIFLEET_S3_ENDPOINT", settings.s3_endpoint)
+        if (public := settings.s3_public_endpoint) is not None:
+            self.link_client = _client(session, settings, "OMNIFLEET_S3_PUBLIC_ENDPOINT", public)
+
+
 class S3Storage(Storage):
     """Stores objects as `s3://bucket/prefix/key`; thread-safe. boto3 finds credentials (`AWS_*`, profile, role)."""
 
@@ -55,13 +66,12 @@ class S3Storage(Storage):
         place = urlsplit(settings.storage)
         self.bucket = place.netloc
         self.prefix = f"{place.path.strip('/')}/" if place.path.strip("/") else ""
-        session = boto3.session.Session()
-        self._session = session
-        self._client = _client(session, settings, "OMNIFLEET_S3_ENDPOINT", settings.s3_endpoint)
-        self._link_client = self._client
-        if settings.s3_public_endpoint is not None:
-            public = settings.s3_public_endpoint
-            self._link_client = _client(session, settings, "OMNIFLEET_S3_PUBLIC_ENDPOINT", public)
+        self._clients = PerProcess(lambda: _Clients(settings))
+        self._clients.get()  # an endpoint that is none is refused now
+
+    @property
+    def _client(self) -> Any:
+        return self._clients.get().client
 
     def uri(self, key: str) -> str:
         return f"s3://{self.bucket}/{self.prefix}{key}"
@@ -155,7 +165,8 @@ class S3Storage(Storage):
         params = {"Bucket": self.bucket, "Key": self.prefix + self.key(uri)}
         with _typed_errors():
             lasts = int(min(lifetime, self._credentials_last()))
-            return str(self._link_client.generate_presigned_url("get_object", Params=params, ExpiresIn=lasts))
+            client = self._clients.get().link_client
+            return str(client.generate_presigned_url("get_object", Params=params, ExpiresIn=lasts))
 
     def _head(self, key: str) -> Mapping[str, Any] | None:
         try:
@@ -183,7 +194,7 @@ class S3Storage(Storage):
 
     def _credentials_last(self) -> float:
         """Seconds for which the credentials are good, and so the links that they sign."""
-        credentials: Any = self._session.get_credentials()
+        credentials: Any = self._clients.get().session.get_credentials()
         if credentials is None:
             return math.inf
         signed = credentials.get_frozen_credentials()  # refreshes them where they can be

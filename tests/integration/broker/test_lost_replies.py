@@ -21,7 +21,14 @@ from omnifleet_shared.broker.attempts import Fault as RetryFault
 from omnifleet_shared.broker.dead_letters import DeadLetter, DeadLetters, Replay
 from omnifleet_shared.broker.leases import RECOVER, RENEW, TAKE, Leases
 from omnifleet_shared.broker.submit import AlreadySubmitted, Submissions
-from omnifleet_shared.errors import JobFailed, JobQuarantined, QueueFull, StorageUnavailable, UnknownJob
+from omnifleet_shared.errors import (
+    IdempotencyConflict,
+    JobFailed,
+    JobQuarantined,
+    QueueFull,
+    StorageUnavailable,
+    UnknownJob,
+)
 from omnifleet_shared.job_state.store import JobStates
 from omnifleet_shared.keys import (
     ATTEMPTS_KEY,
@@ -35,6 +42,7 @@ from omnifleet_shared.keys import (
     THROUGHPUT_KEY,
     UNFINISHED_KEY,
 )
+from omnifleet_shared.schema.idempotency import IdempotencyKey
 from omnifleet_shared.schema.job_state import STATE_KEY
 from omnifleet_shared.schema.jobs import GenerateJob
 from omnifleet_shared.schema.results import JobResult, ModelInfo, Timings
@@ -98,11 +106,17 @@ class Fleet(RuleBasedStateMachine):
 
     # Producers.
 
-    @rule(job=ANY_JOB, key=st.sampled_from([None, "a", "b"]), place=st.sampled_from(LISTS), faults=FAULTS)
-    def submit(self, job: str, key: str | None, place: str, faults: list[Fault]) -> None:
-        submission = self.submissions.new(job, key)
+    @rule(
+        job=ANY_JOB,
+        key=st.sampled_from([None, "a", "b"]),
+        text=st.sampled_from(["rain", "rain", "snow"]),
+        place=st.sampled_from(LISTS),
+        faults=FAULTS,
+    )
+    def submit(self, job: str, key: str | None, text: str, place: str, faults: list[Fault]) -> None:
+        submission = self.submissions.new(job, IdempotencyKey(key, {"text": text}) if key else None)
         message = json.dumps({"headers": {"id": job}})
-        expected = self._expected_submission(job, key)
+        expected = self._expected_submission(job, key, text)
         try:
             self.network.call(faults, lambda: submission.push(self.client, place, message))
             answer = job
@@ -110,17 +124,20 @@ class Fleet(RuleBasedStateMachine):
             answer = other.job_id
         except QueueFull:
             answer = "refused"
+        except IdempotencyConflict as conflict:
+            answer = f"conflict with {conflict.details['job_id']}"
         assert answer == expected
         if answer == job and job not in self.model.place:
             self.model.queue(job, place)
             self.model.keys |= {key: job} if key else {}
+            self.model.texts[job] = text
 
-    def _expected_submission(self, job: str, key: str | None) -> str:
+    def _expected_submission(self, job: str, key: str | None, text: str) -> str:
         other = self.model.keys.get(key or "")
         if job in self.model.place:
             return job
         if other is not None and self.model.stands(other):
-            return other
+            return other if self.model.texts[other] == text else f"conflict with {other}"
         return "refused" if self.model.waiting() >= 3 or len(self.model.unfinished) >= 4 else job
 
     @rule(job=ANY_JOB, faults=FAULTS)

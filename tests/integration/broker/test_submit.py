@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
@@ -9,20 +10,21 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from omnifleet import Client, InvalidSetting, JobStatus, QueueFull
+from omnifleet import AsyncClient, Client, IdempotencyConflict, InvalidSetting, JobStatus, QueueFull, batch
 from omnifleet.transport.celery import CeleryTransport
 from omnifleet_shared.broker.attempts import Attempts
 from omnifleet_shared.broker.leases import Leases
 from omnifleet_shared.broker.submit import DEFAULT_RETRY_AFTER, MAX_RETRY_AFTER, Submissions, queue_lists
 from omnifleet_shared.errors import JobFailed, OmnifleetError, StorageUnavailable
 from omnifleet_shared.job_state.store import JobStates
-from omnifleet_shared.keys import ANSWER_KEY, ATTEMPTS_KEY, UNFINISHED_KEY, WAKE_KEY
+from omnifleet_shared.keys import ANSWER_KEY, ATTEMPTS_KEY, IDEMPOTENCY_KEY, OPEN_LIFETIME, UNFINISHED_KEY, WAKE_KEY
 from omnifleet_shared.schema.job_state import STATE_KEY
 from omnifleet_shared.schema.jobs import GenerateJob
 from omnifleet_shared.schema.results import JobResult, ModelInfo, Timings
 from omnifleet_shared.schema.tasks import TextToSound
 from omnifleet_shared.settings import FleetSettings
 from redis import Redis
+from support.markdown import ROOT
 
 QUEUE = "audio-omni"
 LISTS = queue_lists(QUEUE)
@@ -115,6 +117,94 @@ class TestIdempotency:
         assert afterwards.status() is JobStatus.SUCCEEDED
         assert waiting(redis) == 0
 
+    @pytest.mark.parametrize(
+        ("other", "differs"),
+        [
+            ({"text": "snow"}, ["text"]),
+            ({"steps": 7, "seed": 5}, ["seed", "steps"]),
+            ({"task": "t2m", "format": "flac"}, ["format", "task"]),
+            ({"callback": "https://shop.example/done"}, ["callback"]),
+        ],
+        ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+    )
+    def test_another_request_of_its_key_is_a_conflict(
+        self, connect: Connect, redis: Redis, other: dict[str, Any], differs: list[str]
+    ) -> None:
+        client = connect()
+        first = client.generate("t2a", "rain", idempotency_key="order-7")
+
+        with pytest.raises(IdempotencyConflict) as caught:
+            client.generate(**{"task": "t2a", "text": "rain", "idempotency_key": "order-7"} | other)
+
+        assert caught.value.details == {"differs": differs, "job_id": first.id}
+        assert all(name in str(caught.value) for name in ("order-7", *differs))
+        assert waiting(redis) == 1
+
+    def test_other_media_under_its_key_are_a_conflict_and_the_same_are_not(self, connect: Connect) -> None:
+        client = connect()
+        first = client.edit("add", b"RIFF one", desc="rain", idempotency_key="order-7")
+
+        assert client.edit("add", b"RIFF one", desc="rain", idempotency_key="order-7").id == first.id
+        with pytest.raises(IdempotencyConflict, match="audio"):
+            client.edit("add", b"RIFF two", desc="rain", idempotency_key="order-7")
+
+    def test_when_it_is_wanted_and_how_urgently_is_no_other_request(self, connect: Connect) -> None:
+        client = connect()
+        first = client.generate("t2a", "rain", idempotency_key="order-7", deadline=60)
+
+        assert client.generate("t2a", "rain", idempotency_key="order-7", deadline=90, priority="batch").id == first.id
+
+    def test_a_conflict_outlives_the_outcome(self, connect: Connect, fleet: FleetOfOne) -> None:
+        client = connect()
+        client.generate("t2a", "rain", idempotency_key="order-7")
+        fleet.succeed()
+
+        with pytest.raises(IdempotencyConflict, match="text"):
+            client.generate("t2a", "snow", idempotency_key="order-7")
+
+    def test_a_conflict_in_an_event_loop(self, connect: Connect, redis_url: str, folder: object) -> None:
+        connect().generate("t2a", "rain", idempotency_key="order-7")
+
+        async def ask() -> None:
+            async with AsyncClient(redis_url=redis_url, storage=f"file://{folder}") as omni:
+                await omni.generate("t2a", "snow", idempotency_key="order-7")
+
+        with pytest.raises(IdempotencyConflict, match="text"):
+            asyncio.run(ask())
+
+    def test_a_conflict_in_a_batch_is_that_jobs_own(self, connect: Connect, fleet: FleetOfOne) -> None:
+        client = connect()
+        client.generate("t2a", "rain", idempotency_key="order-7")
+        fleet.succeed()
+        requests = [batch.generate("t2a", text, idempotency_key="order-7") for text in ("snow", "rain")]
+
+        conflict, same = client.batch(requests, in_order=True)
+
+        assert isinstance(conflict.error, IdempotencyConflict)
+        assert same.error is None
+
+    def test_the_submission_of_another_language_finds_the_conflict_too(self, connect: Connect, redis: Redis) -> None:
+        first = connect().generate("t2a", "rain", idempotency_key="order-7")
+        state = STATE_KEY.format(job_id="another")
+        keys = [state, "omnifleet:runs:another", WAKE_KEY.format(queue=QUEUE), QUEUE, "omnifleet:finished:audio-omni:"]
+        keys += ["omnifleet:idempotency:audio-omni:order-7", state, *LISTS]
+        arguments = ["another", "{}", "{}", 3600, 10, "", "call", '{"text": "0"}']
+
+        answer = redis.eval((ROOT / "schemas/submit.lua").read_text(), len(keys), *keys, *arguments)
+
+        verdict, other, _, _, _, differs = answer  # type: ignore[misc]
+        assert (verdict, other) == (b"conflict", first.id.encode())
+        assert b"text" in differs.split()
+        assert waiting(redis) == 1
+
+    def test_a_job_of_a_client_that_wrote_no_request_down_stands_for_its_key(
+        self, connect: Connect, redis: Redis
+    ) -> None:
+        first = connect().generate("t2a", "rain", idempotency_key="order-7")
+        redis.hdel(ATTEMPTS_KEY.format(job_id=first.id), "sent:request")  # as an older release leaves it
+
+        assert connect().generate("t2a", "snow", idempotency_key="order-7").id == first.id
+
     def test_a_failed_one_is_replaced(self, connect: Connect, fleet: FleetOfOne) -> None:
         client = connect()
         first = client.generate("t2a", "rain", idempotency_key="order-7")
@@ -164,11 +254,11 @@ class TestIdempotency:
         assert len(set(ids)) == waiting(redis) == 1
 
     def test_keys_live_as_long_as_records(self, connect: Connect, redis: Redis) -> None:
-        job = connect(result_lifetime=3600).generate("t2a", "rain", idempotency_key="order-7")
+        job = connect().generate("t2a", "rain", idempotency_key="order-7")
 
-        key = f"omnifleet:idempotency:{QUEUE}:order-7"
+        key = IDEMPOTENCY_KEY.format(queue=QUEUE, key="order-7")
         assert redis.get(key) == job.id.encode()
-        assert 3500 < redis.ttl(key) <= 3600  # type: ignore[operator]
+        assert redis.ttl(key) == redis.ttl(STATE_KEY.format(job_id=job.id))
 
     def test_a_standing_job_is_returned_even_where_the_queue_is_full(self, connect: Connect) -> None:
         client = connect(max_queued=1)
@@ -275,13 +365,13 @@ class TestUnfinishedJobs:
 
     def test_what_is_older_than_any_record_does_not_count(self, connect: Connect, redis: Redis) -> None:
         client = connect(producer="web", max_unfinished=1, result_lifetime=60)
-        redis.zadd(UNFINISHED, {"long-gone": time.time() - 61})
+        redis.zadd(UNFINISHED, {"long-gone": time.time() - OPEN_LIFETIME - 1})
 
         job = client.generate("t2a", "rain")
 
         assert redis.zrange(UNFINISHED, 0, -1) == [job.id.encode()]
-        assert 0 < redis.ttl(UNFINISHED) <= 60  # type: ignore[operator]
-        assert 0 < redis.ttl(ATTEMPTS_KEY.format(job_id=job.id)) <= 60  # type: ignore[operator]
+        assert 0 < redis.ttl(UNFINISHED) <= OPEN_LIFETIME  # type: ignore[operator]
+        assert 0 < redis.ttl(ATTEMPTS_KEY.format(job_id=job.id)) <= OPEN_LIFETIME  # type: ignore[operator]
 
     def test_a_limit_needs_a_name(self) -> None:
         with pytest.raises(InvalidSetting) as refused:
@@ -339,3 +429,35 @@ def test_an_estimate_stays_within_its_bounds() -> None:
     ]
 
     assert waits == [DEFAULT_RETRY_AFTER, MAX_RETRY_AFTER, 30, 1]
+
+
+class TestLifetimes:
+    """Results are kept for a minute here; what waits or runs, as long as it does."""
+
+    def test_a_job_that_waits_or_runs_is_known_and_its_result_for_as_long_as_is_set(
+        self, connect: Connect, redis: Redis, fleet: FleetOfOne
+    ) -> None:
+        client = connect(result_lifetime=60, producer="web", max_unfinished=5)
+        job = client.generate("t2a", "rain", idempotency_key="order-7")
+        state, runs = STATE_KEY.format(job_id=job.id), ATTEMPTS_KEY.format(job_id=job.id)
+        same = IDEMPOTENCY_KEY.format(queue=QUEUE, key="order-7")
+        fleet.attempts = Attempts(redis, QUEUE, lifetime=60, worker="worker-1")
+
+        queued = [redis.ttl(key) for key in (state, runs, same, UNFINISHED)]
+        job_id, tag = fleet.begin()
+        running = [redis.ttl(key) for key in (state, runs, same)]
+        fleet.attempts.retry(job_id, StorageUnavailable("away"), tag)
+        retried = [redis.ttl(key) for key in (state, runs, same)]
+        fleet.leases.postpone(tag, 0)
+        fleet.leases.recover()
+        fleet.succeed()
+        done = [redis.ttl(key) for key in (state, runs, same)]
+
+        open_ones: list[Any] = [*queued, *running, *retried]
+        assert min(open_ones) > OPEN_LIFETIME - 60
+        assert 0 < min(done) <= max(done) <= 60  # type: ignore[type-var,operator]
+
+    def test_results_may_be_kept_longer_than_jobs_wait(self, connect: Connect, redis: Redis) -> None:
+        job = connect(result_lifetime=2 * OPEN_LIFETIME).generate("t2a", "rain")
+
+        assert redis.ttl(STATE_KEY.format(job_id=job.id)) > OPEN_LIFETIME  # type: ignore[operator]

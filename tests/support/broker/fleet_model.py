@@ -45,6 +45,7 @@ class Model:
     unfinished: set[str] = field(default_factory=set)
     cancelled: set[str] = field(default_factory=set)
     keys: dict[str, str] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
     finished: int = 0
     starts: dict[str, AttemptStart] = field(default_factory=dict)
     worker: dict[str, str] = field(default_factory=dict)

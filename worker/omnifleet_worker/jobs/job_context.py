@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
@@ -62,9 +63,22 @@ class Clip:
 
 
 class JobContext:
-    """Runs one attempt on the job's thread; the progress reporter's thread reads `progress` and may `cancel`."""
+    """Runs one attempt on the job's thread; the progress reporter's thread reads `progress` and may `cancel`.
 
-    def __init__(self, job: Job, engine: Engine, *, attempt: int = 1, tag: str = "") -> None:
+    Args:
+        job: what to do.
+        engine: runs its requests.
+        attempt: its number, from 1.
+        tag: of the lease that it runs under.
+        seconds_left: before the job's deadline; by this machine's clock where it is not given.
+    """
+
+    def __init__(
+        self, job: Job, engine: Engine, *, attempt: int = 1, tag: str = "", seconds_left: float | None = None
+    ) -> None:
+        if seconds_left is None and job.deadline is not None:
+            seconds_left = job.deadline.timestamp() - time.time()
+        self._deadline = None if seconds_left is None else time.monotonic() + seconds_left
         self.job = job
         self.attempt = attempt
         self.tag = tag
@@ -122,18 +136,21 @@ class JobContext:
         """Raise the reason of a cancellation, or DeadlineExceeded once the deadline has passed."""
         if self._cancelled is not None:
             raise self._cancelled
-        if self.job.deadline is not None and datetime.now(UTC) > self.job.deadline:
+        if self._seconds_left() < 0:
             raise DeadlineExceeded("the deadline passed before the result was there", "deadline", "Allow more time")
 
     def raise_if_too_late(self) -> None:
         """Raise DeadlineExceeded where not even one clip's steps fit in before the deadline."""
-        if isinstance(self.job, UnderstandJob) or self.job.deadline is None:
+        if isinstance(self.job, UnderstandJob):
             return
         least = self._engine.least_seconds("diffusion", self.job.steps)
-        left = (self.job.deadline - datetime.now(UTC)).total_seconds()
+        left = self._seconds_left()
         if least > left:
             problem = f"{self.job.steps} steps take {least:.1f} s at least, and it is in {left:.1f} s"
             raise DeadlineExceeded(problem, "deadline", "Allow more time, ask for fewer steps, or for quality 'fast'")
+
+    def _seconds_left(self) -> float:
+        return math.inf if self._deadline is None else self._deadline - time.monotonic()
 
     @contextmanager
     def stage(self, name: Stage) -> Iterator[None]:
@@ -205,7 +222,7 @@ class JobContext:
     def _requests_of(self, inputs: Sequence[ChatInputs | DiffusionInputs]) -> list[Request]:
         """Requests for all of them; those that an earlier attempt has finished are done already."""
         self.expect_parts(len(inputs))
-        deadline = self.job.deadline.timestamp() if self.job.deadline else None
+        deadline = None if self._deadline is None else time.time() + self._seconds_left()
         requests = [Request(inputs=one, priority=self.job.priority, deadline=deadline) for one in inputs]
         if self.parts is not None:
             self._take_over(requests, self.parts)

@@ -237,7 +237,8 @@ class Deliveries:
         self._metrics.begun(job.priority, queued, start.attempt, start.unacked_starts)
 
     def _run(self, job: Job, delivery: OpenDelivery) -> JobResult:
-        context = JobContext(job, self._engine, attempt=delivery.attempt, tag=delivery.tag)
+        left = delivery.start.seconds_until(job.deadline)
+        context = JobContext(job, self._engine, attempt=delivery.attempt, tag=delivery.tag, seconds_left=left)
         with self._lock:
             delivery.context = context
             if self._handing_back is not None:

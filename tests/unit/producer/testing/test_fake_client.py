@@ -7,7 +7,7 @@ import threading
 
 import pytest
 import soundfile
-from omnifleet import Client, InvalidJob, JobCancelled, JobStatus, MediaTooLong, Progress
+from omnifleet import Client, IdempotencyConflict, InvalidJob, JobCancelled, JobStatus, MediaTooLong, Progress
 from omnifleet.testing import FakeClient, FakeFleet
 
 SOUND = b"RIFF and so on"
@@ -111,6 +111,15 @@ def test_two_clients_share_a_fleet() -> None:
     FakeClient(fleet=fleet).understand("caption", SOUND)
 
     assert len(FakeClient(fleet=fleet).jobs) == 1
+
+
+def test_another_request_under_the_same_key_is_a_conflict() -> None:
+    omni = FakeClient()
+    first = omni.generate("t2a", "rain", idempotency_key="order-7")
+
+    assert omni.generate("t2a", "rain", idempotency_key="order-7").id == first.id
+    with pytest.raises(IdempotencyConflict, match="text"):
+        omni.generate("t2a", "snow", idempotency_key="order-7")
 
 
 def test_streamed_jobs_come_in_parts() -> None:

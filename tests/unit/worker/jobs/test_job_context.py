@@ -147,7 +147,7 @@ def test_an_answer_is_asked_for_as_the_job_says(engine: FakeEngine) -> None:
 
     (request,) = engine.requests
     assert request.inputs == ChatInputs(chat=CHAT, max_new_tokens=7, temperature=0.5, seed=3)
-    assert (request.priority, request.deadline) == ("batch", deadline.timestamp())
+    assert (request.priority, request.deadline) == ("batch", pytest.approx(deadline.timestamp()))
 
 
 def test_a_clip_is_asked_for_as_the_job_says(engine: FakeEngine) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 import torch
 from numpy.typing import NDArray
-from omnifleet_shared.errors import BrokerUnavailable, DiskFull, StorageUnavailable
+from omnifleet_shared.errors import BrokerError, DiskFull, StorageUnavailable
 from omnifleet_shared.keys import STREAMED_KEY
 from omnifleet_shared.schema.parts import StreamedPart
 from omnifleet_shared.schema.results import Artifact
@@ -161,7 +161,7 @@ class JobStream:
 
     def _retry_redis(self, work: Callable[[], R]) -> R:
         patience = self._streams.settings.redis_patience
-        return retry_until(work, BrokerUnavailable, patience, job_id=self._job_id, before_retry=self._check)
+        return retry_until(work, BrokerError, patience, job_id=self._job_id, before_retry=self._check)
 
     def _retry_storage(self, work: Callable[[], R]) -> R:
         # However long it takes, as with results: what comes next cannot be given out without it.

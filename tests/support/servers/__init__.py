@@ -1,0 +1,1 @@
+"""Programs of users that fork or switch greenlets: a web application, a Celery app, a script under gevent."""
