@@ -9,13 +9,14 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from omnifleet import InvalidSetting, JobStatus, MediaUnreadable
 from omnifleet.ops.flower import COLUMNS, check_login
 from omnifleet_shared.broker.celery_app import create_app
+from omnifleet_shared.broker.worker_registry import WorkerRegistry
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from support import browser, scripted_fleet, services
@@ -100,7 +101,9 @@ def test_an_operator_logs_in_and_sees_the_jobs(scripted: ScriptedFleet, port: in
     assert PROMPT in success["kwargs"]
     assert "s of wav, attempt 1" in success["result"]
     assert success["runtime"].endswith("s")
-    assert success["worker"].replace("\n", "").startswith("scripted-0@")
+    with closing(WorkerRegistry.connect(scripted.settings)) as registry:
+        (name,) = [one.record.name for one in registry.all()]
+    assert success["worker"].replace("\n", "") == name  # as in `omnifleet top`
     assert (failure["name"], failure["state"]) == ("omnifleet.understand", "FAILURE")
     assert "priority=batch" in failure["kwargs"]
     assert "Online" in workers

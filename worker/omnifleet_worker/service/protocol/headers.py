@@ -58,7 +58,7 @@ def followers(message: Message) -> list[str]:
         chord = embedded.get("chord")
         signatures = [*(embedded.get("chain") or ()), *([chord] if chord else ())]
         found = [one["options"].get("task_id") for one in signatures]
-    except (TypeError, KeyError, IndexError, AttributeError):
+    except Exception:  # it cannot be read, as whatever its decoding raises says
         return []
     return [one for one in found if isinstance(one, str)]
 
