@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-NODE_EXAMPLE := $(if $(shell command -v npm),examples/node/node_modules)
+NODE := $(if $(shell command -v npm),examples/node/node_modules tests/support/gateway/openai_node/node_modules)
 # The tools of the environment come first, so that tests find its redis-server and moto_server.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Libraries that are published as sources alone are built by locked tools too.
@@ -18,7 +18,7 @@ demo: $(VENV)/.demo ## one job of every namespace through a real fleet on this m
 demo-stop: $(VENV)/.demo ## end the fleet that make demo KEEP=1 left up
 	$(BIN)/python -m demo --stop
 
-test: $(VENV)/.dev $(NODE_EXAMPLE) ## all tests, against a real Redis and a real S3 API
+test: $(VENV)/.dev $(NODE) ## all tests, against a real Redis and a real S3 API
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
 test-lowest: ## the unit and parity tests with the lowest versions that pyproject.toml allows
@@ -103,7 +103,7 @@ $(VENV)/.%: locks/%.txt pyproject.toml $(BIN)/uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 
-# Without npm there is nothing to install, and the test of the example is skipped, save in CI.
-examples/node/node_modules: examples/node/package-lock.json
-	npm ci --prefix examples/node --no-audit --no-fund --silent
+# Without npm there is nothing to install, and the tests that need it are skipped, save in CI.
+%/node_modules: %/package-lock.json
+	npm ci --prefix $* --no-audit --no-fund --silent
 	touch $@

@@ -1,11 +1,12 @@
-"""A Celery worker with one task that does nothing: what Celery itself costs."""
+"""A Celery worker with one task that does nothing, or with a number a group of as many: what Celery itself costs."""
 
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
-from celery import Celery
+from celery import Celery, group
 
 QUEUE = "bare"
 TASK = "bare.noop"
@@ -30,7 +31,14 @@ def _noop() -> str:
     return "ok"
 
 
-def main() -> None:
+def send_group(count: int) -> None:
+    """Send so many tasks as one group, and wait for the last result: what a batch is without omnifleet."""
+    with create_bare_app(os.environ["OMNIFLEET_REDIS_URL"]) as app:
+        results = group(app.signature(TASK) for _ in range(count)).apply_async().get()
+        assert set(results) == {"ok"}
+
+
+def work() -> None:
     """Take tasks from the Redis and with the concurrency that the fleet's worker is given."""
     app = create_bare_app(os.environ["OMNIFLEET_REDIS_URL"])
     app.task(_noop, name=TASK)
@@ -39,4 +47,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:]:
+        send_group(int(sys.argv[1]))
+    else:
+        work()

@@ -69,7 +69,7 @@ class Bench:
 
     def group(self, jobs: int) -> Run:
         """A bare Celery group."""
-        return self._finish(self._start(str(HERE / "bare_group.py"), str(jobs)))
+        return self._finish(self._start(str(HERE / "bare_worker.py"), str(jobs)))
 
     def batch(self, jobs: int) -> Run:
         """`omnifleet batch run` of a list of its own."""

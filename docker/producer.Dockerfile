@@ -1,13 +1,16 @@
 # The command line, the exporter and Flower: docker build -f docker/producer.Dockerfile -t omnifleet .
+# The gateway: docker build -f docker/producer.Dockerfile --build-arg LOCK=gateway -t omnifleet-gateway .
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
+ARG LOCK=producer
 
 FROM ${BASE} AS build
+ARG LOCK
 ENV UV_SYSTEM_CERTS=true UV_COMPILE_BYTECODE=true UV_LINK_MODE=copy UV_NO_CACHE=true UV_PYTHON=/opt/venv/bin/python \
     UV_BUILD_CONSTRAINT=/build/locks/build.txt
 COPY locks/build.txt /build/locks/
 RUN pip install --no-cache-dir --root-user-action=ignore --require-hashes -r /build/locks/build.txt && uv venv --python "$(command -v python3.11)" /opt/venv
-COPY locks/producer.txt /build/locks/
-RUN uv pip install --require-hashes -r /build/locks/producer.txt
+COPY locks/${LOCK}.txt /build/locks/
+RUN uv pip install --require-hashes -r /build/locks/${LOCK}.txt
 COPY LICENSE README.md pyproject.toml /build/
 COPY shared /build/shared
 COPY producer /build/producer

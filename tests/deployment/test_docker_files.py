@@ -166,6 +166,23 @@ class TestCompose:
             period = float(COMPOSE[name]["stop_grace_period"].removesuffix("s"))
             assert float(COMPOSE[name]["environment"]["OMNIFLEET_GRACE"]) + AFTER_GRACE <= period
 
+    def test_a_gateway_may_answer_before_it_is_killed(self) -> None:
+        gateway = COMPOSE["gateway"]
+
+        assert float(gateway["environment"]["OMNIFLEET_GATEWAY_GRACE"]) + 10 <= float(
+            gateway["stop_grace_period"].removesuffix("s")
+        )
+
+    def test_every_image_is_built_from_a_lock_that_is_there(self) -> None:
+        text = (ROOT / "docker/producer.Dockerfile").read_text()
+        (default,) = re.findall(r"^ARG LOCK=(\w+)$", text, re.M)
+        built = {
+            service["build"].get("args", {}).get("LOCK", default) for service in COMPOSE.values() if "build" in service
+        }
+
+        assert {default, "gateway"} <= built
+        assert all((ROOT / f"locks/{lock}.txt").exists() for lock in built)
+
     def test_nothing_has_rights_that_it_does_not_need(self) -> None:
         for name, service in COMPOSE.items():
             assert service["read_only"] is True, name

@@ -17,13 +17,17 @@ WATCHERS = {
     ("[monitoring]", "exporter", 8081),
     ("[keda]", "exporter", 8081),
     ("[monitoring]", "worker", 8080),
+    ("[monitoring]", "gateway", 8080),
+    ("[callers]", "gateway", 8000),
 }
 IN_CLUSTER = WATCHERS | {
     ("worker", "redis", 6379),
     ("exporter", "redis", 6379),
     ("flower", "redis", 6379),
+    ("gateway", "redis", 6379),
     ("[producers]", "redis", 6379),
     ("worker", "minio", 9000),
+    ("gateway", "minio", 9000),
     ("minio-setup", "minio", 9000),
     ("[producers]", "minio", 9000),
 }
@@ -31,7 +35,9 @@ OUTSIDE = WATCHERS | {
     ("worker", "[192.0.2.10/32]", 6379),
     ("exporter", "[192.0.2.10/32]", 6379),
     ("flower", "[192.0.2.10/32]", 6379),
+    ("gateway", "[192.0.2.10/32]", 6379),
     ("worker", "[198.51.100.0/24]", 443),
+    ("gateway", "[198.51.100.0/24]", 443),
 }
 UNDERSTANDING = {
     (source.replace("worker", "worker-understanding"), target.replace("worker", "worker-understanding"), port)

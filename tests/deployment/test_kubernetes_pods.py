@@ -78,7 +78,7 @@ class TestRights:
         for name, workload in overlay.workloads.items():
             for container in containers(workload):
                 if container["image"].startswith("omnifleet"):
-                    role = "worker" if container["image"].startswith("omnifleet-worker:") else "producer"
+                    role = "worker" if container["image"].startswith("omnifleet-worker:") else "producer"  # and gateway
                     user = re.search(r"^USER (\d+):", (ROOT / f"docker/{role}.Dockerfile").read_text(), re.M)
                     assert user and pod(workload)["securityContext"]["runAsUser"] == int(user[1]), name
 
@@ -86,7 +86,7 @@ class TestRights:
         version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
         ours = {one["image"] for _, one in all_containers(overlay) if one["image"].startswith("omnifleet")}
 
-        assert ours == {f"omnifleet-worker:{version}", f"omnifleet:{version}"}
+        assert ours == {f"omnifleet-worker:{version}", f"omnifleet-gateway:{version}", f"omnifleet:{version}"}
 
 
 class TestSettings:
@@ -140,6 +140,14 @@ class TestTime:
             before = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
             assert before + grace + AFTER_GRACE <= pod(workload)["terminationGracePeriodSeconds"]
 
+    def test_a_gateway_may_answer_before_it_is_killed(self, overlay: Overlay) -> None:
+        workload = overlay.workloads["gateway"]
+        (container,) = pod(workload)["containers"]
+        grace = float(overlay.environment(container)["OMNIFLEET_GATEWAY_GRACE"] or "nan")
+        before = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+
+        assert before + grace + 10 <= pod(workload)["terminationGracePeriodSeconds"]
+
     def test_a_worker_may_load_from_a_slow_disk(self, overlay: Overlay) -> None:
         for workload in overlay.workers.values():
             assert startup_seconds(workload) >= 2 * CHECKPOINT_BYTES / SLOW_DISK
@@ -157,8 +165,8 @@ class TestPlaces:
             for workload in overlay.of_kind(kind):
                 assert overlay.selected(workload["spec"]["selector"]) == {workload["metadata"]["name"]}
 
-    def test_disruption_budgets_and_spread_mean_the_workers(self, overlay: Overlay) -> None:
-        for name, workload in overlay.workers.items():
+    def test_disruption_budgets_and_spread_mean_their_own_pods(self, overlay: Overlay) -> None:
+        for name, workload in {**overlay.workers, "gateway": overlay.workloads["gateway"]}.items():
             budget = overlay.get("PodDisruptionBudget", name)
             assert overlay.selected(budget["spec"]["selector"]) == {name}
             (spread,) = pod(workload)["topologySpreadConstraints"]
@@ -222,8 +230,8 @@ class TestQuota:
     def test_all_workers_that_may_be_wanted_fit(self, overlay: Overlay) -> None:
         hard = overlay.get("ResourceQuota", "omnifleet")["spec"]["hard"]
         most = {
-            one["spec"]["scaleTargetRef"]["name"]: one["spec"]["maxReplicaCount"]
-            for one in overlay.of_kind("ScaledObject")
+            one["spec"]["scaleTargetRef"]["name"]: one["spec"].get("maxReplicaCount") or one["spec"]["maxReplicas"]
+            for one in overlay.of_kind("ScaledObject", "HorizontalPodAutoscaler")
         }
         replicas = {name: most.get(name, one["spec"].get("replicas", 1)) for name, one in overlay.workloads.items()}
         needed = {"pods": sum(replicas.values()), "requests.cpu": 0.0, "requests.memory": 0.0, "limits.memory": 0.0}
@@ -249,6 +257,15 @@ class TestQuota:
 
 
 class TestScaling:
+    def test_gateways_are_scaled_between_bounds_by_what_they_ask_for(self, overlay: Overlay) -> None:
+        scaler = overlay.get("HorizontalPodAutoscaler", "gateway")["spec"]
+        gateway = overlay.workloads[scaler["scaleTargetRef"]["name"]]
+
+        assert "replicas" not in gateway["spec"]  # each apply would else undo what the autoscaler did
+        assert 2 <= scaler["minReplicas"] < scaler["maxReplicas"]
+        (metric,) = scaler["metrics"]
+        assert metric["resource"]["name"] in pod(gateway)["containers"][0]["resources"]["requests"]
+
     @pytest.fixture(params=GPU_OVERLAYS)
     def scaled(self, request: pytest.FixtureRequest) -> dict[str, Any]:
         return manifests.render(request.param).get("ScaledObject", "worker")["spec"]  # type: ignore[no-any-return]

@@ -90,8 +90,9 @@ def test_lower_bounds_are_what_the_lowest_tests_run_on() -> None:
         assert bounds == locked[requirement.name], f"{requirement}: nothing lower is tested; raise it"
 
 
-def test_the_lock_of_the_example_in_another_language_names_no_host() -> None:
-    lock = (ROOT / "examples/node/package-lock.json").read_text()
+@pytest.mark.parametrize("folder", ["examples/node", "tests/support/gateway/openai_node"])
+def test_a_lock_of_another_language_names_no_host(folder: str) -> None:
+    lock = (ROOT / folder / "package-lock.json").read_text()
 
     assert '"resolved"' not in lock
     assert lock.count('"integrity"') == lock.count('"node_modules/')

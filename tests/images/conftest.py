@@ -34,6 +34,9 @@ def images(engine: Engine) -> dict[str, str]:
     return {
         "worker": engine.build(f"omnifleet-worker:{TAG}", "docker/worker.Dockerfile"),
         "producer": engine.build(f"omnifleet:{TAG}", "docker/producer.Dockerfile"),
+        "gateway": engine.build(
+            f"omnifleet-gateway:{TAG}", "docker/producer.Dockerfile", "--build-arg", "LOCK=gateway"
+        ),
     }
 
 

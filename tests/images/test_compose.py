@@ -14,7 +14,7 @@ from omnifleet_shared.keys import BROKER_PRIORITY, MODEL
 from support import services
 from support.deployment.composed import Fleet
 
-RUNNING = ["redis", "minio", "exporter", "flower", "worker"]
+RUNNING = ["redis", "minio", "exporter", "flower", "gateway", "worker"]
 
 
 def get(url: str) -> str:
@@ -64,7 +64,7 @@ def test_every_container_is_hardened(fleet: Fleet) -> None:
 
 
 def test_our_processes_have_no_capabilities_and_no_root(fleet: Fleet) -> None:
-    for service in ("worker", "exporter"):
+    for service in ("worker", "exporter", "gateway"):
         status = fleet.engine("exec", fleet.containers[service], "cat", "/proc/1/status")
         assert re.search(r"^CapEff:\s+0+$", status, re.M), status
         assert re.search(r"^Uid:\s+10001\s", status, re.M), status
@@ -101,6 +101,26 @@ def test_flower_wants_a_login(fleet: Fleet) -> None:
     passwords.add_password(None, url, fleet.settings["FLOWER_USER"], fleet.settings["FLOWER_PASSWORD"])
     opener = urllib.request.build_opener(urllib.request.HTTPBasicAuthHandler(passwords))
     assert "omnifleet@" in opener.open(url + "workers", timeout=10).read().decode()
+
+
+def test_the_gateway_wants_a_key_and_answers_who_has_one(fleet: Fleet) -> None:
+    url = f"http://localhost:{fleet.settings['GATEWAY_PORT']}"
+    services.wait_until(
+        lambda: fleet.is_healthy("gateway", "python", "/opt/healthcheck.py", "http://127.0.0.1:8000/readyz"),
+        60,
+        "the gateway",
+    )
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        get(f"{url}/v1/models")
+    key = fleet.engine("exec", fleet.containers["gateway"], "omnifleet", "keys", "add", "acme").strip()
+
+    request = urllib.request.Request(
+        f"{url}/v1/jobs?wait=120",
+        b'{"task": "generate.t2a", "text": "rain", "seconds": 1, "steps": 2}',
+        {"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=150) as answer:
+        assert b'"status":"succeeded"' in answer.read()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from support.deployment.composed import ROOT, Engine
 TOOLS = ["cc", "gcc", "g++", "make", "ld", "git", "uv", "curl", "wget"]
 
 
-@pytest.fixture(params=["worker", "producer"])
+@pytest.fixture(params=["worker", "producer", "gateway"])
 def image(request: pytest.FixtureRequest, images: dict[str, str]) -> str:
     return images[request.param]
 
@@ -51,6 +51,7 @@ def test_its_commands_answer(engine: Engine, images: dict[str, str]) -> None:
 
     assert "fetch-checkpoint" in engine(*hardened, images["worker"], "--help")
     assert "understand" in engine(*hardened, images["producer"], "--help")
+    assert "--without-keys" in engine(*hardened, images["gateway"], "gateway", "--help")
 
 
 def test_the_worker_says_itself_whether_it_is_ready(engine: Engine, images: dict[str, str]) -> None:

@@ -25,6 +25,7 @@ from .jobs.submission import HungUp
 from .middleware.gate import Gate
 from .middleware.metrics import GatewayMetrics
 from .middleware.telemetry import ABANDONED, PROBES, Telemetry
+from .openai import catalogue, speech, transcriptions
 from .settings import GatewaySettings
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,8 @@ def create_app(settings: GatewaySettings, metrics: GatewayMetrics, *, with_keys:
         version=version("omnifleet"),
         description="Understand, generate and edit audio with a fleet of workers.",
         lifespan=_lifespan(settings, metrics),
+        # A redirection would lead wherever the caller's Host header says.
+        redirect_slashes=False,
         telemetry={
             "exclude": lambda scope: scope.get("path") in PROBES,
             # Metrics and logs are the gateway's own.
@@ -54,7 +57,8 @@ def create_app(settings: GatewaySettings, metrics: GatewayMetrics, *, with_keys:
         docs_url=None,
         redoc_url=None,
     )
-    app.include_router(jobs.router)
+    for router in (jobs.router, speech.router, transcriptions.router, catalogue.router):
+        app.include_router(router)
     app.add_api_route("/livez", livez, response_class=PlainTextResponse, tags=["health"])
     app.add_api_route("/readyz", readyz, response_class=PlainTextResponse, tags=["health"])
     app.add_exception_handler(OmnifleetError, http_errors.handle_omnifleet_error)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from omnifleet import CheckpointInvalid, JobCancelled, JobStatus, MediaUnreadable, UnknownJob, UnknownTask
 from omnifleet.batch import edit, understand
 from omnifleet.local import LocalModel
@@ -83,3 +86,16 @@ def test_no_checkpoint_is_told_at_once(tmp_path: Path) -> None:
 def test_importing_it_loads_no_torch() -> None:
     check = "import sys, omnifleet.local; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+def test_streams_give_the_result_in_parts(omni: LocalModel) -> None:
+    music = omni.generate("t2m", "a waltz", seconds=15, steps=1, stream=True)
+    answer = omni.understand("caption", media_files.wav(1.0), max_new_tokens=30, stream=True)
+
+    parts, texts = list(music.stream(timeout=WAIT)), [part.text or "" for part in answer.stream(timeout=WAIT)]
+
+    heard = [soundfile.read(io.BytesIO(part.audio.read()), dtype="int16")[0] for part in parts if part.audio]
+    whole, _ = soundfile.read(io.BytesIO(music.result().audio.read()), dtype="int16")
+    assert len(heard) == 2
+    assert np.array_equal(np.concatenate(heard), whole)
+    assert "".join(texts) == answer.result().text

@@ -69,7 +69,8 @@ class Engine:
 def write_settings(path: Path) -> dict[str, str]:
     """The settings that `make up` would write, on free ports; what is in them."""
     path.write_text(subprocess.run([ROOT / "docker/create-env"], capture_output=True, text=True, check=True).stdout)
-    ports = {name: str(services.free_port()) for name in ("REDIS_PORT", "MINIO_PORT", "FLOWER_PORT", "EXPORTER_PORT")}
+    named = ("REDIS_PORT", "MINIO_PORT", "FLOWER_PORT", "EXPORTER_PORT", "GATEWAY_PORT")
+    ports = {name: str(services.free_port()) for name in named}
     lines = [line for line in path.read_text().splitlines() if line.partition("=")[0] not in ports]
     path.write_text("\n".join([*(f"{name}={port}" for name, port in ports.items()), *lines, ""]))
     path.chmod(0o600)

@@ -126,6 +126,10 @@ class Gateway:
         found = self.process.log.read_text().splitlines()
         return [json.loads(line) for line in found if line.startswith("{") and line.endswith("}")]
 
+    def faults(self) -> list[dict[str, Any]]:
+        """Lines of its log that are errors of its own."""
+        return [line for line in self.lines() if line["level"] in ("ERROR", "CRITICAL") or "exc_info" in line]
+
     def _all(self, headers: Headers) -> dict[str, str]:
         given = {} if self.key is None else {"Authorization": f"Bearer {self.key}"}
         return {**given, **(headers or {})}

@@ -14,7 +14,7 @@ from omnifleet_shared.errors import ForeignURI, InvalidJob, InvalidMessage
 from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 
-from ...request.request import MEDIA, Request, read_request
+from ...request.request import MEDIA, VOICE, Request, read_request
 from ..settings import GatewaySettings
 
 JOB_PART = "job"
@@ -110,6 +110,8 @@ def _media(value: Any, field: str) -> Any:
         return [_media(one, f"{field}.{number}") for number, one in enumerate(value)]
     if isinstance(value, Mapping):
         return _inline(cast(Mapping[str, Any], value), field)
+    if field == "ref" and isinstance(value, str) and value.startswith(VOICE):
+        return value
     if isinstance(value, str) and not value.lower().startswith(("s3://", "file://")):
         remedy = (
             'Send the file in a form, as {"data": "<base64>"}, or upload it first (POST /v1/uploads) and name its uri'

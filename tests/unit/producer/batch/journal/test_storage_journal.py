@@ -6,7 +6,7 @@ import io
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from omnifleet.batch.journal.journal import Entry
 from omnifleet.batch.journal.storage_journal import StorageJournal
@@ -24,6 +24,7 @@ ENTRIES = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(entries=st.lists(ENTRIES, max_size=12))
 def test_the_last_entry_of_every_line_is_read_back(entries: list[Entry]) -> None:
     storage = MemoryStorage()
