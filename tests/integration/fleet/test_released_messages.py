@@ -17,7 +17,7 @@ from support import processes, services
 from support.data import media_files, released_records
 
 WAIT = 120.0
-TEXTS = {f"understand-{task}" for task in ("question", "transcribe", "transcribe-timed", "caption", "qa")}
+TEXTS = {f"understand-{task}" for task in ("question", "transcribe", "transcribe-timed", "caption", "streamed", "qa")}
 """What a model with random weights can answer: any text is one. Records and words that it should hear are beyond it."""
 WORDS = {"edit-speech", "edit-speech-dry", "edit-speech-span", "generate-vc"}
 
