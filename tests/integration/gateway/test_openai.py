@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 import soundfile
 from omnifleet import Client, FleetSettings
@@ -17,7 +18,6 @@ from support import processes, services
 from support.data import media_files
 from support.gateway.process import WAIT, Gateway, Part, gateway, new_key
 
-openai = pytest.importorskip("openai", reason="what make test installs is missing")
 SPEECH = media_files.wav(2.0, 16_000)
 NODE_TEST = Path(__file__).parents[2] / "support/gateway/openai_node"
 

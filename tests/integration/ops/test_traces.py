@@ -12,9 +12,10 @@ import pytest
 from omnifleet_shared.observability import tracing as traces
 from support import services
 from support.collector import Collector, collector
+from support.data import media_files
 from support.scripted_fleet import WAIT, ScriptedFleet
 
-OF_A_CLIP = {"generate t2a", "publish", "queue", "process", "fetch", "decode", "steps", "encode", "store"}
+OF_A_CLIP = {"generate t2a", "publish", "queue", "process", "steps", "encode", "store"}
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_one_trace_leads_from_the_call_to_the_stored_result(scripted: ScriptedFl
         "publish": "generate t2a",
         "queue": "publish",
         "process": "publish",
-        **dict.fromkeys(("fetch", "decode", "steps", "encode", "store"), "process"),
+        **dict.fromkeys(("steps", "encode", "store"), "process"),
     }
     services_of = {span.name: service for service, span in collected.spans}
     assert {name for name, service in services_of.items() if service == "omnifleet"} == {"generate t2a", "publish"}
@@ -64,13 +65,18 @@ def test_the_steps_are_one_span_with_events(scripted: ScriptedFleet, collected: 
     assert len(found) >= 2
 
 
-def test_a_message_without_a_trace_starts_its_own(scripted: ScriptedFleet, collected: Collector) -> None:
+@pytest.mark.parametrize(
+    ("files", "of_files"), [({}, set()), ({"audio": media_files.wav()}, {"fetch", "decode"})], ids=["", "file"]
+)
+def test_a_message_without_a_trace_starts_its_own(
+    scripted: ScriptedFleet, collected: Collector, files: dict[str, bytes], of_files: set[str]
+) -> None:
     scripted.start(**collected.environment)
 
-    scripted.omni.understand(question="who?", max_new_tokens=2).result(WAIT)
+    scripted.omni.understand(question="who?", max_new_tokens=2, **files).result(WAIT)
 
     services.wait_until(lambda: "process" in collected.names(), WAIT, "the last span")
-    assert collected.names() == {"process", "fetch", "decode", "steps"}
+    assert collected.names() == {"process", "steps"} | of_files
     (root,) = [span for _, span in collected.spans if not span.parent_span_id]
     assert root.name == "process"
 
