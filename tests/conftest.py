@@ -23,8 +23,9 @@ for name in [name for name in os.environ if name.startswith(("OMNIFLEET_", "AWS_
         del os.environ[name]
 os.environ["HF_HUB_OFFLINE"] = "1"
 if threading.current_thread() is threading.main_thread():
-    # Shells start background jobs with SIGINT ignored, which every process of a test would inherit.
+    # Shells start background jobs with SIGINT ignored, nohup with SIGHUP, which every process of a test would inherit.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -16,11 +16,11 @@ import pytest
 from omnifleet import (
     AsyncClient,
     AsyncJobHandle,
+    BrokerRefused,
     BrokerUnavailable,
     Client,
     InvalidJob,
     InvalidMessage,
-    InvalidSetting,
     JobCancelled,
     JobStatus,
     MediaTooLong,
@@ -444,7 +444,7 @@ class TestOutages:
         async def scenario(omni: AsyncClient) -> None:
             jobs = [omni.job(f"job-{number}") for number in range(3)]
             outcomes = await asyncio.gather(*(job.result(WAIT) for job in jobs), return_exceptions=True)
-            assert {type(one) for one in outcomes} == {InvalidSetting}
+            assert {type(one) for one in outcomes} == {BrokerRefused}
 
         with server.running(), server.client() as redis:
             redis.config_set("requirepass", "right")
