@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from omnifleet_shared.broker.queue_stats import QueueStats, QueueStatsReader
+from omnifleet_shared.broker.removal.lost_messages import LostMessages
 from omnifleet_shared.broker.worker_registry import SeenWorker, WorkerRecord, WorkerRegistry
 from omnifleet_shared.errors import BrokerError
 from omnifleet_shared.redis_client import connect_redis
@@ -22,6 +23,8 @@ from rich.text import Text
 STATE_STYLES = {"ready": "green", "loading": "yellow", "draining": "yellow", "unwell": "bold red"}
 BAR = 10
 """Characters of a usage bar."""
+SEARCH_SECONDS = 30.0
+"""Seconds between two searches for lost messages, each of which looks at the records of all jobs."""
 WIDE = 150
 """Columns of a terminal from which on a worker takes one line; below, what it runs has a table of its own."""
 
@@ -32,25 +35,41 @@ class FleetView:
 
     queue: QueueStats
     workers: Sequence[SeenWorker]
+    lost: int
+    """Unfinished jobs without a message; see `LostMessages`."""
 
-    @classmethod
-    def read(cls, redis: Redis, queue: str) -> FleetView:
-        """Read the state of the fleet. Raises BrokerError."""
-        return cls(QueueStatsReader(redis, queue).read(), WorkerRegistry(redis, queue).all())
+
+class FleetReader:
+    """Reads the state of the fleet for one frame after the other."""
+
+    def __init__(self, redis: Redis, settings: FleetSettings) -> None:
+        self._queue = QueueStatsReader(redis, settings.queue)
+        self._workers = WorkerRegistry(redis, settings.queue)
+        self._messages = LostMessages(redis, settings.queue, settings.result_lifetime)
+        self._lost = 0
+        self._next_search = time.monotonic()
+
+    def read(self) -> FleetView:
+        """Read the state of this moment, that of lost messages at times. Raises BrokerError."""
+        if time.monotonic() >= self._next_search:
+            self._lost = len(self._messages.find())
+            self._next_search = time.monotonic() + SEARCH_SECONDS
+        return FleetView(self._queue.read(), self._workers.all(), self._lost)
 
 
 def show_once(settings: FleetSettings) -> None:
     """Print one frame. Raises BrokerError."""
     with closing(connect_redis(settings)) as redis:
         console = Console()
-        console.print(frame(FleetView.read(redis, settings.queue), console.width))
+        console.print(frame(FleetReader(redis, settings).read(), console.width))
 
 
 def show(settings: FleetSettings, interval: float) -> None:
     """Show the fleet until interrupted, with a new frame every `interval` seconds."""
     with closing(connect_redis(settings)) as redis, Live(screen=True, auto_refresh=False) as live:
+        fleet = FleetReader(redis, settings)
         while True:
-            live.update(_frame_or_error(redis, settings.queue, live.console.width), refresh=True)
+            live.update(_frame_or_error(fleet, live.console.width), refresh=True)
             time.sleep(interval)
 
 
@@ -60,9 +79,9 @@ def frame(view: FleetView, width: int) -> RenderableType:
     return Group(_headline(view), Text(), _queue_table(view.queue), Text(), *tables, *_reasons(view.workers))
 
 
-def _frame_or_error(redis: Redis, queue: str, width: int) -> RenderableType:
+def _frame_or_error(fleet: FleetReader, width: int) -> RenderableType:
     try:
-        return frame(FleetView.read(redis, queue), width)
+        return frame(fleet.read(), width)
     except BrokerError as error:
         return Text(f"{error}", style="red")
 
@@ -77,6 +96,7 @@ def _headline(view: FleetView) -> Text:
         f"{sum(record.retried for record in records)} retried",
         f"{view.queue.suspects} to run alone",
         f"{view.queue.dead} dead-lettered",
+        f"{view.lost} lost",
     ]
     return Text("\n".join(("   ".join(parts[:2]), "   ".join(parts[2:]))), style="bold")
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from omnifleet import AsyncClient, Client, JobCancelled, JobStatus, MessageLost, OmnifleetError
+from omnifleet.cli import app
 from omnifleet.handle import JobHandle
 from omnifleet.ops.doctor import examine
 from omnifleet_shared.broker.celery_app import create_app
@@ -17,6 +18,7 @@ from omnifleet_shared.broker.removal.lost_messages import LostMessages
 from support import services
 from support.receiver import receiver
 from support.scripted_fleet import WAIT, ScriptedFleet
+from typer.testing import CliRunner
 
 SECRET = "a secret of this very test"
 
@@ -45,10 +47,10 @@ def environment(scripted: ScriptedFleet) -> dict[str, str]:
 
 
 def delete_queue(scripted: ScriptedFleet) -> None:
-    app = create_app(scripted.settings)
-    with app.connection_for_write() as connection:
+    celery = create_app(scripted.settings)
+    with celery.connection_for_write() as connection:
         channel = connection.default_channel
-        app.amqp.queues[scripted.settings.queue].bind(channel).declare()
+        celery.amqp.queues[scripted.settings.queue].bind(channel).declare()
         channel.queue_delete(scripted.settings.queue)
 
 
@@ -146,3 +148,14 @@ def test_doctor_names_the_jobs_and_the_priorities_that_no_worker_reads(scripted:
     assert job.id in findings["messages"].message
     assert "1 messages wait at Celery's priority 3" in findings["priorities"].message
     assert job.status() is JobStatus.QUEUED  # it only looks
+
+
+def test_top_counts_the_jobs_whose_messages_are_gone(scripted: ScriptedFleet, omni: Client) -> None:
+    jobs = [ask(omni) for _ in range(3)]
+    redis = scripted.redis.client()
+    redis.rpop(scripted.settings.queue, 2)
+
+    frame = CliRunner().invoke(app, ["top", "--once"], env=scripted.environment).stdout
+
+    assert "2 lost" in frame
+    assert [job.status() for job in jobs] == [JobStatus.QUEUED] * 3  # it only looks
