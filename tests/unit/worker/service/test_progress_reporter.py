@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
 from typing import cast
@@ -119,7 +120,9 @@ def test_it_goes_on_after_any_error_and_says_so(
         finally:
             reporter.stop()
 
-    assert [record.__dict__.get("action") for record in caplog.records] == actions
+    # That it goes on is told at INFO, which another test's logging may show here.
+    warned = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [record.__dict__.get("action") for record in warned] == actions
 
 
 def test_stopping_twice_or_before_the_start_is_no_fault(states: FakeStates) -> None:
