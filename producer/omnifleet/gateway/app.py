@@ -14,6 +14,7 @@ from omnifleet_shared.errors import OmnifleetError
 from omnifleet_shared.redis_client import connect_async_redis
 from omnifleet_shared.storage import open_storage
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from ..async_client import AsyncClient
 from . import http_errors
@@ -65,6 +66,7 @@ def create_app(settings: GatewaySettings, metrics: GatewayMetrics, *, with_keys:
     app.add_exception_handler(RequestValidationError, http_errors.handle_invalid_request)
     app.add_exception_handler(HTTPException, http_errors.handle_http_error)
     app.add_exception_handler(HungUp, _handle_hung_up)
+    app.add_exception_handler(ClientDisconnect, _handle_hung_up)
     app.add_exception_handler(Exception, http_errors.handle_fault)
     app.add_middleware(Gate, settings=settings, metrics=metrics, with_keys=with_keys)
     app.add_middleware(Telemetry, metrics=metrics)

@@ -213,8 +213,9 @@ class TestCancelling:
         kind = {"Content-Type": "application/json"}
         before = omnigate.metrics().value("omnifleet_gateway_abandoned_jobs_total")
 
+        known = self._begun(fleet)
         with omnigate.opened("POST", "/v1/jobs?wait=60", kind, body):
-            job_id = self._started(fleet)
+            job_id = self._started(fleet, known)
 
         assert omnigate.wait(job_id)["status"] == "cancelled"
         assert omnigate.metrics().value("omnifleet_gateway_abandoned_jobs_total") == before + 1
@@ -223,28 +224,22 @@ class TestCancelling:
         job, key = RAIN | {"steps": 40}, {"Idempotency-Key": "comes-back"}
         kind = {"Content-Type": "application/json", **key}
 
+        known = self._begun(fleet)
         with omnigate.opened("POST", "/v1/jobs?wait=60", kind, json.dumps(job).encode()):
-            job_id = self._started(fleet)
+            job_id = self._started(fleet, known)
 
         again = omnigate.post("/v1/jobs?wait=60", job, key).json
         assert (again["id"], again["status"]) == (job_id, "succeeded")
 
-    def _started(self, fleet: ScriptedFleet) -> str:
-        """The id of the only job that runs."""
-        worker = fleet.workers[0]
-        found: list[str] = []
+    def _begun(self, fleet: ScriptedFleet) -> set[str]:
+        """The ids of all jobs that have begun so far."""
+        return {line["job_id"] for line in fleet.workers[0].lines() if line.get("action") == "job_started"}
 
-        def is_running() -> bool:
-            lines = worker.lines()
-            begun = [line["job_id"] for line in lines if line.get("action") == "job_started"]
-            ended = {
-                line["job_id"] for line in lines if line.get("action") in ("job_done", "job_failed", "job_cancelled")
-            }
-            found[:] = [job_id for job_id in begun[-1:] if job_id not in ended]
-            return bool(found)
-
-        services.wait_until(is_running, WAIT, "the job runs")
-        return found[0]
+    def _started(self, fleet: ScriptedFleet, known: set[str]) -> str:
+        """The id of the job that begins now; those of other tests may still run."""
+        services.wait_until(lambda: bool(self._begun(fleet) - known), WAIT, "the job runs")
+        (job_id,) = self._begun(fleet) - known
+        return job_id
 
 
 class TestTheEnd:
