@@ -14,7 +14,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -27,7 +26,7 @@ from machine import cpu, versions
 from omnifleet import Client, FleetSettings
 from omnifleet.gateway.access.api_key import make_key
 from omnifleet.gateway.access.key_store import KeyStore
-from overhead import CONCURRENCY, LATENCY_SHARE, ROUNDS, SENDERS, Meter
+from overhead import CONCURRENCY, figures_by_turns
 from processes import free_port, process, redis_server, workers
 from rich.console import Console
 from rich.table import Table
@@ -91,16 +90,8 @@ class Report:
 
 def measure(jobs: int, streams: int) -> Report:
     """Run both ways in turns, then open the streams."""
-    with _running() as (client, gateway, idle), ExitStack() as pools:
-        meters = [Meter(system, time.monotonic() + LIMIT) for system in (Fleet(client), gateway)]
-        senders = [pools.enter_context(ThreadPoolExecutor(SENDERS)) for _ in meters]
-        for meter, threads in zip(meters, senders, strict=True):
-            meter.warm_up(threads)
-        for _ in range(ROUNDS):
-            for meter, threads in zip(meters, senders, strict=True):
-                meter.take_latencies(max(1, round(jobs * LATENCY_SHARE / ROUNDS)))
-                meter.take_rate(jobs // ROUNDS, threads)
-        of_client, of_gateway = (meter.figures() for meter in meters)
+    with _running() as (client, gateway, idle):
+        of_client, of_gateway = figures_by_turns((Fleet(client), gateway), jobs, LIMIT)
         return Report(
             date=datetime.now(UTC).isoformat(timespec="minutes"),
             cpu=cpu(),

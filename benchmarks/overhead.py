@@ -9,7 +9,7 @@ import gc
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -102,9 +102,20 @@ class Report:
 
 def measure(jobs: int) -> Report:
     """Run both systems in turns and compare them."""
-    with _systems() as systems, ExitStack() as pools:
-        until = time.monotonic() + LIMIT
-        meters = [Meter(system, until) for system in systems]
+    with _systems() as systems:
+        return _report(jobs, *figures_by_turns(systems, jobs, LIMIT))
+
+
+def figures_by_turns(systems: Sequence[System], jobs: int, seconds: float) -> list[dict[str, float]]:
+    """Measure systems turn by turn, so that a busy machine is busy for each. Gives the figures of each.
+
+    Args:
+        systems: what is measured.
+        jobs: sent to each in crowds.
+        seconds: after which it is given up.
+    """
+    with ExitStack() as pools:
+        meters = [Meter(system, time.monotonic() + seconds) for system in systems]
         # Celery keeps a result backend a thread: each system has senders of its own, for the whole run.
         senders = [pools.enter_context(ThreadPoolExecutor(SENDERS)) for _ in meters]
         for meter, threads in zip(meters, senders, strict=True):
@@ -113,7 +124,7 @@ def measure(jobs: int) -> Report:
             for meter, threads in zip(meters, senders, strict=True):
                 meter.take_latencies(max(1, round(jobs * LATENCY_SHARE / ROUNDS)))
                 meter.take_rate(jobs // ROUNDS, threads)
-        return _report(jobs, *(meter.figures() for meter in meters))
+        return [meter.figures() for meter in meters]
 
 
 @contextmanager
