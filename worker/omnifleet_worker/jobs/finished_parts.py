@@ -7,7 +7,6 @@ and looking costs the job no time worth telling and never its outcome: where sto
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 import time
@@ -24,6 +23,7 @@ from omnifleet_shared.storage import Storage
 
 from ..engine.request import ChatInputs, DiffusionInputs
 from ..models.content_cache import digest
+from ..sealed_bytes import seal, unseal
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -58,7 +58,7 @@ class FinishedPart:
     step: int
 
     def encode(self, fingerprint: str) -> bytes:
-        """Serialise it behind a hash of all that follows and of what it was made of."""
+        """Serialise and seal it."""
         body = io.BytesIO()
         body.write(self.step.to_bytes(8, "big"))
         if isinstance(self.value, str):
@@ -66,24 +66,18 @@ class FinishedPart:
         else:
             body.write(b"a")
             np.save(body, self.value, allow_pickle=False)
-        data = body.getvalue()
-        return _hash(fingerprint, data) + data
+        return seal(body.getvalue(), fingerprint)
 
     @classmethod
     def decode(cls, data: bytes, fingerprint: str) -> Self | None:
         """Read what `encode` wrote; None where it is damaged, or of another fingerprint."""
-        length = hashlib.sha256().digest_size
-        found, body = data[:length], data[length:]
-        if found != _hash(fingerprint, body):
+        body = unseal(data, fingerprint)
+        if body is None:
             return None
         step, kind, content = int.from_bytes(body[:8], "big"), body[8:9], body[9:]
         if kind == b"t":
             return cls(content.decode(), step)
         return cls(np.load(io.BytesIO(content), allow_pickle=False), step)
-
-
-def _hash(fingerprint: str, body: bytes) -> bytes:
-    return hashlib.sha256(fingerprint.encode() + body).digest()
 
 
 class FinishedParts:

@@ -7,7 +7,6 @@ recording is looked for each time.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import logging
@@ -25,6 +24,7 @@ from omnifleet_shared.storage import Storage
 from omnifleet_shared.storage.voices import VoiceFiles
 
 from ...models.content_cache import digest
+from ...sealed_bytes import seal, unseal
 
 logger = logging.getLogger(__name__)
 
@@ -51,26 +51,21 @@ class KeptVoice:
     text: str | None
 
     def encode(self, fingerprint: str) -> bytes:
-        """Serialise it behind a hash of all that follows and of what it was made of."""
+        """Serialise and seal it."""
         body = io.BytesIO()
         body.write(json.dumps({"text": self.text}).encode() + b"\n")
         np.save(body, self.wave, allow_pickle=False)
-        return _hash(fingerprint, body.getvalue()) + body.getvalue()
+        return seal(body.getvalue(), fingerprint)
 
     @classmethod
     def decode(cls, data: bytes, fingerprint: str) -> Self | None:
         """Read what `encode` wrote; None where it is damaged, or of another fingerprint."""
-        size = hashlib.sha256().digest_size
-        found, body = data[:size], data[size:]
-        if found != _hash(fingerprint, body):
+        body = unseal(data, fingerprint)
+        if body is None:
             return None
         stream = io.BytesIO(body)
         text: str | None = json.loads(stream.readline())["text"]
         return cls(np.load(stream, allow_pickle=False), text)
-
-
-def _hash(fingerprint: str, body: bytes) -> bytes:
-    return hashlib.sha256(fingerprint.encode() + body).digest()
 
 
 class KeptVoices:
