@@ -78,21 +78,23 @@ def batch_fleet(folder: Path, fork_server: ForkServer, **settings: str) -> Itera
                     os.kill(worker, signal.SIGKILL)
 
 
-def start_batch(fleet: BatchFleet, *arguments: str | Path, **more: str) -> subprocess.Popen[str]:
-    """`omnifleet batch` with these arguments."""
+@contextmanager
+def start_batch(fleet: BatchFleet, *arguments: str | Path, **more: str) -> Iterator[subprocess.Popen[str]]:
+    """`omnifleet batch` with these arguments; its end is waited for, unless the test has failed."""
     command = [sys.executable, "-m", "support.killed_batch", "batch", *map(str, arguments)]
     env = os.environ | fleet.environment | more
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as batch:
+        try:
+            yield batch
+        except BaseException:
+            batch.kill()
+            raise
 
 
 def run_batch(fleet: BatchFleet, *arguments: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
     """The same, to its end."""
     with start_batch(fleet, *arguments, **more) as process:
-        try:
-            stdout, stderr = process.communicate(timeout=WAIT)
-        except BaseException:
-            process.kill()
-            raise
+        stdout, stderr = process.communicate(timeout=WAIT)
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 

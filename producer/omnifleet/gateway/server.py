@@ -81,11 +81,19 @@ def _serve(settings: GatewaySettings, host: str, port: int, *, with_keys: bool) 
         timeout_graceful_shutdown=int(settings.gateway_grace),
         h11_max_incomplete_event_size=MOST_HEADERS,
     )
-    # Uvicorn raises the signal again once it has ended well: then it is not to kill the process.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-    with _listening(host, port) as listener, _pages(settings, metrics.registry):
+    with _listening(host, port) as listener, _pages(settings, metrics.registry), _outliving_signals():
         Server(config).run([listener])
+
+
+@contextmanager
+def _outliving_signals() -> Iterator[None]:
+    """Let uvicorn handle what ends it: it raises the signal again once it has ended well, which is not to kill."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import pty
 import signal
 import subprocess
 import sys
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime
 
 from omnifleet.cli import app
@@ -99,7 +99,9 @@ def test_it_goes_on_until_interrupted(scripted: ScriptedFleet) -> None:
     near, far = pty.openpty()
     command = [sys.executable, "-m", "omnifleet", "top", "--interval", "0.1"]
     environment = os.environ | scripted.environment | WIDE | {"TERM": "xterm", "LINES": "40"}
-    with subprocess.Popen(command, stdout=far, stderr=far, env=environment) as live:
+    with ExitStack() as stack:
+        live = stack.enter_context(subprocess.Popen(command, stdout=far, stderr=far, env=environment))
+        stack.callback(live.kill)
         os.close(far)
         shown = b""
         while shown.count(b"no worker lives") < 3:
