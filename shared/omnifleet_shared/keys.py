@@ -174,5 +174,10 @@ API_RATE_KEY = "omnifleet:gateway:rate:{key_id}"
 API_QUOTA_KEY = "omnifleet:gateway:quota:{key_id}"
 """Jobs that an API key has sent since midnight, UTC; gone with the day."""
 
+API_JOBS_KEY = "omnifleet:gateway:jobs:{tenant}"
+"""Sorted set: the jobs that a tenant's API keys sent, each as `<job id>:<task>`, by the Unix time at which it was sent
+in microseconds; the newest 10,000, and none that is older than the records of jobs live. The tenant is empty for a
+gateway without keys."""
+
 JOB_TENANT_KEY = "omnifleet:gateway:tenant:{job_id}"
 """Tenant whose API key sent a job; lives as long as the job's record."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Path
 from omnifleet_shared.keys import MODEL
 from starlette.exceptions import HTTPException
 
@@ -24,7 +24,7 @@ async def list_models() -> dict[str, Any]:
 
 
 @router.get("/v1/models/{name}")
-async def read_model(name: str) -> dict[str, Any]:
+async def read_model(name: Annotated[str, Path(examples=[MODEL])]) -> dict[str, Any]:
     """Look a model up."""
     if name != MODEL:
         raise HTTPException(404, f"There is no such model. Use {MODEL}.")
