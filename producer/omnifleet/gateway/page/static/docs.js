@@ -76,7 +76,7 @@ function makeTrial(method, path, parameters, body) {
   inputs.push(...files.map(([name]) => makeInput(id, name, { type: "file", required: true })));
   const code = make("code");
   const answer = make("pre", { tabIndex: 0, hidden: true, role: "status" });
-  const form = make("form", {}, ...inputs, make("pre", { tabIndex: 0 }, code),
+  const form = make("form", { "data-call": id }, ...inputs, make("pre", { tabIndex: 0 }, code),
     make("p", { class: "below" }, make("button", {}, "Send"), copyButton(code, `the call of ${method} ${path}`)), answer);
   const request = () => makeRequest(method, path, form, body);
   const update = () => (code.textContent = curlOf(request()));
