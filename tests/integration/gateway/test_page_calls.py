@@ -125,8 +125,9 @@ class TestCalls:
             named = {one.arg: ast.literal_eval(one.value) for one in call.keywords if one.arg}
             function = getattr(Client, request["namespace"])
             bound = inspect.signature(function).bind(None, *values, **named).arguments
-            given = {**bound, **bound.pop("options", {})}
-            del given["self"]
+            del bound["self"]
+            options = bound.pop("options", {})
+            given = {**bound, **options}
             if "span" in given:
                 given["span"] = list(given["span"])
 

@@ -159,7 +159,7 @@ class TestFromAKeyToASound:
         person.wait_for_outcome()
 
         assert person.text("answer").startswith("What <b>is</b> said?")
-        assert "Waveform before" in str(person.all(".panels canvas")[0].get_attribute("aria-label"))
+        assert "Waveform of the recording" in str(person.all(".panels canvas")[0].get_attribute("aria-label"))
         person.click("play")
         person.wait(lambda: person.value("audio-before", "currentTime") > 0.1, "it plays")
 

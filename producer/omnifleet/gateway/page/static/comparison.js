@@ -5,6 +5,9 @@ import { decode, drawWave, levelsOf, paint, peakOf } from "./sound.js";
 
 const WIDTH = 800, WAVE = 96, HEIGHT = 256; // pixels of the pictures
 const OTHER = { before: "after", after: "before" };
+// Letter, title and what pictures are called, beside another recording and alone.
+const OF_BOTH = { before: ["A", "Before", "before"], after: ["B", "After", "after"] };
+const ALONE = { before: ["", "Recording", "of the recording"], after: ["", "Result", "of the result"] };
 
 /**
  * The moment of one recording that sounds like a moment of the other.
@@ -30,14 +33,17 @@ export class Comparison {
   constructor(files, spans) {
     this.spans = spans;
     this.panels = {};
-    for (const side of ["before", "after"]) if (files[side]) this.panels[side] = new Panel(side, files[side], spans);
+    const names = files.before && files.after ? OF_BOTH : ALONE;
+    for (const side of ["before", "after"]) {
+      if (files[side]) this.panels[side] = new Panel(side, names[side], files[side], spans);
+    }
     this.active = this.panels.after ? "after" : "before";
     this.element = make("div", { class: "comparison" });
     this.player = this.makePlayer();
     const panels = Object.values(this.panels);
     const side = make("div", { class: "panels" }, ...panels.map((panel) => panel.element));
     this.element.append(side, this.player.element, this.makeList() ?? "");
-    panels.forEach((panel) => this.listen(panel));
+    panels.forEach((panel) => this.follow(panel));
     this.update();
   }
 
@@ -94,16 +100,13 @@ export class Comparison {
     if (!this.spans.length) return null;
     const items = this.spans.map((span) => {
       const button = make("button", { type: "button", class: "quiet" }, span.text);
-      button.addEventListener("click", () => {
-        this.seek(Math.max(0, (span[this.active] ?? span.before)[0] - 0.5));
-        this.audio.play();
-      });
+      button.addEventListener("click", () => this.listenFrom((span[this.active] ?? span.before)[0] - 0.5));
       return make("li", {}, button);
     });
     return make("div", { class: "spans" }, make("h4", {}, "Edited spans"), make("ol", {}, ...items));
   }
 
-  listen(panel) {
+  follow(panel) {
     const { audio, side } = panel;
     for (const name of ["play", "pause", "ended", "seeked", "durationchange", "timeupdate"]) {
       audio.addEventListener(name, () => side === this.active && this.update());
@@ -135,6 +138,12 @@ export class Comparison {
     this.update();
   }
 
+  /** Play from a moment of the recording that is listened to. */
+  listenFrom(moment) {
+    this.seek(moment);
+    this.audio.play();
+  }
+
   /** Listen to the other one, from the same place on. */
   change(side) {
     const plays = !this.audio.paused;
@@ -164,8 +173,9 @@ export class Comparison {
 
 /** One recording: its pictures and its audio element. */
 class Panel {
-  constructor(side, file, spans) {
+  constructor(side, [letter, title, about], file, spans) {
     this.side = side;
+    this.about = about;
     this.file = file;
     this.spans = spans.filter((span) => span[side]);
     this.sound = null;
@@ -176,7 +186,7 @@ class Panel {
     this.line = make("div", { class: "line" });
     this.marks = this.spans.map((_, number) => make("div", { class: "mark" }, make("span", {}, String(number + 1))));
     this.pictures = make("div", { class: "pictures" }, this.wave, this.spectrogram, ...this.marks, this.line);
-    this.caption = make("figcaption", {}, make("b", {}, side === "before" ? "A" : "B"), ` ${side === "before" ? "Before" : "After"}`);
+    this.caption = make("figcaption", {}, letter ? make("b", {}, letter) : null, title);
     this.problem = make("p", { class: "hint" });
     this.element = make("figure", { class: "panel", "data-side": side }, this.caption, this.pictures, this.problem, this.audio);
   }
@@ -205,7 +215,7 @@ class Panel {
   drawWave(longest, peak) {
     drawWave(this.wave, this.sound, longest, peak);
     const marked = this.spans.map((span) => `${span[this.side].map(inWords).join(" to ")}`).join("; ");
-    const about = `${this.side}, ${inWords(this.sound.seconds)}${marked ? `; edited from ${marked}` : ""}`;
+    const about = `${this.about}, ${inWords(this.sound.seconds)}${marked ? `; edited from ${marked}` : ""}`;
     this.wave.setAttribute("aria-label", `Waveform ${about}`);
     this.spectrogram.setAttribute("aria-label", `Spectrogram ${about}`);
   }

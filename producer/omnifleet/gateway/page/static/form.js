@@ -17,7 +17,7 @@ export function makeField(field, voices) {
   return make("div", { class: `field ${field.kind}` }, label(field, id), ...controls, hint);
 }
 
-const note = (field) => (field.needed ? null : make("span", { class: "optional" }, " (optional)"));
+const note = (field) => (field.needed || field.isOption ? null : make("span", { class: "optional" }, " (optional)"));
 const label = (field, id) =>
   make("label", { for: id }, field.label, ["check", "choice"].includes(field.kind) ? null : note(field));
 

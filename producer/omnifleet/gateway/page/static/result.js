@@ -2,7 +2,7 @@
 
 import { Comparison } from "./comparison.js";
 import { announce, byId, make, seconds } from "./dom.js";
-import { ask, askJson, follow } from "./gateway.js";
+import { ask, follow } from "./gateway.js";
 
 const STATUS = {
   queued: "Waiting for a worker", running: "Running", retrying: "Trying again",
@@ -27,6 +27,7 @@ export class JobPanel {
   close() {
     this.reading?.abort();
     this.comparison?.close();
+    for (const sound of this.sounds ?? []) sound.pause();
     this.jobId = this.job = this.comparison = this.after = null;
     this.sounds = [];
   }
@@ -38,13 +39,13 @@ export class JobPanel {
     this.reading = new AbortController();
     if (before) this.recordings.set(jobId, before);
     this.clear(title);
+    const { signal } = this.reading;
     try {
-      for await (const { name, data } of follow(jobId, this.reading.signal)) {
+      for await (const { name, data } of follow(jobId, signal)) {
         if (name === "progress") this.showProgress(data);
-        if (name === "part") await this.showPart(data);
-        if (name === "outcome") await this.showOutcome(data);
+        if (name === "part") await this.showPart(data, signal);
+        if (name === "outcome") await this.showOutcome(data, signal);
       }
-      if (!this.job && this.jobId === jobId) await this.showOutcome(await askJson(`v1/jobs/${jobId}`));
     } catch (error) {
       if (error.name !== "AbortError" && this.jobId === jobId) this.showError(error.message);
     }
@@ -54,7 +55,7 @@ export class JobPanel {
     byId("job").hidden = false;
     byId("job-title").textContent = title;
     byId("job-id").textContent = this.jobId;
-    for (const id of ["answer", "parts", "made", "comparison", "facts", "job-error"]) byId(id).replaceChildren();
+    for (const id of ["answer", "times", "parts", "made", "comparison", "facts", "job-error"]) byId(id).replaceChildren();
     for (const id of ["answer", "compare-with", "job-error"]) byId(id).hidden = true;
     byId("before-file").value = "";
     byId("cancel").hidden = false;
@@ -80,16 +81,14 @@ export class JobPanel {
     byId("status").dataset.status = status;
   }
 
-  /** A piece of text, or of sound: inline, or at a path of the gateway. */
-  async showPart({ text, audio }) {
+  /** A piece of text, or of sound, which is played behind the one before. */
+  async showPart({ text, audio }, signal) {
     if (text) {
       byId("answer").hidden = false;
       byId("answer").append(text);
     }
     if (!audio) return;
-    const sound = audio.data
-      ? new Blob([Uint8Array.from(atob(audio.data), (one) => one.charCodeAt(0))], { type: "audio/wav" })
-      : await (await ask(audio.path.replace(/^\//, ""), { signal: this.reading.signal })).blob();
+    const sound = await (await ask(audio.path.replace(/^\//, ""), { signal })).blob();
     const number = this.sounds.length + 1;
     const player = make("audio", { src: URL.createObjectURL(sound), controls: true, "aria-label": `Part ${number}` });
     player.addEventListener("ended", () => this.sounds[number]?.play().catch(() => {}));
@@ -99,14 +98,14 @@ export class JobPanel {
     if (!before || before.ended) player.play().catch(() => {}); // browsers may want to be asked first
   }
 
-  async showOutcome(job) {
+  async showOutcome(job, signal) {
     this.job = job;
     byId("cancel").hidden = true;
     byId("progress").hidden = true;
     byId("steps").textContent = "";
     this.showStatus(job.status);
     if (job.error) this.showError(job.error.message);
-    if (job.result) await this.showResult(job.result);
+    if (job.result) await this.showResult(job.result, signal);
     this.onOutcome();
   }
 
@@ -115,20 +114,30 @@ export class JobPanel {
     byId("job-error").textContent = message;
   }
 
-  async showResult(result) {
+  async showResult(result, signal) {
     if (result.text !== null) {
       byId("answer").hidden = false;
-      byId("answer").textContent = result.text;
+      if (byId("answer").textContent !== result.text) byId("answer").textContent = result.text;
     }
+    this.showTimes(result.transcript?.segments ?? []);
     this.showFacts(result);
     for (const kind of ["audio", "video"]) {
       if (!result[kind]) continue;
-      const file = await (await ask(`v1/jobs/${this.jobId}/${kind}`, { signal: this.reading.signal })).blob();
+      const file = await (await ask(`v1/jobs/${this.jobId}/${kind}`, { signal })).blob();
       if (kind === "audio") this.after = file;
       this.showFile(kind, file, result);
     }
-    byId("parts").replaceChildren();
     await this.compare();
+  }
+
+  /** What is said when: each can be listened to. */
+  showTimes(segments) {
+    const items = segments.map(({ start, text }) => {
+      const button = make("button", { type: "button", class: "quiet" }, make("span", { class: "time" }, seconds(start)), ` ${text}`);
+      button.addEventListener("click", () => this.comparison?.listenFrom(start));
+      return make("li", {}, button);
+    });
+    byId("times").replaceChildren(...items);
   }
 
   showFile(kind, file, result) {
@@ -145,7 +154,7 @@ export class JobPanel {
     const before = this.recordings.get(this.jobId) ?? null;
     this.comparison?.close();
     byId("comparison").replaceChildren();
-    byId("compare-with").hidden = before !== null || result.namespace === "generate";
+    byId("compare-with").hidden = before !== null || !(result.namespace === "edit" || result.task === "vc");
     if (!before && !this.after) return;
     this.comparison = new Comparison({ before, after: this.after }, spansOf(result));
     byId("comparison").append(this.comparison.element);

@@ -89,7 +89,7 @@ export function fieldsOf(namespace, name) {
   const task = TASKS[namespace][name];
   const about = task.fields.map((one) => field(one.replace("!", ""), one.endsWith("!"), task.changes));
   const left = name === "speech" ? ["loudness", "channels"] : [];
-  const options = OPTIONS[namespace].filter((one) => !left.includes(one)).map((one) => field(one, false, {}));
+  const options = OPTIONS[namespace].filter((one) => !left.includes(one)).map((one) => ({ ...field(one, false, {}), isOption: true }));
   return { about, options };
 }
 
