@@ -50,10 +50,10 @@ class Visitor:
         return self.chrome.execute_script(script, *arguments)  # type: ignore[no-untyped-call]
 
     def of_module(self, name: str, expression: str, *arguments: Any) -> Any:
-        """What an expression of `module` and `given` is, in which that is one of the page's modules."""
+        """What an expression of `module`, one of the page's, and `given` comes to, be it a promise or not."""
         script = (
             f"const done = arguments[arguments.length - 1], given = arguments;"
-            f"import('/page/{name}').then((module) => done({expression}), (error) => done(String(error)))"
+            f"import('/page/{name}').then((module) => {expression}).then(done, (error) => done(String(error)))"
         )
         return self.chrome.execute_async_script(script, *arguments)  # type: ignore[no-untyped-call]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -55,7 +56,7 @@ def add_pages(app: FastAPI) -> None:
     app.mount(BELOW, _Files(directory=FOLDER))
 
 
-def _page(file: Path) -> object:
+def _page(file: Path) -> Callable[[], Response]:
     def serve() -> Response:
         return FileResponse(file, headers=HEADERS)
 

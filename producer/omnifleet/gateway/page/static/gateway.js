@@ -95,7 +95,7 @@ function readEvent(block) {
   const event = { name: "message", id: "", data: null };
   const data = [];
   for (const line of block.split(/\r?\n/)) {
-    const [, field, value] = /^([^:]*):? ?(.*)$/.exec(line);
+    const [, field, value] = /^([^:]*):? ?(.*)$/s.exec(line);
     if (field === "event") event.name = value;
     if (field === "id") event.id = value;
     if (field === "data") data.push(value);

@@ -1,4 +1,4 @@
-"""The calls that the page gives to copy: for every task, as the programs that they are for read them."""
+"""The page's modules, in a browser: tasks and calls as the programs read them, sound and events as they are."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import typer
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from omnifleet import Client
 from omnifleet.cli.app import app
 from omnifleet.request.build import ARGUMENTS
@@ -46,6 +50,17 @@ def tasks(page: Visitor) -> dict[str, dict[str, dict[str, Any]]]:
         "Object.keys(tasks).map((name) => [name, module.fieldsOf(space, name)]))]))"
     )
     return page.of_module("tasks.js", listed)  # type: ignore[no-any-return]
+
+
+READ = """(async () => {
+    const body = new ReadableStream({start(stream) {
+        for (const bytes of given[0]) stream.enqueue(Uint8Array.from(bytes));
+        stream.close();
+    }});
+    const found = [];
+    for await (const event of module.readEvents(body)) found.push(event);
+    return found;
+})()"""
 
 
 def requests(tasks: dict[str, dict[str, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
@@ -184,3 +199,44 @@ def _as_given(request: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
         for field in paths(request)
     }
     return {**found, **listed}
+
+
+class TestSound:
+    def test_the_power_of_each_frequency_is_that_of_numpy(self, page: Visitor) -> None:
+        samples = np.random.default_rng(1).normal(size=3000)
+        start = -500  # before the first sample there is silence
+        found = page.of_module(
+            "sound.js", f"[...new module.Transform(2048).power(given[0], {start})]", samples.tolist()
+        )
+
+        window = np.hanning(2048)
+        frame = np.concatenate([np.zeros(500), samples])[:2048] * window
+        power = np.abs(np.fft.rfft(frame)) ** 2 / (window.sum() / 2) ** 2
+        np.testing.assert_allclose(found, power, rtol=1e-6, atol=1e-12)
+
+    def test_a_place_is_that_of_the_same_words(self, page: Visitor) -> None:
+        spans = [{"from": [1, 2], "to": [1, 3]}, {"from": [5, 6], "to": [6, 6.5]}]
+        there = [page.of_module("comparison.js", "module.translate(given[0], given[1])", at, spans) for at in range(9)]
+        back = [{"from": one["to"], "to": one["from"]} for one in spans]
+
+        assert there == [0, 1, 3, 4, 5, 6, 6.5, 7.5, 8.5]
+        again = [page.of_module("comparison.js", "module.translate(given[0], given[1])", at, back) for at in there]
+        assert again == pytest.approx(list(range(9)))
+
+
+class TestEvents:
+    @settings(max_examples=40, deadline=None)
+    @given(cuts=st.lists(st.integers(0, 200), max_size=12), texts=st.lists(st.text(max_size=9), max_size=4))
+    def test_they_are_read_however_they_are_cut(self, page: Visitor, cuts: list[int], texts: list[str]) -> None:
+        """In the middle of a letter, too."""
+        stream = ": a sign of life\n\n" + "".join(
+            f"event: part\nid: {number}\nretry: 1000\ndata: {json.dumps(text, ensure_ascii=False)}\n\n"
+            for number, text in enumerate(texts)
+        )
+        data = (stream + "data: broken o").encode()
+        places = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
+        pieces = [list(data[start:end]) for start, end in pairwise(places)]
+
+        found = page.of_module("gateway.js", READ, pieces)
+
+        assert found == [{"name": "part", "id": str(number), "data": text} for number, text in enumerate(texts)]
