@@ -81,9 +81,10 @@ class JobList:
     async def page(self, tenant: str | None, limit: int, after: int | None = None) -> JobPage:
         """Read `limit` jobs of a tenant: the newest, or those behind the place where an earlier page ended."""
         end = "+inf" if after is None else f"({after}"
-        command = ("ZREVRANGEBYSCORE", _key(tenant), end, "-inf", "WITHSCORES", "LIMIT", 0, limit + 1)
         with typed_redis_errors():
-            found: list[Any] = await self._redis.execute_command(*command)
+            found: list[Any] = await self._redis.zrevrangebyscore(
+                _key(tenant), end, "-inf", start=0, num=limit + 1, withscores=True
+            )
         entries = [(*_member(member), int(score)) for member, score in found]
         shown, more = entries[:limit], len(entries) > limit
         return JobPage(await self._look(shown), shown[-1][2] if more else None)

@@ -2,6 +2,8 @@
 
 import { jobOf } from "./form.js";
 
+const LONGEST_LINE = 50;
+
 /** The Python call. Its client reads OMNIFLEET_REDIS_URL and OMNIFLEET_STORAGE. */
 export function pythonCall(request) {
   const { namespace, name, fields, files } = request;
@@ -14,9 +16,15 @@ export function pythonCall(request) {
   given.push(...named.map(([field, value]) => `${field}=${python(value, field)}`));
   return [
     "from omnifleet import Client", "", "with Client() as omni:",
-    `    job = omni.${namespace}(${given.join(", ")})`,
+    `    job = omni.${namespace}(${asLines(given)})`,
     ...endOf(request),
   ].join("\n");
+}
+
+// On one line, or one a line where that would be long.
+function asLines(given) {
+  const line = given.join(", ");
+  return line.length <= LONGEST_LINE ? line : `\n${given.map((one) => `        ${one},\n`).join("")}    `;
 }
 
 function endOf({ namespace, name, fields }) {

@@ -183,7 +183,7 @@ class Panel {
     this.audio.addEventListener("loadedmetadata", () => this.findEnd(), { once: true });
     this.wave = make("canvas", { width: WIDTH, height: WAVE, role: "img" });
     this.spectrogram = make("canvas", { width: WIDTH, height: HEIGHT, role: "img" });
-    this.line = make("div", { class: "line" });
+    this.line = make("div", { class: "cursor" });
     this.marks = this.spans.map((_, number) => make("div", { class: "mark" }, make("span", {}, String(number + 1))));
     this.pictures = make("div", { class: "pictures" }, this.wave, this.spectrogram, ...this.marks, this.line);
     this.caption = make("figcaption", {}, letter ? make("b", {}, letter) : null, title);
