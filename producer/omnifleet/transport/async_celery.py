@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -82,6 +83,12 @@ class AsyncCeleryTransport:
     def blocking(self) -> JobTransport:
         """See `AsyncJobTransport`."""
         return self._sender
+
+    def of_tenant(self, tenant: str) -> AsyncCeleryTransport:
+        """See `CeleryTransport`."""
+        other = copy.copy(self)
+        other._sender = self._sender.of_tenant(tenant)
+        return other
 
     async def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
         """See `JobTransport`."""
