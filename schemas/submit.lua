@@ -30,6 +30,10 @@
 --  unfinished  refused: so many jobs of the producer have no outcome yet
 --  quota       refused: the tenant has used its GPU-seconds of today; the fifth value is seconds until midnight, UTC
 
+local function has_tenant(message) return string.find(message, '"tenant"', 1, true) end
+
+local function push_fairly(place, message)
+
 local function fair(place, what) return 'omnifleet:tenants:' .. place .. (what or '') end
 local function jobs_of(place, tenant) return fair(place, ':jobs:') .. tenant end
 local function virtual_time(place) return tonumber(redis.call('HGET', fair(place), 'time') or 0) end
@@ -56,8 +60,10 @@ local function enqueue(place, message, side)
   redis.call('ZADD', fair(place, ':waiting'), exact(due), tenant)
 end
 
-local function push(place, message, wake, state, record, lifetime)
   enqueue(place, message, 'LPUSH')
+end
+local function push(place, message, wake, state, record, lifetime)
+  if has_tenant(message) then push_fairly(place, message) else redis.call('LPUSH', place, message) end
   local queue = string.match(place, '^[^\6]+')
   redis.call('SADD', '_kombu.binding.' .. queue, queue .. '\6\22\6\22' .. queue)
   redis.call('LPUSH', wake, '1')
@@ -77,15 +83,6 @@ local function count_unfinished(runs, unfinished, job_id, lifetime)
   redis.call('EXPIRE', unfinished, lifetime)
   redis.call('HSET', runs, 'unfinished', unfinished)
   redis.call('EXPIRE', runs, lifetime)
-end
-
-local function today()
-  return 'omnifleet:tenant-use:' .. math.floor(redis.call('TIME')[1] / 86400)
-end
-
-local function quota_left(tenant)
-  local quota = redis.call('HGET', 'omnifleet:tenant-quotas', tenant)
-  return quota and quota - (redis.call('HGET', today(), tenant) or 0)
 end
 
 local state, runs, wake, place, finished, same, unfinished = unpack(KEYS, 1, 7)
@@ -143,14 +140,38 @@ if other and stands(other) then
   if differs ~= '' then return keep({'conflict', other, 0, 0, 0, differs}) end
   return keep({'sent', other, 0, 0, 0})
 end
-local tenant = tenant_of(message)
-local left = tenant and quota_left(tenant)
-if left and left <= 0 then
+local function is_used_up()
+
+local function fair(place, what) return 'omnifleet:tenants:' .. place .. (what or '') end
+local function jobs_of(place, tenant) return fair(place, ':jobs:') .. tenant end
+local function virtual_time(place) return tonumber(redis.call('HGET', fair(place), 'time') or 0) end
+local function exact(value) return string.format('%.17g', value) end
+local function tenant_of(message)
+  if not string.find(message, '"tenant"', 1, true) then return false end
+  local tenant = string.match(message, '"tenant": ?"(%w[%w_.-]*)"')
+  return tenant and #tenant <= 64 and tenant
+end
+
+local function today()
+  return 'omnifleet:tenant-use:' .. math.floor(redis.call('TIME')[1] / 86400)
+end
+
+local function quota_left(tenant)
+  local quota = redis.call('HGET', 'omnifleet:tenant-quotas', tenant)
+  return quota and quota - (redis.call('HGET', today(), tenant) or 0)
+end
+
+  local tenant = tenant_of(message)
+  local left = tenant and quota_left(tenant)
+  return left and left <= 0
+end
+if has_tenant(message) and is_used_up() then
   return keep({'quota', '', 0, 0, 86400 - redis.call('TIME')[1] % 86400})
 end
 local queued = 0
 for list = 8, #KEYS do
-  queued = queued + redis.call('LLEN', KEYS[list]) + (redis.call('HGET', fair(KEYS[list]), 'jobs') or 0)
+  local of_tenants = redis.call('HGET', 'omnifleet:tenants:' .. KEYS[list], 'jobs') or 0
+  queued = queued + redis.call('LLEN', KEYS[list]) + of_tenants
 end
 if queued >= most_queued then return refusal('queued', queued) end
 if most_unfinished then

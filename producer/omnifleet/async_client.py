@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from omnifleet_shared.errors import InvalidSetting
 from omnifleet_shared.observability import tracing as traces
 from omnifleet_shared.schema.base import check_tenant
 from omnifleet_shared.settings import FleetSettings
@@ -106,10 +105,8 @@ class AsyncClient(
         """Make a client whose jobs are this tenant's, over the connections of this one, which stays the one to close.
 
         Raises:
-            InvalidSetting: not a name of a tenant, or a transport of the caller's own, which knows none.
+            InvalidSetting: not a name of a tenant.
         """
-        if not isinstance(self._transport, AsyncCeleryTransport):
-            raise InvalidSetting("this client's own transport knows no tenants", "transport", "Leave the transport out")
         other = copy.copy(self)
         other._transport = self._transport.of_tenant(check_tenant(tenant))
         other._closed = True

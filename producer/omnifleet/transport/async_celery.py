@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, Self
 
 from omnifleet_shared.job_state.async_store import AsyncJobStates
 from omnifleet_shared.per_process import PerProcess
@@ -29,6 +29,10 @@ class AsyncJobTransport(Protocol):
     @property
     def blocking(self) -> JobTransport:
         """The transport of batches, which block threads of their own."""
+        ...
+
+    def of_tenant(self, tenant: str) -> Self:
+        """See `JobTransport`."""
         ...
 
     async def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
@@ -84,8 +88,8 @@ class AsyncCeleryTransport:
         """See `AsyncJobTransport`."""
         return self._sender
 
-    def of_tenant(self, tenant: str) -> AsyncCeleryTransport:
-        """See `CeleryTransport`."""
+    def of_tenant(self, tenant: str) -> Self:
+        """See `JobTransport`."""
         other = copy.copy(self)
         other._sender = self._sender.of_tenant(tenant)
         return other

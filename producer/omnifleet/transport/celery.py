@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from threading import BoundedSemaphore
-from typing import Protocol, cast, get_args
+from typing import Protocol, Self, cast, get_args
 
 from omnifleet_shared.broker.dead_letters import DeadLetter, Replay
 from omnifleet_shared.broker.deletions import Deletions
@@ -33,6 +33,10 @@ SENDERS = 10
 
 class JobTransport(Protocol):
     """Carries a client's jobs to whatever runs them, and their states back. Safe to use from several threads."""
+
+    def of_tenant(self, tenant: str) -> Self:
+        """Return a transport over the same connections whose jobs are this tenant's; it is not to be closed."""
+        ...
 
     def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
         """Send the job; it is known by its id from then on.
@@ -118,8 +122,8 @@ class CeleryTransport:
         self._connections.get()  # a URL that is none is refused now
         self._lists = dict(zip(get_args(Priority), queue_lists(settings.queue), strict=True))
 
-    def of_tenant(self, tenant: str) -> CeleryTransport:
-        """Make a transport over the same connections that sends jobs as this tenant's."""
+    def of_tenant(self, tenant: str) -> Self:
+        """See `JobTransport`."""
         other = copy.copy(self)
         other._tenant = tenant
         return other
@@ -143,7 +147,7 @@ class CeleryTransport:
         job_id = letter.job.job_id
         with typed_redis_errors("the job could not be sent"):
             tenant = cast(bytes | None, self._own.redis.hget(ATTEMPTS_KEY.format(job_id=job_id), "sent:tenant"))
-        sender = self if tenant is None else self.of_tenant(tenant.decode())
+        sender = self if not tenant else self.of_tenant(tenant.decode())
         sender._send(letter.job, Replay(job_id, self._settings))
 
     def read(self, job_id: str) -> JobState:

@@ -20,6 +20,7 @@ from typing import Any, cast
 from redis import Redis
 
 from ..keys import (
+    FAIR_LANE_KEY,
     LEASED_KEY,
     LEASES_KEY,
     POSTPONED_KEY,
@@ -41,7 +42,7 @@ FAIR_TURN = 8
 # The call's id is the tag. RPOP comes first: Redis refuses the first write of a script when memory is full, and none
 # after it. `fair_queue` chooses the message of a lane. A suspect takes a worker out of the common work, so half of the
 # workers at most do that while others wait.
-TAKE = f"""{NUMBERED_CALL}{LANES}{CHOOSE}{CHARGE}{HOLD}
+TAKE = f"""{NUMBERED_CALL}
 local leases, leased, suspects, suspect_tags, workers, wake, held = unpack(KEYS, 2, 8)
 local seconds, is_idle, is_awake = ARGV[3], ARGV[4], ARGV[5]
 if is_late then return false end
@@ -49,18 +50,30 @@ if is_again then
   local kept = redis.call('HGET', leased, call)
   return kept and {{string.match(kept, '^([^\\n]*)\\n(.*)$')}}
 end
-local function lease(place, message, account)
+local clock = redis.call('TIME')
+local now = clock[1] + clock[2] / 1e6
+local function lease(place, message)
   if not message then return false end
-  local clock = redis.call('TIME')
-  local now = clock[1] + clock[2] / 1e6
   redis.call('HSET', leased, call, place .. '\\n' .. message)
   redis.call('ZADD', leases, now + seconds, call)
-  if account then hold(held, place, account, call, now) end
   return {{place, message}}
+end
+local function tenants_wait(place)
+  return redis.call('EXISTS', '{FAIR_LANE_KEY.format(place="")}' .. place .. ':waiting') == 1
+end
+local function take_fairly(place)
+{LANES}{CHOOSE}{CHARGE}{HOLD}
+  local message, account = next_of(place)
+  local taken = lease(place, message)
+  if account then hold(held, place, account, call, now) end
+  return taken
+end
+local function take(place)
+  return tenants_wait(place) and take_fairly(place) or lease(place, redis.call('RPOP', place))
 end
 local function others_wait()
   for place = 9, #KEYS do
-    if redis.call('EXISTS', KEYS[place], fair(KEYS[place], ':waiting')) > 0 then return true end
+    if redis.call('EXISTS', KEYS[place]) == 1 or tenants_wait(KEYS[place]) then return true end
   end
   return false
 end
@@ -75,7 +88,7 @@ end
 local taken = redis.call('LLEN', suspects) > 0 and may_run_alone() and lease(suspects, redis.call('RPOP', suspects))
 if taken then redis.call('SADD', suspect_tags, call) end
 for place = 9, #KEYS do
-  taken = taken or lease(KEYS[place], next_of(KEYS[place]))
+  taken = taken or take(KEYS[place])
 end
 if taken and is_awake == '1' then redis.call('RPOP', wake) end
 remember('')
@@ -106,11 +119,15 @@ redis.call('ZADD', KEYS[1], 'XX', over, ARGV[2])
 redis.call('ZADD', KEYS[2], over, ARGV[2])
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now[1])
 """
-RELEASE = f"""{LANES}{CHARGE}
+RELEASE = f"""
+local function settle_charge()
+{LANES}{CHARGE}
+  settle(KEYS[4], ARGV[1], 0)
+end
 redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('HDEL', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[1])
-settle(KEYS[4], ARGV[1], 0)
+if redis.call('HEXISTS', KEYS[4], ARGV[1]) == 1 then settle_charge() end
 """
 # A suspect that was started goes behind the others: if it kills its workers, they are not kept waiting.
 RECOVER = f"""{ENQUEUE}{CHARGE}

@@ -32,7 +32,7 @@ from ..keys import (
 from ..schema.idempotency import IdempotencyKey
 from ..schema.job_state import STATE_KEY, queued_record
 from ..settings import FleetSettings
-from .tenants.fair_queue import DAY, ENQUEUE, QUOTA
+from .tenants.fair_queue import DAY, ENQUEUE, HAS_TENANT, LANES, QUOTA
 
 MIN_RETRY_AFTER, DEFAULT_RETRY_AFTER, MAX_RETRY_AFTER = 1, 30, 600
 """Bounds of `retry_after` in seconds, and its value where no job has ended lately."""
@@ -42,9 +42,13 @@ ROOM = 0.01
 
 # The message comes first: Redis refuses the first write of a script when memory is full, and none after it. The queue
 # is noted as kombu does it (routing key, pattern, queue), so that it is known before any worker has served it.
-HELPERS = f"""{ENQUEUE}
-local function push(place, message, wake, state, record, lifetime)
+HELPERS = f"""{HAS_TENANT}
+local function push_fairly(place, message)
+{ENQUEUE}
   enqueue(place, message, 'LPUSH')
+end
+local function push(place, message, wake, state, record, lifetime)
+  if has_tenant(message) then push_fairly(place, message) else redis.call('LPUSH', place, message) end
   local queue = string.match(place, '^[^\\6]+')
   redis.call('SADD', '{BINDINGS}' .. queue, queue .. '\\6\\22\\6\\22' .. queue)
   redis.call('LPUSH', wake, '1')
@@ -67,7 +71,7 @@ local function count_unfinished(runs, unfinished, job_id, lifetime)
 end
 """
 # Names of other jobs' keys are made from the id that the idempotency key holds.
-SUBMIT = f"""{HELPERS}{QUOTA}
+SUBMIT = f"""{HELPERS}
 local state, runs, wake, place, finished, same, unfinished = unpack(KEYS, 1, 7)
 local job_id, message, record, lifetime, most_queued, most_unfinished, call, request, seconds_left = unpack(ARGV)
 -- Redis checks its users' rights to every key that is named, an empty one too: there is none.
@@ -123,14 +127,19 @@ if other and stands(other) then
   if differs ~= '' then return keep({{'conflict', other, 0, 0, 0, differs}}) end
   return keep({{'sent', other, 0, 0, 0}})
 end
-local tenant = tenant_of(message)
-local left = tenant and quota_left(tenant)
-if left and left <= 0 then
+local function is_used_up()
+{LANES}{QUOTA}
+  local tenant = tenant_of(message)
+  local left = tenant and quota_left(tenant)
+  return left and left <= 0
+end
+if has_tenant(message) and is_used_up() then
   return keep({{'quota', '', 0, 0, {DAY} - redis.call('TIME')[1] % {DAY}}})
 end
 local queued = 0
 for list = 8, #KEYS do
-  queued = queued + redis.call('LLEN', KEYS[list]) + (redis.call('HGET', fair(KEYS[list]), 'jobs') or 0)
+  local of_tenants = redis.call('HGET', '{FAIR_LANE_KEY.format(place="")}' .. KEYS[list], 'jobs') or 0
+  queued = queued + redis.call('LLEN', KEYS[list]) + of_tenants
 end
 if queued >= most_queued then return refusal('queued', queued) end
 if most_unfinished then

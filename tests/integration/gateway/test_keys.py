@@ -155,7 +155,7 @@ class TestTenants:
         limited = keys(fleet, "limit", "spender", "--weight", "2", "--gpu-seconds", "0.01")
         assert limited.stdout == "spender  weight 2  0.01 GPU-seconds a day\n"
         job = {"task": "generate.t2a", "text": "rain", "steps": 2}
-        assert mine.post("/v1/jobs?wait=60", job).json["status"] == "SUCCESS"
+        assert mine.post("/v1/jobs?wait=60", job).json["status"] == "succeeded"
 
         refused = mine.post("/v1/jobs", job)
 
