@@ -1,8 +1,8 @@
-"""One greedy tenant and nine small ones: how long the small ones' jobs wait behind thousands of others, with and without.
+"""One greedy tenant and nine small ones: how long the small ones' jobs wait behind hundreds of others.
 
-The greedy one sends all of its jobs at once; each small one sends one job after another meanwhile. Both in the same run,
-on the same two workers: first all of them as jobs without a tenant, which are done first come, first served; then each
-as its own tenant's. A job takes its worker's device a fixed time: it is the waiting that is measured, not a model.
+The greedy one sends all of its jobs at once; each small one sends a job a second meanwhile. Twice on the same workers:
+first all of them as jobs without a tenant, which are done first come, first served; then each as its own tenant's. A
+job takes its worker's device a fixed time: it is the waiting that is measured, not a model.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Annotated
 
 import typer
 from machine import cpu, versions
-from omnifleet import Client, FleetSettings
+from omnifleet import Client, FleetSettings, JobHandle, TextResult
 from omnifleet.batch import understand
 from processes import redis_server
 from rich.console import Console
@@ -76,9 +76,9 @@ class Report:
 
 
 def measure(greedy: int, each: int) -> Report:
-    """Send so many jobs of the greedy tenant, and so many one after another of each small one, twice."""
+    """Send so many jobs of the greedy tenant, and so many of each small one, one a second, twice."""
     with _fleet() as omni:
-        _carry(omni, "warm")  # connections, caches
+        _send(omni, "warm").result(TIMEOUT)  # connections, caches
         without, fair = (_run(omni, greedy, each, fair=fair) for fair in (False, True))
     about = (datetime.now(UTC).date().isoformat(), cpu(), versions(), STEPS * STEP_SECONDS, WORKERS, SLOTS)
     return Report(*about, without, fair, fair.small.p99 / without.small.p99)
@@ -93,13 +93,10 @@ def _fleet() -> Iterator[Client]:
             "OMNIFLEET_REDIS_URL": settings.redis_url,
             "OMNIFLEET_STORAGE": settings.storage,
             "OMNIFLEET_CONCURRENCY": str(SLOTS),
-            # Whoever sends names no priority: one slot would be kept free of batches otherwise.
-            "OMNIFLEET_BATCH_SLOTS": str(SLOTS),
         }
+        scripted = "support.scripted_worker"
         running = [
-            stack.enter_context(
-                worker(environment, folder / f"{number}.log", "support.scripted_worker", f"-nw{number}@%h")
-            )
+            stack.enter_context(worker(environment, folder / f"{number}.log", scripted, f"--hostname=w{number}@%h"))
             for number in range(WORKERS)
         ]
         for one in running:
@@ -112,8 +109,7 @@ def _run(omni: Client, greedy: int, each: int, *, fair: bool) -> Row:
     start = time.monotonic()
     with ThreadPoolExecutor(SMALL + 1) as threads:
         many = threads.submit(_send_many, omni.of_tenant("greedy") if fair else omni, greedy)
-        time.sleep(1)
-        small = [threads.submit(lambda one=client: [_carry(one, "small") for _ in range(each)]) for client in clients]
+        small = [threads.submit(_send_by_the_clock, client, each) for client in clients]
         waits = [wait for future in small for wait in future.result()]
         return Row(_waits(waits), _waits(many.result()), time.monotonic() - start)
 
@@ -124,8 +120,16 @@ def _send_many(omni: Client, jobs: int) -> list[float]:
     return [outcome.result.record.timings.queued for outcome in outcomes if outcome.result is not None]
 
 
-def _carry(omni: Client, what: str) -> float:
-    return omni.understand(question=what, max_new_tokens=STEPS).result(TIMEOUT).record.timings.queued
+def _send_by_the_clock(omni: Client, jobs: int) -> list[float]:
+    sent = []
+    for _ in range(jobs):
+        time.sleep(1)
+        sent.append(_send(omni, "small"))
+    return [job.result(TIMEOUT).record.timings.queued for job in sent]
+
+
+def _send(omni: Client, what: str) -> JobHandle[TextResult]:
+    return omni.understand(question=what, max_new_tokens=STEPS)
 
 
 def _waits(seconds: list[float]) -> Waits:
@@ -135,7 +139,7 @@ def _waits(seconds: list[float]) -> Waits:
 
 def show(report: Report) -> None:
     """Print the report for people."""
-    table = Table("wait in s", *("small, p50", "small, p99", "greedy, p50", "greedy, p99", "all done after"))
+    table = Table("waits in s", *("small, p50", "small, p99", "greedy, p50", "greedy, p99", "all done after"))
     for name, row in (("first come, first served", report.without), ("by tenant", report.fair)):
         numbers = (row.small.p50, row.small.p99, row.greedy.p50, row.greedy.p99, row.seconds)
         table.add_row(name, *(f"{number:.2f}" for number in numbers))
@@ -149,7 +153,7 @@ def show(report: Report) -> None:
 @app.command()
 def main(
     greedy: Annotated[int, typer.Option(help="Jobs of the greedy tenant.")] = 600,
-    each: Annotated[int, typer.Option(help="Jobs of each small tenant, one after the other.")] = 3,
+    each: Annotated[int, typer.Option(help="Jobs of each small tenant, one a second.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Measure how long small tenants wait beside a greedy one."""

@@ -36,7 +36,11 @@ local function push_fairly(place, message)
 
 local function fair(place, what) return 'omnifleet:tenants:' .. place .. (what or '') end
 local function jobs_of(place, tenant) return fair(place, ':jobs:') .. tenant end
-local function virtual_time(place) return tonumber(redis.call('HGET', fair(place), 'time') or 0) end
+local function virtual_time(place)
+  local last = tonumber(redis.call('HGET', fair(place), 'time') or 0)
+  local first = redis.call('ZRANGE', fair(place, ':waiting'), 0, 0, 'WITHSCORES')
+  return first[1] and math.min(last, tonumber(first[2])) or last
+end
 local function exact(value) return string.format('%.17g', value) end
 local function tenant_of(message)
   if not string.find(message, '"tenant"', 1, true) then return false end
@@ -144,7 +148,11 @@ local function is_used_up()
 
 local function fair(place, what) return 'omnifleet:tenants:' .. place .. (what or '') end
 local function jobs_of(place, tenant) return fair(place, ':jobs:') .. tenant end
-local function virtual_time(place) return tonumber(redis.call('HGET', fair(place), 'time') or 0) end
+local function virtual_time(place)
+  local last = tonumber(redis.call('HGET', fair(place), 'time') or 0)
+  local first = redis.call('ZRANGE', fair(place, ':waiting'), 0, 0, 'WITHSCORES')
+  return first[1] and math.min(last, tonumber(first[2])) or last
+end
 local function exact(value) return string.format('%.17g', value) end
 local function tenant_of(message)
   if not string.find(message, '"tenant"', 1, true) then return false end

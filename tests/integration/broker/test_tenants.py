@@ -139,6 +139,15 @@ class TestWhoIsNext:
 
         assert fleet.run() == "small-0"
 
+    def test_nor_for_what_was_charged_too_much(self, fleet: Fleet) -> None:
+        fleet.submit("greedy", 300)
+        for taken in [fleet.take() for _ in range(8)]:
+            fleet.finish(taken, seconds=0.01)
+
+        fleet.submit("small")
+
+        assert "small-0" in [fleet.run(seconds=0.01) for _ in range(2)]
+
     def test_equal_tenants_take_turns(self, fleet: Fleet) -> None:
         for tenant in ("a", "b", "c"):
             fleet.submit(tenant, 4)

@@ -3,8 +3,9 @@
 A lane is one of a queue's lists, of one priority. Messages without a tenant wait in the list itself, as ever; each
 tenant's wait in a list of their own. The next message is that of the tenant whose virtual time is least: the
 GPU-seconds of its jobs by its weight. This is start-time fair queueing (Goyal, Vin and Cheng, 1996): the lane's own
-virtual time is that of the last tenant chosen, and a tenant that had nothing waiting goes on from there, so that nobody
-saves anything up and nobody who is new starves the others. Jobs without a tenant count as those of one more tenant.
+virtual time is that of the last tenant chosen, or of the next one where that has been given back what it was charged
+too much. A tenant that had nothing waiting goes on from there, so that nobody saves anything up, and nobody who is new
+starves the others. Jobs without a tenant count as those of one more tenant.
 
 A job is charged when it is taken, with the average of its tenant's jobs, so that one tenant does not get all free
 slots; and when it ends with what it took beyond that, or less. What an attempt took whose worker was lost is not known:
@@ -55,7 +56,11 @@ local function has_tenant(message) return string.find(message, '"{TENANT_HEADER}
 LANES = f"""
 local function fair(place, what) return '{FAIR_LANE_KEY.format(place="")}' .. place .. (what or '') end
 local function jobs_of(place, tenant) return fair(place, ':jobs:') .. tenant end
-local function virtual_time(place) return tonumber(redis.call('HGET', fair(place), 'time') or 0) end
+local function virtual_time(place)
+  local last = tonumber(redis.call('HGET', fair(place), 'time') or 0)
+  local first = redis.call('ZRANGE', fair(place, ':waiting'), 0, 0, 'WITHSCORES')
+  return first[1] and math.min(last, tonumber(first[2])) or last
+end
 local function exact(value) return string.format('%.17g', value) end
 local function tenant_of(message)
   if not string.find(message, '"{TENANT_HEADER}"', 1, true) then return false end
@@ -118,8 +123,8 @@ local function next_of(place)
     local message
     if tenant == '' then message = redis.call('RPOP', place) else message = pop_of(place, tenant, due) end
     if message then
-      redis.call('HSET', fair(place), 'time', exact(math.max(now, due)))
-      redis.call('ZREMRANGEBYSCORE', fair(place, ':idle'), '-inf', '(' .. exact(math.max(now, due)))
+      redis.call('HSET', fair(place), 'time', exact(due))
+      redis.call('ZREMRANGEBYSCORE', fair(place, ':idle'), '-inf', '(' .. exact(due))
       return message, tenant
     end
   end
