@@ -22,6 +22,7 @@ from ..keys import (
 )
 from ..redis_client import connect_redis, typed_redis_errors
 from ..schema.base import Record, wire_names
+from ..schema.capabilities import Capabilities
 from ..settings import FleetSettings
 from .submit import queue_lists
 from .tenants.fair_queue import CHARGE, CHOOSE, LANES, SPILL
@@ -102,6 +103,8 @@ class WorkerRecord(Record):
     """Name of the model; None until it is loaded."""
     revision: str | None = None
     """Revision of the checkpoint."""
+    capabilities: Capabilities | None = None
+    """What the model can do; None until it is loaded, and in reports of older releases."""
     device: str = "cpu"
     gpu: GpuRecord | None = None
     storage: str | None = None
