@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fairness.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fairness"
 
 
 @pytest.mark.timeout(600)  # two workers start

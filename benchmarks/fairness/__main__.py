@@ -8,6 +8,7 @@ job takes its worker's device a fixed time: it is the waiting that is measured, 
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,12 +21,15 @@ from statistics import quantiles
 from typing import Annotated
 
 import typer
-from machine import cpu, versions
 from omnifleet import Client, FleetSettings, JobHandle, TextResult
 from omnifleet.batch import understand
-from processes import redis_server
 from rich.console import Console
 from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from machine import cpu, versions
+from processes import redis_server
 from support.processes import worker
 from support.scripted_worker import STEP_SECONDS
 
