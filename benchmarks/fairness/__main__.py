@@ -120,8 +120,7 @@ def _run(omni: Client, greedy: int, each: int, *, fair: bool) -> Row:
 
 def _send_many(omni: Client, jobs: int) -> list[float]:
     calls = (understand(question="greedy", max_new_tokens=STEPS, priority="interactive") for _ in range(jobs))
-    outcomes = list(omni.batch(calls, in_flight=jobs))
-    return [outcome.result.record.timings.queued for outcome in outcomes if outcome.result is not None]
+    return [outcome.result.record.timings.queued for outcome in omni.batch(calls, in_flight=jobs)]
 
 
 def _send_by_the_clock(omni: Client, jobs: int) -> list[float]:

@@ -268,7 +268,7 @@ class LeasingChannel(redis.Channel):
     def _kept_apart(self, queue: str) -> int:
         """Count the suspects, and the messages of tenants."""
         with self.conn_or_acquire() as client:
-            of_tenants = sum(int(client.hget(lane, "jobs") or 0) for lane in fair_lanes(queue))
+            of_tenants = sum(int(cast(Any, client).hget(lane, "jobs") or 0) for lane in fair_lanes(queue))
             return of_tenants + cast(int, client.llen(SUSPECTS_KEY.format(queue=queue)))
 
     def _deliver(self, taken: LeasedMessage) -> bool:

@@ -300,8 +300,8 @@ class Deliveries:
             self._lease_renewer.stop_renewing(delivery.tag)
             raise Redelivered(str(error)) from error
         fault, wait = ("worker", 0.0) if delivery.is_workers_fault else (fault, self._backoff(delivery))
-        about, spent = (delivery.job_id, error, delivery.tag, fault), delivery.gpu_seconds
-        self._record(delivery, lambda: self._attempts.retry(*about, gpu_seconds=spent))
+        about, spent = (delivery.job_id, error, delivery.tag), delivery.gpu_seconds
+        self._record(delivery, lambda: self._attempts.retry(*about, fault, gpu_seconds=spent))
         raise self._given_back(delivery, error, wait)
 
     def _given_back(self, delivery: OpenDelivery, error: OmnifleetError, wait: float = 0.0) -> Redelivered:
