@@ -35,7 +35,7 @@ class StepCount:
         """Count the requests' steps, during the block and from then on."""
         with self._lock:
             self._running = tuple(requests)
-            self._taken += sum(one.step for one in requests)
+            self._taken += sum(one.step if one.outcome.done() else len(one.begun) for one in requests)
             self._expected = max(self._expected, self._past + sum(one.steps for one in requests))
         try:
             yield
