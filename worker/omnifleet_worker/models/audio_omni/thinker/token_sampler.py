@@ -77,7 +77,7 @@ class TokenSampler:
         count = min(MOST_DRAWING_THREADS, len(os.sched_getaffinity(0)))
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="draw")
 
-    def noise(self, seed: int, temperature: float, drawn: int) -> TokenNoise:
+    def noise(self, seed: int, temperature: float, drawn: int = 0) -> TokenNoise:
         """What one answer's tokens are drawn by, above temperature 0, after so many that were drawn before; its numbers
         are where the device reads them."""
         numbers = torch.empty(self._vocabulary, dtype=torch.float64, pin_memory=self._device.type == "cuda")
