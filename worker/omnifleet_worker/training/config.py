@@ -23,7 +23,7 @@ class LoraOptions(Record):
     """Which low-rank matrices are trained beside the frozen weights."""
 
     rank: Count = 16
-    alpha: Positive = 16.0
+    alpha: Count = 16
     """Their product is scaled by `alpha / rank`."""
     dropout: Share = 0.0
     """Share of a layer's inputs that the matrices do not see in a step."""

@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal, Self
 import av
 from omnifleet_shared.errors import InvalidTrainingData, MediaEmpty, MediaNotFound, MediaTooLong, MediaUnreadable
 from omnifleet_shared.schema.base import Record, Text
+from omnifleet_shared.schema.model_card import VOICE_SECONDS
 from pydantic import Field, ValidationError, model_validator
 
-from ..jobs.speech import CLIP_SECONDS, VOICE_SECONDS
+from ..jobs.speech import CLIP_SECONDS
 
 TrainedTask = Literal["t2a", "t2m", "v2a", "v2m", "tts", "vc", "add", "remove", "extract", "style"]
 """Tasks of the DiT."""
