@@ -84,6 +84,8 @@ class Request:
     submitted_at: float = field(default_factory=time.monotonic)
     started_at: float | None = None
     """When the first step could begin: admitted and conditioned."""
+    device_seconds: float = 0.0
+    """Its share of the device's time: of a call of the model for several requests, an equal part for each."""
 
     @property
     def kind(self) -> Kind:

@@ -87,6 +87,8 @@ class JobContext:
         """Takes the parts of a streamed job as they are done; None for any other."""
         self.parts: JobParts | None = None
         """Finished windows and parts, of this attempt and earlier ones; without them the job starts anew each time."""
+        self.gpu_seconds = 0.0
+        """The device's time that requests of the job took, of those that have ended."""
         self.resumed_from = 0
         """Windows and parts of earlier attempts that were taken over."""
         self._engine = engine
@@ -303,6 +305,7 @@ class JobContext:
             traces.add_event(self._span, "first step", now - started)
         self._count("conditioned", started - submitted)
         self._count("sampled", now - started)
+        self.gpu_seconds += sum(one.device_seconds for one in requests)
 
     def _count(self, name: Stage, seconds: float) -> None:
         self._spent[name] = self._spent.get(name, 0.0) + seconds

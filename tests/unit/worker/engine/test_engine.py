@@ -348,11 +348,13 @@ class Witness:
 
     def __init__(self) -> None:
         self.done: list[tuple[str, int]] = []
+        self.device_seconds = 0.0
         self.failures: list[tuple[str, int, str]] = []
 
     def worked(self, work: Work, requests: int, seconds: float, device_seconds: float) -> None:
         assert seconds >= 0 and device_seconds >= 0
         self.done.append((work, requests))
+        self.device_seconds += device_seconds
 
     def hosted(self, seconds: float) -> None:
         assert seconds >= 0
@@ -372,6 +374,18 @@ def test_an_observer_hears_of_every_call_of_the_model_and_of_every_failure(runne
     assert good.outcome.exception() is None
     assert witness.done == [("prepare", 1), ("prepare", 1), ("diffusion", 1), ("finish", 1)]
     assert witness.failures == [("diffusion", 2, "ValueError"), ("diffusion", 1, "ValueError")]
+
+
+def test_requests_share_the_device_s_time_between_them(runner: CountingRunner) -> None:
+    witness = Witness()
+    engine = Engine(runner, EngineLimits(clips=8, chats=8), observer=witness)
+    long, short = engine.submit(clip(steps=9)), engine.submit(clip(steps=2))
+    runner.on_finish = lambda batch: time.sleep(0.01)
+
+    run_dry(engine)
+
+    assert long.device_seconds > 0.01 and short.device_seconds > 0.01
+    assert long.device_seconds + short.device_seconds == pytest.approx(witness.device_seconds)
 
 
 def test_clips_go_on_stepping_while_another_is_prepared_and_one_is_decoded(runner: CountingRunner) -> None:
