@@ -26,8 +26,7 @@ from ..models import folder as checkpoint_folder
 from ..models.audio_omni.chat import Chat
 from ..models.audio_omni.pipeline import AudioOmniPipeline
 from ..models.audio_omni.sampling import SAMPLE_RATE
-from ..models.audio_omni.synchformer import FRAME_SIDE
-from ..models.audio_omni.video import FRAMES_PER_SECOND, WINDOW_SECONDS, thinker_frames
+from ..models.audio_omni.video import FRAME_SIDE, FRAMES_PER_SECOND, WINDOW_SECONDS, thinker_frames
 from .data import Example, ExampleLine, files_of
 from .latent_cache import LatentCache, hash_file
 

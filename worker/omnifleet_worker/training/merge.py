@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..checkpoint.manifest import MANIFEST, read_manifest, record_files, write_manifest
 from ..models import folder as checkpoint_folder
-from ..models.audio_omni.pipeline import COMPONENTS, OPTIONAL, AudioOmniPipeline
+from ..models.audio_omni.components import CONFIGS, OPTIONAL, PIPELINE
 from ..models.audio_omni.transformer import AudioOmniTransformer
 from .latent_cache import hash_file
 from .velocity_model import TRANSFORMER, replace_folder
@@ -37,14 +37,15 @@ def merge(checkpoint: Path, trained: Path, out: Path) -> None:
     """
     if out.exists():
         raise InvalidTrainingConfig(f"{out} is there already", "out", "Name another folder, or remove it")
-    kinds = checkpoint_folder.list_components(checkpoint, AudioOmniPipeline.__name__, COMPONENTS, OPTIONAL)
+    names = checkpoint_folder.list_components(checkpoint, PIPELINE, CONFIGS, OPTIONAL)
     data = checkpoint_folder.read_data(checkpoint)
     transformer = _load_trained(checkpoint, trained, data["card"])
     _cast_as_stored(transformer, checkpoint / TRANSFORMER)
     part = out.with_name(f".part-{out.name}")
     shutil.rmtree(part, ignore_errors=True)
-    for name in kinds.keys() - {TRANSFORMER}:
-        shutil.copytree(checkpoint / name, part / name)
+    for name in names:
+        if name != TRANSFORMER:
+            shutil.copytree(checkpoint / name, part / name)
     transformer.save_pretrained(part / TRANSFORMER)
     data["card"] |= {"revision": f"{data['card'].get('revision')}+{_revision(trained)}"}
     checkpoint_folder.write_data(part, **data)

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from omnifleet_shared.errors import InvalidTrainingConfig
 
 from ..models import folder as checkpoint_folder
-from ..models.audio_omni.pipeline import COMPONENTS, OPTIONAL, AudioOmniPipeline
+from ..models.audio_omni.components import CONFIGS, OPTIONAL, PIPELINE
 from .batches import EncodedDataset
 from .config import TrainConfig
 from .data import Example, read_examples
@@ -36,7 +36,7 @@ def train(config: TrainConfig) -> int | None:
     examples = read_examples(config.train)
     held_out = read_examples(config.validation)
     _check_weights(config, examples)
-    checkpoint_folder.list_components(config.checkpoint, AudioOmniPipeline.__name__, COMPONENTS, OPTIONAL)
+    checkpoint_folder.list_components(config.checkpoint, PIPELINE, CONFIGS, OPTIONAL)
     dtype = _dtype(config)
     accelerator = Accelerator(
         mixed_precision="bf16" if dtype == torch.bfloat16 else "no",
