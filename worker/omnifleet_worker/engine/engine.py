@@ -80,7 +80,7 @@ class Engine:
         with self._door:
             if self._end is not None:
                 raise type(self._end)(*self._end.args)
-            request.most_cost = self._weigh(request)
+            request.most_cost, request.wake = self._weigh(request), partial(self._inbox.put, self._drop_unwanted)
             self._inbox.put(partial(self.scheduler.add, request))
         return request
 
@@ -200,7 +200,7 @@ class Engine:
 
     def _advance(self, kind: Kind) -> None:
         limit = self._steps[kind]
-        for batch in limit.split(self.scheduler.stepping(kind)):
+        for batch in limit.split(self.scheduler.ready(kind)):
             self._each(kind, batch, self._launch, limit, self._failed)
         limit.went_well()
 

@@ -16,11 +16,13 @@ from omnifleet_shared.errors import (
     JobFailed,
     OutOfMemory,
 )
+from omnifleet_worker.engine import engine as engine_module
 from omnifleet_worker.engine.engine import Engine
 from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.observer import Work
 from omnifleet_worker.engine.request import ChatInputs, DiffusionInputs, Request
 from omnifleet_worker.models.audio_omni.chat import Chat
+from support.services import wait_until
 
 CHAT = Chat(system="", user="")
 
@@ -312,6 +314,39 @@ def test_on_its_thread_it_takes_requests_as_they_come(runner: CountingRunner) ->
     try:
         assert engine.submit(clip()).outcome.result(timeout=10) == "diffusion after 3"
         assert engine.submit(answer()).outcome.result(timeout=10) == "chat after 3"
+    finally:
+        engine.stop()
+
+
+def test_a_request_that_is_held_takes_no_step_until_it_is_allowed_to(runner: CountingRunner) -> None:
+    held, free = clip(), clip()
+    held.may_reach = 1
+    engine = engine_with(runner, held, free)
+
+    while not free.outcome.done():
+        engine.step()
+
+    assert (held.step, held.outcome.done()) == (1, False)
+    held.allow(3)  # as far as it goes: what is done is no longer held
+    run_dry(engine)
+    assert held.outcome.done()
+    assert runner.batches[-2:] == [[held], [held]]
+
+
+def test_an_engine_that_waits_is_woken_by_a_request_that_may_go_on(
+    runner: CountingRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "IDLE_WAIT", 60.0)
+    held, engine = clip(), engine_with(runner)
+    held.may_reach = 0
+    engine.start()
+    try:
+        engine.submit(held)
+        wait_until(lambda: held.started_at is not None, what="it is prepared")
+
+        held.allow(None)
+
+        assert held.outcome.result(10) is not None
     finally:
         engine.stop()
 
