@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from typing import Any
 
 import pytest
@@ -18,9 +19,9 @@ WHAT = {"task": "understand", "question": "What is it?", "max_new_tokens": 1}
 
 
 @pytest.fixture
-def caller(omnigate: Gateway, fleet: ScriptedFleet, request: pytest.FixtureRequest) -> Gateway:
+def caller(omnigate: Gateway, fleet: ScriptedFleet) -> Gateway:
     """Of a tenant that sent nothing yet."""
-    return omnigate.with_key(new_key(fleet.settings.redis_url, f"tenant-{request.node.name[:50]}"))
+    return omnigate.with_key(new_key(fleet.settings.redis_url, uuid.uuid4().hex))
 
 
 def listed(caller: Gateway, path: str = "/v1/jobs") -> list[dict[str, Any]]:

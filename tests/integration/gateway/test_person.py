@@ -122,6 +122,8 @@ class TestFromAKeyToASound:
         person.tab_to("kind")
         person.press("r")
         assert person.value("kind", "value") == "remove"
+        person.press(Keys.ARROW_UP)
+        assert person.value("kind", "value") == "add"
         person.tab_to("field-audio")
         person.attach("field-audio", recording)  # what the browser's own dialog gives
         person.tab_to("field-desc")

@@ -16,6 +16,7 @@ from support import browser, services
 WAIT = 60.0
 MICROPHONE = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 """A microphone that beeps, and that everybody may use."""
+FINAL = ("Done", "Failed", "Cancelled")
 LONGEST_WAY = 80
 """Presses of Tab."""
 
@@ -127,8 +128,8 @@ class Visitor:
 
     def wait_for_outcome(self, status: str = "Done") -> None:
         """Until the job that is shown has this outcome, and its pictures are drawn where it has any."""
-        self.wait(lambda: self.text("status") == status or self.text("form-error"), f"the job is {status}")
-        assert self.text("form-error") == ""
+        self.wait(lambda: self.text("status") in FINAL or self.text("form-error"), f"the job is {status}")
+        assert (self.text("status"), self.text("form-error")) == (status, ""), self.text("job-error")
         self.wait(lambda: not self.all(".comparison:not([data-drawn])"), "pictures are drawn")
 
     def console(self) -> list[str]:

@@ -11,7 +11,8 @@ from omnifleet.gateway.settings import GatewaySettings
 from omnifleet_shared.errors import InvalidSetting
 from omnifleet_shared.job_state.store import JobStates
 from omnifleet_shared.settings import MEBIBYTE, FleetSettings, load_settings
-from omnifleet_shared.storage import FolderStorage, S3Storage, open_storage
+from omnifleet_shared.storage import FolderStorage, open_storage
+from omnifleet_shared.storage.s3 import S3Storage
 from omnifleet_worker.settings import WorkerSettings
 from pydantic import SecretStr, ValidationError
 
@@ -30,6 +31,7 @@ class TestEnvironment:
             ("max_queued", "5", 5),
             ("producer", "web.eu-1", "web.eu-1"),
             ("max_unfinished", "7", 7),
+            ("tenant", "acme", "acme"),
             ("storage", "s3://media/omni", "s3://media/omni"),
             ("s3_endpoint", "http://minio:9000", "http://minio:9000"),
             ("s3_public_endpoint", "https://media.example.com", "https://media.example.com"),
