@@ -90,7 +90,8 @@ class TestFromAKeyToASound:
             f"{kind} {side}" for side in sides for kind in ("Waveform", "Spectrogram")
         ]
         assert all(f"{SECONDS:.2f} s" in one for one in names)
-        assert all(window.run(SHADES, one) > 5 for one in window.all(".panels canvas"))
+        shades = [window.run(SHADES, one) for one in window.all(".panels canvas")]
+        assert min(shades[::2]) > 1 and min(shades[1::2]) > 20  # a wave has one colour
         left, right = (one.rect for one in window.all(".panel"))
         assert left["y"] == right["y"] and left["x"] < right["x"]
 

@@ -130,6 +130,7 @@ class Visitor:
         """Until the job that is shown has this outcome, and its pictures are drawn where it has any."""
         self.wait(lambda: self.text("status") in FINAL or self.text("form-error"), f"the job is {status}")
         assert (self.text("status"), self.text("form-error")) == (status, ""), self.text("job-error")
+        self.wait(lambda: self.value("job", "dataset.shown") == self.text("job-id"), "all of it is shown")
         self.wait(lambda: not self.all(".comparison:not([data-drawn])"), "pictures are drawn")
 
     def console(self) -> list[str]:

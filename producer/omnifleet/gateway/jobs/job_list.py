@@ -94,8 +94,9 @@ class JobList:
             return []
         queries = [state_query(job_id, self._lifetime) for job_id, _, _ in entries]
         queries_of_progress = [progress_query(job_id) for job_id, _, _ in entries]
+        keys = [one.command[1] for one in queries] + [one.command[1] for one in queries_of_progress]
         with typed_redis_errors():
-            records = await self._redis.mget([query.command[1] for query in (*queries, *queries_of_progress)])
+            records = await self._redis.mget(keys)
         states, progress = records[: len(entries)], records[len(entries) :]
         jobs: list[ListedJob] = []
         for number, (job_id, task, sent) in enumerate(entries):

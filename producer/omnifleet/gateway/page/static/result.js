@@ -49,6 +49,7 @@ export class JobPanel {
     } catch (error) {
       if (error.name !== "AbortError" && this.jobId === jobId) this.showError(error.message);
     }
+    if (this.jobId === jobId) byId("job").dataset.shown = jobId; // all that there is of it
   }
 
   clear(title) {
