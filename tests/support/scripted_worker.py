@@ -3,8 +3,8 @@
 Its answers name the question, and its clips are the tone of their seed over what they hear; it logs each of them as
 `scripted_finished`, with a hash of all that it was asked for. In its environment, SCRIPTED_LOAD_AWAITS names a file
 with which its checkpoint is there, and SCRIPTED_DEVICE_BREAKS a word: the first request that has it breaks its device
-for good. With SCRIPTED_MODEL_FAILS its model fails every step. `support.scripted_faults` says how its machine goes
-wrong otherwise.
+for good. With SCRIPTED_MODEL_FAILS its model fails every step; a step takes SCRIPTED_STEP_SECONDS.
+`support.scripted_faults` says how its machine goes wrong otherwise.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ class ScriptedRunner:
 
     def __init__(self) -> None:
         self._device = scripted_faults.Device()
+        self._step_seconds = float(os.environ.get("SCRIPTED_STEP_SECONDS", STEP_SECONDS))
 
     def prepare(self, request: Request) -> None:
         self._device.use()
@@ -69,7 +70,7 @@ class ScriptedRunner:
             request.draft = lambda: _written(request, request.step / request.steps)
 
     def advance(self, batch: Sequence[Request]) -> None:
-        time.sleep(STEP_SECONDS)
+        time.sleep(self._step_seconds)
         for request in batch:
             asked = _asked(request)
             self._device.use(asked)
