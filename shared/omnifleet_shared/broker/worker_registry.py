@@ -15,6 +15,7 @@ from redis import Redis
 from ..keys import WORKER_LIFETIME, WORKER_RECORDS_KEY, WORKERS_SEEN_KEY
 from ..redis_client import connect_redis, typed_redis_errors
 from ..schema.base import Record, wire_names
+from ..schema.capabilities import Capabilities
 from ..settings import FleetSettings
 
 logger = logging.getLogger(__name__)
@@ -85,6 +86,8 @@ class WorkerRecord(Record):
     """Name of the model; None until it is loaded."""
     revision: str | None = None
     """Revision of the checkpoint."""
+    capabilities: Capabilities | None = None
+    """What the model can do; None until it is loaded, and in reports of older releases."""
     device: str = "cpu"
     gpu: GpuRecord | None = None
     storage: str | None = None

@@ -40,11 +40,22 @@ Quality = Literal["exact", "fast"]
 FAST_STEPS = 25
 """Default of `steps` where `quality` is `fast`."""
 MAX_SEED = 2**32 - 1
+EXTENDED = 3
+"""Letters of a language that follows its macrolanguage in a tag; scripts have four, regions two letters or digits."""
 # Left out where it is not wanted: workers of schema version 5 refuse the field.
 Streamed = Annotated[bool, Field(exclude_if=lambda wanted: not wanted)]
 
-Language = Annotated[str, AfterValidator(lambda code: code.lower().replace("_", "-").split("-")[0].strip())]
-"""ISO 639-1 code; `en-US` is shortened to `en`."""
+
+def language_of(tag: str) -> str:
+    """Shorten a BCP 47 tag to its language: `en-US` to `en`; `zh-yue` is `yue`, for Cantonese is not Mandarin."""
+    language, *subtags = (part.strip() for part in tag.lower().replace("_", "-").split("-"))
+    if subtags and len(subtags[0]) == EXTENDED and subtags[0].isalpha():
+        language = subtags[0]
+    return "zh" if language == "cmn" else language
+
+
+Language = Annotated[str, AfterValidator(language_of)]
+"""BCP 47 tag, shortened to its language."""
 
 
 CallbackUrl = Annotated[str, StringConstraints(max_length=2048, pattern=r"^https?://[!-~]+$")]

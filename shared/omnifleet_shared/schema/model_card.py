@@ -1,53 +1,28 @@
-"""Model cards: what a model can do and may be used for. Producers and workers refuse jobs by them."""
+"""Cards of Audio-Omni's checkpoints: `card.json`, of which their capabilities are made."""
 
 from __future__ import annotations
 
-import unicodedata
-from collections import Counter
 from collections.abc import Collection
+from functools import lru_cache
+from typing import Any, cast
 
 from pydantic import ConfigDict
 
-from ..errors import InvalidJob, LanguageNotSupported, LicenceRefused, TaskNotSupported
 from ..keys import MODEL
 from .base import Record
+from .capabilities import Capabilities, LicensedPart, TaskCapability
 from .jobs import Job
-from .tasks import TASK_NAMES, Speech, TextToSound, VideoToSound, VoiceConversion
-
-SCRIPTS = {
-    "en": {"LATIN"},
-    "fr": {"LATIN"},
-    "de": {"LATIN"},
-    "zh": {"CJK", "BOPOMOFO"},
-    "ja": {"HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "CJK"},
-}
-"""Scripts of each language, as the first words of its letters' Unicode names."""
+from .tasks import TASK_NAMES, TextToSound, VideoToSound
 
 NEEDS_SYNCHFORMER = frozenset({"generate.v2a", "generate.v2m"})
 """Tasks that a checkpoint without the video-sync encoder cannot do."""
 
 SUPPORTED_TASKS = tuple(f"{namespace}.{name}" for namespace, names in TASK_NAMES.items() for name in names)
 
-COMMERCIAL_MODELS = {
-    "understand": ("Qwen2.5-Omni-7B (Apache-2.0)", "Qwen3-Omni-30B-A3B (Apache-2.0)"),
-    "generate.t2m": ("ACE-Step (Apache-2.0)",),
-    "generate.tts": ("Kokoro-82M (Apache-2.0)", "Chatterbox (MIT)"),
-    "generate.vc": ("Chatterbox (MIT)", "OpenVoice V2 (MIT)"),
-}
-"""Models whose licences allow commercial use, by task or namespace, to name in errors."""
-
-
-class LicensedPart(Record):
-    """A part of a checkpoint that comes under a licence of its own."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    name: str
-    """The part, and what it is taken from."""
-    licence: str
-    """Its licence, as in `under …`."""
-    commercial_use: bool = False
-    """Whether that allows commercial use; forbidden by default, and where the licence is not known."""
+SAMPLE_RATE = 44_100
+"""Hz, of all audio that goes into or comes out of the diffusion model."""
+VOICE_SECONDS = 6
+"""The model speaks with the voice of the reference's last seconds."""
 
 
 class ModelCard(Record):
@@ -84,18 +59,13 @@ class ModelCard(Record):
     """Longest video that is understood."""
 
     def validate_job(self, job: Job) -> None:
-        """Refuse a job that this model cannot do.
+        """Refuse a job that this model cannot do. Raises as `Capabilities.validate_job`."""
+        self.capabilities.validate_job(job)
 
-        Raises:
-            LicenceRefused: a commercial job, and weights that are not for that.
-            TaskNotSupported: a task that it does not have.
-            LanguageNotSupported: a language that it does not know, named or evident from the script of the text.
-            InvalidJob: more seconds than it can make.
-        """
-        self._check_licence(job)
-        self._check_task(job)
-        self._check_language(job)
-        self._check_seconds(job)
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the checkpoint can do, as workers report it and producers route by it."""
+        return _capabilities(cast(Any, self))  # hashable as it is frozen, which type checkers do not see
 
     def max_seconds(self, task: TextToSound | VideoToSound) -> float:
         """Give the most seconds that may be asked of a task."""
@@ -105,64 +75,24 @@ class ModelCard(Record):
         """Copy the card without these tasks."""
         return self.model_copy(update={"tasks": tuple(task for task in self.tasks if task not in tasks)})
 
-    def _check_licence(self, job: Job) -> None:
-        forbidding = self._forbidding
-        if not job.commercial or not forbidding:
-            return
-        task = f"{job.namespace}.{job.task.name}"
-        others = COMMERCIAL_MODELS.get(task) or COMMERCIAL_MODELS.get(job.namespace) or ()
-        first, *more = (f"{name} is under {licence}" for name, licence in forbidding.items())
-        problem = f"{first}, which allows no commercial use" + "".join(f"; {one}, nor does that" for one in more)
-        instead = f"Models that may serve {task}: {', '.join(others)}" if others else f"We know of none for {task}"
-        details = {"licence": self.licence, "models": list(others), "forbidding": forbidding}
-        raise LicenceRefused(problem, "commercial", f"Use another model. {instead}", details)
 
-    @property
-    def _forbidding(self) -> dict[str, str]:
-        """Licences that forbid commercial use, by what is under them."""
-        whole = {} if self.commercial_use else {self.name: self.licence}
-        return whole | {f"its {part.name}": part.licence for part in self.parts if not part.commercial_use}
-
-    def _check_task(self, job: Job) -> None:
-        task = f"{job.namespace}.{job.task.name}"
-        if task in self.tasks:
-            return
-        able = ", ".join(name.partition(".")[2] for name in self.tasks if name.startswith(job.namespace))
-        raise TaskNotSupported(f"{self.name} cannot do {task} yet", "task", f"What it can {job.namespace}: {able}")
-
-    def _check_language(self, job: Job) -> None:
-        if job.language is not None and job.language not in self.languages:
-            raise self._language_error(f"language {job.language!r}", "language")
-        if not isinstance(job.task, Speech | VoiceConversion):
-            return
-        for field in ("text", "ref_text"):
-            script = self._foreign_script(getattr(job.task, field) or "")
-            if script:
-                raise self._language_error(f"text in {script.title()} script", field)
-
-    def _foreign_script(self, text: str) -> str | None:
-        # Compatibility forms first: full-width letters are Latin, half-width kana are kana.
-        plain = unicodedata.normalize("NFKC", text)
-        letters = Counter(unicodedata.name(char, "UNNAMED").split()[0] for char in plain if char.isalpha())
-        known = set[str]().union(*(SCRIPTS.get(code, set()) for code in self.languages))
-        foreign = Counter({script: count for script, count in letters.items() if script not in known})
-        mostly_foreign = foreign.total() * 2 > letters.total()
-        return foreign.most_common(1)[0][0] if mostly_foreign else None
-
-    def _language_error(self, what: str, field: str) -> LanguageNotSupported:
-        remedy = (
-            f"It knows {', '.join(self.languages)}; for others use another model"
-            " (XTTS-v2 and Qwen3-Omni, for two, speak Russian)"
-        )
-        return LanguageNotSupported(f"{self.name} was not trained on {what}", field, remedy)
-
-    def _check_seconds(self, job: Job) -> None:
-        if not isinstance(job.task, TextToSound | VideoToSound) or job.task.seconds is None:
-            return
-        longest = self.max_seconds(job.task)
-        if job.task.seconds > longest:
-            problem = f"{job.task.seconds:g} s is more than {self.name} makes of {job.task.name} in one job"
-            raise InvalidJob(problem, "seconds", f"Ask for at most {longest:g} s")
+@lru_cache(maxsize=16)  # every submission asks
+def _capabilities(card: ModelCard) -> Capabilities:
+    longest = {
+        **dict.fromkeys(("generate.t2a", "generate.t2m", "generate.v2m"), card.max_generate_seconds),
+        "generate.v2a": card.max_sync_seconds,
+        **dict.fromkeys(("generate.tts", "generate.vc"), card.max_speech_seconds),
+        **dict.fromkeys((f"edit.{name}" for name in TASK_NAMES["edit"]), card.max_edit_seconds),
+    }
+    return Capabilities(
+        **card.model_dump(include={"name", "revision", "licence", "commercial_use", "parts"}),
+        engine=MODEL,
+        tasks={task: TaskCapability(languages=card.languages, max_seconds=longest.get(task)) for task in card.tasks},
+        sample_rate=SAMPLE_RATE,
+        cloning=True,
+        voice_seconds=VOICE_SECONDS,
+        streaming=True,
+    )
 
 
 AUDIO_OMNI = ModelCard(

@@ -9,8 +9,9 @@ import pytest
 from omnifleet import InvalidJob, LicenceRefused
 from omnifleet.cli import app
 from omnifleet.testing import FakeClient
+from omnifleet_shared.schema.capabilities import COMMERCIAL_MODELS, LicensedPart
 from omnifleet_shared.schema.jobs import read_job
-from omnifleet_shared.schema.model_card import AUDIO_OMNI, COMMERCIAL_MODELS, LicensedPart, ModelCard
+from omnifleet_shared.schema.model_card import AUDIO_OMNI, ModelCard
 from omnifleet_shared.schema.tasks import TASK_NAMES
 from omnifleet_worker.models.audio_omni.tiny import _CARD
 from support.data import media_files
@@ -78,7 +79,7 @@ def test_the_tiny_checkpoint_may_be_used_for_anything() -> None:
     ("call", "others"),
     [
         (lambda omni: omni.understand("transcribe", SOUND, commercial=True), ["Qwen2.5-Omni-7B (Apache-2.0)"]),
-        (lambda omni: omni.generate("tts", "Hello", commercial=True), ["Kokoro-82M (Apache-2.0)"]),
+        (lambda omni: omni.generate("tts", "Hello", commercial=True), ["VoxCPM2 (Apache-2.0)"]),
         (lambda omni: omni.generate("v2a", video=SOUND, commercial=True), []),
         (lambda omni: omni.edit("add", SOUND, desc="rain", commercial=True), []),
     ],

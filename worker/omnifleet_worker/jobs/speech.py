@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from omnifleet_shared.errors import InvalidJob, LanguageNotSupported
+from omnifleet_shared.schema.model_card import VOICE_SECONDS
 from omnifleet_shared.schema.tasks import Speech, VoiceConversion
 
 from ..media.signal import trim_silence
@@ -17,8 +18,6 @@ from .model import ModelData
 from .speech_parts import join_speech, split_text, streamed_speech
 from .transcripts import transcribe
 
-VOICE_SECONDS = 6
-"""The model speaks with the voice of the reference's last seconds."""
 CLIP_SECONDS = CLIP_SAMPLES / SAMPLE_RATE
 MAX_SPEECH_TOKENS_PER_SECOND = 25
 """Nobody speaks faster, so a clip with more of them would be cut off."""

@@ -108,6 +108,7 @@ class Heartbeat:
             reported_at=datetime.now(UTC),
             checkpoint=card.name if card else None,
             revision=card.revision if card else None,
+            capabilities=card.capabilities if card else None,
             device=device.name if device else "none yet",
             gpu=device.gpu() if device else None,
             storage=self._storage,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from omnifleet_shared.schema.base import Media
 from omnifleet_shared.schema.jobs import Job
+from omnifleet_shared.schema.model_card import VOICE_SECONDS
 from omnifleet_shared.schema.tasks import Speech, VoiceConversion
 from omnifleet_shared.storage import Storage
 
 from ...models.audio_omni.sampling import SAMPLE_RATE
 from ..inputs import JobMedia
-from ..speech import VOICE_SECONDS
 from .kept_voices import KeptVoice, KeptVoices
 
 

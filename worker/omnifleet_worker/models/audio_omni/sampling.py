@@ -7,10 +7,9 @@ Differential Equations I, III.1).
 from __future__ import annotations
 
 import torch
+from omnifleet_shared.schema.model_card import SAMPLE_RATE as SAMPLE_RATE
 from torch import Tensor
 
-SAMPLE_RATE = 44_100
-"""Hz, of all audio that goes into or comes out of the diffusion model."""
 LATENT_CHANNELS = 64
 LATENT_FRAMES = 236
 """Frames of the one fixed window; each decodes to 2,048 samples."""
