@@ -17,10 +17,11 @@ import numpy as np
 import openai
 import pytest
 import soundfile
+from omnifleet_shared.keys import STREAM_KEY
 from support import scripted_fleet, services
 from support.data import media_files
 from support.fork_server import ForkServer
-from support.gateway.process import NODE_TEST, WAIT, Gateway, events, new_key
+from support.gateway.process import LONG, NODE_TEST, WAIT, Gateway, events, new_key
 from support.scripted_fleet import ScriptedFleet
 
 SENTENCES = "One more word is said in this sentence of them. " * 8
@@ -134,6 +135,22 @@ class TestEvents:
         assert omnigate.get(f"{path}/0").status == 400
         stranger = omnigate.with_key(new_key(fleet.settings.redis_url, "other"))
         assert stranger.get(f"{path}/4").status == 404
+
+    def test_a_part_that_cannot_be_read_ends_the_stream_of_its_own_job_alone(
+        self, omnigate: Gateway, fleet: ScriptedFleet
+    ) -> None:
+        spoilt, sound = (omnigate.send(**MUSIC | {"steps": LONG, "stream": False}) for _ in range(2))
+        with omnigate.opened("GET", f"/v1/jobs/{sound}/events") as other:
+            services.wait_until(lambda: status(omnigate, spoilt) == "running", WAIT, "it runs")
+            fleet.redis.client().rpush(STREAM_KEY.format(job_id=spoilt), b"no record")
+
+            found = events(omnigate.get(f"/v1/jobs/{spoilt}/events").body.decode())
+
+            for job_id in (spoilt, sound):
+                omnigate.ask("DELETE", f"/v1/jobs/{job_id}")
+            other.read_until("event: outcome")
+            assert "JobCancelled" in other.read_until("\n\n")
+        assert (found[-1][0], found[-1][2]["error"]["code"]) == ("outcome", "InvalidMessage")
 
     def parts(self, found: list[tuple[str, str, Any]]) -> list[Any]:
         return [data for name, _, data in found if name == "part"]
