@@ -22,10 +22,10 @@ from .access.admission import Admission
 from .backend import Backend, TheBackend
 from .jobs import listing
 from .jobs import routes as jobs
+from .jobs.attendance import HungUp
 from .jobs.job_feed import JobFeed
 from .jobs.job_list import JobList
 from .jobs.openapi import ERRORS
-from .jobs.submission import HungUp
 from .middleware.gate import Gate
 from .middleware.metrics import GatewayMetrics
 from .middleware.telemetry import ABANDONED, PROBES, Telemetry

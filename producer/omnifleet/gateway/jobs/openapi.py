@@ -51,7 +51,10 @@ UPLOAD_BODY: dict[str, Any] = {
         },
     }
 }
-EVENTS: dict[int | str, dict[str, Any]] = {204: {"description": "Last-Event-ID was the outcome: nothing more comes."}}
+EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Events named progress, part and outcome; each has JSON as its data."},
+    204: {"description": "Last-Event-ID was the outcome: nothing more comes."},
+}
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {
         "description": meaning,
