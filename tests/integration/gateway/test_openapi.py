@@ -21,7 +21,7 @@ def description(omnigate: Gateway) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def job_id(omnigate: Gateway) -> str:
     """Of a job that has everything: parts, and a sound."""
-    sound = {"task": "generate.t2a", "text": "rain", "seconds": 0.5, "steps": 2, "stream": True}
+    sound = {"task": "generate.t2a", "text": "rain", "seconds": 25, "steps": 2, "stream": True}
     return str(omnigate.post(f"/v1/jobs?wait={WAIT:.0f}", sound).json["id"])
 
 
