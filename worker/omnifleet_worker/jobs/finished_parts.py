@@ -21,7 +21,7 @@ from omnifleet_shared.errors import MediaError, OmnifleetError
 from omnifleet_shared.keys import PART_KEY
 from omnifleet_shared.storage import Storage
 
-from ..engine.request import ChatInputs, DiffusionInputs
+from ..engine.request import Inputs
 from ..models.content_cache import digest
 from ..sealed_bytes import seal, unseal
 
@@ -42,15 +42,13 @@ PAUSE_SECONDS = 10.0
 END_SECONDS = 5.0
 """Longest wait for what is being written, when an attempt ends without an outcome, and when the process ends."""
 
-Inputs = ChatInputs | DiffusionInputs
-
 
 @dataclass(frozen=True, eq=False)
 class FinishedPart:
     """What the engine gave for one request.
 
     Attributes:
-        value: samples of a clip, or the text of an answer.
+        value: samples of a clip or of speech, or the text of an answer.
         step: steps or tokens that it took.
     """
 
