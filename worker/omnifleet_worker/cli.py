@@ -12,7 +12,8 @@ from omnifleet_shared.settings import load_settings
 from rich.console import Console
 from rich.text import Text
 
-from .installation import require_checkpoint, require_libraries
+from .engines.table import choose_engine
+from .installation import require_libraries
 from .settings import WorkerSettings
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -34,7 +35,7 @@ def run(
     overrides = {"checkpoint": checkpoint, "max_batch": max_batch, "concurrency": concurrency, "log_format": log_format}
     settings = load_settings(WorkerSettings, **{key: value for key, value in overrides.items() if value is not None})
     require_libraries()
-    require_checkpoint(settings)
+    choose_engine(settings)
     from .celery import create_worker_app  # imports torch: neither for --help nor to refuse the above
 
     named = ["--hostname", name] if name else []

@@ -20,8 +20,9 @@ from omnifleet_shared.schema.jobs import Job, UnderstandJob
 from omnifleet_shared.schema.results import Progress, Timings
 
 from ..engine.engine import Engine
-from ..engine.request import ChatInputs, DiffusionInputs, Inpainting, Kind, Request
+from ..engine.request import ChatInputs, DiffusionInputs, Inpainting, Inputs, Kind, Request
 from ..models.audio_omni.chat import Chat
+from ..models.speech_model import SpeechInputs
 from ..observability.log_context import Stage as LoggedStage
 from ..observability.log_context import in_stage
 from .finished_parts import FinishedPart, JobParts
@@ -40,7 +41,7 @@ LOGGED_AS: dict[Stage, LoggedStage] = {
     "stored": "store",
 }
 """The stage in log lines and traces for each timed stage; all that the engine does is `steps` there."""
-MAX_IN_ENGINE: dict[Kind, int] = {"diffusion": 2, "chat": 8}
+MAX_IN_ENGINE: dict[Kind, int] = {"diffusion": 2, "chat": 8, "speech": 2}
 """Requests of one job in the engine. What is there when its worker dies is lost, and two clips keep a device as busy as
 eight (docs/benchmarks.md), whereas a step of eight answers takes hardly longer than one answer's."""
 
@@ -124,8 +125,12 @@ class JobContext:
     def plan(self, clips: int) -> None:
         """Announce the number of clips where they are not all sampled in one call."""
         assert not isinstance(self.job, UnderstandJob)
-        self._steps.expect(clips * self.job.steps)
-        self.expect_parts(clips)
+        self.plan_steps(clips, self.job.steps)
+
+    def plan_steps(self, parts: int, steps: int) -> None:
+        """Announce the number of parts, and of the steps of each."""
+        self._steps.expect(parts * steps)
+        self.expect_parts(parts)
 
     def expect_parts(self, count: int) -> None:
         """Announce the number of clips or answers where they are not all asked for in one call: several are kept."""
@@ -205,6 +210,15 @@ class JobContext:
         with self._steps.counting(requests):
             return self._submit_all(requests)
 
+    def speak_all(self, texts: Sequence[SpeechInputs]) -> list[np.ndarray]:
+        """Return the texts as they are said, float32 [1, n], in their order; two at a time are in the engine.
+
+        All come, or none. Raises the engine's typed errors.
+        """
+        requests = self._requests_of(texts)
+        with self._steps.counting(requests):
+            return self._submit_all(requests)
+
     def _inputs(self, clip: Clip) -> DiffusionInputs:
         assert not isinstance(self.job, UnderstandJob)
         return DiffusionInputs(
@@ -219,7 +233,7 @@ class JobContext:
             solver="multistep" if self.job.quality == "fast" else "euler",
         )
 
-    def _requests_of(self, inputs: Sequence[ChatInputs | DiffusionInputs]) -> list[Request]:
+    def _requests_of(self, inputs: Sequence[Inputs]) -> list[Request]:
         """Requests for all of them; those that an earlier attempt has finished are done already."""
         self.expect_parts(len(inputs))
         deadline = None if self._deadline is None else time.time() + self._seconds_left()

@@ -22,8 +22,8 @@ from omnifleet_worker.jobs import runner as runner_module
 from omnifleet_worker.jobs.host_memory import FREE_SHARE, HostMemory, host_memory
 from omnifleet_worker.jobs.inputs import decode, decoded_bytes, fetch, fetched_bytes
 from omnifleet_worker.jobs.job_context import JobContext
-from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.runner import JobRunner
+from omnifleet_worker.jobs.tasks import OmniModel
 from omnifleet_worker.media.isolation.processes import shared_processes
 from omnifleet_worker.media.limits import MediaLimits
 from omnifleet_worker.settings import WorkerSettings
@@ -127,7 +127,7 @@ def question(storage: FolderStorage) -> Job:
 def test_a_job_fetches_nothing_before_there_is_room_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = FolderStorage(tmp_path)
     job = question(storage)
-    model = cast(ModelData, SimpleNamespace(card=CARD, precision="cpu float32", validate_job=CARD.validate_job))
+    model = cast(OmniModel, SimpleNamespace(card=CARD, precision="cpu float32", validate_job=CARD.validate_job))
     # Decoded, a file of 16-bit samples is twice as large.
     runner = JobRunner(model, storage, WorkerSettings(host_memory=int(2.5 * fetched_bytes(job, 2**30))))
     fetched: list[str] = []
