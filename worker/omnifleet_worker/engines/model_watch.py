@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import Protocol
 
+logger = logging.getLogger(__name__)
 INTERVAL = 5.0
 """Seconds between two questions."""
 
@@ -51,7 +53,7 @@ class ModelWatch:
 
     def look(self) -> None:
         """Ask once, and do what the answer says."""
-        reason = self._why_unwell()
+        reason = self._ask()
         if reason is not None and self._service.reason is None:
             self._reason = reason
             self._service.take_out_of_service(reason)
@@ -59,6 +61,13 @@ class ModelWatch:
         elif reason is None and self._reason is not None and self._service.reason == self._reason:
             self._reason = None
             self._service.return_to_service()
+
+    def _ask(self) -> str | None:
+        try:
+            return self._why_unwell()
+        except Exception as error:
+            logger.exception("the model cannot be asked how it is", extra={"action": "model_not_asked"})
+            return f"its model cannot be asked how it is: {error}"
 
     def _watch(self) -> None:
         while not self._stopping.wait(self._interval):

@@ -45,6 +45,14 @@ class TestModelWatch:
         finally:
             self.watch.stop()
 
+    def test_a_model_that_cannot_even_be_asked_is_unwell(self) -> None:
+        def fail() -> str | None:
+            raise ValueError("no such thing")
+
+        ModelWatch(fail, self.service).look()
+
+        assert self.service.reason == "its model cannot be asked how it is: no such thing"
+
     def test_another_reason_to_be_out_of_service_stands(self) -> None:
         self.service.reason = "its storage refuses"
 

@@ -127,7 +127,8 @@ def question(storage: FolderStorage) -> Job:
 def test_a_job_fetches_nothing_before_there_is_room_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = FolderStorage(tmp_path)
     job = question(storage)
-    model = cast(OmniModel, SimpleNamespace(card=CARD, precision="cpu float32", validate_job=CARD.validate_job))
+    about = {"card": CARD, "precision": "cpu float32", "keeps_voices": False, "validate_job": CARD.validate_job}
+    model = cast(OmniModel, SimpleNamespace(**about))
     # Decoded, a file of 16-bit samples is twice as large.
     runner = JobRunner(model, storage, WorkerSettings(host_memory=int(2.5 * fetched_bytes(job, 2**30))))
     fetched: list[str] = []
