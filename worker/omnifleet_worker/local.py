@@ -26,8 +26,8 @@ from .jobs.streaming.job_stream import JobStreams
 from .settings import WorkerSettings
 
 
-class _PartLog:
-    """The parts of all streamed jobs, in memory."""
+class PartLog:
+    """Keeps the parts of all streamed jobs in memory."""
 
     def __init__(self) -> None:
         self._parts: dict[str, list[StreamedPart]] = {}
@@ -53,7 +53,7 @@ class LocalTransport:
     def __init__(self, settings: WorkerSettings, storage: Storage) -> None:
         self._loaded = loaded = load_model(settings)
         self._engine = Engine(loaded.runner, loaded.limits)
-        self._part_log = _PartLog()
+        self._part_log = PartLog()
         streams = JobStreams(storage, self._part_log, settings)
         self._jobs = JobRunner(loaded.model, storage, settings, streams=streams)
         self._places = settings.concurrency

@@ -28,6 +28,7 @@ def speech_card(**more: Any) -> Capabilities:
         "tasks": {"generate.tts": {"languages": ["en", "ru", "zh", "ar", "hi"]}},
         "sample_rate": RATE,
         "cloning": True,
+        "streaming": True,
     }
     return Capabilities.model_validate(fields | more)
 

@@ -35,7 +35,7 @@ def load(settings: WorkerSettings) -> LoadedModel:
     dtype = torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32
     disable_progress_bar()  # a worker's stderr is its log
     model = TransformersSpeech(_open_pipeline(folder, device, dtype))
-    capabilities = read_capabilities(folder, NAME, sample_rate=model.sample_rate, cloning=False, streaming=False)
+    capabilities = read_capabilities(folder, NAME, sample_rate=model.sample_rate, cloning=False, streaming=True)
     return run_speech_model(model, capabilities, precision=f"{device.type} {dtype}")
 
 

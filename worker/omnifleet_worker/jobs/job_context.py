@@ -22,6 +22,7 @@ from omnifleet_shared.schema.results import Progress, Timings
 from ..engine.engine import Engine
 from ..engine.request import ChatInputs, DiffusionInputs, Inpainting, Inputs, Kind, Request
 from ..models.audio_omni.chat import Chat
+from ..models.audio_omni.sampling import SAMPLE_RATE
 from ..models.speech_model import SpeechInputs
 from ..observability.log_context import Stage as LoggedStage
 from ..observability.log_context import in_stage
@@ -254,11 +255,11 @@ class JobContext:
             extra = {"action": "job_resumed", "job_id": self.job.job_id, "resumed_from": self.resumed_from}
             logger.info("%d finished parts are taken over: %s", self.resumed_from, self.job.job_id, extra=extra)
 
-    def give_out(self, samples: np.ndarray) -> None:
-        """Give out the next samples, float32 [2, n], which nothing will change; none where the job is not streamed."""
+    def give_out(self, samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:
+        """Give out the next samples, float32 [channels, n], which nothing will change, where the job is streamed."""
         if self.stream is not None:
             with self.stage("stored"):
-                self.stream.add_audio(samples)
+                self.stream.add_audio(samples, sample_rate)
 
     def _submit_all(
         self, requests: Sequence[Request], watch: Callable[[Sequence[Request]], None] | None = None

@@ -137,14 +137,14 @@ class JobRunner:
         if isinstance(outcome, EditedRecording):
             artifact = self._store_samples(context, outcome.samples, outcome.source.sample_rate, outcome.subtype)
             return self._result(context, artifact=artifact, edits=outcome.edits, warnings=media.warnings)
-        if isinstance(outcome, SpokenText):
-            artifact = self._store_samples(context, outcome.samples, outcome.sample_rate, "PCM_16")
-            return self._result(context, artifact=artifact, warnings=media.warnings)
+        clip, rate = (
+            (outcome.samples, outcome.sample_rate) if isinstance(outcome, SpokenText) else (outcome, SAMPLE_RATE)
+        )
         given_out = context.stream.pcm if context.stream is not None else None
-        pcm = to_int16(torch.from_numpy(np.ascontiguousarray(outcome.T))).numpy() if given_out is None else given_out
+        pcm = to_int16(torch.from_numpy(np.ascontiguousarray(clip.T))).numpy() if given_out is None else given_out
         video, lacking = self._store_video(context, media.mux_video, pcm)
         warnings = media.warnings + lacking
-        return self._result(context, artifact=self._store(context, pcm), video=video, warnings=warnings)
+        return self._result(context, artifact=self._store(context, pcm, rate), video=video, warnings=warnings)
 
     def _load(self, context: JobContext, room: Room) -> JobMedia:
         job, card, most = context.job, self._model.card, self._settings.max_input_bytes
@@ -165,12 +165,12 @@ class JobRunner:
         room.settle(media.nbytes)
         return media
 
-    def _store(self, context: JobContext, pcm: np.ndarray) -> Artifact:
+    def _store(self, context: JobContext, pcm: np.ndarray, rate: int) -> Artifact:
         assert not isinstance(context.job, UnderstandJob)
         form = context.job.format
         with context.stage("encoded"):
-            data = self._media.encode_audio(pcm, SAMPLE_RATE, form)
-        return self._artifact(context, data, form, SAMPLE_RATE, pcm.T)
+            data = self._media.encode_audio(pcm, rate, form)
+        return self._artifact(context, data, form, rate, pcm.T)
 
     def _store_samples(self, context: JobContext, samples: np.ndarray, rate: int, subtype: Subtype) -> Artifact:
         assert not isinstance(context.job, UnderstandJob)

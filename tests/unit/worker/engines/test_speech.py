@@ -31,6 +31,8 @@ from omnifleet_worker.engines.loaded_model import LoadedModel
 from omnifleet_worker.engines.speech.engine import run_speech_model
 from omnifleet_worker.jobs.job_context import JobContext
 from omnifleet_worker.jobs.runner import JobRunner
+from omnifleet_worker.jobs.streaming.job_stream import JobStreams
+from omnifleet_worker.local import PartLog
 from omnifleet_worker.models.speech_model import SpeechInputs
 from omnifleet_worker.settings import WorkerSettings
 from support.speech.scripted_model import PIECE, RATE, ScriptedSpeech, speech_card
@@ -47,9 +49,14 @@ def said(text: str, seed: int = 7) -> np.ndarray:
     return np.concatenate(list(ScriptedSpeech().speak(inputs(text, seed))))[None]
 
 
+def read(storage: FolderStorage, uri: str) -> np.ndarray:
+    samples: np.ndarray = soundfile.read(io.BytesIO(storage.get(uri, max_bytes=2**24)), dtype="int16")[0]
+    return samples
+
+
 def tts(text: str = "Hello.", *, seed: int = 7, **more: Any) -> Job:
     task = {"name": "tts", "text": text, **more.pop("task", {})}
-    return read_job({"schema_version": 1, "namespace": "generate", "task": task, "seed": seed, **more})
+    return read_job({"schema_version": 1, "namespace": "generate", "task": task, "seed": seed} | more)
 
 
 def step_all(engine: Engine) -> None:
@@ -250,6 +257,24 @@ class TestJobs:
     def test_a_long_voice_with_its_words_is_refused(self, speak: Speak, storage: FolderStorage) -> None:
         with pytest.raises(MediaTooLong, match="ref"):
             speak(tts(task={"ref": recording(storage, 2.0), "ref_text": "All of it."}), voice_seconds=0.5)
+
+    @pytest.mark.parametrize("text", ["One two. Three four. Five six.", "One two."])
+    def test_a_streamed_texts_parts_are_its_result(
+        self, model: ScriptedSpeech, storage: FolderStorage, text: str
+    ) -> None:
+        log, settings = PartLog(), WorkerSettings()
+        loaded = run_speech_model(model, speech_card(), most_text=12)
+        job = tts(text, stream=True, schema_version=6)
+
+        with running(loaded) as engine:
+            runner = JobRunner(loaded.model, storage, settings, streams=JobStreams(storage, log, settings))
+            result = runner.run(JobContext(job, engine))
+
+        artifacts = [part.audio for part in log.read(job.job_id) if part.audio is not None]
+        assert len(artifacts) == text.count(".")
+        assert result.artifact is not None and {one.sample_rate for one in artifacts} == {RATE}
+        parts = [read(storage, one.uri) for one in artifacts]
+        assert np.array_equal(np.concatenate(parts), read(storage, result.artifact.uri))
 
     @pytest.mark.parametrize(
         ("job", "card", "error"),

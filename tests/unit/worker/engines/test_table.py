@@ -44,7 +44,7 @@ def test_a_module_of_one_s_own_is_named_by_the_setting_alone(tmp_path: Path) -> 
         choose_engine(WorkerSettings(checkpoint=tmp_path))
 
 
-@pytest.mark.parametrize("engine", ["fsih", "", "nowhere.at_all", "json"])
+@pytest.mark.parametrize("engine", ["fsih", "", "nowhere.at_all", "base64"])
 def test_an_engine_that_nobody_knows_is_refused(tmp_path: Path, engine: str) -> None:
     with pytest.raises(InvalidSetting, match="OMNIFLEET_ENGINE"):
         load_model(WorkerSettings(checkpoint=tmp_path, engine=engine))

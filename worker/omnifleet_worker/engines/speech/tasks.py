@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from omnifleet_shared.audio_formats import check_format
 from omnifleet_shared.errors import MediaTooLong
 from omnifleet_shared.schema.capabilities import Capabilities
@@ -13,7 +14,7 @@ from omnifleet_shared.schema.tasks import Speech
 
 from ...jobs.inputs import JobMedia
 from ...jobs.job_context import JobContext
-from ...jobs.speech_parts import join_speech, split_text
+from ...jobs.speech_parts import join_speech, split_text, streamed_speech
 from ...jobs.tasks import SpokenText
 from ...media.signal import to_mono, trim_silence
 from ...models.speech_model import ReferenceVoice, Samples, SpeechInputs, SpeechModel
@@ -49,21 +50,30 @@ class SpeechTasks:
         task = context.job.task
         assert isinstance(task, Speech)
         parts = [part for part in split_text(task.text, lambda part: len(part) <= self._most_text) if part.strip()]
-        voice = self._voice(task, media)
+        voice, rate = self._voice(task, media), self._model.sample_rate
         context.plan_steps(len(parts), self._model.most_steps)
-        clips = self._speak_parts(context, parts, voice)
-        rate = self._model.sample_rate
-        if len(clips) > 1:
-            clips = [trim_silence(clip, rate) for clip in clips]
-        return SpokenText(join_speech(clips, parts, rate), rate)
+        if len(parts) == 1:
+            (clip,) = self._speak(context, parts, voice)
+            context.give_out(clip, rate)
+            return SpokenText(clip, rate)
+        first = trim_silence(self._speak(context, parts[:1], voice)[0], rate)
+        if voice is None and self.capabilities.cloning:
+            voice = ReferenceVoice(wave=first[0], sample_rate=rate, text=parts[0].strip())
+        if context.stream is not None:
+            return SpokenText(self._stream(context, parts, first, voice), rate)
+        others = [trim_silence(clip, rate) for clip in self._speak(context, parts[1:], voice)]
+        return SpokenText(join_speech([first, *others], parts, rate), rate)
 
-    def _speak_parts(self, context: JobContext, parts: Sequence[str], voice: ReferenceVoice | None) -> list[Samples]:
-        """Speak the parts; without a voice, those after the first have the voice of the first."""
-        if voice is not None or len(parts) == 1 or not self.capabilities.cloning:
-            return self._speak(context, parts, voice)
-        first = self._speak(context, parts[:1], None)
-        found = ReferenceVoice(wave=first[0][0], sample_rate=self._model.sample_rate, text=parts[0].strip())
-        return first + self._speak(context, parts[1:], found)
+    def _stream(
+        self, context: JobContext, parts: Sequence[str], first: Samples, voice: ReferenceVoice | None
+    ) -> Samples:
+        """Speak the parts after the first one by one, and give each out as it is done."""
+        rate, pieces = self._model.sample_rate, list[Samples]()
+        for number, part in enumerate(parts):
+            clip = trim_silence(self._speak(context, [part], voice)[0], rate) if number else first
+            pieces.append(streamed_speech(clip, first, part, rate, is_last=number == len(parts) - 1))
+            context.give_out(pieces[-1], rate)
+        return np.concatenate(pieces, axis=1)
 
     def _speak(self, context: JobContext, parts: Sequence[str], voice: ReferenceVoice | None) -> list[Samples]:
         job, steps = context.job, self._model.most_steps
@@ -79,7 +89,7 @@ class SpeechTasks:
         if not media.has("ref"):
             return None
         recording, heard = to_mono(media.recording("ref")), self.capabilities.voice_seconds
-        wave, rate = recording.samples[0].astype("float32", copy=False), recording.sample_rate
+        wave, rate = recording.samples[0].astype(np.float32, copy=False), recording.sample_rate
         if heard is not None and recording.seconds > heard:
             if task.ref_text is not None:
                 problem = f"{recording.seconds:.1f} s are more than the {heard:g} s that {self.card.name} hears"

@@ -30,4 +30,4 @@ class FishDialect:
 
 def load(settings: WorkerSettings) -> LoadedModel:
     """Make the server ready. Raises as `load_server`."""
-    return load_server(settings, NAME, FishDialect(), needs_transcript=True, streaming=False)
+    return load_server(settings, NAME, FishDialect(), needs_transcript=True, streaming=True)

@@ -38,4 +38,4 @@ class OpenAIDialect:
 
 def load(settings: WorkerSettings) -> LoadedModel:
     """Make the server ready. Raises as `load_server`."""
-    return load_server(settings, NAME, OpenAIDialect(), streaming=False)
+    return load_server(settings, NAME, OpenAIDialect(), streaming=True)
