@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from .engines.table import choose_engine
-from .installation import require_libraries
+from .installation import collector_paused, require_libraries
 from .settings import WorkerSettings
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -36,7 +36,8 @@ def run(
     settings = load_settings(WorkerSettings, **{key: value for key, value in overrides.items() if value is not None})
     require_libraries()
     choose_engine(settings)
-    from .celery import create_worker_app  # imports torch: neither for --help nor to refuse the above
+    with collector_paused():
+        from .celery import create_worker_app  # imports torch: neither for --help nor to refuse the above
 
     named = ["--hostname", name] if name else []
     options = [*named, "--loglevel", loglevel, "--without-gossip", "--without-mingle"]

@@ -137,14 +137,16 @@ class JobRunner:
         if isinstance(outcome, EditedRecording):
             artifact = self._store_samples(context, outcome.samples, outcome.source.sample_rate, outcome.subtype)
             return self._result(context, artifact=artifact, edits=outcome.edits, warnings=media.warnings)
-        clip, rate = (
-            (outcome.samples, outcome.sample_rate) if isinstance(outcome, SpokenText) else (outcome, SAMPLE_RATE)
-        )
+        made = outcome if isinstance(outcome, SpokenText) else SpokenText(outcome, SAMPLE_RATE)
         given_out = context.stream.pcm if context.stream is not None else None
-        pcm = to_int16(torch.from_numpy(np.ascontiguousarray(clip.T))).numpy() if given_out is None else given_out
+        pcm = (
+            to_int16(torch.from_numpy(np.ascontiguousarray(made.samples.T))).numpy() if given_out is None else given_out
+        )
         video, lacking = self._store_video(context, media.mux_video, pcm)
         warnings = media.warnings + lacking
-        return self._result(context, artifact=self._store(context, pcm, rate), video=video, warnings=warnings)
+        return self._result(
+            context, artifact=self._store(context, pcm, made.sample_rate), video=video, warnings=warnings
+        )
 
     def _load(self, context: JobContext, room: Room) -> JobMedia:
         job, card, most = context.job, self._model.card, self._settings.max_input_bytes
@@ -248,6 +250,11 @@ class JobRunner:
             attempts=context.attempt,
             timings=context.timings,
         )
+
+
+def _to_pcm(samples: np.ndarray) -> np.ndarray:
+    pcm: np.ndarray = to_int16(torch.from_numpy(np.ascontiguousarray(samples.T))).numpy()
+    return pcm
 
 
 def _file_name(job: Job, form: str) -> str:

@@ -8,7 +8,6 @@ import re
 from pathlib import Path
 from typing import Any, cast
 
-from huggingface_hub import ModelCard
 from omnifleet_shared.errors import CheckpointInvalid
 from omnifleet_shared.schema.capabilities import Capabilities
 from pydantic import ValidationError
@@ -68,6 +67,8 @@ def _read_readme(folder: Path) -> dict[str, Any]:
     """The licence and the languages of a card as the Hugging Face hub has them."""
     if not (folder / README).is_file():
         raise CheckpointInvalid(f"{folder} says nothing of its licence and its languages", CARD, _REMEDY)
+    from huggingface_hub import ModelCard  # heavy, and most folders have a card of their own
+
     try:
         data: Any = ModelCard.load(folder / README, ignore_metadata_errors=True).data
     except ValueError as error:
