@@ -139,9 +139,7 @@ class JobRunner:
             return self._result(context, artifact=artifact, edits=outcome.edits, warnings=media.warnings)
         made = outcome if isinstance(outcome, SpokenText) else SpokenText(outcome, SAMPLE_RATE)
         given_out = context.stream.pcm if context.stream is not None else None
-        pcm = (
-            to_int16(torch.from_numpy(np.ascontiguousarray(made.samples.T))).numpy() if given_out is None else given_out
-        )
+        pcm = _to_pcm(made.samples) if given_out is None else given_out
         video, lacking = self._store_video(context, media.mux_video, pcm)
         warnings = media.warnings + lacking
         return self._result(
