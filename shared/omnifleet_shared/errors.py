@@ -28,6 +28,9 @@ OmnifleetError
 │   ├── ForeignURI                  outside the configured storage
 │   ├── StorageRefused              wrong credentials, no such bucket
 │   ├── CheckpointInvalid           the model's own files
+│   ├── InvalidTrainingConfig       what a training run is to do
+│   ├── InvalidTrainingData         lines of examples that are none
+│   ├── AdapterInvalid              a trained adapter that is none, or another model's
 │   ├── AnswerUnreadable            the model's answer is not the record that the task promises
 │   ├── JobFailed                   an unforeseen fault in a worker
 │   ├── JobQuarantined              it killed several workers, and was dead-lettered
@@ -42,7 +45,7 @@ OmnifleetError
     ├── MessageLost                 the job's message was taken out of its queue: sent again, it is done
     ├── QueueFull                   a limit on jobs is reached
     ├── RateExceeded                an API key asks more often than it may
-    │   └── QuotaExceeded           it has sent all its jobs of the day
+    │   └── QuotaExceeded           it has sent all its jobs of the day, or its tenant used up its GPU time
     ├── RequestTooSlow              the body of an HTTP request did not come in time
     ├── GatewayBusy                 the gateway serves as many requests as it may
     ├── OutOfMemory
@@ -211,6 +214,18 @@ class CheckpointInvalid(PermanentError):
     """The checkpoint folder is missing, incomplete or of another model."""
 
 
+class InvalidTrainingConfig(PermanentError):
+    """A training run's configuration does not hold, or is not that of the run it would go on with."""
+
+
+class InvalidTrainingData(PermanentError):
+    """Lines of a training run's data that are no examples; `details["lines"]` has the first ones with their fields."""
+
+
+class AdapterInvalid(PermanentError):
+    """The folder holds no trained adapter or transformer, or one of another checkpoint."""
+
+
 class AnswerUnreadable(PermanentError):
     """The model's answer is no record of the task's, not even on asking again; `details["text"]` holds it as it was."""
 
@@ -264,7 +279,8 @@ class RateExceeded(TransientError):
 
 
 class QuotaExceeded(RateExceeded):
-    """An API key has sent all jobs of its day; `details["retry_after"]` gives the seconds until the next one."""
+    """An API key has sent all jobs of its day, or its tenant's jobs have used all GPU-seconds of the day;
+    `details["retry_after"]` gives the seconds until the next one."""
 
 
 class RequestTooSlow(TransientError):

@@ -68,6 +68,8 @@ class FakeFleet:
         self.storage = storage or MemoryStorage()
         self.jobs: list[Job] = []
         """Every job that was submitted, as a worker would read it."""
+        self.tenants: dict[str, str] = {}
+        """Tenants of jobs that were submitted for one, by the jobs' ids."""
         self._holding = False
         self._states: dict[str, JobState] = {}
         self._progress: dict[str, Progress] = {}
@@ -96,6 +98,10 @@ class FakeFleet:
                 self._finish(job)
         if job_id is not None:
             self.read(job_id)
+
+    def of_tenant(self, tenant: str) -> FakeFleet:
+        """See `JobTransport`."""
+        return _FleetOfTenant(self, tenant)
 
     def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
         """See `JobTransport`. Nothing is ever full. Raises IdempotencyConflict."""
@@ -230,6 +236,21 @@ class FakeFleet:
         )
 
 
+class _FleetOfTenant(FakeFleet):
+    """The same fleet, for the jobs of one tenant."""
+
+    __slots__ = ("_tenant",)  # what is its own; all else is the fleet's
+
+    def __init__(self, fleet: FakeFleet, tenant: str) -> None:
+        self.__dict__ = fleet.__dict__
+        self._tenant = tenant
+
+    def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
+        """See `FakeFleet`."""
+        self.tenants[job.job_id] = self._tenant
+        return super().submit(job, key)
+
+
 class FakeClient(Client):
     """A `Client` of a `FakeFleet`.
 
@@ -262,6 +283,10 @@ class FakeAsyncTransport:
     def blocking(self) -> FakeFleet:
         """See `AsyncJobTransport`."""
         return self._fleet
+
+    def of_tenant(self, tenant: str) -> FakeAsyncTransport:
+        """See `FakeFleet`."""
+        return FakeAsyncTransport(self._fleet.of_tenant(tenant))
 
     async def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
         """See `FakeFleet`."""

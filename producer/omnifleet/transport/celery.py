@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from threading import BoundedSemaphore
-from typing import Protocol, get_args
+from typing import Protocol, Self, cast, get_args
 
 from omnifleet_shared.broker.dead_letters import DeadLetter, Replay
 from omnifleet_shared.broker.deletions import Deletions
@@ -14,7 +15,7 @@ from omnifleet_shared.broker.submit import AlreadySubmitted, Submission, Submiss
 from omnifleet_shared.broker.worker_registry import Capacity, WorkerRegistry
 from omnifleet_shared.job_state.batch_waiter import BatchResultWaiter, RedisResultWaiter
 from omnifleet_shared.job_state.store import JobStates
-from omnifleet_shared.keys import INPUTS_UNTIL
+from omnifleet_shared.keys import ATTEMPTS_KEY, INPUTS_UNTIL, TENANT_HEADER
 from omnifleet_shared.observability import tracing as traces
 from omnifleet_shared.per_process import PerProcess
 from omnifleet_shared.redis_client import connect_redis, typed_redis_errors
@@ -32,6 +33,10 @@ SENDERS = 10
 
 class JobTransport(Protocol):
     """Carries a client's jobs to whatever runs them, and their states back. Safe to use from several threads."""
+
+    def of_tenant(self, tenant: str) -> Self:
+        """Return a transport over the same connections whose jobs are this tenant's; it is not to be closed."""
+        ...
 
     def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
         """Send the job; it is known by its id from then on.
@@ -111,10 +116,17 @@ class CeleryTransport:
 
     def __init__(self, settings: FleetSettings, senders: int = SENDERS) -> None:
         self._settings = settings
+        self._tenant = settings.tenant
         self._submissions = Submissions(settings)
         self._connections = PerProcess(lambda: _Connections(settings, senders))
         self._connections.get()  # a URL that is none is refused now
         self._lists = dict(zip(get_args(Priority), queue_lists(settings.queue), strict=True))
+
+    def of_tenant(self, tenant: str) -> Self:
+        """See `JobTransport`."""
+        other = copy.copy(self)
+        other._tenant = tenant
+        return other
 
     def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
         """See `JobTransport`."""
@@ -132,7 +144,11 @@ class CeleryTransport:
             UnknownJob: it is no dead letter any more.
             InvalidJob: it has succeeded since.
         """
-        self._send(letter.job, Replay(letter.job.job_id, self._settings))
+        job_id = letter.job.job_id
+        with typed_redis_errors("the job could not be sent"):
+            tenant = cast(bytes | None, self._own.redis.hget(ATTEMPTS_KEY.format(job_id=job_id), "sent:tenant"))
+        sender = self if not tenant else self.of_tenant(tenant.decode())
+        sender._send(letter.job, Replay(job_id, self._settings))
 
     def read(self, job_id: str) -> JobState:
         """See `JobTransport`."""
@@ -194,6 +210,8 @@ class CeleryTransport:
         about = {"messaging.system": "redis", "messaging.destination.name": self._settings.queue, "job.id": job.job_id}
         with traces.span("publish", "producer", attributes=about), self._own.sending:
             headers = {**traces.headers(), INPUTS_UNTIL: self._inputs_until(job).isoformat()}
+            if self._tenant is not None:
+                headers[TENANT_HEADER] = self._tenant
             message = encode_message(job, self._settings.queue, headers)
             submission.push(self._own.redis, self._lists[job.priority], message)
 

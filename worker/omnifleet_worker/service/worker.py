@@ -22,7 +22,7 @@ from ..engine.engine import Engine
 from ..engines.loaded_model import LoadedModel
 from ..engines.model_watch import ModelWatch
 from ..engines.table import load_model
-from ..jobs.finished_parts import FinishedParts
+from ..jobs.parts.finished_parts import FinishedParts
 from ..jobs.runner import JobRunner
 from ..jobs.streaming.job_stream import JobStreams
 from ..lease_renewer import EXIT_BROKEN, LeaseRenewer

@@ -30,6 +30,7 @@ from omnifleet_worker.engine.request import Request
 from omnifleet_worker.engines.loaded_model import LoadedModel
 from omnifleet_worker.engines.speech.engine import run_speech_model
 from omnifleet_worker.jobs.job_context import JobContext
+from omnifleet_worker.jobs.parts.finished_parts import FinishedParts
 from omnifleet_worker.jobs.runner import JobRunner
 from omnifleet_worker.jobs.streaming.job_stream import JobStreams
 from omnifleet_worker.local import PartLog
@@ -233,6 +234,30 @@ class TestJobs:
         assert model.asked[0].voice is None
         assert {one.voice.text for one in model.asked[1:] if one.voice} == {"One two."}
         assert result.artifact.seconds > len("OnetwoThreefourFivesix") * PIECE / RATE
+
+    def test_a_long_text_goes_on_where_an_earlier_attempt_was(self, storage: FolderStorage) -> None:
+        failing = [True]
+
+        def step(text: str) -> None:
+            if failing and text == "Three four.":
+                raise OutOfMemory("none is left")
+
+        model, settings, text = ScriptedSpeech(step=step), WorkerSettings(), "One two. Three four. Five six."
+        job = tts(text)
+        loaded, parts = run_speech_model(model, speech_card(), most_text=12), FinishedParts(storage, ("scripted",))
+        with running(loaded) as engine:
+            runner = JobRunner(loaded.model, storage, settings, parts)
+            with pytest.raises(OutOfMemory):
+                runner.run(JobContext(job, engine))
+            failing.clear()
+            model.asked.clear()
+            result = runner.run(JobContext(job, engine, attempt=2))
+            alone = JobRunner(loaded.model, storage, settings).run(JobContext(tts(text), engine))
+        parts.close()
+
+        assert [one.text for one in model.asked][:2] == ["Three four.", "Five six."]
+        assert result.artifact is not None and alone.artifact is not None
+        assert result.artifact.sha256 == alone.artifact.sha256
 
     def test_a_model_without_cloning_says_all_parts_as_it_speaks(self, speak: Speak, model: ScriptedSpeech) -> None:
         speak(tts("One two. Three four."), most_text=12, cloning=False)
