@@ -13,11 +13,13 @@ from rich.console import Console
 from rich.text import Text
 
 from .installation import collector_paused, require_checkpoint, require_libraries
+from .pairs.cli import make_pairs
 from .settings import WorkerSettings
 from .training.cli import app as train_app
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(train_app, name="train")
+app.command("make-pairs")(make_pairs)
 
 
 @app.command()
