@@ -6,6 +6,7 @@ import io
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,11 +41,10 @@ def make_pairs(recipe: PairRecipe, workers: int = 1) -> list[Path]:
         MediaError: a recording.
     """
     recordings = find_recordings(recipe.corpora, workers)
-    planners = {split: PairPlanner(recipe, recordings, split) for split in recipe.pairs}
+    planners = [PairPlanner(recipe, recordings, split) for split in recipe.pairs]
     lists: list[Path] = []
-    for split, planner in planners.items():
-        plans = [planner.plan(number) for number in range(recipe.pairs[split])]
-        lines = [_line(plan, f"{split}-{number:06}") for number, plan in enumerate(plans)]
+    for planner, (split, count) in zip(planners, recipe.pairs.items(), strict=True):
+        lines = [_line(planner.plan(number), f"{split}-{number:06}") for number in range(count)]
         lists.append(recipe.out / f"{split}.jsonl")
         _make_files(lines, recipe.out, workers)
         _write_list(lines, lists[-1])
@@ -90,7 +90,7 @@ def _make_files(lines: Sequence[ExampleLine], folder: Path, workers: int) -> int
     missing = [line for line in lines if not all((folder / path).exists() for path in _files(line))]
     with ThreadPoolExecutor(workers) as threads:
         try:
-            for _ in threads.map(lambda line: _make(line, folder), missing):
+            for _ in threads.map(partial(_make, folder), missing):
                 pass
         except BaseException:
             threads.shutdown(cancel_futures=True)
@@ -103,7 +103,7 @@ def _files(line: ExampleLine) -> tuple[Path, Path]:
     return line.audio, line.target
 
 
-def _make(line: ExampleLine, folder: Path) -> None:
+def _make(folder: Path, line: ExampleLine) -> None:
     for path, samples in zip(_files(line), mix(PairPlan.model_validate(line.made)), strict=True):
         with write_atomically(folder / path) as file:
             file.write(_flac(samples))

@@ -17,6 +17,9 @@ CorpusKind = Literal["folder", "esc50", "fsd50k", "musan"]
 Decibels = Annotated[float, Field(ge=-60, le=60)]
 
 
+_ALL_ALIKE: Mapping[PairTask, float] = {"add": 1.0, "remove": 1.0, "extract": 1.0, "style": 1.0}
+
+
 class Corpus(Record):
     """Recordings with tags, as their publishers' archives unpack."""
 
@@ -49,7 +52,7 @@ class PairRecipe(Record):
     pairs: Annotated[Mapping[Split, Annotated[int, Field(ge=1)]], Field(min_length=1)]
     """How many of each split, made of that split's recordings alone."""
     tasks: Annotated[Mapping[PairTask, Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
-        default_factory=lambda: {"add": 1.0, "remove": 1.0, "extract": 1.0, "style": 1.0}
+        default_factory=lambda: _ALL_ALIKE
     )
     """How often each is drawn beside the others."""
     seconds: tuple[Annotated[float, Field(ge=0.5)], Annotated[float, Field(le=10)]] = (2.0, 10.0)

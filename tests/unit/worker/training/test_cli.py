@@ -26,7 +26,7 @@ def run_python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
 
 
 def test_the_commands_of_the_page_train_and_merge(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path, recipe_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(
@@ -35,6 +35,9 @@ def test_the_commands_of_the_page_train_and_merge(
         ignore=shutil.ignore_patterns("run", "sounds", "corpus", "pairs"),
     )
     (tmp_path / "tiny-checkpoint").symlink_to(checkpoint)  # what the first command writes
+    (tmp_path / "examples/train/run").mkdir()
+    (tmp_path / "examples/train/run/cache").symlink_to(recipe_folder / "cache")  # the sounds are those of other tests
+    (recipe_folder / "cache").mkdir(exist_ok=True)
     commands = [one for block in markdown.blocks_of(PAGE) for one in command_lines.commands_of(block.code)]
     _, _, make_sounds, train, merge, make_pairs, rebuild, *_ = commands
 
