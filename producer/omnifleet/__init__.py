@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from omnifleet_shared.errors import (
+    AdapterInvalid,
     AnswerUnreadable,
     BatchRunning,
     BrokerRefused,
@@ -23,6 +24,8 @@ from omnifleet_shared.errors import (
     InvalidJobList,
     InvalidMessage,
     InvalidSetting,
+    InvalidTrainingConfig,
+    InvalidTrainingData,
     JobCancelled,
     JobFailed,
     JobQuarantined,
@@ -74,6 +77,7 @@ from .results.results import Audio, AudioResult, JobResult, TextResult, Video
 __version__ = version("omnifleet")
 
 __all__ = [
+    "AdapterInvalid",
     "AnswerUnreadable",
     "AsyncClient",
     "AsyncJobHandle",
@@ -106,6 +110,8 @@ __all__ = [
     "InvalidJobList",
     "InvalidMessage",
     "InvalidSetting",
+    "InvalidTrainingConfig",
+    "InvalidTrainingData",
     "JobCancelled",
     "JobFailed",
     "JobHandle",

@@ -21,6 +21,7 @@ from omnifleet_shared.errors import (
     MediaError,
     OmnifleetError,
     QueueFull,
+    QuotaExceeded,
     ResultTimeout,
     StorageRefused,
     StorageUnavailable,
@@ -50,6 +51,7 @@ EXIT_CODES: dict[type[OmnifleetError], int] = {
     StorageUnavailable: 3,
     StorageRefused: 3,
     QueueFull: 3,
+    QuotaExceeded: 3,
     ResultTimeout: 4,
     JobCancelled: 5,
 }
