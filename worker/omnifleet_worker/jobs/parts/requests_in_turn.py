@@ -70,6 +70,9 @@ class RequestsInTurn:
     def _wait(self, interval: float | None) -> None:
         """Until something is done; what is kept meanwhile lets others go on."""
         outcomes = [one.outcome for one in self._running]
+        if self._kept is None and interval is None and len(outcomes) == 1:
+            outcomes[0].exception()  # most jobs have one request, and `wait` costs them an event and a lock more
+            return
         if self._kept is None:
             wait(outcomes, interval, FIRST_COMPLETED)
             return
