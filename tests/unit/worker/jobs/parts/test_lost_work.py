@@ -273,7 +273,8 @@ def test_an_answer_whose_tokens_nobody_can_read_is_let_go_on_for_good() -> None:
     inputs = ChatInputs(chat=Chat("Be kind.", "Hello"), max_new_tokens=TOKENS, temperature=0, seed=0)
     turn = RequestsInTurn([Request(inputs=inputs)], engine.submit, parts)
 
-    working = threading.Thread(target=turn.run, args=(lambda requests: None, None))
+    watched: list[Sequence[Request]] = []
+    working = threading.Thread(target=turn.run, args=(watched.append, None))
     working.start()
     try:
         wait_until(lambda: len(looks) > 5, what="several looks at what was written")
