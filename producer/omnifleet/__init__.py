@@ -37,6 +37,7 @@ from omnifleet_shared.errors import (
     MediaTooLong,
     MediaUnreadable,
     MessageLost,
+    NoModelFor,
     OmnifleetError,
     OutOfMemory,
     PermanentError,
@@ -57,7 +58,7 @@ from omnifleet_shared.errors import (
 )
 from omnifleet_shared.schema.answers import Classification, Feedback, Gender, Sarcasm, Scene, Sources, Speakers
 from omnifleet_shared.schema.callback import CallbackDelivery, CallbackOutcome
-from omnifleet_shared.schema.results import EditPlan, JobStatus, Progress
+from omnifleet_shared.schema.results import EditPlan, JobStatus, Progress, Route
 from omnifleet_shared.schema.tasks import Turn
 from omnifleet_shared.schema.transcript import HeardSegment, HeardWord
 from omnifleet_shared.schema.voice import Voice
@@ -70,6 +71,7 @@ from .client import Client
 from .handle import JobHandle
 from .results.parts import Part
 from .results.results import Audio, AudioResult, JobResult, TextResult, Video
+from .routing.route import KnownModel
 
 __version__ = version("omnifleet")
 
@@ -114,6 +116,7 @@ __all__ = [
     "JobStatus",
     "JournalMismatch",
     "KeyRefused",
+    "KnownModel",
     "LanguageNotSupported",
     "LicenceRefused",
     "MediaEmpty",
@@ -123,6 +126,7 @@ __all__ = [
     "MediaTooLong",
     "MediaUnreadable",
     "MessageLost",
+    "NoModelFor",
     "OmnifleetError",
     "OutOfMemory",
     "Part",
@@ -133,6 +137,7 @@ __all__ = [
     "RateExceeded",
     "RequestTooSlow",
     "ResultTimeout",
+    "Route",
     "Sarcasm",
     "Scene",
     "SchemaTooNew",

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
+from omnifleet_shared.keys import MODEL
 from omnifleet_shared.settings import load_settings
 from omnifleet_shared.storage import FolderStorage, Storage
 
@@ -53,6 +54,7 @@ class LocalModel(Client):
             dtype=dtype,
             max_batch=max_batch,
             storage=f"file://{home}",
+            models=MODEL,
         )
         storage: Storage = FolderStorage(home)
         try:

@@ -3,8 +3,8 @@
 Its answers name the question, and its clips are the tone of their seed over what they hear; it logs each of them as
 `scripted_finished`, with a hash of all that it was asked for. In its environment, SCRIPTED_LOAD_AWAITS names a file
 with which its checkpoint is there, and SCRIPTED_DEVICE_BREAKS a word: the first request that has it breaks its device
-for good. With SCRIPTED_MODEL_FAILS its model fails every step. `support.scripted_faults` says how its machine goes
-wrong otherwise.
+for good. SCRIPTED_CARD is the card of the model that it stands for. With SCRIPTED_MODEL_FAILS its model fails every
+step. `support.scripted_faults` says how its machine goes wrong otherwise.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from string import ascii_letters
 from typing import Any
@@ -121,7 +122,10 @@ class ScriptedWorker(FleetWorker):
     def load(self) -> tuple[ModelData, ScriptedRunner, EngineLimits]:
         while (awaited := os.environ.get("SCRIPTED_LOAD_AWAITS")) and not Path(awaited).exists():
             time.sleep(0.05)
-        return MODEL, ScriptedRunner(), EngineLimits(clips=8, chats=8)
+        model = MODEL
+        if card := os.environ.get("SCRIPTED_CARD"):
+            model = replace(model, card=ModelCard.model_validate_json(card))
+        return model, ScriptedRunner(), EngineLimits(clips=8, chats=8)
 
 
 def work(arguments: Sequence[str]) -> None:

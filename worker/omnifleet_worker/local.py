@@ -8,14 +8,14 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 
-from omnifleet_shared.broker.worker_registry import Capacity
+from omnifleet_shared.broker.worker_registry import Capacity, WorkerRecord
 from omnifleet_shared.errors import CallbackRefused, EngineStopped, JobCancelled, JobFailed, OmnifleetError, UnknownJob
 from omnifleet_shared.job_state.batch_waiter import BatchResultWaiter, PollingResultWaiter
 from omnifleet_shared.schema.idempotency import IdempotencyKey
 from omnifleet_shared.schema.job_state import JobState
 from omnifleet_shared.schema.jobs import Job
 from omnifleet_shared.schema.parts import StreamedPart
-from omnifleet_shared.schema.results import JobResult, JobStatus, Progress
+from omnifleet_shared.schema.results import JobResult, JobStatus, Progress, Route
 from omnifleet_shared.storage import Storage
 
 from .engine.engine import Engine
@@ -63,7 +63,7 @@ class LocalTransport:
         self._lock = threading.Lock()
         self._engine.start()
 
-    def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
+    def submit(self, job: Job, key: IdempotencyKey | None = None, route: Route | None = None) -> str:
         """Run the job as soon as a thread is free, unless one with that key waits, runs or has succeeded.
 
         Raises:
@@ -115,6 +115,10 @@ class LocalTransport:
         """Return None: a local model makes no callbacks. Raises UnknownJob."""
         self._find(job_id)
 
+    def route(self, job_id: str) -> None:
+        """Return None: there is one model. Raises UnknownJob."""
+        self._find(job_id)
+
     def cancel(self, job_id: str) -> None:
         """Stop the job before it starts, or at its next step. Raises UnknownJob."""
         self._find(job_id)[0].cancel()
@@ -127,7 +131,11 @@ class LocalTransport:
         """Give False: nobody collects what a local model stores."""
         return False
 
-    def capacity(self) -> Capacity:
+    def workers(self, queue: str) -> Sequence[WorkerRecord]:
+        """Return nothing: there is one model, and no queue."""
+        return ()
+
+    def capacity(self, queue: str | None = None) -> Capacity:
         """This process, and the jobs that it holds at once."""
         return Capacity(workers=1, slots=self._places, alive=1)
 

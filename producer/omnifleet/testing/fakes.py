@@ -17,7 +17,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from omnifleet_shared.broker.worker_registry import Capacity
+from omnifleet_shared.broker.worker_registry import Capacity, WorkerRecord
+from omnifleet_shared.catalogue import SHIPPED
 from omnifleet_shared.errors import (
     AnswerUnreadable,
     DeadlineExceeded,
@@ -33,9 +34,8 @@ from omnifleet_shared.schema.callback import CallbackDelivery
 from omnifleet_shared.schema.idempotency import IdempotencyKey
 from omnifleet_shared.schema.job_state import JobState
 from omnifleet_shared.schema.jobs import EditJob, Job, UnderstandJob, read_job
-from omnifleet_shared.schema.model_card import AUDIO_OMNI
 from omnifleet_shared.schema.parts import StreamedPart
-from omnifleet_shared.schema.results import JobStatus, ModelInfo, Progress, Timings
+from omnifleet_shared.schema.results import JobStatus, ModelInfo, Progress, Route, Timings
 from omnifleet_shared.schema.tasks import SpeechEdit
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.storage import Storage
@@ -71,6 +71,7 @@ class FakeFleet:
         self._holding = False
         self._states: dict[str, JobState] = {}
         self._progress: dict[str, Progress] = {}
+        self._routes: dict[str, Route | None] = {}
         self._keys: dict[str, tuple[str, Mapping[str, str]]] = {}
         self._changed = threading.Condition()
         self._listeners: dict[str, list[Callable[[], object]]] = {}
@@ -97,7 +98,7 @@ class FakeFleet:
         if job_id is not None:
             self.read(job_id)
 
-    def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
+    def submit(self, job: Job, key: IdempotencyKey | None = None, route: Route | None = None) -> str:
         """See `JobTransport`. Nothing is ever full. Raises IdempotencyConflict."""
         # Through the wire's form and back, so that a test sees what a worker would.
         received = read_job(job.model_dump(mode="json"))
@@ -105,6 +106,7 @@ class FakeFleet:
             if key is not None and (existing := self._existing(key)) is not None:
                 return existing
             self.jobs.append(received)
+            self._routes[job.job_id] = route
             self._states[job.job_id] = JobState(status=JobStatus.QUEUED)
             if key is not None:
                 self._keys[key.key] = (job.job_id, key.request)
@@ -146,6 +148,11 @@ class FakeFleet:
         has_callback = any(job.job_id == job_id and job.callback is not None for job in self.jobs)
         return CallbackDelivery(status="delivered", delivery_id=job_id, attempts=1) if has_callback and final else None
 
+    def route(self, job_id: str) -> Route | None:
+        """See `JobTransport`."""
+        self.read(job_id)
+        return self._routes[job_id]
+
     def cancel(self, job_id: str) -> None:
         """See `JobTransport`. A held job is cancelled at once."""
         self._settle(job_id, JobState(status=JobStatus.CANCELLED, error=JobCancelled("the job was cancelled")))
@@ -169,9 +176,14 @@ class FakeFleet:
         """See `JobTransport`. Nothing is ever deleted."""
         return False
 
-    def capacity(self) -> Capacity:
+    def capacity(self, queue: str | None = None) -> Capacity:
         """See `JobTransport`. One worker of 16 slots."""
         return Capacity(workers=1, slots=16, alive=1)
+
+    def workers(self, queue: str) -> Sequence[WorkerRecord]:
+        """See `JobTransport`. Every model has a ready worker, and can do what it ships with."""
+        now = datetime.now(UTC)
+        return [WorkerRecord(name="fake", version="fake", state="ready", started_at=now, reported_at=now, slots=16)]
 
     def close(self) -> None:
         """See `JobTransport`."""
@@ -222,12 +234,17 @@ class FakeFleet:
             job_id=job.job_id,
             namespace=job.namespace,
             task=job.task.name,
-            model=ModelInfo(name=job.model, revision="fake", licence=AUDIO_OMNI.licence),
+            model=ModelInfo(name=job.model, revision="fake", licence=_licence(job.model)),
+            route=self._routes.get(job.job_id),
             seed=job.seed,
             attempts=1,
             timings=Timings(),
             **made,
         )
+
+
+def _licence(model: str) -> str:
+    return SHIPPED[model].licence if model in SHIPPED else "unknown"
 
 
 class FakeClient(Client):
@@ -263,9 +280,9 @@ class FakeAsyncTransport:
         """See `AsyncJobTransport`."""
         return self._fleet
 
-    async def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
+    async def submit(self, job: Job, key: IdempotencyKey | None = None, route: Route | None = None) -> str:
         """See `FakeFleet`."""
-        return self._fleet.submit(job, key)
+        return self._fleet.submit(job, key, route)
 
     async def read(self, job_id: str) -> JobState:
         """See `FakeFleet`."""
@@ -293,6 +310,10 @@ class FakeAsyncTransport:
     async def callback(self, job_id: str) -> CallbackDelivery | None:
         """See `FakeFleet`."""
         return self._fleet.callback(job_id)
+
+    async def route(self, job_id: str) -> Route | None:
+        """See `FakeFleet`."""
+        return self._fleet.route(job_id)
 
     async def cancel(self, job_id: str) -> None:
         """See `FakeFleet`."""

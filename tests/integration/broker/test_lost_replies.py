@@ -260,7 +260,7 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(job=ANY_JOB, faults=FAULTS)
     def replay(self, job: str, faults: list[Fault]) -> None:
-        order = Replay(job, LIMITS)
+        order = Replay(job, LIMITS, LIMITS.queue)
         message = json.dumps({"headers": {"id": job}})
         try:
             self.network.call(faults, lambda: order.push(self.client, LISTS[0], message))

@@ -21,7 +21,7 @@ from ..jobs.routes import IdempotencyKey
 from ..jobs.submission import submit, wait_for_outcome
 from .encode import CONTENT_TYPES, OF_WORKERS, SpeechFormat, encode
 from .events import Events, stream_outcome
-from .fields import ModelName, OpenAIRequest
+from .fields import ModelName, OpenAIRequest, wished_model
 
 DEFAULT_VOICE = "default"
 """The model's own voice."""
@@ -106,6 +106,7 @@ async def create_speech(
 def _call(asked: SpeechRequest, patience: float) -> Call:
     fields: dict[str, Any] = {
         "text": asked.input,
+        "model": wished_model(asked.model),
         "deadline": patience,
         "format": OF_WORKERS.get(asked.response_format),
     }
