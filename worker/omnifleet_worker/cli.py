@@ -12,7 +12,7 @@ from omnifleet_shared.settings import load_settings
 from rich.console import Console
 from rich.text import Text
 
-from .installation import require_checkpoint, require_libraries
+from .installation import collector_paused, require_checkpoint, require_libraries
 from .settings import WorkerSettings
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -35,7 +35,8 @@ def run(
     settings = load_settings(WorkerSettings, **{key: value for key, value in overrides.items() if value is not None})
     require_libraries()
     require_checkpoint(settings)
-    from .celery import create_worker_app  # imports torch: neither for --help nor to refuse the above
+    with collector_paused():
+        from .celery import create_worker_app  # imports torch: neither for --help nor to refuse the above
 
     named = ["--hostname", name] if name else []
     options = [*named, "--loglevel", loglevel, "--without-gossip", "--without-mingle"]

@@ -5,26 +5,27 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from omnifleet_shared.errors import CheckpointInvalid, InvalidSetting
 from omnifleet_shared.schema.model_card import NEEDS_SYNCHFORMER, ModelCard
 from pydantic import ValidationError
-from transformers.utils.logging import disable_progress_bar
 
 from .checkpoint.compiled_code import CompiledCode
 from .checkpoint.manifest import check_files
 from .checkpoint.memory_plan import MemoryPlan, plan_memory
 from .engine.limits import EngineLimits
-from .engine.model_runner import AudioOmniRunner
-from .engine.warm_up import compile_blocks, end_compilation, measure_costs, warm_up
-from .installation import checkpoint_folder
+from .installation import checkpoint_folder, collector_paused
 from .jobs.model import ModelData
 from .jobs.prompts import Prompts
 from .jobs.speech_edit.alignment import CtcAligner
 from .models.audio_omni import float8
-from .models.audio_omni.pipeline import AudioOmniPipeline
 from .settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from .engine.model_runner import AudioOmniRunner
+    from .models.audio_omni.pipeline import AudioOmniPipeline
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,12 @@ def load_pipeline(settings: WorkerSettings) -> AudioOmniPipeline:
         float8.check_device(device, dtype)
     check_files(folder, hashes=settings.verify_checkpoint)
     _check_memory(plan_checkpoint(settings))
+    # They take longer than all the rest: a checkpoint that is damaged or too large is refused without them.
+    with collector_paused():
+        from transformers.utils.logging import disable_progress_bar
+
+        from .models.audio_omni.pipeline import AudioOmniPipeline
+
     disable_progress_bar()  # a worker's stderr is its log
     # The VAE, the mel and Synchformer are float32, as they are published; TF32 would keep 10 bits of it.
     torch.backends.cudnn.allow_tf32 = False
@@ -77,6 +84,10 @@ def open_model(settings: WorkerSettings) -> tuple[AudioOmniRunner, EngineLimits]
     """
     plan = plan_checkpoint(settings)  # while the device's memory is still free
     pipeline = load_pipeline(settings)
+    # Only now, as above.
+    from .engine.model_runner import AudioOmniRunner
+    from .engine.warm_up import compile_blocks, end_compilation, measure_costs, warm_up
+
     limits = plan.limits(settings.max_batch, settings.max_chats, settings.encoding_cache)
     pipeline.chatter.cache_tokens = plan.cache_tokens(settings.max_batch, settings.max_chats)
     runner = AudioOmniRunner(pipeline, cache_bytes=settings.encoding_cache, costs=plan.costs)

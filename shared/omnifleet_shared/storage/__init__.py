@@ -6,9 +6,8 @@ from ..errors import InvalidSetting
 from ..settings import FleetSettings
 from .base import ListedObject, Storage, StoredObject
 from .folder import FolderStorage
-from .s3 import S3Storage
 
-__all__ = ["FolderStorage", "ListedObject", "S3Storage", "Storage", "StoredObject", "open_storage", "storage_home"]
+__all__ = ["FolderStorage", "ListedObject", "Storage", "StoredObject", "open_storage", "storage_home"]
 
 
 def open_storage(settings: FleetSettings) -> Storage:
@@ -19,6 +18,8 @@ def open_storage(settings: FleetSettings) -> Storage:
     """
     scheme, _, place = settings.storage.partition("://")
     if scheme == "s3" and place.partition("/")[0]:
+        from .s3 import S3Storage  # boto3, a fifth of what importing omnifleet would take
+
         return S3Storage(settings)
     if scheme == "file" and place.startswith("/"):
         return FolderStorage(place)

@@ -28,8 +28,9 @@ from omnifleet_shared.errors import (
     StorageUnavailable,
 )
 from omnifleet_shared.settings import MEBIBYTE, FleetSettings
-from omnifleet_shared.storage import FolderStorage, S3Storage, Storage, base, open_storage, s3
+from omnifleet_shared.storage import FolderStorage, Storage, base, open_storage, s3
 from omnifleet_shared.storage.base import TOUCH_AFTER, verify_sha256
+from omnifleet_shared.storage.s3 import S3Storage
 from support import services
 
 WAV = "audio/wav"

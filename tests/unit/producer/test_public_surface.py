@@ -26,7 +26,7 @@ def test_every_error_of_the_contract_is_exported() -> None:
 
 @pytest.mark.parametrize("module", ["omnifleet", "omnifleet.cli"])
 def test_importing_loads_neither_the_worker_nor_its_libraries(module: str) -> None:
-    heavy = ("torch", "omnifleet_worker", "numpy", "soundfile", "transformers")
+    heavy = ("torch", "omnifleet_worker", "boto3", "numpy", "soundfile", "transformers")
     program = f"import sys, {module}; print(*[name for name in {heavy} if name in sys.modules])"
 
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -11,7 +11,8 @@ from omnifleet.gateway.settings import GatewaySettings
 from omnifleet_shared.errors import InvalidSetting
 from omnifleet_shared.job_state.store import JobStates
 from omnifleet_shared.settings import MEBIBYTE, FleetSettings, load_settings
-from omnifleet_shared.storage import FolderStorage, S3Storage, open_storage
+from omnifleet_shared.storage import FolderStorage, open_storage
+from omnifleet_shared.storage.s3 import S3Storage
 from omnifleet_worker.settings import WorkerSettings
 from pydantic import SecretStr, ValidationError
 

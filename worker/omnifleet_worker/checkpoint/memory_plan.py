@@ -15,8 +15,7 @@ from safetensors import SafetensorError, safe_open
 from ..engine.costs import RequestCosts, captured_shapes, captured_tokens
 from ..engine.limits import EngineLimits
 from ..models import folder as checkpoint_folder
-from ..models.audio_omni.pipeline import COMPONENTS, OPTIONAL, AudioOmniPipeline
-from ..models.audio_omni.precision import dtype_on_load
+from ..models.audio_omni.components import CONFIGS, OPTIONAL, PIPELINE, dtype_on_load
 from ..models.audio_omni.sampling import CLIP_SAMPLES, LATENT_CHANNELS, LATENT_FRAMES
 
 RESERVE_BYTES = 2**30
@@ -161,9 +160,9 @@ def plan_memory(folder: Path, device: torch.device, dtype: torch.dtype, free: in
     Raises:
         CheckpointInvalid: a file is missing or damaged.
     """
-    kinds = checkpoint_folder.list_components(folder, AudioOmniPipeline.__name__, COMPONENTS, OPTIONAL)
+    names = checkpoint_folder.list_components(folder, PIPELINE, CONFIGS, OPTIONAL)
     try:
-        weights = {name: _weights(folder / name, dtype) for name in kinds if name != "processor"}
+        weights = {name: _weights(folder / name, dtype) for name in names if name != "processor"}
         sizes = _Sizes(folder, dtype.itemsize)
         needs = {"decode": sizes.decode(), "prefill": sizes.prefill(), "request": sizes.request()}
         needs |= {"graphs": sizes.graphs(), "context": sizes.context(), "chat_token": sizes.chat_token()}

@@ -22,8 +22,7 @@ from ..media.isolation.processes import MediaProcesses
 from ..media.limits import MediaLimits
 from ..media.signal import resample, to_mono
 from ..media.video import DecodedVideo
-from ..models.audio_omni.synchformer import FRAME_SIDE
-from ..models.audio_omni.video import FRAMES_PER_SECOND, WINDOW_SECONDS
+from ..models.audio_omni.video import FRAME_SIDE, FRAMES_PER_SECOND, WINDOW_SECONDS
 
 THINKER_SAMPLE_RATE = 16_000
 """Hz of the audio that the thinker takes."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
 from omnifleet_shared.errors import CheckpointInvalid
 from safetensors import SafetensorError
@@ -20,13 +20,13 @@ CARD = "card.json"
 _REMEDY = "Convert or download the checkpoint again, and give the folder that holds model_index.json"
 
 
-def list_components(root: Path, pipeline: str, known: Mapping[str, type], optional: Collection[str]) -> dict[str, type]:
-    """The components that the folder holds, once it is sure that it is this pipeline's and whole.
+def list_components(root: Path, pipeline: str, configs: Mapping[str, str], optional: Collection[str]) -> list[str]:
+    """Names of the components that the folder holds, once it is sure that it is this pipeline's and whole.
 
     Args:
         root: the folder.
         pipeline: class name of the pipeline.
-        known: class of each of its components.
+        configs: of each of its components, the file that describes it.
         optional: names of those that need not be there.
 
     Raises:
@@ -36,8 +36,8 @@ def list_components(root: Path, pipeline: str, known: Mapping[str, type], option
     index = read_json(root / INDEX)
     if index.get("_class_name") != pipeline:
         raise _invalid(root / INDEX, f"describes a {index.get('_class_name')}, not a {pipeline}")
-    held = {name: kind for name, kind in known.items() if name in index or name not in optional}
-    _require([root / name / _config_name(kind) for name, kind in held.items()])
+    held = [name for name in configs if name in index or name not in optional]
+    _require([root / name / configs[name] for name in held])
     return held
 
 
@@ -84,7 +84,7 @@ def write_data(root: Path, *, prompts: Mapping[str, Any], vocab: Sequence[str], 
 def write_index(root: Path, pipeline: str, components: Mapping[str, type]) -> None:
     """Write model_index.json as diffusers does: every component with its module and class."""
     places = {name: [kind.__module__, kind.__name__] for name, kind in components.items()}
-    write_json(root / INDEX, {"_class_name": pipeline, "_diffusers_version": diffusers.__version__, **places})
+    write_json(root / INDEX, {"_class_name": pipeline, "_diffusers_version": version("diffusers"), **places})
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -115,10 +115,6 @@ def _require(paths: Iterable[Path]) -> None:
 
 def _has_weights(kind: type) -> bool:
     return issubclass(kind, torch.nn.Module)
-
-
-def _config_name(kind: type) -> str:
-    return "config.json" if _has_weights(kind) else "processor_config.json"
 
 
 def _invalid(path: Path, problem: str) -> CheckpointInvalid:

@@ -142,7 +142,7 @@ def test_settings_say_whether_to_warm_up(
     monkeypatch: pytest.MonkeyPatch, checkpoint: Path, choice: str, warmed: bool
 ) -> None:
     calls: list[EngineLimits] = []
-    monkeypatch.setattr("omnifleet_worker.model_loader.warm_up", lambda runner, limits: calls.append(limits))
+    monkeypatch.setattr("omnifleet_worker.engine.warm_up.warm_up", lambda runner, limits: calls.append(limits))
     settings = WorkerSettings(checkpoint=checkpoint, device="cpu", warm_up=choice, max_batch=3, max_chats=5)
 
     runner, limits = open_model(settings)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ...models.audio_omni.precision import dtype_on_load
+from ...models.audio_omni.components import dtype_on_load
 from ...models.folder import write_json
 
 SHARD_BYTES = 10**9

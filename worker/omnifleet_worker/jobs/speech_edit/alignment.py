@@ -18,7 +18,6 @@ from omnifleet_shared.errors import CheckpointInvalid, InvalidJob
 from safetensors import SafetensorError
 from torch import Tensor
 from torchaudio.functional import forced_align, merge_tokens
-from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer
 
 from .words import Word, is_elided, split_words, spoken_form
 
@@ -73,6 +72,9 @@ class CtcAligner:
         Raises:
             CheckpointInvalid: the folder is missing, incomplete or of another kind of model.
         """
+        # Seconds, which a worker without an aligner is spared.
+        from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer
+
         try:
             features = AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)

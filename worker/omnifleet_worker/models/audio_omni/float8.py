@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 import torch
 from omnifleet_shared.errors import InvalidSetting
 from torch import Tensor, nn
 
-from .transformer import AudioOmniTransformer
+if TYPE_CHECKING:  # a device is checked before the model's libraries are imported
+    from .transformer import AudioOmniTransformer
 
 FLOAT8 = torch.float8_e4m3fn
 """Four bits of exponent and three of mantissa: what weights and activations of inference are kept in."""

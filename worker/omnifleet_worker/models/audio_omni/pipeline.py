@@ -20,6 +20,7 @@ from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalG
 from omnifleet_worker.models import folder as checkpoint_folder
 from omnifleet_worker.models.audio_omni.autoencoder import AudioOmniAutoencoder
 from omnifleet_worker.models.audio_omni.chat import Chat
+from omnifleet_worker.models.audio_omni.components import ALWAYS_FLOAT32, CONFIGS, OPTIONAL
 from omnifleet_worker.models.audio_omni.conditioners import AudioPromptEncoder, OmniProjection, SyncEncoder
 from omnifleet_worker.models.audio_omni.sampling import CLIP_SAMPLES, normalise_peak
 from omnifleet_worker.models.audio_omni.speech_encoder import SpeechEncoder
@@ -40,13 +41,7 @@ COMPONENTS: dict[str, Any] = {
     "sync_encoder": SyncEncoder,
     "synchformer": Synchformer,
 }
-"""Class of each component; its name is also its subfolder."""
-
-OPTIONAL = frozenset({"synchformer"})
-"""Components that a checkpoint may lack."""
-
-IN_CHOSEN_DTYPE = ("transformer", "thinker")
-"""Components whose weights have the dtype that is chosen at load; the others are float32."""
+"""Class of each component."""
 
 
 @dataclass(frozen=True)
@@ -131,10 +126,10 @@ class AudioOmniPipeline:
             CheckpointInvalid: the folder is missing, incomplete or damaged; the error names the file.
         """
         root = Path(folder)
-        kinds = checkpoint_folder.list_components(root, cls.__name__, COMPONENTS, OPTIONAL)
+        names = checkpoint_folder.list_components(root, cls.__name__, CONFIGS, OPTIONAL)
         parts = {
-            name: checkpoint_folder.load_component(root / name, kind, cls._dtype_of(name, dtype))
-            for name, kind in kinds.items()
+            name: checkpoint_folder.load_component(root / name, COMPONENTS[name], cls._dtype_of(name, dtype))
+            for name in names
         }
         return cls(**parts, **checkpoint_folder.read_data(root)).to(device)
 
@@ -228,7 +223,7 @@ class AudioOmniPipeline:
 
     @staticmethod
     def _dtype_of(name: str, chosen: torch.dtype) -> torch.dtype:
-        return chosen if name in IN_CHOSEN_DTYPE else torch.float32
+        return chosen if name in ALWAYS_FLOAT32 else torch.float32
 
     def _check_vocab(self) -> None:
         # Checked here, since an id beyond the embedding would take the whole CUDA context down later.

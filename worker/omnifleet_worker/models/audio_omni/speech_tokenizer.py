@@ -9,8 +9,6 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from pypinyin import Style, lazy_pinyin
-
 _PLAIN = str.maketrans({";": ",", "“": '"', "”": '"', "‘": "'", "’": "'"})
 _NO_SPACE_AFTER = frozenset(" :'\"")
 
@@ -24,7 +22,9 @@ class SpeechTokenizer:
 
     def __init__(self, vocab: list[str]) -> None:
         self._ids = {token: place for place, token in enumerate(vocab)}
+        # Here, so that no text waits for the dictionaries.
         self._cutter = _cutter()
+        _pinyin("")
 
     def split(self, text: str) -> list[str]:
         """The tokens of any text; never raises (docs/model.md, "Speech text", step 1)."""
@@ -68,6 +68,8 @@ def _spell_word(word: str) -> Iterator[str]:
 
 
 def _pinyin(word: str) -> list[str]:
+    from pypinyin import Style, lazy_pinyin  # half a second, after a worker's memory plan
+
     # `list`: characters without a reading come back one by one, not as one run, so that sounds match characters.
     # Declared to give one sound, though pypinyin takes several.
     return lazy_pinyin(word, style=Style.TONE3, tone_sandhi=True, errors=list)  # type: ignore[arg-type]

@@ -10,11 +10,8 @@ from diffusers.models.attention import FeedForward
 from torch import Tensor, nn
 from torch.nn import functional
 
+from omnifleet_worker.models.audio_omni.video import FRAME_SIDE, SEGMENT_FRAMES
 from omnifleet_worker.models.diffusers_model import DiffusersModel, register_to_config
-
-SEGMENT_FRAMES = 16
-FRAME_SIDE = 224
-"""Pixels."""
 
 _PATCH = (2, 16, 16)
 _TIMES = SEGMENT_FRAMES // _PATCH[0]

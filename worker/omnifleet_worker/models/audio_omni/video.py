@@ -11,12 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from omnifleet_worker.models.audio_omni.synchformer import SEGMENT_FRAMES
-
 FRAMES_PER_SECOND = 25
 """Pace of the frames that both functions take."""
 WINDOW_SECONDS = 10
 """Length of video that the model sees."""
+FRAME_SIDE = 224
+"""Pixels of Synchformer's frames, which are square."""
+SEGMENT_FRAMES = 16
+"""Of a segment, as Synchformer reads it."""
 
 _THINKER_FRAMES_PER_SECOND = 5
 _SEGMENT_STRIDE = 8
