@@ -40,8 +40,8 @@ class KnownModel:
             model=self.name,
             queue=self.queue,
             reason=reason,
-            revision=known and known.revision,
-            licence=known and known.licence,
+            revision=None if known is None else known.revision,
+            licence=None if known is None else known.licence,
             live=self.live,
         )
 
