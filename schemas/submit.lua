@@ -13,7 +13,7 @@
 --  9  <queue>\x06\x166
 -- ARGV
 --  1  job id
---  2  the message                            message.schema.json, as JSON
+--  2  the message                            message.schema.json, as JSON; its header `tenant` says whose job it is
 --  3  the state record, QUEUED               state.schema.json, as JSON
 --  4  seconds that results are kept          OMNIFLEET_RESULT_LIFETIME, 604800 by default
 --  5  most jobs in the queue                 OMNIFLEET_MAX_QUEUED, 100000 by default
@@ -30,9 +30,46 @@
 --              the fields that differ, with a space in between
 --  queued      refused: so many jobs wait already
 --  unfinished  refused: so many jobs of the producer have no outcome yet
+--  quota       refused: the tenant has used its GPU-seconds of today; the fifth value is seconds until midnight, UTC
 
+local function has_tenant(message) return string.find(message, '"tenant"', 1, true) end
+
+local function push_fairly(place, message)
+
+local function fair(place, what) return 'omnifleet:tenants:' .. place .. (what or '') end
+local function jobs_of(place, tenant) return fair(place, ':jobs:') .. tenant end
+local function virtual_time(place)
+  local last = tonumber(redis.call('HGET', fair(place), 'time') or 0)
+  local first = redis.call('ZRANGE', fair(place, ':waiting'), 0, 0, 'WITHSCORES')
+  return first[1] and math.min(last, tonumber(first[2])) or last
+end
+local function exact(value) return string.format('%.17g', value) end
+local function tenant_of(message)
+  if not string.find(message, '"tenant"', 1, true) then return false end
+  local tenant = string.match(message, '"tenant": ?"(%w[%w_.-]*)"')
+  return tenant and #tenant <= 64 and tenant
+end
+
+local function older_workers_live(place)
+  local records = 'omnifleet:worker-records:' .. string.match(place, '^[^\6]+')
+  return #redis.call('ZDIFF', 2, records .. ':seen', records .. ':fair') > 0
+end
+local function enqueue(place, message, side)
+  local tenant = tenant_of(message)
+  if not tenant or older_workers_live(place) then return redis.call(side, place, message) end
+  redis.call(side, jobs_of(place, tenant), message)
+  redis.call('HINCRBY', fair(place), 'jobs', 1)
+  if redis.call('ZSCORE', fair(place, ':waiting'), tenant) then return end
+  local now = virtual_time(place)
+  local due = math.max(now, tonumber(redis.call('ZSCORE', fair(place, ':idle'), tenant) or now))
+  redis.call('ZREM', fair(place, ':idle'), tenant)
+  redis.call('ZADD', fair(place, ':waiting'), exact(due), tenant)
+end
+
+  enqueue(place, message, 'LPUSH')
+end
 local function push(place, message, wake, state, record, lifetime)
-  redis.call('LPUSH', place, message)
+  if has_tenant(message) then push_fairly(place, message) else redis.call('LPUSH', place, message) end
   local queue = string.match(place, '^[^\6]+')
   redis.call('SADD', '_kombu.binding.' .. queue, queue .. '\6\22\6\22' .. queue)
   redis.call('LPUSH', wake, '1')
@@ -109,8 +146,43 @@ if other and stands(other) then
   if differs ~= '' then return keep({'conflict', other, 0, 0, 0, differs}) end
   return keep({'sent', other, 0, 0, 0})
 end
+local function is_used_up()
+
+local function fair(place, what) return 'omnifleet:tenants:' .. place .. (what or '') end
+local function jobs_of(place, tenant) return fair(place, ':jobs:') .. tenant end
+local function virtual_time(place)
+  local last = tonumber(redis.call('HGET', fair(place), 'time') or 0)
+  local first = redis.call('ZRANGE', fair(place, ':waiting'), 0, 0, 'WITHSCORES')
+  return first[1] and math.min(last, tonumber(first[2])) or last
+end
+local function exact(value) return string.format('%.17g', value) end
+local function tenant_of(message)
+  if not string.find(message, '"tenant"', 1, true) then return false end
+  local tenant = string.match(message, '"tenant": ?"(%w[%w_.-]*)"')
+  return tenant and #tenant <= 64 and tenant
+end
+
+local function today()
+  return 'omnifleet:tenant-use:' .. math.floor(redis.call('TIME')[1] / 86400)
+end
+
+local function quota_left(tenant)
+  local quota = redis.call('HGET', 'omnifleet:tenant-quotas', tenant)
+  return quota and quota - (redis.call('HGET', today(), tenant) or 0)
+end
+
+  local tenant = tenant_of(message)
+  local left = tenant and quota_left(tenant)
+  return left and left <= 0
+end
+if has_tenant(message) and is_used_up() then
+  return keep({'quota', '', 0, 0, 86400 - redis.call('TIME')[1] % 86400})
+end
 local queued = 0
-for list = 8, #KEYS do queued = queued + redis.call('LLEN', KEYS[list]) end
+for list = 8, #KEYS do
+  local of_tenants = redis.call('HGET', 'omnifleet:tenants:' .. KEYS[list], 'jobs') or 0
+  queued = queued + redis.call('LLEN', KEYS[list]) + of_tenants
+end
 if queued >= most_queued then return refusal('queued', queued) end
 if most_unfinished then
   local since = tonumber(redis.call('TIME')[1]) - lifetime

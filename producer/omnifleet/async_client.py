@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 from omnifleet_shared.observability import tracing as traces
+from omnifleet_shared.schema.base import check_tenant
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.storage import Storage
 
@@ -45,6 +47,7 @@ class AsyncClient(
         storage: overrides the setting with a URI, or is an opened `Storage` itself.
         s3_endpoint: overrides the setting.
         queue: overrides the setting.
+        tenant: overrides the setting.
         transport: carries the jobs instead of Celery; it is the caller's to close.
 
     Raises:
@@ -59,9 +62,10 @@ class AsyncClient(
         storage: str | Storage | None = None,
         s3_endpoint: str | None = None,
         queue: str | None = None,
+        tenant: str | None = None,
         transport: AsyncJobTransport | None = None,
     ) -> None:
-        overrides = {"redis_url": redis_url, "s3_endpoint": s3_endpoint, "queue": queue}
+        overrides = {"redis_url": redis_url, "s3_endpoint": s3_endpoint, "queue": queue, "tenant": tenant}
         self._settings, self._storage = settings_and_storage(settings, storage, overrides)
         self._executor = BlockingExecutor()
         self._transport = transport or AsyncCeleryTransport(self._settings, self._executor)
@@ -100,6 +104,17 @@ class AsyncClient(
     def job(self, job_id: str) -> AsyncJobHandle[JobResult]:
         """Return the handle of a job by its id, whichever process sent it. It is not looked up before it is used."""
         return self._handle(job_id)
+
+    def of_tenant(self, tenant: str) -> Self:
+        """Make a client whose jobs are this tenant's, over the connections of this one, which stays the one to close.
+
+        Raises:
+            InvalidSetting: not a name of a tenant.
+        """
+        other = copy.copy(self)
+        other._transport = self._transport.of_tenant(check_tenant(tenant))
+        other._closed = True
+        return other
 
     async def models(self) -> list[KnownModel]:
         """List the models of `OMNIFLEET_MODELS`, in its order, and then others with a ready worker.

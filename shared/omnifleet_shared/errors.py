@@ -43,7 +43,7 @@ OmnifleetError
     ├── MessageLost                 the job's message was taken out of its queue: sent again, it is done
     ├── QueueFull                   a limit on jobs is reached
     ├── RateExceeded                an API key asks more often than it may
-    │   └── QuotaExceeded           it has sent all its jobs of the day
+    │   └── QuotaExceeded           it has sent all its jobs of the day, or its tenant used up its GPU time
     ├── RequestTooSlow              the body of an HTTP request did not come in time
     ├── GatewayBusy                 the gateway serves as many requests as it may
     ├── OutOfMemory
@@ -269,7 +269,8 @@ class RateExceeded(TransientError):
 
 
 class QuotaExceeded(RateExceeded):
-    """An API key has sent all jobs of its day; `details["retry_after"]` gives the seconds until the next one."""
+    """An API key has sent all jobs of its day, or its tenant's jobs have used all GPU-seconds of the day;
+    `details["retry_after"]` gives the seconds until the next one."""
 
 
 class RequestTooSlow(TransientError):

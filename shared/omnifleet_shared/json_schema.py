@@ -39,7 +39,7 @@ SUBMIT_HEADER = f"""\
 --  9  <queue>\\x06\\x166
 -- ARGV
 --  1  job id
---  2  the message                            message.schema.json, as JSON
+--  2  the message                            message.schema.json, as JSON; its header `tenant` says whose job it is
 --  3  the state record, QUEUED               state.schema.json, as JSON
 --  4  seconds that results are kept          OMNIFLEET_RESULT_LIFETIME, 604800 by default
 --  5  most jobs in the queue                 OMNIFLEET_MAX_QUEUED, 100000 by default
@@ -56,6 +56,7 @@ SUBMIT_HEADER = f"""\
 --              the fields that differ, with a space in between
 --  queued      refused: so many jobs wait already
 --  unfinished  refused: so many jobs of the producer have no outcome yet
+--  quota       refused: the tenant has used its GPU-seconds of today; the fifth value is seconds until midnight, UTC
 """
 
 
@@ -160,6 +161,11 @@ MESSAGE: dict[str, Any] = {
                 "task": {"enum": list(CELERY_TASKS.values()), "description": "omnifleet.<namespace of the job>"},
                 "id": {"type": "string", "description": "The job's id."},
                 "root_id": {"type": "string", "description": "The same."},
+                "tenant": {
+                    "type": "string",
+                    "pattern": "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+                    "description": "Whose job it is; optional.",
+                },
             },
         },
         "properties": {

@@ -57,7 +57,8 @@ storage refused it, with a space in between; `unfinished`, the set that counts i
 Fields with a colon remember calls, by the tag or id that each was made under: one that comes again finds its answer.
 Those that begin with `sent:` remember the submission: `sent:request`, digests of the request's fields as JSON, where an
 idempotency key came with it; `sent:key`, the Redis key of that; `sent:deadline`, the Unix time of the job's deadline by
-Redis's own clock; `sent:route`, the `Route` of a job that was routed, as JSON."""
+Redis's own clock; `sent:route`, the `Route` of a job that was routed, as JSON; `sent:tenant`, the tenant of a job that
+was dead-lettered, for when it is replayed."""
 
 OPEN_LIFETIME = 30 * 24 * 3600
 """Seconds that the records of a job without an outcome are kept, counted anew at each attempt, where results are not
@@ -91,6 +92,32 @@ the message came from, a line feed, and the message. A suspect is delivered to a
 SUSPECT_TAGS_KEY = "omnifleet:suspects:{queue}:leased"
 """Set: tags under which suspects were leased. A tag without a lease means nothing, and is removed on the way."""
 
+TENANT_HEADER = "tenant"
+"""Header of a job's message: name of the tenant that sent it; none where there is no such header."""
+
+FAIR_LANE_KEY = "omnifleet:tenants:{place}"
+"""Hash of a lane, `place` being the key of its list: `jobs`, messages of tenants that wait; `time`, its virtual time;
+`epoch`, Unix time from which charges are weighed. The lane's other keys begin likewise: `…:waiting`, sorted set of the
+tenants with messages, by virtual time; `…:idle`, of those without whose virtual time is ahead of the lane's; `…:costs`,
+hash, average GPU-seconds of a tenant's jobs; `…:jobs:<tenant>`, list of a tenant's messages."""
+COMMON_COST = "*"
+"""Field of all tenants' average among the costs of a lane; no tenant has that name."""
+
+TENANT_LEASES_KEY = "omnifleet:tenant-leases:{queue}"
+"""Hash: what leased messages were charged, by tag: the list, the tenant (empty: none), estimated GPU-seconds and the
+Unix time, one a line. Only of messages that were taken while those of tenants waited."""
+
+TENANT_WEIGHTS_KEY = "omnifleet:tenant-weights"
+"""Hash: weights of tenants, 1 for those that are not in it. One of weight 2 gets twice the GPU time of one of 1."""
+
+TENANT_QUOTAS_KEY = "omnifleet:tenant-quotas"
+"""Hash: GPU-seconds a day that tenants may use, for those with a quota."""
+
+TENANT_USE_KEY = "omnifleet:tenant-use"
+"""Hash: GPU-seconds that each tenant's jobs took since there are tenants. With a colon and the number of a day since
+the Unix epoch behind it: those of that day, UTC."""
+TENANT_DAY_LIFETIME = 2 * 24 * 3600
+
 RECONCILED_KEY = "omnifleet:reconciled:{queue}"
 """Set by the worker that compares records and messages, for as long as nobody else need do it."""
 
@@ -122,6 +149,8 @@ WORKER_RECORDS_KEY = "omnifleet:worker-records:{queue}"
 """Hash: the last report of each worker process, by its name."""
 WORKERS_SEEN_KEY = "omnifleet:worker-records:{queue}:seen"
 """Sorted set: the same names, by the Unix time at which Redis got the report."""
+WORKERS_FAIR_KEY = "omnifleet:worker-records:{queue}:fair"
+"""Sorted set: those of them that find the messages of tenants, likewise; workers of older releases are missing."""
 HEARTBEAT_INTERVAL = 2.0
 """Seconds between two reports of a worker."""
 WORKER_LIFETIME = 15

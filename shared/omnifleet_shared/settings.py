@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .errors import InvalidSetting
 from .keys import MODEL, MODEL_NAME, MODEL_QUEUE
+from .schema.base import TenantName
 
 MEBIBYTE = 2**20
 PREFIX = "OMNIFLEET_"
@@ -73,6 +74,9 @@ class FleetSettings(BaseSettings):
     """Name under which this producer's unfinished jobs are counted, together with those of its namesakes."""
     max_unfinished: Annotated[int, Field(ge=1)] | None = None
     """Jobs without an outcome that this producer may have; one more is refused with QueueFull. No limit by default."""
+    tenant: TenantName | None = None
+    """Tenant whose jobs these are: tenants share the fleet's time by their weights, and have their quotas. The jobs of
+    all who name none count as one tenant's."""
     storage: str = f"file://{Path.home()}/.omnifleet/storage"
     """Home of all media: `s3://bucket/prefix`, or `file:///folder` that producers and workers both see."""
     s3_endpoint: str | None = None

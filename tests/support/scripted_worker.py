@@ -1,7 +1,8 @@
 """A real worker process around an engine that does as the job says: take time, hang, or kill the process.
 
 Its answers name the question, and its clips are the tone of their seed over what they hear; it logs each of them as
-`scripted_finished`, with a hash of all that it was asked for. In its environment, SCRIPTED_LOAD_AWAITS names a file
+`scripted_finished`, with a hash of all that it was asked for, and the steps and tokens before that as `scripted_step`.
+In its environment, SCRIPTED_DIES_AT numbers the step that kills it, from 1. SCRIPTED_LOAD_AWAITS names a file
 with which its checkpoint is there, and SCRIPTED_DEVICE_BREAKS a word: the first request that has it breaks its device
 for good. SCRIPTED_CARD is the card of the model that it stands for. With SCRIPTED_MODEL_FAILS its model fails every
 step. `support.scripted_faults` says how its machine goes wrong otherwise.
@@ -16,6 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from string import ascii_letters
 from typing import Any
@@ -63,14 +65,22 @@ class ScriptedRunner:
 
     def __init__(self) -> None:
         self._device = scripted_faults.Device()
+        self._dies_at = int(os.environ.get("SCRIPTED_DIES_AT", "0"))
+        self._steps = 0
+        self._hashes: dict[Request, str] = {}
 
     def prepare(self, request: Request) -> None:
         self._device.use()
         if isinstance(request.inputs, ChatInputs):
-            request.draft = lambda: _written(request, request.step / request.steps)
+            request.step, pieces = len(request.begun), _pieces(request)
+            request.draft = lambda: _joined(pieces[: request.step])
+            request.written = lambda: tuple(pieces[: request.step])
 
     def advance(self, batch: Sequence[Request]) -> None:
         time.sleep(STEP_SECONDS)
+        self._steps += 1
+        if self._steps == self._dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
         for request in batch:
             asked = _asked(request)
             self._device.use(asked)
@@ -81,6 +91,8 @@ class ScriptedRunner:
             if "hang" in asked:
                 time.sleep(3600)
             request.step += 1
+        taken = [f"{self._hash(request)} {request.step}" for request in batch]
+        logger.info("step", extra={"action": "scripted_step", "taken": taken})
 
     def is_done(self, request: Request) -> bool:
         return request.step >= request.steps
@@ -88,11 +100,16 @@ class ScriptedRunner:
     def finish(self, batch: Sequence[Request]) -> list[Any]:
         self._device.use()
         for request in batch:
-            logger.info("finished", extra={"action": "scripted_finished", "asked": digest(request.inputs).hex()})
+            logger.info("finished", extra={"action": "scripted_finished", "asked": self._hash(request)})
         return [_outcome(request) for request in batch]
 
     def release(self, request: Request) -> None:
-        pass
+        self._hashes.pop(request, None)
+
+    def _hash(self, request: Request) -> str:
+        if request not in self._hashes:
+            self._hashes[request] = digest(request.inputs).hex()
+        return self._hashes[request]
 
 
 def _asked(request: Request) -> str:
@@ -100,16 +117,24 @@ def _asked(request: Request) -> str:
     return inputs.chat.user if isinstance(inputs, ChatInputs) else inputs.prompt.user
 
 
-def _written(request: Request, share: float) -> str:
-    """So much of the answer; one that was begun elsewhere is continued."""
+def _pieces(request: Request) -> list[int]:
+    """The answer's tokens, as many as it may have; one that was begun elsewhere is continued."""
     assert isinstance(request.inputs, ChatInputs)
     whole, begun = f"{_asked(request)} by {os.getpid()}", request.inputs.chat.begun
-    return begun + whole[len(begun) : round(share * len(whole))]
+    whole, steps = begun + whole[len(begun) :], request.steps
+    ends = [round(step / steps * len(whole)) for step in range(steps + 1)]
+    ends = [max(end, len(begun)) if end else 0 for end in ends]
+    own = [int.from_bytes(whole[start:end].encode()) for start, end in pairwise(ends)]
+    return [*request.begun, *own[len(request.begun) :]]
+
+
+def _joined(pieces: Sequence[int]) -> str:
+    return b"".join(piece.to_bytes((piece.bit_length() + 7) // 8) for piece in pieces).decode()
 
 
 def _outcome(request: Request) -> Any:
     if isinstance(request.inputs, ChatInputs):
-        return _written(request, 1)
+        return request.draft()
     clip, heard = tone(request.inputs.seed, CLIP_SAMPLES), request.inputs.audio
     if heard is not None:
         clip[:, : len(heard)] += heard / 4

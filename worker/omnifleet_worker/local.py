@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
+from typing import Self
 
 from omnifleet_shared.broker.worker_registry import Capacity, WorkerRecord
 from omnifleet_shared.errors import CallbackRefused, EngineStopped, JobCancelled, JobFailed, OmnifleetError, UnknownJob
@@ -62,6 +63,10 @@ class LocalTransport:
         self._keys: dict[str, tuple[str, Mapping[str, str]]] = {}
         self._lock = threading.Lock()
         self._engine.start()
+
+    def of_tenant(self, tenant: str) -> Self:
+        """Return itself: nobody else has a share in a local model."""
+        return self
 
     def submit(self, job: Job, key: IdempotencyKey | None = None, route: Route | None = None) -> str:
         """Run the job as soon as a thread is free, unless one with that key waits, runs or has succeeded.

@@ -1,12 +1,14 @@
-"""API keys of the gateway: make, list and revoke them."""
+"""API keys of the gateway: make, list and revoke them; weights and quotas of their tenants."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
+from omnifleet_shared.broker.tenants.tenant_limits import TenantLimit, TenantLimits
 from omnifleet_shared.settings import FleetSettings, load_settings
 
 from ..gateway.access.api_key import DEFAULT_RATE, ApiKey, make_key
@@ -50,6 +52,30 @@ def revoke(
     with _opened(as_json) as (store, printer):
         store.revoke(key_id)
         printer.print(f"{key_id} is revoked", {"id": key_id, "revoked": True})
+
+
+@keys.command()
+def limit(
+    tenant: Annotated[str, typer.Argument(help="Whose limits they are.")],
+    weight: Annotated[float | None, typer.Option(help="Share of GPU time beside other tenants; 1 by default.")] = None,
+    gpu_seconds: Annotated[float | None, typer.Option(help="GPU-seconds a day (UTC); no limit by default.")] = None,
+    unlimited: Annotated[bool, typer.Option("--unlimited", help="Take the limit of GPU-seconds away.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Set a tenant's weight and its GPU-seconds a day, or show them where nothing is to be set."""
+    printer = Printer(as_json)
+    with exit_codes(printer), closing(TenantLimits.connect(load_settings(FleetSettings))) as limits:
+        before = limits.read(tenant)
+        seconds = gpu_seconds if gpu_seconds is not None else None if unlimited else before.gpu_seconds
+        after = TenantLimit(tenant, before.weight if weight is None else weight, seconds)
+        if after != before:
+            limits.write(after)
+        printer.print(_limit_line(after), asdict(after))
+
+
+def _limit_line(limit: TenantLimit) -> str:
+    quota = "no limit" if limit.gpu_seconds is None else f"{limit.gpu_seconds:g} GPU-seconds a day"
+    return f"{limit.tenant}  weight {limit.weight:g}  {quota}"
 
 
 @contextmanager

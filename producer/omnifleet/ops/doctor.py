@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 
 from omnifleet_shared.broker.queue_stats import QueueStatsReader
 from omnifleet_shared.broker.removal.lost_messages import LostMessages
+from omnifleet_shared.broker.submit import fair_lanes
 from omnifleet_shared.broker.worker_registry import SeenWorker, WorkerRecord, WorkerRegistry
 from omnifleet_shared.errors import OmnifleetError, StorageRefused
-from omnifleet_shared.keys import BROKER_PRIORITY, PROBE_KEY
+from omnifleet_shared.keys import BROKER_PRIORITY, PROBE_KEY, WORKERS_FAIR_KEY, WORKERS_SEEN_KEY
 from omnifleet_shared.redis_client import connect_redis, refuse_eviction, typed_redis_errors
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.storage import Storage, open_storage, storage_home
@@ -87,6 +88,7 @@ def _queue(redis: Redis, queue: str, settings: FleetSettings) -> Iterator[Findin
     yield from _checked("workers", lambda: _workers(WorkerRegistry(redis, queue).all(), queue, storage_home(settings)))
     yield from _checked("priorities", lambda: _priorities(redis, queue))
     yield from _checked("suspects", lambda: _suspects(QueueStatsReader(redis, queue).read().suspects))
+    yield from _checked("tenants", lambda: _tenants(redis, queue))
 
 
 def _in_queue(queue: str, settings: FleetSettings, findings: Iterator[Finding]) -> Iterator[Finding]:
@@ -223,6 +225,19 @@ def _priorities(redis: Redis, queue: str) -> Iterator[Finding]:
             fix = f"Send with priority {' or '.join(map(str, sorted(BROKER_PRIORITY.values())))}"
             message = f"{count} messages wait at Celery's priority {level}, which no worker reads"
             yield Finding("priorities", "fault", message, fix)
+
+
+def _tenants(redis: Redis, queue: str) -> Iterator[Finding]:
+    with typed_redis_errors(), cast(Any, redis).pipeline() as pipe:
+        for lane in fair_lanes(queue):
+            pipe.hget(lane, "jobs")
+        *waiting, alive, fair = (
+            pipe.zcard(WORKERS_SEEN_KEY.format(queue=queue)).zcard(WORKERS_FAIR_KEY.format(queue=queue)).execute()
+        )
+    jobs = sum(int(count or 0) for count in waiting)
+    if jobs and alive and not fair:
+        message = f"{jobs} jobs of tenants wait where the workers that live, of an older release, do not look"
+        yield Finding("tenants", "fault", message, "Start a worker of this release: it hands them over within seconds")
 
 
 def _suspects(count: int) -> Iterator[Finding]:

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Any, cast, get_args
 
-from omnifleet_shared.broker.queue_stats import PriorityStats, QueueStats, QueueStatsReader
+from omnifleet_shared.broker.queue_stats import PriorityStats, QueueStats, QueueStatsReader, TenantStats
 from omnifleet_shared.broker.worker_registry import SeenWorker, WorkerRegistry, WorkerState
 from omnifleet_shared.errors import OmnifleetError
 from omnifleet_shared.observability.http_server import PageServer
 from omnifleet_shared.redis_client import connect_redis, typed_redis_errors
 from omnifleet_shared.settings import FleetSettings
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from redis import Redis
 
@@ -70,12 +70,34 @@ BY_PRIORITY: dict[str, tuple[str, Callable[[PriorityStats], float]]] = {
 }
 
 
+BY_TENANT: dict[str, tuple[str, Callable[[TenantStats], float]]] = {
+    "tenant_jobs": ("Jobs of a tenant that wait in the queue.", lambda tenant: tenant.waiting),
+    "tenant_leased_jobs": (
+        "Jobs of a tenant under lease: with workers, or waiting for another attempt.",
+        lambda tenant: tenant.leased,
+    ),
+    "tenant_oldest_job_age_seconds": (
+        "Time since the submission of the tenant's next job; 0 where none waits.",
+        lambda tenant: tenant.oldest_age,
+    ),
+}
+
+
 def _queue(found: QueueStats) -> Iterator[Metric]:
     for name, (meaning, value) in BY_PRIORITY.items():
         family = GaugeMetricFamily(f"omnifleet_{name}", meaning, labels=["queue", "priority"])
         for level in found.priorities:
             family.add_metric([found.queue, level.priority], value(level))
         yield family
+    for name, (meaning, value_of) in BY_TENANT.items():
+        family = GaugeMetricFamily(f"omnifleet_{name}", meaning, labels=["queue", "tenant"])
+        for tenant in found.tenants:
+            family.add_metric([found.queue, tenant.tenant], value_of(tenant))
+        yield family
+    used = CounterMetricFamily("omnifleet_tenant_gpu_seconds", "GPU time that a tenant's jobs took.", labels=["tenant"])
+    for tenant in found.tenants:
+        used.add_metric([tenant.tenant], tenant.gpu_seconds)
+    yield used
     meaning = "Jobs that wait in the queue to run alone, because their worker was lost."
     yield _gauge("suspect_jobs", meaning, found.queue, found.suspects)
     yield _gauge("dead_letters", "Jobs that were dead-lettered.", found.queue, found.dead)

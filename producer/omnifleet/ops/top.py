@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
-from omnifleet_shared.broker.queue_stats import QueueStats, QueueStatsReader
+from omnifleet_shared.broker.queue_stats import QueueStats, QueueStatsReader, TenantStats
 from omnifleet_shared.broker.removal.lost_messages import LostMessages
 from omnifleet_shared.broker.worker_registry import SeenWorker, WorkerRecord, WorkerRegistry
 from omnifleet_shared.errors import BrokerError
@@ -25,6 +25,7 @@ from .queues import watched_queues
 STATE_STYLES = {"ready": "green", "loading": "yellow", "draining": "yellow", "unwell": "bold red"}
 BAR = 10
 """Characters of a usage bar."""
+SHOWN_TENANTS = 10
 SEARCH_SECONDS = 30.0
 """Seconds between two searches for lost messages, each of which looks at the records of all jobs."""
 WIDE = 150
@@ -102,7 +103,8 @@ def frame(views: Sequence[FleetView], width: int) -> RenderableType:
 
 def _parts(view: FleetView, width: int) -> list[RenderableType]:
     tables = _worker_tables(view.workers, width)
-    return [_headline(view), Text(), _queue_table(view.queue), Text(), *tables, *_reasons(view.workers)]
+    queues = [_queue_table(view.queue), *_tenant_tables(view.queue.tenants)]
+    return [_headline(view), Text(), *queues, Text(), *tables, *_reasons(view.workers)]
 
 
 def _frame_or_error(fleet: FleetReader, width: int) -> RenderableType:
@@ -133,6 +135,20 @@ def _queue_table(queue: QueueStats) -> Table:
         running = str(level.leased - level.postponed)
         table.add_row(level.priority, str(level.waiting), running, str(level.postponed), _age(level.oldest_age))
     return table
+
+
+def _tenant_tables(tenants: Sequence[TenantStats]) -> list[RenderableType]:
+    """Show the tenants with most jobs; none where there are no tenants."""
+    if not tenants:
+        return []
+    names = ("waiting", "leased", "oldest", "GPU today", "GPU in all")
+    table = Table("tenant", *(_right(name) for name in names), box=None)
+    busiest = sorted(tenants, key=lambda one: (one.waiting + one.leased, one.gpu_seconds_today), reverse=True)
+    for one in busiest[:SHOWN_TENANTS]:
+        times = (one.oldest_age, one.gpu_seconds_today, one.gpu_seconds)
+        table.add_row(one.tenant, str(one.waiting), str(one.leased), *map(_age, times))
+    more = len(tenants) - SHOWN_TENANTS
+    return [Text(), table, *([Text(f"and {more} more", style="dim")] if more > 0 else [])]
 
 
 def _worker_tables(workers: Sequence[SeenWorker], width: int) -> list[Table]:

@@ -9,12 +9,10 @@ Requests are checked as by a real client, and refused with the same errors.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 from omnifleet_shared.broker.worker_registry import Capacity, WorkerRecord
@@ -40,7 +38,6 @@ from omnifleet_shared.schema.tasks import SpeechEdit
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.storage import Storage
 
-from ..async_client import AsyncClient
 from ..client import Client
 from .answers import make_answer, make_plan
 from .artifacts import make_artifact, make_video
@@ -68,6 +65,8 @@ class FakeFleet:
         self.storage = storage or MemoryStorage()
         self.jobs: list[Job] = []
         """Every job that was submitted, as a worker would read it."""
+        self.tenants: dict[str, str] = {}
+        """Tenants of jobs that were submitted for one, by the jobs' ids."""
         self._holding = False
         self._states: dict[str, JobState] = {}
         self._progress: dict[str, Progress] = {}
@@ -97,6 +96,10 @@ class FakeFleet:
                 self._finish(job)
         if job_id is not None:
             self.read(job_id)
+
+    def of_tenant(self, tenant: str) -> FakeFleet:
+        """See `JobTransport`."""
+        return _FleetOfTenant(self, tenant)
 
     def submit(self, job: Job, key: IdempotencyKey | None = None, route: Route | None = None) -> str:
         """See `JobTransport`. Nothing is ever full. Raises IdempotencyConflict."""
@@ -243,6 +246,21 @@ class FakeFleet:
         )
 
 
+class _FleetOfTenant(FakeFleet):
+    """The same fleet, for the jobs of one tenant."""
+
+    __slots__ = ("_tenant",)  # what is its own; all else is the fleet's
+
+    def __init__(self, fleet: FakeFleet, tenant: str) -> None:
+        self.__dict__ = fleet.__dict__
+        self._tenant = tenant
+
+    def submit(self, job: Job, key: IdempotencyKey | None = None, route: Route | None = None) -> str:
+        """See `FakeFleet`."""
+        self.tenants[job.job_id] = self._tenant
+        return super().submit(job, key, route)
+
+
 def _licence(model: str) -> str:
     return SHIPPED[model].licence if model in SHIPPED else "unknown"
 
@@ -262,82 +280,6 @@ class FakeClient(Client):
         self.fleet = fleet or FakeFleet(answer)
         """Holds jobs, shows progress, and can be given another `answer`."""
         super().__init__(settings, transport=self.fleet, storage=self.fleet.storage)
-
-    @property
-    def jobs(self) -> list[Job]:
-        """Every job that was submitted, the first one first."""
-        return self.fleet.jobs
-
-
-class FakeAsyncTransport:
-    """A `FakeFleet` for asyncio; see `AsyncJobTransport`."""
-
-    def __init__(self, fleet: FakeFleet) -> None:
-        self._fleet = fleet
-
-    @property
-    def blocking(self) -> FakeFleet:
-        """See `AsyncJobTransport`."""
-        return self._fleet
-
-    async def submit(self, job: Job, key: IdempotencyKey | None = None, route: Route | None = None) -> str:
-        """See `FakeFleet`."""
-        return self._fleet.submit(job, key, route)
-
-    async def read(self, job_id: str) -> JobState:
-        """See `FakeFleet`."""
-        return self._fleet.read(job_id)
-
-    async def wait(self, job_id: str, timeout: float | None) -> JobState:
-        """See `JobTransport`. The fleet may be released by any thread."""
-        changed = asyncio.Event()
-        notify = partial(asyncio.get_running_loop().call_soon_threadsafe, changed.set)
-        with self._fleet.listening(job_id, notify), suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                while not self._fleet.read(job_id).status.is_final:
-                    await changed.wait()
-                    changed.clear()
-        return self._fleet.read(job_id)
-
-    async def progress(self, job_id: str) -> Progress:
-        """See `FakeFleet`."""
-        return self._fleet.progress(job_id)
-
-    async def parts(self, job_id: str, after: int) -> Sequence[StreamedPart]:
-        """See `FakeFleet`."""
-        return self._fleet.parts(job_id, after)
-
-    async def callback(self, job_id: str) -> CallbackDelivery | None:
-        """See `FakeFleet`."""
-        return self._fleet.callback(job_id)
-
-    async def route(self, job_id: str) -> Route | None:
-        """See `FakeFleet`."""
-        return self._fleet.route(job_id)
-
-    async def cancel(self, job_id: str) -> None:
-        """See `FakeFleet`."""
-        self._fleet.cancel(job_id)
-
-    async def close(self) -> None:
-        """See `FakeFleet`."""
-
-
-class FakeAsyncClient(AsyncClient):
-    """An `AsyncClient` of a `FakeFleet`.
-
-    Args:
-        answer: makes the answer to each job; see `FakeFleet`.
-        fleet: one to share with other clients, `FakeClient`s among them; `answer` is then the fleet's own.
-        settings: from the environment by default; only the limits matter here.
-    """
-
-    def __init__(
-        self, answer: Answer | None = None, *, fleet: FakeFleet | None = None, settings: FleetSettings | None = None
-    ) -> None:
-        self.fleet = fleet or FakeFleet(answer)
-        """Holds jobs, shows progress, and can be given another `answer`."""
-        super().__init__(settings, transport=FakeAsyncTransport(self.fleet), storage=self.fleet.storage)
 
     @property
     def jobs(self) -> list[Job]:

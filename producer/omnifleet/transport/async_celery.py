@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, Self
 
 from omnifleet_shared.job_state.async_store import AsyncJobStates
 from omnifleet_shared.per_process import PerProcess
@@ -28,6 +29,10 @@ class AsyncJobTransport(Protocol):
     @property
     def blocking(self) -> JobTransport:
         """The transport of batches, which block threads of their own."""
+        ...
+
+    def of_tenant(self, tenant: str) -> Self:
+        """See `JobTransport`."""
         ...
 
     async def submit(self, job: Job, key: IdempotencyKey | None = None, route: Route | None = None) -> str:
@@ -86,6 +91,12 @@ class AsyncCeleryTransport:
     def blocking(self) -> JobTransport:
         """See `AsyncJobTransport`."""
         return self._sender
+
+    def of_tenant(self, tenant: str) -> Self:
+        """See `JobTransport`."""
+        other = copy.copy(self)
+        other._sender = self._sender.of_tenant(tenant)
+        return other
 
     async def submit(self, job: Job, key: IdempotencyKey | None = None, route: Route | None = None) -> str:
         """See `JobTransport`."""

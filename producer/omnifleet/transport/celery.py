@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from threading import BoundedSemaphore
-from typing import Protocol, get_args
+from typing import Protocol, Self, cast, get_args
 
 from omnifleet_shared.broker.dead_letters import DeadLetter, Replay
 from omnifleet_shared.broker.deletions import Deletions
@@ -14,7 +15,7 @@ from omnifleet_shared.broker.submit import AlreadySubmitted, Submission, Submiss
 from omnifleet_shared.broker.worker_registry import Capacity, WorkerRecord, WorkerRegistry
 from omnifleet_shared.job_state.batch_waiter import BatchResultWaiter, RedisResultWaiter
 from omnifleet_shared.job_state.store import JobStates
-from omnifleet_shared.keys import INPUTS_UNTIL, ROUTE
+from omnifleet_shared.keys import ATTEMPTS_KEY, INPUTS_UNTIL, ROUTE, TENANT_HEADER
 from omnifleet_shared.observability import tracing as traces
 from omnifleet_shared.per_process import PerProcess
 from omnifleet_shared.redis_client import connect_redis, typed_redis_errors
@@ -32,6 +33,10 @@ SENDERS = 10
 
 class JobTransport(Protocol):
     """Carries a client's jobs to whatever runs them, and their states back. Safe to use from several threads."""
+
+    def of_tenant(self, tenant: str) -> Self:
+        """Return a transport over the same connections whose jobs are this tenant's; it is not to be closed."""
+        ...
 
     def submit(self, job: Job, key: IdempotencyKey | None = None, route: Route | None = None) -> str:
         """Send the job to the queue of its route, by default the fleet's own; it is known by its id from then on.
@@ -122,9 +127,16 @@ class CeleryTransport:
 
     def __init__(self, settings: FleetSettings, senders: int = SENDERS) -> None:
         self._settings = settings
+        self._tenant = settings.tenant
         self._submissions = Submissions(settings)
         self._connections = PerProcess(lambda: _Connections(settings, senders))
         self._connections.get()  # a URL that is none is refused now
+
+    def of_tenant(self, tenant: str) -> Self:
+        """See `JobTransport`."""
+        other = copy.copy(self)
+        other._tenant = tenant
+        return other
 
     def submit(self, job: Job, key: IdempotencyKey | None = None, route: Route | None = None) -> str:
         """See `JobTransport`."""
@@ -144,7 +156,11 @@ class CeleryTransport:
             InvalidJob: it has succeeded since.
         """
         job_id, place = letter.job.job_id, queue or self._settings.queue
-        self._send(letter.job, Replay(job_id, self._settings, place), place, self._own.states.read_route(job_id))
+        with typed_redis_errors("the job could not be sent"):
+            tenant = cast(bytes | None, self._own.redis.hget(ATTEMPTS_KEY.format(job_id=job_id), "sent:tenant"))
+        sender = self if not tenant else self.of_tenant(tenant.decode())
+        route = self._own.states.read_route(job_id)
+        sender._send(letter.job, Replay(job_id, self._settings, place), place, route)
 
     def read(self, job_id: str) -> JobState:
         """See `JobTransport`."""
@@ -224,6 +240,8 @@ class CeleryTransport:
             headers = {**traces.headers(), INPUTS_UNTIL: self._inputs_until(job).isoformat()}
             if route is not None:
                 headers[ROUTE] = route.model_dump_json()
+            if self._tenant is not None:
+                headers[TENANT_HEADER] = self._tenant
             message = encode_message(job, queue, headers)
             lists = dict(zip(get_args(Priority), queue_lists(queue), strict=True))
             submission.push(self._own.redis, lists[job.priority], message)

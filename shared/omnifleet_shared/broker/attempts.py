@@ -31,6 +31,7 @@ from ..keys import (
     STARTED_KEY,
     SUSPECT_TAGS_KEY,
     SUSPECTS_KEY,
+    TENANT_LEASES_KEY,
     THROUGHPUT_KEY,
     THROUGHPUT_LIFETIME,
 )
@@ -41,6 +42,7 @@ from ..schema.results import JobResult
 from ..settings import FleetSettings
 from ..webhooks.outbox import ENQUEUE_CALLBACK
 from .dead_letters import DeadLetter
+from .tenants.fair_queue import HAS_TENANT, LANES, SPENT
 
 # In all scripts below the first write is ZREM: Redis refuses the first write of a script where that needs memory and
 # there is none, and no write after the first. So a full Redis still records what becomes of the jobs that it holds.
@@ -48,7 +50,7 @@ MAX_TRACEBACK = 10_000
 """Most characters of a traceback that are kept, from its end, where the error is."""
 
 # KEYS: state, leased messages, attempts, cancel request, throughput counter; those of `outbox.ENQUEUE_CALLBACK`; dead
-# letters, leases, tags of started messages, suspects, tags of suspects.
+# letters, leases, tags of started messages, suspects, tags of suspects, charges.
 # ARGV: tag, record, lifetime in seconds, worker, job, traceback; those of `outbox.ENQUEUE_CALLBACK`; dead letter or ''.
 ENDED = """
 -- Redis's time, and the job's deadline by it where it is known.
@@ -102,13 +104,25 @@ redis.call('HSET', KEYS[3], 'worker', ARGV[4], 'begun:' .. ARGV[1], start)
 {WRITE}
 return {{'begun', start, redis.call('HGET', KEYS[3], 'traceback') or '', unpack(clock())}}
 """
-# Its worker lived to tell: the job is no suspect, and waits where it was queued. ARGV 7: `Fault`.
-RETRY = f"""
+SPEND = f"""{HAS_TENANT}
+local function tenant_in(message)
+{LANES}
+  return tenant_of(message) or ''
+end
+local function spend(message, seconds)
+  if not has_tenant(message) and redis.call('HEXISTS', KEYS[13], ARGV[1]) == 0 then return end
+{SPENT}
+  spent(KEYS[13], ARGV[1], message, tonumber(seconds))
+end
+"""
+# Its worker lived to tell: the job is no suspect, and waits where it was queued. ARGV 7: `Fault`. ARGV 8: GPU-seconds.
+RETRY = f"""{SPEND}
 local retried = 'retried:' .. ARGV[1]
 if redis.call('HEXISTS', KEYS[3], retried) == 1 then return {{'written'}} end
 {ENDED}
 redis.call('ZREM', started, ARGV[1])
 redis.call('HSET', KEYS[3], 'open', 0, 'alone', 0, 'traceback', ARGV[6], retried, 1)
+spend(message, ARGV[8])
 if ARGV[7] == 'worker' then redis.call('HINCRBY', KEYS[3], 'handed_back', 1) end
 if ARGV[7] == 'storage' then
   local refused_by = redis.call('HGET', KEYS[3], 'refused_by')
@@ -121,16 +135,21 @@ end
 {WRITE}
 return {{'written'}}
 """
-# The message leaves the queue with the outcome: a replay in between would find it there a second time.
-FINISH = f"""
+# The message leaves the queue with the outcome: a replay in between would find it there a second time. ARGV 11:
+# GPU-seconds.
+FINISH = f"""{SPEND}
 local finished = 'finished:' .. ARGV[1]
 if redis.call('HEXISTS', KEYS[3], finished) == 1 then return {{'written'}} end
 {ENDED}
 redis.call('ZREM', started, ARGV[1])
 redis.call('HSET', KEYS[3], 'open', 0, 'alone', 0, finished, 1)
 {WRITE}
+spend(message, ARGV[11])
 {ENQUEUE_CALLBACK}
-if ARGV[10] ~= '' then redis.call('HSET', KEYS[8], ARGV[5], ARGV[10]) end
+if ARGV[10] ~= '' then
+  redis.call('HSET', KEYS[8], ARGV[5], ARGV[10])
+  if has_tenant(message) then redis.call('HSET', KEYS[3], 'sent:tenant', tenant_in(message)) end
+end
 if string.find(message, ARGV[5], 1, true) then
   redis.call('HDEL', KEYS[2], ARGV[1])
   redis.call('ZREM', KEYS[9], ARGV[1])
@@ -158,6 +177,7 @@ SCRIPT_KEYS = (
     STARTED_KEY,
     SUSPECTS_KEY,
     SUSPECT_TAGS_KEY,
+    TENANT_LEASES_KEY,
 )
 Verdict = Literal["begun", "written", "lost", "ended", "cancelled"]
 Fault = Literal["", "worker", "storage"]
@@ -232,14 +252,20 @@ class Attempts:
         """
         return self._run(self._begin, job_id, tag, started_record(job_id))
 
-    def succeed(self, result: JobResult, tag: str, callback: str | None = None) -> Verdict:
+    def succeed(self, result: JobResult, tag: str, callback: str | None = None, *, gpu_seconds: float = 0.0) -> Verdict:
         """Record the result, that it is to be posted to `callback`, and end the lease of the job's message.
+
+        Args:
+            result: of the job.
+            tag: of the lease.
+            callback: URL; None where there is none.
+            gpu_seconds: that the attempt took, which its tenant is charged.
 
         Returns:
             `written`, or why it does not count.
         """
         intent = _callback_intent(callback, lambda delivery_id: succeeded(result, delivery_id))
-        return self._run(self._finish, result.job_id, tag, success_record(result), "", *intent, "").verdict
+        return self._run(self._finish, result.job_id, tag, success_record(result), "", *intent, "", gpu_seconds).verdict
 
     def fail(
         self,
@@ -248,18 +274,23 @@ class Attempts:
         tag: str,
         callback: str | None = None,
         letter: DeadLetter | None = None,
+        *,
+        gpu_seconds: float = 0.0,
     ) -> Verdict:
         """Record a final failure as `succeed` records a result; `letter` is kept until it is replayed or dropped."""
         intent = _callback_intent(callback, lambda delivery_id: failed(job_id, error, delivery_id))
         kept = "" if letter is None else letter.model_dump_json()
-        return self._run(self._finish, job_id, tag, failure_record(job_id, error), "", *intent, kept).verdict
+        about = ("", *intent, kept, gpu_seconds)
+        return self._run(self._finish, job_id, tag, failure_record(job_id, error), *about).verdict
 
-    def retry(self, job_id: str, error: OmnifleetError, tag: str, fault: Fault = "") -> Verdict:
-        """Record a failure after which the job is retried; see `Fault`."""
+    def retry(
+        self, job_id: str, error: OmnifleetError, tag: str, fault: Fault = "", *, gpu_seconds: float = 0.0
+    ) -> Verdict:
+        """Record a failure after which the job is retried; see `Fault`, and `succeed` for the rest."""
         text = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]
-        return self._run(self._retry, job_id, tag, retry_record(job_id, error), text, fault).verdict
+        return self._run(self._retry, job_id, tag, retry_record(job_id, error), text, fault, gpu_seconds).verdict
 
-    def _run(self, script: Any, job_id: str, tag: str, record: str, *args: str) -> AttemptStart:
+    def _run(self, script: Any, job_id: str, tag: str, record: str, *args: str | float) -> AttemptStart:
         names = [key.format(job_id=job_id, queue=self._queue) for key in SCRIPT_KEYS]
         lifetime = self._lifetime if script is self._finish else max(self._lifetime, OPEN_LIFETIME)
         with typed_redis_errors():

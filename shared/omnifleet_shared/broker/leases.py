@@ -20,43 +20,60 @@ from typing import Any, cast
 from redis import Redis
 
 from ..keys import (
+    FAIR_LANE_KEY,
     LEASED_KEY,
     LEASES_KEY,
     POSTPONED_KEY,
     STARTED_KEY,
     SUSPECT_TAGS_KEY,
     SUSPECTS_KEY,
+    TENANT_LEASES_KEY,
     WAKE_KEY,
     WORKERS_SEEN_KEY,
 )
 from ..numbered_calls import NUMBERED_CALL, NumberedCalls
 from ..redis_client import connect_redis, typed_redis_errors
 from ..settings import FleetSettings
+from .tenants.fair_queue import CHARGE, CHOOSE, ENQUEUE, HOLD, LANES
 
 FAIR_TURN = 8
 """One in so many messages is taken from the last list first, so that the first list cannot starve it."""
 
 # The call's id is the tag. RPOP comes first: Redis refuses the first write of a script when memory is full, and none
-# after it. A suspect takes a worker out of the common work, so half of the workers at most do that while others wait.
+# after it. `fair_queue` chooses the message of a lane. A suspect takes a worker out of the common work, so half of the
+# workers at most do that while others wait.
 TAKE = f"""{NUMBERED_CALL}
-local leases, leased, suspects, suspect_tags, workers, wake = unpack(KEYS, 2, 7)
+local leases, leased, suspects, suspect_tags, workers, wake, held = unpack(KEYS, 2, 8)
 local seconds, is_idle, is_awake = ARGV[3], ARGV[4], ARGV[5]
 if is_late then return false end
 if is_again then
   local kept = redis.call('HGET', leased, call)
   return kept and {{string.match(kept, '^([^\\n]*)\\n(.*)$')}}
 end
-local function take(place)
-  local message = redis.call('RPOP', place)
+local clock = redis.call('TIME')
+local now = clock[1] + clock[2] / 1e6
+local function lease(place, message)
   if not message then return false end
-  local now = redis.call('TIME')
   redis.call('HSET', leased, call, place .. '\\n' .. message)
-  redis.call('ZADD', leases, now[1] + now[2] / 1e6 + seconds, call)
+  redis.call('ZADD', leases, now + seconds, call)
   return {{place, message}}
 end
+local function tenants_wait(place)
+  return redis.call('EXISTS', '{FAIR_LANE_KEY.format(place="")}' .. place .. ':waiting') == 1
+end
+local function take_fairly(place)
+{LANES}{CHOOSE}{CHARGE}{HOLD}
+  local message, account = next_of(place)
+  local taken = lease(place, message)
+  if account then hold(held, place, account, call, now) end
+  return taken
+end
+local function take(place)
+  return tenants_wait(place) and take_fairly(place) or lease(place, redis.call('RPOP', place))
+end
 local function others_wait()
-  for place = 8, #KEYS do
-    if redis.call('LLEN', KEYS[place]) > 0 then return true end
+  for place = 9, #KEYS do
+    if redis.call('EXISTS', KEYS[place]) == 1 or tenants_wait(KEYS[place]) then return true end
   end
   return false
 end
@@ -68,9 +85,9 @@ local function may_run_alone()
   if alone < math.max(1, math.floor(redis.call('ZCARD', workers) / 2)) then return true end
   return is_idle == '1' and not others_wait()
 end
-local taken = redis.call('LLEN', suspects) > 0 and may_run_alone() and take(suspects)
+local taken = redis.call('LLEN', suspects) > 0 and may_run_alone() and lease(suspects, redis.call('RPOP', suspects))
 if taken then redis.call('SADD', suspect_tags, call) end
-for place = 8, #KEYS do
+for place = 9, #KEYS do
   taken = taken or take(KEYS[place])
 end
 if taken and is_awake == '1' then redis.call('RPOP', wake) end
@@ -102,14 +119,19 @@ redis.call('ZADD', KEYS[1], 'XX', over, ARGV[2])
 redis.call('ZADD', KEYS[2], over, ARGV[2])
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now[1])
 """
-RELEASE = """
+RELEASE = f"""
+local function settle_charge()
+{LANES}{CHARGE}
+  settle(KEYS[4], ARGV[1], 0)
+end
 redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('HDEL', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[1])
+if redis.call('HEXISTS', KEYS[4], ARGV[1]) == 1 then settle_charge() end
 """
 # A suspect that was started goes behind the others: if it kills its workers, they are not kept waiting.
-RECOVER = """
-local leases, leased, wake, started, suspects = unpack(KEYS)
+RECOVER = f"""{ENQUEUE}{CHARGE}
+local leases, leased, wake, started, suspects, held = unpack(KEYS)
 local now = redis.call('TIME')
 local over = redis.call('ZRANGEBYSCORE', leases, '-inf', now[1] + now[2] / 1e6, 'LIMIT', 0, 100)
 for _, tag in ipairs(over) do
@@ -120,10 +142,13 @@ for _, tag in ipairs(over) do
   if kept then
     local cut = string.find(kept, '\\n', 1, true)
     local origin, message = string.sub(kept, 1, cut - 1), string.sub(kept, cut + 1)
+    settle(held, tag, not was_started and 0)
     if was_started then
       redis.call('LPUSH', suspects, origin == suspects and message or kept)
+    elseif origin == suspects then
+      redis.call('RPUSH', suspects, message)
     else
-      redis.call('RPUSH', origin, message)
+      enqueue(origin, message, 'RPUSH')
     end
     redis.call('LPUSH', wake, '1')
   end
@@ -165,6 +190,7 @@ class Leases:
         self._suspects = SUSPECTS_KEY.format(queue=queue)
         self._suspect_tags = SUSPECT_TAGS_KEY.format(queue=queue)
         self._workers = WORKERS_SEEN_KEY.format(queue=queue)
+        self._held = TENANT_LEASES_KEY.format(queue=queue)
         self._taken = 0
         self._take = NumberedCalls(redis, TAKE)
         self._renew, self._postpone, self._release, self._recover = (
@@ -206,8 +232,8 @@ class Leases:
 
     def _take_from(self, lists: Sequence[str], idle: bool, *, awake: bool) -> tuple[list[str], list[Any]]:
         order = reversed(lists) if self._taken % FAIR_TURN == FAIR_TURN - 1 else lists
-        keys = [self._leases, self._leased, self._suspects, self._suspect_tags, self._workers, self._wake, *order]
-        return keys, [self.seconds, int(idle), int(awake)]
+        keys = [self._leases, self._leased, self._suspects, self._suspect_tags, self._workers, self._wake, self._held]
+        return [*keys, *order], [self.seconds, int(idle), int(awake)]
 
     def _noted(self, tag: str, taken: Any) -> LeasedMessage | None:
         if not taken:
@@ -230,7 +256,7 @@ class Leases:
     def ack(self, tag: str) -> None:
         """Acknowledge a message: it is done with. Without effect where the lease had been lost."""
         with typed_redis_errors():
-            self._release(keys=[self._leases, self._leased, self._started], args=[tag])
+            self._release(keys=[self._leases, self._leased, self._started, self._held], args=[tag])
 
     def postpone(self, tag: str, seconds: float) -> None:
         """End the lease in so many seconds: the message goes back to the queue then, and no worker waits for it.
@@ -246,7 +272,7 @@ class Leases:
         Returns:
             How many.
         """
-        keys = [self._leases, self._leased, self._wake, self._started, self._suspects]
+        keys = [self._leases, self._leased, self._wake, self._started, self._suspects, self._held]
         with typed_redis_errors():
             return int(self._recover(keys=keys, args=[]))
 

@@ -12,7 +12,7 @@ import socket
 import uuid
 from collections.abc import Mapping
 
-from ..keys import BROKER_PRIORITY, CELERY_TASKS
+from ..keys import BROKER_PRIORITY, CELERY_TASKS, TENANT_HEADER
 from ..schema.jobs import Job
 
 SHOWN_TEXT = 60
@@ -26,11 +26,12 @@ def encode_message(job: Job, queue: str, headers: Mapping[str, str]) -> str:
         {"job": job.model_dump(mode="json")},
         {"callbacks": None, "errbacks": None, "chain": None, "chord": None},
     ]
+    described = _describe(job, headers.get(TENANT_HEADER))
     message = {
         "body": base64.b64encode(json.dumps(call).encode()).decode(),
         "content-encoding": "utf-8",
         "content-type": "application/json",
-        "headers": {**_headers(job), **headers},
+        "headers": {**_headers(job), "kwargsrepr": described, **headers},
         "properties": {
             "correlation_id": job.job_id,
             "delivery_mode": 2,
@@ -57,14 +58,14 @@ def _headers(job: Job) -> dict[str, object]:
         "retries": 0,
         "timelimit": [None, None],
         "argsrepr": f"{job.namespace}.{job.task.name}",
-        "kwargsrepr": _describe(job),
         "origin": f"gen{os.getpid()}@{socket.gethostname()}",
         "ignore_result": False,
     }
 
 
-def _describe(job: Job) -> str:
+def _describe(job: Job, tenant: str | None) -> str:
     """Describe the job for people, without URIs, which may hold secrets."""
     texts = {field: getattr(job.task, field, None) for field in ("text", "desc", "source", "target")}
     shown = [f"{field}={text[:SHOWN_TEXT]!r}" for field, text in texts.items() if text]
-    return ", ".join([f"{job.namespace}.{job.task.name}", *shown, f"priority={job.priority}"])
+    whose = [] if tenant is None else [f"tenant={tenant}"]
+    return ", ".join([f"{job.namespace}.{job.task.name}", *shown, f"priority={job.priority}", *whose])

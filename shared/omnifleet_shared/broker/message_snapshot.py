@@ -1,7 +1,7 @@
 """All messages of all queues at one moment, dead letters included.
 
 A message moves from a list to its lease and back, so that whoever reads one place after the other may miss it. Here
-Redis copies all places in one transaction (some milliseconds, and for a while the memory of all messages once more),
+Redis copies all places in one script (some milliseconds, and for a while the memory of all messages once more),
 and the copies are read piece by piece.
 """
 
@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Any, cast
 
 from redis import Redis
@@ -22,9 +23,25 @@ from ..errors import BrokerUnavailable, InvalidMessage
 from ..keys import BINDINGS, DEAD_KEY, INPUTS_UNTIL, LEASED_KEY, SNAPSHOT_KEY, SNAPSHOT_LIFETIME, SUSPECTS_KEY
 from ..redis_client import typed_redis_errors
 from .submit import queue_lists
+from .tenants.fair_queue import LANES
 
 PIECE = 500
 """Messages that are read at a time."""
+# Which lists of tenants there are is found out at the moment of the copy: a message may have been moved to a new one.
+COPY = f"""{LANES}
+local copies = {{}}
+local function copy(place)
+  local to = ARGV[1] .. place
+  if redis.call('COPY', place, to) == 0 then return end
+  redis.call('EXPIRE', to, {SNAPSHOT_LIFETIME})
+  copies[#copies + 1] = to
+end
+for _, place in ipairs(KEYS) do
+  copy(place)
+  for _, tenant in ipairs(redis.call('ZRANGE', fair(place, ':waiting'), 0, -1)) do copy(jobs_of(place, tenant)) end
+end
+return copies
+"""
 
 
 @dataclass(frozen=True)
@@ -53,14 +70,10 @@ class MessageSnapshot:
         self._redis = cast(Any, redis)
         self.queues = queue_names(redis) if queues is None else queues
         """All queues in this Redis that jobs were ever sent to, by default."""
-        token, places = uuid.uuid4().hex, [place for queue in self.queues for place in _places(queue)]
-        copies = {place: SNAPSHOT_KEY.format(token=token, place=place) for place in places}
-        with typed_redis_errors(), self._redis.pipeline() as pipe:
-            for place, copy in copies.items():
-                pipe.copy(place, copy)
-                pipe.expire(copy, SNAPSHOT_LIFETIME)
-            copied = pipe.execute()[::2]
-        self._copies = [copy for copy, is_there in zip(copies.values(), copied, strict=True) if is_there]
+        prefix, places = SNAPSHOT_KEY.format(token=uuid.uuid4().hex, place=""), map(_places, self.queues)
+        with typed_redis_errors():
+            copies = self._redis.register_script(COPY)(keys=list(chain.from_iterable(places)), args=[prefix])
+        self._copies = [one.decode() for one in copies]
 
     def close(self) -> None:
         """Delete the copies."""
@@ -109,7 +122,7 @@ def queue_names(redis: Redis) -> list[str]:
 
 
 def _places(queue: str) -> list[str]:
-    """Name everything in Redis that holds a queue's messages."""
+    """Name everything in Redis that holds a queue's messages, but for the lists of tenants."""
     return [*queue_lists(queue), *(key.format(queue=queue) for key in (LEASED_KEY, SUSPECTS_KEY, DEAD_KEY))]
 
 

@@ -1,30 +1,33 @@
-"""Statistics of a queue by priority: jobs that wait, jobs under lease, and the age of the oldest.
+"""Statistics of a queue by priority and by tenant: jobs that wait, jobs under lease, and the age of the oldest.
 
-One script reads it all at one moment. Its cost grows with the jobs under lease and with the suspects, never with the
-other jobs that wait.
+One script reads it all at one moment. Its cost grows with the jobs under lease, with the suspects and with the tenants
+that have jobs, never with the other jobs that wait.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Any, cast
 
 from redis import Redis
 
-from ..keys import BROKER_PRIORITY, DEAD_KEY, LEASED_KEY, POSTPONED_KEY, SUSPECTS_KEY, THROUGHPUT_KEY
+from ..keys import BROKER_PRIORITY, DEAD_KEY, LEASED_KEY, POSTPONED_KEY, SUSPECTS_KEY, TENANT_USE_KEY, THROUGHPUT_KEY
 from ..redis_client import connect_redis, typed_redis_errors
 from ..settings import FleetSettings
 from .submit import queue_lists
+from .tenants.fair_queue import LANES, TODAY
 
 OLDEST_AMONG = 16
 """Messages at the end of a list, where the next one is taken, among which the oldest is searched: a message that came
 back after a lease stands before older ones."""
 
-READ_STATS = f"""
+READ_STATS = f"""{LANES}{TODAY}
 local leased, postponed, dead, finished, suspects = unpack(KEYS, 1, 5)
 local now = redis.call('TIME')
 local function origin_of(kept)
@@ -39,7 +42,8 @@ local function count(messages)
   end
   return counts
 end
-local held = count(redis.call('HVALS', leased))
+local all_leased = redis.call('HVALS', leased)
+local held = count(all_leased)
 local later = {{}}
 for _, tag in ipairs(redis.call('ZRANGEBYSCORE', postponed, now[1] + now[2] / 1e6, '+inf')) do
   later[#later + 1] = redis.call('HGET', leased, tag)
@@ -54,11 +58,22 @@ for place = 6, #KEYS do
   for next = math.max(1, #alone - {OLDEST_AMONG - 1}), #alone do
     if origin_of(alone[next]) == list then next_ones[#next_ones + 1] = string.sub(alone[next], #list + 2) end
   end
-  local waiting = redis.call('LLEN', list) + (suspected[list] or 0)
-  levels[#levels + 1] = {{waiting, held[list] or 0, later[list] or 0, next_ones}}
+  local waiting, queues = redis.call('LLEN', list) + (suspected[list] or 0), {{}}
+  for _, tenant in ipairs(redis.call('ZRANGE', fair(list, ':waiting'), 0, -1)) do
+    local jobs = redis.call('LLEN', jobs_of(list, tenant))
+    waiting = waiting + jobs
+    queues[#queues + 1] = {{tenant, jobs, redis.call('LINDEX', jobs_of(list, tenant), -1)}}
+  end
+  levels[#levels + 1] = {{waiting, held[list] or 0, later[list] or 0, next_ones, queues}}
 end
+local running = {{}}
+for _, kept in ipairs(all_leased) do
+  local tenant = tenant_of(kept)
+  if tenant then running[#running + 1] = tenant end
+end
+local use = {{redis.call('HGETALL', '{TENANT_USE_KEY}'), redis.call('HGETALL', today())}}
 local minute = redis.call('GET', finished .. (math.floor(now[1] / 60) - 1))
-return {{now, redis.call('HLEN', dead), tonumber(minute or 0), #alone, levels}}
+return {{now, redis.call('HLEN', dead), tonumber(minute or 0), #alone, levels, running, use}}
 """
 
 
@@ -78,6 +93,23 @@ class PriorityStats:
 
 
 @dataclass(frozen=True)
+class TenantStats:
+    """Statistics of one tenant's jobs, of all priorities."""
+
+    tenant: str
+    waiting: int = 0
+    """Jobs in the queue, without suspects."""
+    leased: int = 0
+    """Jobs that workers hold, and retries that wait for their backoff."""
+    oldest_age: float = 0.0
+    """Seconds since the submission of its next job, at the priority at which that is longest; 0 where none waits."""
+    gpu_seconds: float = 0.0
+    """GPU-seconds that its jobs took so far, in all queues of this Redis."""
+    gpu_seconds_today: float = 0.0
+    """Those of today (UTC)."""
+
+
+@dataclass(frozen=True)
 class QueueStats:
     """Statistics of a queue at one moment."""
 
@@ -90,6 +122,8 @@ class QueueStats:
     """Jobs that ended in the last full minute."""
     suspects: int
     """Jobs that wait to run alone, because their worker was lost."""
+    tenants: tuple[TenantStats, ...] = ()
+    """Sorted by name: those that have, or ever had, jobs."""
 
 
 class QueueStatsReader:
@@ -110,19 +144,47 @@ class QueueStatsReader:
     def read(self) -> QueueStats:
         """Read the statistics of this moment. Raises BrokerUnavailable."""
         with typed_redis_errors():
-            time, dead, finished, suspects, priorities = self._read(keys=self._keys, args=[])
+            time, dead, finished, suspects, priorities, running, use = self._read(keys=self._keys, args=[])
         now = int(time[0]) + int(time[1]) / 1e6
         named = zip(self._priorities, priorities, strict=True)
         return QueueStats(
             queue=self._queue,
             priorities=tuple(
-                PriorityStats(name, waiting, leased, postponed, _oldest_age(next_ones, now))
-                for name, (waiting, leased, postponed, next_ones) in named
+                PriorityStats(name, waiting, leased, postponed, _oldest_age([*next_ones, *_firsts(queues)], now))
+                for name, (waiting, leased, postponed, next_ones, queues) in named
             ),
             dead=dead,
             finished=finished,
             suspects=suspects,
+            tenants=_tenants([level[4] for level in priorities], running, use, now),
         )
+
+
+def _firsts(queues: Sequence[Any]) -> list[bytes]:
+    """Each tenant's next message."""
+    return [message for _, _, message in queues]
+
+
+def _tenants(
+    levels: Sequence[Any], running: Sequence[bytes], use: Sequence[Any], now: float
+) -> tuple[TenantStats, ...]:
+    leased = Counter(tenant.decode() for tenant in running)
+    in_all, today = (_numbers(one) for one in use)
+    waiting, firsts = Counter[str](), defaultdict[str, list[bytes]](list)
+    for name, jobs, message in chain.from_iterable(levels):
+        waiting[name.decode()] += jobs
+        firsts[name.decode()].append(message)
+
+    def stats(name: str) -> TenantStats:
+        used = (in_all.get(name, 0.0), today.get(name, 0.0))
+        return TenantStats(name, waiting[name], leased[name], _oldest_age(firsts[name], now), *used)
+
+    return tuple(stats(name) for name in sorted({*waiting, *leased, *in_all}))
+
+
+def _numbers(fields: Sequence[bytes]) -> dict[str, float]:
+    """Read a hash as a script gives it: name, value, name, …"""
+    return {name.decode(): float(value) for name, value in zip(fields[::2], fields[1::2], strict=True)}
 
 
 def _oldest_age(messages: Sequence[bytes], now: float) -> float:

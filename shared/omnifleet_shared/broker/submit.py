@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, cast
 
 from redis import Redis
 
-from ..errors import InvalidSetting, QueueFull
+from ..errors import InvalidSetting, QueueFull, QuotaExceeded
 from ..keys import (
     ANSWER_KEY,
     ANSWER_LIFETIME,
@@ -21,6 +21,7 @@ from ..keys import (
     BINDINGS,
     BROKER_PRIORITY,
     CANCEL_KEY,
+    FAIR_LANE_KEY,
     IDEMPOTENCY_KEY,
     OPEN_LIFETIME,
     THROUGHPUT_KEY,
@@ -32,6 +33,7 @@ from ..schema.idempotency import IdempotencyKey
 from ..schema.job_state import STATE_KEY, queued_record
 from ..schema.results import Route
 from ..settings import FleetSettings
+from .tenants.fair_queue import DAY, ENQUEUE, HAS_TENANT, LANES, QUOTA
 
 MIN_RETRY_AFTER, DEFAULT_RETRY_AFTER, MAX_RETRY_AFTER = 1, 30, 600
 """Bounds of `retry_after` in seconds, and its value where no job has ended lately."""
@@ -41,9 +43,13 @@ ROOM = 0.01
 
 # The message comes first: Redis refuses the first write of a script when memory is full, and none after it. The queue
 # is noted as kombu does it (routing key, pattern, queue), so that it is known before any worker has served it.
-HELPERS = f"""
+HELPERS = f"""{HAS_TENANT}
+local function push_fairly(place, message)
+{ENQUEUE}
+  enqueue(place, message, 'LPUSH')
+end
 local function push(place, message, wake, state, record, lifetime)
-  redis.call('LPUSH', place, message)
+  if has_tenant(message) then push_fairly(place, message) else redis.call('LPUSH', place, message) end
   local queue = string.match(place, '^[^\\6]+')
   redis.call('SADD', '{BINDINGS}' .. queue, queue .. '\\6\\22\\6\\22' .. queue)
   redis.call('LPUSH', wake, '1')
@@ -122,8 +128,20 @@ if other and stands(other) then
   if differs ~= '' then return keep({{'conflict', other, 0, 0, 0, differs}}) end
   return keep({{'sent', other, 0, 0, 0}})
 end
+local function is_used_up()
+{LANES}{QUOTA}
+  local tenant = tenant_of(message)
+  local left = tenant and quota_left(tenant)
+  return left and left <= 0
+end
+if has_tenant(message) and is_used_up() then
+  return keep({{'quota', '', 0, 0, {DAY} - redis.call('TIME')[1] % {DAY}}})
+end
 local queued = 0
-for list = 8, #KEYS do queued = queued + redis.call('LLEN', KEYS[list]) end
+for list = 8, #KEYS do
+  local of_tenants = redis.call('HGET', '{FAIR_LANE_KEY.format(place="")}' .. KEYS[list], 'jobs') or 0
+  queued = queued + redis.call('LLEN', KEYS[list]) + of_tenants
+end
 if queued >= most_queued then return refusal('queued', queued) end
 if most_unfinished then
   local since = tonumber(redis.call('TIME')[1]) - lifetime
@@ -227,6 +245,8 @@ class _NewJob:
         verdict, job_id, *counts = cast(Any, redis.register_script(SUBMIT))(keys=self._keys(list_key), args=args)
         if verdict == b"conflict" and self.key is not None:
             raise self.key.conflict(counts[-1].decode().split(), job_id.decode())
+        if verdict == b"quota":
+            raise _quota_exceeded(counts[-1])
         if verdict != b"sent":
             raise self.of.refusal(cast(Any, verdict.decode()), *counts)
         if job_id.decode() != self.job_id:
@@ -253,9 +273,19 @@ def queue_lists(queue: str) -> list[str]:
     return [f"{queue}\x06\x16{step}" if step else queue for step in steps]
 
 
+def fair_lanes(queue: str) -> list[str]:
+    """Name the hashes of a queue's lanes, which count the messages of tenants that wait (`keys.FAIR_LANE_KEY`)."""
+    return [FAIR_LANE_KEY.format(place=place) for place in queue_lists(queue)]
+
+
 def unfinished_key(producer: str | None) -> str:
     """Name the key that counts the producer's unfinished jobs; empty where they are not counted."""
     return UNFINISHED_KEY.format(producer=producer) if producer else ""
+
+
+def _quota_exceeded(wait: int) -> QuotaExceeded:
+    problem = "its jobs have used the GPU-seconds that it has a day"
+    return QuotaExceeded(problem, "tenant", f"Submit again in {wait} s", {"retry_after": wait})
 
 
 def _retry_after(limit: int, finished: int, seconds: int) -> int:

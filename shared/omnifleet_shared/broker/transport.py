@@ -23,6 +23,7 @@ from ..observability.outage_log import OutageLog
 from ..redis_errors import typed_redis_error
 from .leases import LeasedMessage, Leases
 from .removal.purge import Purge
+from .submit import fair_lanes
 
 logger = logging.getLogger(__name__)
 POLLS = OutageLog(logger, "polls_unreachable", "no jobs are taken", "jobs are taken again")
@@ -251,7 +252,7 @@ class LeasingChannel(redis.Channel):
         return holder.next_suspect()
 
     def _size(self, queue: str) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return int(super()._size(queue)) + self._suspects(queue)
+        return int(super()._size(queue)) + self._kept_apart(queue)
 
     def _purge(self, queue: str) -> int:
         if queue != self.fleet_queue:
@@ -264,9 +265,11 @@ class LeasingChannel(redis.Channel):
             self._purge(queue)
         super()._delete(queue, *args, **kwargs)
 
-    def _suspects(self, queue: str) -> int:
+    def _kept_apart(self, queue: str) -> int:
+        """Count the suspects, and the messages of tenants."""
         with self.conn_or_acquire() as client:
-            return cast(int, client.llen(SUSPECTS_KEY.format(queue=queue)))
+            of_tenants = sum(int(cast(Any, client).hget(lane, "jobs") or 0) for lane in fair_lanes(queue))
+            return of_tenants + cast(int, client.llen(SUSPECTS_KEY.format(queue=queue)))
 
     def _deliver(self, taken: LeasedMessage) -> bool:
         self.leased.add(taken.tag)

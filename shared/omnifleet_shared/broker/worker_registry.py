@@ -12,15 +12,27 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import AwareDatetime, ConfigDict, Field, ValidationError
 from redis import Redis
 
-from ..keys import WORKER_LIFETIME, WORKER_RECORDS_KEY, WORKERS_SEEN_KEY
+from ..keys import (
+    LEASED_KEY,
+    TENANT_LEASES_KEY,
+    WORKER_LIFETIME,
+    WORKER_RECORDS_KEY,
+    WORKERS_FAIR_KEY,
+    WORKERS_SEEN_KEY,
+)
 from ..redis_client import connect_redis, typed_redis_errors
 from ..schema.base import Record, wire_names
 from ..schema.capabilities import Capabilities
 from ..settings import FleetSettings
+from .submit import queue_lists
+from .tenants.fair_queue import CHARGE, CHOOSE, LANES, SPILL
 
 logger = logging.getLogger(__name__)
 
-REPORT = f"""
+SPILLED_AT_ONCE = 1000
+"""Messages of tenants that one report hands to older workers."""
+# A worker that reports and does not say that it finds tenants' messages is of an older release.
+REPORT = f"""{LANES}{CHOOSE}{CHARGE}{SPILL}
 local now = redis.call('TIME')
 for _, gone in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now[1] - {WORKER_LIFETIME})) do
   redis.call('HDEL', KEYS[1], gone)
@@ -29,8 +41,13 @@ end
 redis.call('ZREM', KEYS[2], ARGV[1])  -- before what a full Redis would refuse as the first write
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], now[1] + now[2] / 1e6, ARGV[1])
-redis.call('EXPIRE', KEYS[1], {WORKER_LIFETIME})
-redis.call('EXPIRE', KEYS[2], {WORKER_LIFETIME})
+redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now[1] - {WORKER_LIFETIME})
+redis.call('ZADD', KEYS[3], now[1] + now[2] / 1e6, ARGV[1])
+for place = 1, 3 do redis.call('EXPIRE', KEYS[place], {WORKER_LIFETIME}) end
+if #redis.call('ZDIFF', 2, KEYS[2], KEYS[3]) > 0 then
+  for place = 6, #KEYS do spill(KEYS[place], {SPILLED_AT_ONCE}) end
+  forget_ended(KEYS[4], KEYS[5])
+end
 """
 READ = f"""
 local now = redis.call('TIME')
@@ -150,7 +167,8 @@ class WorkerRegistry:
 
     def __init__(self, redis: Redis, queue: str) -> None:
         self._redis = redis
-        self._keys = [WORKER_RECORDS_KEY.format(queue=queue), WORKERS_SEEN_KEY.format(queue=queue)]
+        keys = (WORKER_RECORDS_KEY, WORKERS_SEEN_KEY, WORKERS_FAIR_KEY, TENANT_LEASES_KEY, LEASED_KEY)
+        self._keys = [*(key.format(queue=queue) for key in keys), *queue_lists(queue)]
         self._report, self._read = (cast(Any, redis.register_script(script)) for script in (REPORT, READ))
 
     @classmethod
@@ -172,12 +190,13 @@ class WorkerRegistry:
         with typed_redis_errors(), self._redis.pipeline() as pipe:
             pipe.hdel(self._keys[0], name)
             pipe.zrem(self._keys[1], name)
+            pipe.zrem(self._keys[2], name)
             pipe.execute()
 
     def all(self) -> list[SeenWorker]:
         """Read the live workers, sorted by name. A report that cannot be read is logged and left out."""
         with typed_redis_errors():
-            found = self._read(keys=self._keys, args=[])
+            found = self._read(keys=self._keys[:2], args=[])
         seen = [one for stored, seen_at, age in found if (one := _seen(stored, float(seen_at), float(age))) is not None]
         return sorted(seen, key=lambda one: one.record.name)
 

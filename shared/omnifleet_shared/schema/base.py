@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
+from ..errors import InvalidSetting
 from ..keys import MODEL_NAME
 
 JobId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 """Letters, digits, `_` and `-`: a job id becomes part of storage keys and Redis keys."""
+
+TenantName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+"""Letters, digits, `_`, `.` and `-`: a tenant becomes part of Redis keys."""
+_TENANT: TypeAdapter[str] = TypeAdapter(TenantName)
 
 ModelName = Annotated[str, StringConstraints(pattern=f"^{MODEL_NAME}$")]
 
@@ -37,6 +42,15 @@ class Record(BaseModel):
         validate_by_name=True,
         serialize_by_alias=True,
     )
+
+
+def check_tenant(name: str) -> str:
+    """Return the name of a tenant. Raises InvalidSetting for what is none."""
+    try:
+        return _TENANT.validate_python(name)
+    except ValidationError as error:
+        remedy = "Use 1 to 64 letters, digits, '_', '.' and '-', a letter or digit first"
+        raise InvalidSetting(f"{str(name)[:80]!r} is no name of a tenant", "tenant", remedy) from error
 
 
 class Media(Record):

@@ -14,7 +14,7 @@ from omnifleet.transport.celery import CeleryTransport
 from omnifleet_shared.broker.attempts import Attempts
 from omnifleet_shared.broker.dead_letters import DeadLetter, DeadLetters
 from omnifleet_shared.broker.leases import Leases
-from omnifleet_shared.broker.submit import queue_lists
+from omnifleet_shared.broker.submit import fair_lanes, queue_lists
 from omnifleet_shared.errors import JobQuarantined, StorageUnavailable, UnknownJob
 from omnifleet_shared.job_state.store import JobStates
 from omnifleet_shared.keys import ATTEMPTS_KEY, DEAD_KEY, UNFINISHED_KEY, WAKE_KEY
@@ -189,6 +189,16 @@ class TestReplay:
         assert (before, redis.zrange(unfinished, 0, -1)) == (0, [JOB.encode()])
         attempts.fail(JOB, StorageUnavailable("away"), take(redis))
         assert redis.zcard(unfinished) == 0
+
+    def test_it_is_its_tenants_again(self, redis: Redis, settings: FleetSettings, attempts: Attempts) -> None:
+        dead = letter()
+        with closing(CeleryTransport(settings)) as transport:
+            transport.of_tenant("acme").submit(dead.job)
+        attempts.fail(JOB, JobQuarantined(REASON), take(redis), letter=dead)
+
+        run("replay", JOB)
+
+        assert redis.llen(f"{fair_lanes(QUEUE)[1]}:jobs:acme") == 1
 
     def test_where_it_cannot_be_sent_it_stays_dead_lettered(
         self, redis: Redis, dead_letter: DeadLetter, letters: DeadLetters, states: JobStates

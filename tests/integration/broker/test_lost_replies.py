@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import chain
 from typing import Any, cast
 
 from hypothesis import HealthCheck, settings
@@ -20,7 +21,7 @@ from omnifleet_shared.broker.attempts import BEGIN, Attempts
 from omnifleet_shared.broker.attempts import Fault as RetryFault
 from omnifleet_shared.broker.dead_letters import DeadLetter, DeadLetters, Replay
 from omnifleet_shared.broker.leases import RECOVER, RENEW, TAKE, Leases
-from omnifleet_shared.broker.submit import AlreadySubmitted, Submissions
+from omnifleet_shared.broker.submit import AlreadySubmitted, Submissions, fair_lanes
 from omnifleet_shared.errors import (
     IdempotencyConflict,
     JobFailed,
@@ -39,8 +40,12 @@ from omnifleet_shared.keys import (
     LEASED_KEY,
     LEASES_KEY,
     STARTED_KEY,
+    TENANT_LEASES_KEY,
+    TENANT_USE_KEY,
     THROUGHPUT_KEY,
     UNFINISHED_KEY,
+    WORKERS_FAIR_KEY,
+    WORKERS_SEEN_KEY,
 )
 from omnifleet_shared.schema.idempotency import IdempotencyKey
 from omnifleet_shared.schema.job_state import STATE_KEY
@@ -56,6 +61,8 @@ from support.services import RedisServer
 
 JOBS = [f"job-{number}" for number in range(5)]
 LIMITS = FleetSettings(producer="web", max_queued=3, max_unfinished=4)
+TENANTS = ("a", "b")
+TENANT: st.SearchStrategy[str | None] = st.sampled_from((None, *TENANTS))
 URL = "https://hooks.example.com/"
 
 FAULT: st.SearchStrategy[Fault] = st.sampled_from(("request lost", "reply lost", "request late"))
@@ -111,11 +118,12 @@ class Fleet(RuleBasedStateMachine):
         key=st.sampled_from([None, "a", "b"]),
         text=st.sampled_from(["rain", "rain", "snow"]),
         place=st.sampled_from(LISTS),
+        tenant=TENANT,
         faults=FAULTS,
     )
-    def submit(self, job: str, key: str | None, text: str, place: str, faults: list[Fault]) -> None:
+    def submit(self, job: str, key: str | None, text: str, place: str, tenant: str | None, faults: list[Fault]) -> None:
         submission = self.submissions.new(job, IdempotencyKey(key, {"text": text}) if key else None)
-        message = json.dumps({"headers": {"id": job}})
+        message = message_of(job, tenant)
         expected = self._expected_submission(job, key, text)
         try:
             self.network.call(faults, lambda: submission.push(self.client, place, message))
@@ -173,7 +181,7 @@ class Fleet(RuleBasedStateMachine):
     @rule(lease=leases, whose=st.sampled_from(["", "worker", "storage"]), faults=MANY_FAULTS)
     def retry(self, lease: Lease, whose: RetryFault, faults: list[Fault]) -> None:
         error, attempts = StorageUnavailable("away"), self.attempts[lease.worker]
-        verdict = self.network.call(faults, lambda: attempts.retry(lease.job, error, lease.tag, whose))
+        verdict = self.network.call(faults, lambda: attempts.retry(lease.job, error, lease.tag, whose, gpu_seconds=1))
         if self.model.place[lease.job] == lease.tag:
             assert verdict == "written"
             self.model.retry(lease, whose)
@@ -200,7 +208,7 @@ class Fleet(RuleBasedStateMachine):
     def _record(self, lease: Lease, how: str, url: str | None) -> str:
         attempts, job = self.attempts[lease.worker], lease.job
         if how == "success":
-            return attempts.succeed(result(job), lease.tag, url)
+            return attempts.succeed(result(job), lease.tag, url, gpu_seconds=2)
         if how == "failure":
             return attempts.fail(job, JobFailed("it broke"), lease.tag, url)
         return attempts.fail(job, JobQuarantined("it kills"), lease.tag, url, letter(job))
@@ -258,10 +266,10 @@ class Fleet(RuleBasedStateMachine):
 
     # The operator.
 
-    @rule(job=ANY_JOB, faults=FAULTS)
-    def replay(self, job: str, faults: list[Fault]) -> None:
+    @rule(job=ANY_JOB, tenant=TENANT, faults=FAULTS)
+    def replay(self, job: str, tenant: str | None, faults: list[Fault]) -> None:
         order = Replay(job, LIMITS, LIMITS.queue)
-        message = json.dumps({"headers": {"id": job}})
+        message = message_of(job, tenant)
         try:
             self.network.call(faults, lambda: order.push(self.client, LISTS[0], message))
         except UnknownJob:
@@ -285,6 +293,14 @@ class Fleet(RuleBasedStateMachine):
         assert self.model.place[job] == "dead"
         self.model.place[job] = "done"
 
+    @rule(is_there=st.booleans())
+    def upgrade(self, is_there: bool) -> None:
+        """A worker of an older release comes, which finds no messages of tenants, or goes."""
+        names = [key.format(queue=QUEUE) for key in (WORKERS_SEEN_KEY, WORKERS_FAIR_KEY)]
+        self.redis.delete(*names)
+        self.redis.zadd(names[0], {"old": self.redis.time()[0]} if is_there else {"new": 1})
+        self.redis.zadd(names[1], {"new": 1})
+
     # The network.
 
     @precondition(lambda self: self.network.sent)
@@ -305,6 +321,11 @@ class Fleet(RuleBasedStateMachine):
     def each_message_is_in_one_place_and_each_count_that_of_one_run(self) -> None:
         model, records = self.model, self._records()
         assert places(records, model.place) == {job: [place] for job, place in model.place.items()}
+        for lane in records["fair"]:
+            assert int(lane["counts"].get("jobs", 0)) == sum(map(len, lane["lists"].values()))
+            assert lane["waiting"] == {tenant for tenant, messages in lane["lists"].items() if messages}
+            assert not set(lane["waiting"]) & set(lane["idle"])
+        assert records["charged"].keys() <= records["leased"].keys()
         for job in model.place:
             assert records["status"][job] == model.status[job]
             runs = records["runs"][job]
@@ -314,6 +335,14 @@ class Fleet(RuleBasedStateMachine):
         assert sum(map(int, records["finished"])) == model.finished
         for name in ("unfinished", "started", "to_post", "cancelled"):
             assert records[name] == getattr(model, name)
+
+    def _fair_lane(self, lane: str) -> dict[str, Any]:
+        return {
+            "counts": self.redis.hgetall(lane),
+            "waiting": set(self.redis.zrange(f"{lane}:waiting", 0, -1)),
+            "idle": {name for name in self.redis.zrange(f"{lane}:idle", 0, -1) if name},
+            "lists": {tenant: self.redis.lrange(f"{lane}:jobs:{tenant}", 0, -1) for tenant in TENANTS},
+        }
 
     def _records(self) -> dict[str, Any]:
         """All that Redis holds of the fleet, but for what it remembers of calls."""
@@ -332,8 +361,13 @@ class Fleet(RuleBasedStateMachine):
         interactive, batch, suspects, leased, dead, *sets = pipe.execute()
         leases, started, to_post, unfinished, *of_jobs, finished = sets
         states = {job: json.loads(of_jobs[4 * place + 2] or "{}") for place, job in enumerate(JOBS)}
+        fair = [self._fair_lane(lane) for lane in fair_lanes(QUEUE)]
+        lists = [(interactive, *fair[0]["lists"].values()), (batch, *fair[1]["lists"].values()), (suspects,)]
         return {
-            "lists": dict(zip((*LISTS, SUSPECTS), (interactive, batch, suspects), strict=True)),
+            "lists": dict(zip((*LISTS, SUSPECTS), map(list, map(chain.from_iterable, lists)), strict=True)),
+            "fair": fair,
+            "charged": self.redis.hgetall(TENANT_LEASES_KEY.format(queue=QUEUE)),
+            "used": self.redis.hgetall(TENANT_USE_KEY),
             "leased": leased,
             "dead": dead,
             "leases": set(leases),
@@ -346,6 +380,10 @@ class Fleet(RuleBasedStateMachine):
             "cancelled": {job for place, job in enumerate(JOBS) if of_jobs[4 * place + 3]},
             "finished": [one for one in finished if one],
         }
+
+
+def message_of(job: str, tenant: str | None) -> str:
+    return json.dumps({"headers": {"id": job} | ({"tenant": tenant} if tenant else {})})
 
 
 def counts_in(fields: dict[str, str]) -> dict[str, str]:

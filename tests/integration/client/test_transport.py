@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import socket
@@ -13,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from omnifleet import (
+    AsyncClient,
     BrokerRefused,
     BrokerUnavailable,
     Client,
+    InvalidSetting,
     JobCancelled,
     JobStatus,
     OmnifleetError,
@@ -333,3 +337,45 @@ class TestObjectStorage:
 
         listed = s3_server.client().list_objects_v2(Bucket=bucket)["Contents"]
         assert [entry["Size"] for entry in listed] == [len(SOUND)]
+
+
+class TestTenants:
+    def test_a_client_s_jobs_are_its_tenant_s_and_each_may_be_another_s(self, settings: FleetSettings) -> None:
+        with Client(settings, tenant="acme") as omni, redis.Redis.from_url(settings.redis_url) as queue:
+            omni.understand(question="?")
+            list(omni.of_tenant("globex").batch([{"task": "generate.t2a", "text": 7}]))
+            omni.of_tenant("globex").understand(question="?")
+
+            assert tenants_in(queue) == {"acme": 1, "globex": 1}
+            [message] = queue.lrange("omnifleet:tenants:audio-omni:jobs:acme", 0, -1)
+            headers = json.loads(message)["headers"]
+            # What Flower shows of it, beside the rest.
+            assert (headers["tenant"], "tenant=acme" in headers["kwargsrepr"]) == ("acme", True)
+
+    def test_so_are_those_of_an_async_client(self, settings: FleetSettings) -> None:
+        async def ask() -> None:
+            async with AsyncClient(settings) as omni:
+                await omni.understand(question="?")
+                await omni.of_tenant("acme").understand(question="?")
+                await omni.of_tenant("acme").close()
+                await omni.of_tenant("globex").understand(question="?")
+
+        asyncio.run(ask())
+
+        with redis.Redis.from_url(settings.redis_url) as queue:
+            assert (tenants_in(queue), queue.llen("audio-omni")) == ({"acme": 1, "globex": 1}, 1)
+
+    @pytest.mark.parametrize("name", ["", "a b", "-a", "x" * 65, 'a"', "*"])
+    def test_what_is_no_name_is_refused(self, client: Client, settings: FleetSettings, name: str) -> None:
+        with pytest.raises(InvalidSetting) as refused:
+            client.of_tenant(name)
+        with pytest.raises(InvalidSetting):
+            Client(settings, tenant=name or "?")
+
+        assert refused.value.field == "tenant"
+
+
+def tenants_in(queue: redis.Redis) -> dict[str, int]:
+    """Messages that wait, by their tenants."""
+    names = [name.decode() for name in queue.keys("omnifleet:tenants:audio-omni:jobs:*")]
+    return {name.rpartition(":")[2]: queue.llen(name) for name in names}

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from omnifleet import Client, JobHandle, JobStatus, TextResult
 from omnifleet_shared.broker.leases import Leases
+from omnifleet_shared.keys import TENANT_LEASES_KEY, TENANT_USE_KEY
 from omnifleet_shared.settings import FleetSettings
 from support import PYTHONPATH, processes, services
 
@@ -99,6 +100,26 @@ def test_a_killed_worker_s_job_goes_to_another(omni: Client, start_worker: Start
         {first.process.pid} & {pid_in(result) for result in results}
     )
     assert sorted({result.attempts for result in results}) == [1, 2]
+
+
+def test_the_jobs_of_tenants_outlive_a_killed_worker(
+    omni: Client, start_worker: StartWorker, redis: services.RedisServer
+) -> None:
+    first, second = start_worker(), start_worker()
+    tenants = [*["greedy"] * 6, *["small"] * 2]
+    jobs = [ask(omni.of_tenant(tenant), steps=60) for tenant in tenants]
+    for job in jobs:
+        wait_until_it_steps(job)
+
+    first.kill()
+
+    assert second.process.pid in {pid_in(job.result(WAIT)) for job in jobs}
+    client = redis.client()
+    used = {name.decode(): float(seconds) for name, seconds in client.hgetall(TENANT_USE_KEY).items()}
+    assert used.keys() == {"greedy", "small"}
+    # A step of all jobs together takes 0.05 s, and each job makes 60 of them.
+    assert 0.05 * 60 / 8 <= used["small"] < used["greedy"]
+    assert client.hlen(TENANT_LEASES_KEY.format(queue="audio-omni")) == 0
 
 
 def test_a_job_longer_than_its_lease_is_delivered_once(omni: Client, start_worker: StartWorker) -> None:

@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from signal import SIGTERM
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 from omnifleet import AudioResult, Client, FleetSettings, JobHandle
 from omnifleet_shared.storage import Storage, open_storage
-from omnifleet_worker.jobs.job_context import MAX_IN_ENGINE
+from omnifleet_worker.jobs.parts.requests_in_turn import AT_ONCE
 from support import services
 from support.data import media_files
 from support.scripted_fleet import LEASE, WAIT, ScriptedFleet, ScriptedWorker
@@ -22,8 +23,9 @@ from support.scripted_fleet import LEASE, WAIT, ScriptedFleet, ScriptedWorker
 MUSIC_SECONDS, MUSIC_WINDOWS = 70, 7
 EDIT_SECONDS, EDIT_WINDOWS = 95, 11
 SPOKEN_SECONDS, SPOKEN_PARTS = 301, 13
-CLIPS, ANSWERS = MAX_IN_ENGINE["diffusion"], MAX_IN_ENGINE["chat"]
-"""Windows, and parts of a transcript, of one job that are in the engine together."""
+ANSWERS = AT_ONCE["chat"]
+"""Parts of a transcript that are in the engine together."""
+SENTENCES = "The first sentence is about the weather and the sea. " * 6
 
 End = Callable[[ScriptedWorker], None]
 
@@ -53,12 +55,12 @@ def fleet(request: pytest.FixtureRequest) -> ScriptedFleet:
     return named
 
 
-def start(fleet: ScriptedFleet) -> ScriptedWorker:
+def start(fleet: ScriptedFleet, **more: str) -> ScriptedWorker:
     """Start a worker that hands back at once when it is told to end."""
     credentials = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     endpoint = fleet.settings.s3_endpoint
     s3 = {"OMNIFLEET_S3_ENDPOINT": endpoint, **credentials} if endpoint else {}
-    return fleet.start(OMNIFLEET_GRACE="0", **s3)
+    return fleet.start(OMNIFLEET_GRACE="0", **s3, **more)
 
 
 def music(fleet: ScriptedFleet, steps: int = 6) -> JobHandle[AudioResult]:
@@ -70,14 +72,26 @@ def edit(fleet: ScriptedFleet) -> JobHandle[AudioResult]:
     return fleet.omni.edit("add", source, desc="rain", steps=12, seed=11)
 
 
+def transcribe(fleet: ScriptedFleet, max_new_tokens: int) -> JobHandle[Any]:
+    source = media_files.wav(SPOKEN_SECONDS, 8_000)
+    return fleet.omni.understand("transcribe", source, max_new_tokens=max_new_tokens)
+
+
 def parts_of(storage: Storage, job_id: str) -> int:
-    return len(list(storage.list(f"parts/{job_id}.")))
+    """Finished ones; the answers that are being written are in one object beside them."""
+    return sum(not one.uri.endswith(".drafts") for one in storage.list(f"parts/{job_id}."))
 
 
 def finished(workers: Sequence[ScriptedWorker]) -> Counter[str]:
     """How often each window was made, by what was asked for."""
     lines = [line for worker in workers for line in worker.lines()]
     return Counter(line["asked"] for line in lines if line.get("action") == "scripted_finished")
+
+
+def steps_taken(workers: Sequence[ScriptedWorker]) -> Counter[str]:
+    """How often each step of each window, or token of each answer, was computed."""
+    lines = [line for worker in workers for line in worker.lines()]
+    return Counter(one for line in lines if line.get("action") == "scripted_step" for one in line["taken"])
 
 
 def resumed_from(worker: ScriptedWorker, job_id: str) -> int:
@@ -109,37 +123,50 @@ def test_music_goes_on_at_its_last_window(fleet: ScriptedFleet, end: End) -> Non
     services.wait_until(lambda: parts_of(storage, job.id) == 0, WAIT, "nothing is left of the parts")
 
 
-def test_an_edit_loses_no_more_than_the_windows_that_are_made_together(scripted: ScriptedFleet) -> None:
-    storage, first = open_storage(scripted.settings), start(scripted)
-    job = edit(scripted)
-    services.wait_until(lambda: parts_of(storage, job.id) >= 2 * CLIPS, WAIT, "the first windows")
+LONG: dict[str, tuple[Callable[[ScriptedFleet], JobHandle[Any]], int, int]] = {
+    "an edit": (edit, EDIT_WINDOWS, 12),
+    "speech": (lambda fleet: fleet.omni.generate("tts", SENTENCES, steps=12, seed=3), 6, 12),
+    "a transcript": (lambda fleet: transcribe(fleet, max_new_tokens=64), SPOKEN_PARTS, 64),
+}
+"""Jobs, how many windows or parts each has, and the steps or tokens of one."""
 
-    first.kill()
+
+@pytest.mark.parametrize(("name", "dies_at"), [("an edit", 30), ("speech", 26), ("a transcript", 40)])
+def test_wherever_a_worker_is_killed_one_window_at_most_is_computed_twice(
+    scripted: ScriptedFleet, name: str, dies_at: int
+) -> None:
+    send, parts, steps = LONG[name]
+    first = start(scripted, SCRIPTED_DIES_AT=str(dies_at))
+    job = send(scripted)
+    first.wait()
     second = start(scripted)
 
     result = job.result(WAIT)
-    made = finished([first, second])
-    kept = resumed_from(second, job.id)
-    assert len(made) == EDIT_WINDOWS
-    assert made.total() <= EDIT_WINDOWS + CLIPS
-    assert finished([second]).total() == EDIT_WINDOWS - kept
-    assert kept >= 2 * CLIPS
-    assert np.array_equal(samples(result), samples(edit(scripted).result(WAIT)))
+
+    taken = steps_taken([first, second])
+    assert result.attempts == 2
+    assert len(taken) == parts * steps
+    assert taken.total() - len(taken) <= steps
+    assert steps_taken([first]).total() >= dies_at - 1
+    if isinstance(result, AudioResult):
+        assert np.array_equal(samples(result), samples(send(scripted).result(WAIT)))
+    else:
+        assert result.text.count("What is said?") == parts
 
 
 def test_a_long_recording_is_not_transcribed_twice(scripted: ScriptedFleet) -> None:
     storage, first = open_storage(scripted.settings), start(scripted)
-    source = media_files.wav(SPOKEN_SECONDS, 8_000)
-    job = scripted.omni.understand("transcribe", source, max_new_tokens=12)
+    job = transcribe(scripted, max_new_tokens=12)
     services.wait_until(lambda: parts_of(storage, job.id) >= ANSWERS, WAIT, "the first parts")
 
     drain(first)
     second = start(scripted)
 
     said = job.result(WAIT).text
-    assert said.count(f"by {first.pid}") == ANSWERS
-    assert said.count(f"by {second.pid}") == SPOKEN_PARTS - ANSWERS
-    assert resumed_from(second, job.id) == ANSWERS
+    assert said.count("What is said?") == SPOKEN_PARTS
+    assert resumed_from(second, job.id) >= ANSWERS
+    assert finished([first, second]).total() == len(finished([first, second])) == SPOKEN_PARTS
+    services.wait_until(lambda: not list(storage.list(f"parts/{job.id}.")), WAIT, "nothing is left of the parts")
 
 
 def test_a_job_that_is_cancelled_leaves_no_parts(scripted: ScriptedFleet) -> None:

@@ -148,6 +148,26 @@ class TestLimits:
 
 
 class TestTenants:
+    def test_a_job_counts_as_its_keys_tenants_and_its_quota_holds(
+        self, omnigate: Gateway, fleet: ScriptedFleet
+    ) -> None:
+        mine = omnigate.with_key(new_key(fleet.settings.redis_url, "spender"))
+        limited = keys(fleet, "limit", "spender", "--weight", "2", "--gpu-seconds", "0.01")
+        assert limited.stdout == "spender  weight 2  0.01 GPU-seconds a day\n"
+        job = {"task": "generate.t2a", "text": "rain", "steps": 2}
+        assert mine.post("/v1/jobs?wait=60", job).json["status"] == "succeeded"
+
+        refused = mine.post("/v1/jobs", job)
+
+        assert (refused.status, refused.error["code"], refused.error["param"]) == (429, "QuotaExceeded", "tenant")
+        assert 0 < int(refused.headers["retry-after"]) <= 86_400
+        assert json.loads(keys(fleet, "limit", "spender", "--unlimited", "--json").stdout) == {
+            "tenant": "spender",
+            "weight": 2.0,
+            "gpu_seconds": None,
+        }
+        assert mine.post("/v1/jobs", job).status == 202
+
     def test_a_job_is_its_tenants_own(self, omnigate: Gateway, fleet: ScriptedFleet) -> None:
         job_id = omnigate.send(task="generate.t2a", text="rain", steps=1)
         stranger = omnigate.with_key(new_key(fleet.settings.redis_url, "another"))

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omnifleet import Client
 from omnifleet.cli import app
 from omnifleet_shared.broker.worker_registry import WorkerRecord, WorkerRegistry
-from omnifleet_shared.keys import SUSPECTS_KEY
+from omnifleet_shared.keys import SUSPECTS_KEY, WORKERS_FAIR_KEY
 from omnifleet_shared.settings import FleetSettings
 from redis import Redis
 from support import services
@@ -247,6 +248,21 @@ def test_jobs_that_wait_to_run_alone_are_a_note(environment: dict[str, str], red
 
     assert (code, found["suspects"]["level"]) == (0, "note")
     assert found["suspects"]["said"].startswith("1 jobs wait to run alone")
+
+
+def test_jobs_of_tenants_that_only_older_workers_could_take_are_a_fault(
+    environment: dict[str, str], redis_url: str
+) -> None:
+    with Client(FleetSettings(redis_url=redis_url, storage=environment["OMNIFLEET_STORAGE"]), tenant="acme") as omni:
+        omni.understand(question="?")
+    tell_of_worker(redis_url)
+    assert "tenants" not in faults(diagnose(environment)[1])
+    with Redis.from_url(redis_url) as redis:
+        redis.delete(WORKERS_FAIR_KEY.format(queue="audio-omni"))
+
+    _, found = diagnose(environment)
+
+    assert found["tenants"]["said"].startswith("1 jobs of tenants wait where")
 
 
 def test_two_revisions_of_the_checkpoint_are_a_note(environment: dict[str, str], redis_url: str) -> None:

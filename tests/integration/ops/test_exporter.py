@@ -17,6 +17,7 @@ from omnifleet_shared.broker.leases import Leases
 from omnifleet_shared.broker.queue_stats import OLDEST_AMONG, submitted_at
 from omnifleet_shared.broker.submit import queue_lists
 from omnifleet_shared.broker.worker_registry import WorkerRecord, WorkerRegistry
+from omnifleet_shared.errors import JobFailed
 from omnifleet_shared.keys import DEAD_KEY, LEASES_KEY, THROUGHPUT_KEY
 from omnifleet_shared.schema.jobs import Job, Priority, read_job
 from omnifleet_shared.settings import FleetSettings
@@ -84,6 +85,31 @@ def test_jobs_are_counted_by_priority_wherever_they_are(port: int, transport: Ce
     assert by_priority("leased_jobs") == [2, 1]
     assert by_priority("postponed_jobs") == [1, 0]
     assert found.value("omnifleet_redis_up") == 1
+
+
+def test_what_each_tenant_has_in_the_queue_and_took(port: int, transport: CeleryTransport, redis_url: str) -> None:
+    small, greedy = transport.of_tenant("small"), transport.of_tenant("greedy")
+    small.submit(first := a_job("batch"))
+    with Redis.from_url(redis_url) as redis:
+        taken = Leases(redis, QUEUE, seconds=60).take(LISTS)
+        assert taken is not None
+        attempts = Attempts(redis, QUEUE, lifetime=100, worker="w")
+        attempts.fail(first.job_id, JobFailed("it broke"), taken.tag, gpu_seconds=2.5)
+        for age in (300, 200, 100):
+            greedy.submit(a_job(age=age))
+        greedy.submit(a_job("batch", age=400))
+        Leases(redis, QUEUE, seconds=60).take(LISTS)
+
+    found = scripted_fleet.scrape(port)
+
+    def of(name: str) -> list[float]:
+        return [found.value(f"omnifleet_tenant_{name}", queue=QUEUE, tenant=one) for one in ("greedy", "small")]
+
+    assert (of("jobs"), of("leased_jobs")) == ([3, 0], [1, 0])
+    assert 400 <= of("oldest_job_age_seconds")[0] < 500
+    assert found.value("omnifleet_tenant_gpu_seconds_total", tenant="small") == 2.5
+    assert found.value("omnifleet_queue_jobs", queue=QUEUE, priority="interactive") == 2
+    assert 200 <= found.value("omnifleet_oldest_job_age_seconds", queue=QUEUE, priority="interactive") < 300
 
 
 def test_a_retry_that_is_back_in_the_queue_is_postponed_no_more(

@@ -95,7 +95,7 @@ def every_gateway_metric() -> str:
 def shown(scripted: ScriptedFleet) -> Iterator[tuple[str, str]]:
     """What a worker and an exporter show after jobs that succeeded and failed."""
     worker, port = scripted.start(), services.free_port()
-    scripted.omni.generate("t2a", "a tone", steps=2).result(WAIT)
+    scripted.omni.of_tenant("acme").generate("t2a", "a tone", steps=2).result(WAIT)
     with pytest.raises(MediaUnreadable):
         scripted.omni.understand(question="what?", audio=b"no audio").result(WAIT)
     services.wait_until(lambda: "MediaUnreadable" in worker.page("/metrics")[1], WAIT, "the failure is counted")

@@ -80,7 +80,7 @@ async def _ask(settings: FleetSettings) -> None:
 
 def test_a_job_of_a_lost_worker_comes_again(fleet: ScriptedFleet) -> None:
     lost = fleet.start(OMNIFLEET_REDIS_URL=url_of(fleet, "worker"))
-    with Client(settings_of(fleet, "producer")) as omni:
+    with Client(settings_of(fleet, "producer"), tenant="acme") as omni:
         job = omni.understand(question="Who is it?", max_new_tokens=40)
         services.wait_until(lambda: job.status() is JobStatus.RUNNING, WAIT, "a running job")
         lost.kill()

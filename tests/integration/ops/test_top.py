@@ -53,6 +53,18 @@ def test_a_frame_shows_the_queue_by_priority_and_every_worker(scripted: Scripted
         job.cancel()
 
 
+def test_a_frame_shows_the_busiest_tenants(scripted: ScriptedFleet) -> None:
+    for number in range(12):
+        for _ in range(number + 1):
+            scripted.omni.of_tenant(f"tenant-{number}").understand(question="?")
+
+    frame = one_frame(scripted.environment)
+
+    assert words_of(frame, "tenant-11")[:3] == ["tenant-11", "12", "0"]
+    assert "tenant-1 " not in frame
+    assert "and 2 more" in frame
+
+
 def test_without_workers_it_says_so(scripted: ScriptedFleet) -> None:
     assert "no worker lives" in one_frame(scripted.environment)
 

@@ -51,6 +51,12 @@ class TestWhatIsAsked:
 
         assert omni.jobs[0].task.name == "transcribe"
 
+    def test_a_fake_knows_whose_jobs_they_were(self, omni: FakeClient) -> None:
+        mine, theirs = omni.understand("caption", SOUND), omni.of_tenant("acme").understand("caption", SOUND)
+
+        assert omni.fleet.tenants == {theirs.id: "acme"}
+        assert [job.job_id for job in omni.jobs] == [mine.id, theirs.id]
+
     def test_several_words_are_a_free_question(self, omni: FakeClient) -> None:
         omni.understand("What is heard?", SOUND)
 

@@ -82,7 +82,7 @@ def test_the_calls_themselves_are_one_and_the_same_code() -> None:
 @pytest.mark.parametrize(("blocking", "awaited", "name"), methods())
 def test_what_may_take_time_is_awaited(blocking: type, awaited: type, name: str) -> None:
     # A call gives a coroutine, `batch` something that is iterated, and `progress` something that is either.
-    at_once = {"__init__", "job", "understand", "generate", "edit", "batch"}
+    at_once = {"__init__", "job", "understand", "generate", "edit", "batch", "of_tenant"}
 
     if (awaited, name) == (AsyncJobHandle, "stream"):
         assert inspect.isasyncgenfunction(AsyncJobHandle.stream)

@@ -32,6 +32,7 @@ class TestEnvironment:
             ("max_queued", "5", 5),
             ("producer", "web.eu-1", "web.eu-1"),
             ("max_unfinished", "7", 7),
+            ("tenant", "acme", "acme"),
             ("storage", "s3://media/omni", "s3://media/omni"),
             ("s3_endpoint", "http://minio:9000", "http://minio:9000"),
             ("s3_public_endpoint", "https://media.example.com", "https://media.example.com"),

@@ -20,7 +20,7 @@ from omnifleet_shared.errors import DeviceFailed, EngineStopped, OmnifleetError,
 from ..models.model_errors import read_device_error, read_model_error
 from .fair_share import FairShare, StepTimer
 from .limits import BatchLimit, EngineLimits
-from .observer import EngineObserver, NoObserver, Work
+from .observer import EngineObserver, NoObserver, Work, note_work
 from .request import Kind, Request
 from .runner import Done, LaunchedStep, ModelRunner, WeighingRunner
 from .scheduler import KINDS, Scheduler
@@ -80,7 +80,7 @@ class Engine:
         with self._door:
             if self._end is not None:
                 raise type(self._end)(*self._end.args)
-            request.most_cost = self._weigh(request)
+            request.most_cost, request.wake = self._weigh(request), partial(self._inbox.put, self._drop_unwanted)
             self._inbox.put(partial(self.scheduler.add, request))
         return request
 
@@ -200,7 +200,7 @@ class Engine:
 
     def _advance(self, kind: Kind) -> None:
         limit = self._steps[kind]
-        for batch in limit.split(self.scheduler.stepping(kind)):
+        for batch in limit.split(self.scheduler.ready(kind)):
             self._each(kind, batch, self._launch, limit, self._failed)
         limit.went_well()
 
@@ -231,7 +231,7 @@ class Engine:
             self._waited += time.monotonic() - start
         self._fair_share.took(step.kind, seconds)
         self._timer.took(step.kind, seconds)
-        self._observer.worked(step.kind, len(step.batch), seconds, seconds)
+        note_work(self._observer, step.kind, step.batch, seconds, seconds)
 
     def _finish_done(self, kind: Kind) -> None:
         done = [request for request in self.scheduler.stepping(kind) if self.runner.is_done(request)]
@@ -252,7 +252,7 @@ class Engine:
             start = time.monotonic()
             work = self.runner.prepare(request)
             seconds = time.monotonic() - start
-            self._observer.worked("prepare", 1, seconds, seconds if work is None else work.wait())
+            note_work(self._observer, "prepare", [request], seconds, seconds if work is None else work.wait())
             self._inbox.put(partial(self._is_prepared, request))
 
     def _is_prepared(self, request: Request) -> None:
@@ -272,7 +272,7 @@ class Engine:
         start = time.monotonic()
         outcomes = self.runner.finish(batch)
         seconds = time.monotonic() - start
-        self._observer.worked("finish", len(batch), seconds, seconds)
+        note_work(self._observer, "finish", batch, seconds, seconds)
         for request, outcome in zip(batch, outcomes, strict=True):
             self._inbox.put(partial(self._leave, request))
             request.succeed(outcome)

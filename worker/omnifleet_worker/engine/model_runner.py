@@ -61,11 +61,11 @@ class AudioOmniRunner:
                 request.cost = self.costs.of_clip(state)
                 self._clips[request] = state
             else:
-                answer = self._prepare_chat(inputs)
+                answer = self._prepare_chat(inputs, request.begun)
                 stream.hand_over(answer.tensors, self._answering)
                 request.cost = self.costs.of_chat(answer)
                 self._chats[request] = answer
-                request.draft = lambda: answer.text
+                request.draft, request.written = lambda: answer.text, lambda: answer.ids
         return work
 
     def advance(self, batch: Sequence[Request]) -> LaunchedWork:
@@ -157,12 +157,13 @@ class AudioOmniRunner:
         unknown = (frames + FRAME_SAMPLES > inpainting.start) & (frames < inpainting.end)
         return Known(self.pipeline.encode_latents(inpainting.source), noise, unknown)
 
-    def _prepare_chat(self, inputs: ChatInputs) -> DecodeState:
+    def _prepare_chat(self, inputs: ChatInputs, begun: tuple[int, ...]) -> DecodeState:
         return self.pipeline.chatter.start(
             inputs.chat,
             max_new_tokens=inputs.max_new_tokens,
             temperature=inputs.temperature,
             seed=inputs.seed,
+            written=begun,
         )
 
     def _advance_chats(self, batch: Sequence[Request]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Protocol
+
+from .request import Request
 
 Work = Literal["prepare", "diffusion", "chat", "finish"]
 """Conditioning and prefill; one step of clips; one token of answers; decoding clips and giving answers out."""
@@ -29,6 +32,15 @@ class EngineObserver(Protocol):
     def failed(self, work: Work, requests: int, error: Exception) -> None:
         """Record that such a call raised. A batch is tried again in halves; of one, the error is the outcome."""
         ...
+
+
+def note_work(
+    observer: EngineObserver, work: Work, batch: Sequence[Request], seconds: float, device_seconds: float
+) -> None:
+    """Notify the observer of a call of the model, and share the device's time for it among its requests."""
+    for request in batch:
+        request.device_seconds += device_seconds / len(batch)
+    observer.worked(work, len(batch), seconds, device_seconds)
 
 
 class NoObserver:

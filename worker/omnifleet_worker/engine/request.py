@@ -81,9 +81,20 @@ class Request:
     """float32 samples [2, n] of a clip, or the text of an answer."""
     draft: Callable[[], str] = str
     """Reads an answer as far as it is written; may be called by any thread."""
+    begun: tuple[int, ...] = ()
+    """Tokens of an answer that an earlier attempt wrote: the thinker reads them and goes on behind."""
+    written: Callable[[], tuple[int, ...]] | None = None
+    """Reads the tokens of an answer, `begun` included, by any thread; None before it is prepared, and where the model
+    has none that it could go on behind."""
+    may_reach: int | None = None
+    """Steps or tokens after which it waits, for the others of its job to be kept, say; None for no such wait."""
+    wake: Callable[[], None] = lambda: None
+    """Tells the engine that the request need not wait any longer."""
     submitted_at: float = field(default_factory=time.monotonic)
     started_at: float | None = None
     """When the first step could begin: admitted and conditioned."""
+    device_seconds: float = 0.0
+    """Its share of the device's time: of a call of the model for several requests, an equal part for each."""
 
     @property
     def kind(self) -> Kind:
@@ -99,6 +110,17 @@ class Request:
     def text_so_far(self) -> str:
         """What an answer will begin with in any case: without space at its ends, and without half a character."""
         return self.draft().rstrip("\N{REPLACEMENT CHARACTER}").strip()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it takes no step before it is allowed to."""
+        return self.may_reach is not None and self.step >= self.may_reach
+
+    def allow(self, step: int | None) -> None:
+        """Let it come so far and then wait; None lets it come to its end."""
+        if step != self.may_reach:
+            self.may_reach = step
+            self.wake()
 
     def cancel(self, reason: OmnifleetError | None = None) -> None:
         """Ask for the request to be dropped at the next step boundary, with JobCancelled or another reason."""

@@ -56,10 +56,14 @@ class Scheduler:
     @property
     def kinds(self) -> list[Kind]:
         """Kinds with requests that can take a step."""
-        return [kind for kind in KINDS if any(request.kind == kind for request in self._stepping)]
+        return [kind for kind in KINDS if self.ready(kind)]
+
+    def ready(self, kind: Kind) -> list[Request]:
+        """Requests of a kind that can take a step, in the order of their admission."""
+        return [request for request in self.stepping(kind) if not request.is_held]
 
     def stepping(self, kind: Kind) -> list[Request]:
-        """Requests of a kind that can take a step, in the order of their admission."""
+        """Requests of a kind that are prepared and have steps to take; some may be held."""
         return [request for request in self._stepping if request.kind == kind]
 
     def is_beside(self, request: Request) -> bool:

@@ -6,11 +6,9 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -20,11 +18,12 @@ from omnifleet_shared.schema.jobs import Job, UnderstandJob
 from omnifleet_shared.schema.results import Progress, Timings
 
 from ..engine.engine import Engine
-from ..engine.request import ChatInputs, DiffusionInputs, Inpainting, Kind, Request
+from ..engine.request import ChatInputs, DiffusionInputs, Inpainting, Request
 from ..models.audio_omni.chat import Chat
 from ..observability.log_context import Stage as LoggedStage
 from ..observability.log_context import in_stage
-from .finished_parts import FinishedPart, JobParts
+from .parts.job_parts import JobParts
+from .parts.requests_in_turn import RequestsInTurn
 from .progress import StepCount
 from .streaming.job_stream import INTERVAL, JobStream
 
@@ -40,9 +39,6 @@ LOGGED_AS: dict[Stage, LoggedStage] = {
     "stored": "store",
 }
 """The stage in log lines and traces for each timed stage; all that the engine does is `steps` there."""
-MAX_IN_ENGINE: dict[Kind, int] = {"diffusion": 2, "chat": 8}
-"""Requests of one job in the engine. What is there when its worker dies is lost, and two clips keep a device as busy as
-eight (docs/benchmarks.md), whereas a step of eight answers takes hardly longer than one answer's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +83,8 @@ class JobContext:
         """Takes the parts of a streamed job as they are done; None for any other."""
         self.parts: JobParts | None = None
         """Finished windows and parts, of this attempt and earlier ones; without them the job starts anew each time."""
+        self.gpu_seconds = 0.0
+        """The device's time that requests of the job took, of those that have ended."""
         self.resumed_from = 0
         """Windows and parts of earlier attempts that were taken over."""
         self._engine = engine
@@ -197,7 +195,7 @@ class JobContext:
         return self.sample_all([Clip(prompt=prompt, speech=speech, audio=audio, video=video, index=index)])[0]
 
     def sample_all(self, clips: Sequence[Clip]) -> list[np.ndarray]:
-        """Return the clips in their order, each as `sample` returns it; two at a time share the engine's steps.
+        """Return the clips in their order, each as `sample` returns it; see `RequestsInTurn`.
 
         All come, or none: where one fails its error is raised and the others are cancelled.
         """
@@ -232,10 +230,13 @@ class JobContext:
         before = self.resumed_from
         for request in requests:
             self.raise_if_cancelled()
-            if (part := parts.take(request.inputs)) is not None:
+            if (part := parts.take(request)) is not None:
                 request.step = part.step
                 request.outcome.set_result(part.value)
                 self.resumed_from += 1
+            elif request.kind == "chat":
+                request.begun = parts.take_draft(request)
+                request.step = len(request.begun)
         if self.resumed_from > before:
             extra = {"action": "job_resumed", "job_id": self.job.job_id, "resumed_from": self.resumed_from}
             logger.info("%d finished parts are taken over: %s", self.resumed_from, self.job.job_id, extra=extra)
@@ -251,24 +252,8 @@ class JobContext:
     ) -> list[Any]:
         interval, watch = (None, _look_away) if watch is None else (INTERVAL, watch)
         with in_stage("steps") as span, self._traced_on(span), self._cancelled_together(requests):
-            waiting = (request for request in requests if not request.outcome.done())
-            running = [self._submit(request) for request in islice(waiting, MAX_IN_ENGINE[requests[0].kind])]
-            while running:
-                wait([one.outcome for one in running], interval, FIRST_COMPLETED)
-                done = [one for one in running if one.outcome.done()]
-                for request in done:
-                    self._keep(request)
-                running = [one for one in running if one not in done]
-                running += [self._submit(request) for request in islice(waiting, len(done))]
-                watch(requests)
-            watch(requests)  # all may have been taken over
+            RequestsInTurn(requests, self._submit, self.parts).run(watch, interval)
         return [request.outcome.result() for request in requests]
-
-    def _keep(self, request: Request) -> None:
-        """Keep what was made of a request. Raises the error where nothing was."""
-        value = request.outcome.result()
-        if self.parts is not None:
-            self.parts.keep(request.inputs, FinishedPart(value, request.step))
 
     def _submit(self, request: Request) -> Request:
         self.raise_if_cancelled()
@@ -303,6 +288,7 @@ class JobContext:
             traces.add_event(self._span, "first step", now - started)
         self._count("conditioned", started - submitted)
         self._count("sampled", now - started)
+        self.gpu_seconds += sum(one.device_seconds for one in requests)
 
     def _count(self, name: Stage, seconds: float) -> None:
         self._spent[name] = self._spent.get(name, 0.0) + seconds

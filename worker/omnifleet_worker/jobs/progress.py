@@ -20,7 +20,7 @@ class StepCount:
         self._expected = 0
         self._past = 0
         self._taken = 0
-        """Steps of requests that were done before they were counted: they tell nothing of the pace."""
+        """Steps that an earlier attempt took: they tell nothing of the pace."""
         self._most = 0
         self._running: tuple[Request, ...] = ()
         self._started_at: float | None = None
@@ -35,7 +35,7 @@ class StepCount:
         """Count the requests' steps, during the block and from then on."""
         with self._lock:
             self._running = tuple(requests)
-            self._taken += sum(one.step for one in requests if one.outcome.done())
+            self._taken += sum(one.step if one.outcome.done() else len(one.begun) for one in requests)
             self._expected = max(self._expected, self._past + sum(one.steps for one in requests))
         try:
             yield

@@ -32,11 +32,12 @@ from ..models.audio_omni.sampling import SAMPLE_RATE, to_int16
 from ..retry import retry_until
 from ..settings import WorkerSettings
 from .answers import StructuredAnswer
-from .finished_parts import FinishedParts
 from .host_memory import Room, host_memory
 from .inputs import JobMedia, decode, decoded_bytes, fetch, fetched_bytes, names_media
 from .job_context import JobContext
 from .model import ModelData
+from .parts.finished_parts import FinishedParts
+from .parts.job_parts import JobParts
 from .sound_edit.sound_editor import EditedSound
 from .speech_edit.plan import PlannedRecording
 from .speech_edit.speech_editor import EditedRecording
@@ -86,7 +87,7 @@ class JobRunner:
             TransientError: it may succeed when tried again.
         """
         if self._parts is not None:
-            context.parts = self._parts.of(context.job.job_id, context.attempt)
+            context.parts = JobParts(self._parts, context.job.job_id, context.attempt)
         if self._streams is not None and not isinstance(context.job, EditJob) and context.job.stream:
             about = (context.job.job_id, context.attempt, context.tag)
             context.stream = self._streams.of(*about, context.raise_if_cancelled)

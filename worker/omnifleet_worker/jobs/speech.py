@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from omnifleet_shared.schema.tasks import Speech, VoiceConversion
 from ..media.signal import trim_silence
 from ..models.audio_omni.sampling import CLIP_SAMPLES, SAMPLE_RATE
 from .inputs import THINKER_SAMPLE_RATE, JobMedia
-from .job_context import MAX_IN_ENGINE, Clip, JobContext
+from .job_context import Clip, JobContext
 from .model import ModelData
 from .speech_parts import join_speech, split_text, streamed_speech
 from .transcripts import transcribe
@@ -59,7 +59,7 @@ def tts(
 ) -> np.ndarray:
     """Speak a text, in the reference's voice where there is one, as continuation of the reference's own words.
 
-    A text over one clip is cut at sentences, and its parts share the engine's steps; without a reference they have
+    A text over one clip is cut at sentences; without a reference they have
     the voice of the first part.
 
     Args:
@@ -104,29 +104,16 @@ def _speak_parts(context: JobContext, parts: list[str], voice: Voice | None, mod
 
 
 def _stream_parts(context: JobContext, parts: list[str], voice: Voice | None, model: ModelData) -> np.ndarray:
-    """Speak the parts, and give each out as it is done."""
+    """Speak the parts, and give each out as it is done: while it is heard, the next one is made."""
     pieces: list[np.ndarray] = []
     first: np.ndarray | None = None
-    for group in _groups(len(parts)):
-        clips = _speak(context, parts[group.start : group.stop], voice, model, index=group.start)
-        first = clips[0] if first is None else first
+    for number, part in enumerate(parts):
+        (clip,) = _speak(context, [part], voice, model, index=number)
+        first = clip if first is None else first
         voice = voice or Voice.of_clip(first, parts[0])
-        for number, clip in zip(group, clips, strict=True):
-            is_last = number == len(parts) - 1
-            pieces.append(streamed_speech(clip, first, parts[number], SAMPLE_RATE, is_last=is_last))
-            context.give_out(pieces[-1])
+        pieces.append(streamed_speech(clip, first, part, SAMPLE_RATE, is_last=number == len(parts) - 1))
+        context.give_out(pieces[-1])
     return np.concatenate(pieces, axis=1)
-
-
-def _groups(count: int) -> Iterator[range]:
-    """Cut so many parts into groups that share the engine's steps; while one is heard, the next one is made.
-
-    The first part is alone, so that it is heard as soon as can be.
-    """
-    at_once = MAX_IN_ENGINE["diffusion"]
-    yield range(1)
-    for start in range(1, count, at_once):
-        yield range(start, min(start + at_once, count))
 
 
 def _speak(

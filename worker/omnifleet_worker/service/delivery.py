@@ -159,7 +159,8 @@ class Deliveries:
         except Exception as error:
             raise self._redelivered(job_id, error) from error
         self._model_check.succeeded()
-        self._finish(delivery, lambda: self._attempts.succeed(result, tag, delivery.callback))
+        about, spent = (result, tag, delivery.callback), delivery.gpu_seconds
+        self._finish(delivery, lambda: self._attempts.succeed(*about, gpu_seconds=spent))
         return result.model_dump(mode="json")
 
     def hand_back(self, reason: str) -> None:
@@ -183,7 +184,8 @@ class Deliveries:
             logger.warning("job did not end: %s", delivery.job_id, extra=extra)
             with suppress(BrokerError):
                 reason = EngineStopped(self._handing_back or "the worker stepped aside")
-                self._attempts.retry(delivery.job_id, reason, delivery.tag, "worker")
+                about = (delivery.job_id, reason, delivery.tag)
+                self._attempts.retry(*about, "worker", gpu_seconds=delivery.gpu_seconds)
 
     def abandon(self, tag: str) -> None:
         """End the run of a lease that was lost: another worker has the job."""
@@ -267,7 +269,7 @@ class Deliveries:
     def _fail(self, delivery: OpenDelivery, error: OmnifleetError) -> None:
         _log("job failed", "job_failed", delivery.job_id, error)
         about = (delivery.job_id, error, delivery.tag, delivery.callback, delivery.letter)
-        self._finish(delivery, lambda: self._attempts.fail(*about))
+        self._finish(delivery, lambda: self._attempts.fail(*about, gpu_seconds=delivery.gpu_seconds))
 
     def _find_fault(self, delivery: OpenDelivery, error: StorageRefused | DiskFull) -> None:
         """Give the job back where the worker is at fault, and fail it where the workers agree that the job is."""
@@ -301,7 +303,8 @@ class Deliveries:
             self._lease_renewer.stop_renewing(delivery.tag)
             raise Redelivered(str(error)) from error
         fault, wait = ("worker", 0.0) if delivery.is_workers_fault else (fault, self._backoff(delivery))
-        self._record(delivery, lambda: self._attempts.retry(delivery.job_id, error, delivery.tag, fault))
+        about, spent = (delivery.job_id, error, delivery.tag), delivery.gpu_seconds
+        self._record(delivery, lambda: self._attempts.retry(*about, fault, gpu_seconds=spent))
         raise self._given_back(delivery, error, wait)
 
     def _given_back(self, delivery: OpenDelivery, error: OmnifleetError, wait: float = 0.0) -> Redelivered:

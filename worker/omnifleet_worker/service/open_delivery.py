@@ -46,6 +46,11 @@ class OpenDelivery:
         """Attempts that count, this one included: not those that ended for a fault of their worker."""
         return self.start.attempt - self.start.handed_back
 
+    @property
+    def gpu_seconds(self) -> float:
+        """The device's time that its run took so far."""
+        return 0.0 if self.context is None else self.context.gpu_seconds
+
     def refuse_expired(self) -> None:
         """Raise DeadlineExceeded where the message has expired before this start."""
         if self.expires is not None and datetime.now(UTC) > self.expires:

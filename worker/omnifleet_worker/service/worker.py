@@ -21,8 +21,8 @@ from omnifleet_shared.webhooks.outbox import Callbacks
 from ..engine.engine import Engine
 from ..engine.limits import EngineLimits
 from ..engine.runner import ModelRunner
-from ..jobs.finished_parts import FinishedParts
 from ..jobs.model import ModelData
+from ..jobs.parts.finished_parts import FinishedParts
 from ..jobs.runner import JobRunner
 from ..jobs.streaming.job_stream import JobStreams
 from ..lease_renewer import EXIT_BROKEN, LeaseRenewer

@@ -9,14 +9,11 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from omnifleet_shared.errors import InvalidJob, KeyRefused
-from omnifleet_shared.schema.base import Record, Sha256
+from omnifleet_shared.schema.base import Record, Sha256, TenantName
 from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints, ValidationError
 
 FORM = re.compile(r"of_(?P<id>[0-9a-f]{12})_(?P<secret>[A-Za-z0-9_-]{43})")
 DEFAULT_RATE = 600.0
-
-Tenant = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-"""Letters, digits, `_`, `.` and `-`: a tenant becomes part of Redis keys."""
 
 
 class ApiKey(Record):
@@ -28,7 +25,7 @@ class ApiKey(Record):
     """Names the key in lists, logs and when it is revoked."""
     sha256: Sha256
     """Of the secret, which has 256 random bits: nothing slower than a plain hash is needed."""
-    tenant: Tenant
+    tenant: TenantName
     """Whose key it is; jobs that one key sent are seen by all keys of its tenant, and by nobody else's."""
     rate: Annotated[float, Field(gt=0, le=1_000_000)] = DEFAULT_RATE
     """Requests a minute; ten seconds' worth may come at once."""

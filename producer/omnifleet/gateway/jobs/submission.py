@@ -43,7 +43,7 @@ async def submit(backend: Backend, caller: Caller, request: Request, key: str | 
     named = _tenant_key(caller, key)
     await backend.admission.spend(caller)
     try:
-        job = await _call(backend, request, named)
+        job = await _call(backend, caller, request, named)
     except BaseException:
         await backend.admission.refund(caller)
         raise
@@ -111,12 +111,13 @@ def _tenant_key(caller: Caller, key: str | None) -> str | None:
     return key if caller.tenant is None else f"{caller.tenant}:{key}"
 
 
-async def _call(backend: Backend, request: Request, key: str | None) -> AsyncJobHandle[Any]:
+async def _call(backend: Backend, caller: Caller, request: Request, key: str | None) -> AsyncJobHandle[Any]:
     # What a call cannot do without is missing there as it is missing in a batch: its check names the field.
     needed: dict[str, Any] = {"task": None, **({"audio": None} if request.namespace == "edit" else {})}
     arguments = {**needed, **request.arguments, "idempotency_key": key}
+    omni = backend.omni if caller.tenant is None else backend.omni.of_tenant(caller.tenant)
     try:
-        job: AsyncJobHandle[Any] = await getattr(backend.omni, request.namespace)(**arguments)
+        job: AsyncJobHandle[Any] = await getattr(omni, request.namespace)(**arguments)
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
         details = {"type": type(error).__name__}
         raise InvalidJob(f"the call cannot be made: {error}", "body", "Check its arguments", details) from error

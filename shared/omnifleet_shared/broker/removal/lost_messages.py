@@ -19,7 +19,7 @@ from ...redis_client import connect_redis, typed_redis_errors
 from ...schema.job_state import STATE_KEY, failure_record
 from ...settings import FleetSettings
 from ..message_snapshot import MessageSnapshot, queue_names
-from ..submit import queue_lists
+from ..submit import fair_lanes, queue_lists
 
 SCAN_AT_ONCE = 1000
 """Keys that one script looks at."""
@@ -113,8 +113,10 @@ class LostMessages:
             for queue in queues:
                 for place in (*queue_lists(queue), SUSPECTS_KEY.format(queue=queue)):
                     pipe.llen(place)
+                for lane in fair_lanes(queue):
+                    pipe.hget(lane, "jobs")
                 pipe.hlen(LEASED_KEY.format(queue=queue))
-            return sum(pipe.execute())
+            return sum(int(count or 0) for count in pipe.execute())
 
     def _open_jobs(self) -> set[str]:
         cursor, found = b"0", set[str]()

@@ -16,11 +16,13 @@ from omnifleet_shared.errors import (
     JobFailed,
     OutOfMemory,
 )
+from omnifleet_worker.engine import engine as engine_module
 from omnifleet_worker.engine.engine import Engine
 from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.observer import Work
 from omnifleet_worker.engine.request import ChatInputs, DiffusionInputs, Request
 from omnifleet_worker.models.audio_omni.chat import Chat
+from support.services import wait_until
 
 CHAT = Chat(system="", user="")
 
@@ -316,6 +318,39 @@ def test_on_its_thread_it_takes_requests_as_they_come(runner: CountingRunner) ->
         engine.stop()
 
 
+def test_a_request_that_is_held_takes_no_step_until_it_is_allowed_to(runner: CountingRunner) -> None:
+    held, free = clip(), clip()
+    held.may_reach = 1
+    engine = engine_with(runner, held, free)
+
+    while not free.outcome.done():
+        engine.step()
+
+    assert (held.step, held.outcome.done()) == (1, False)
+    held.allow(3)  # as far as it goes: what is done is no longer held
+    run_dry(engine)
+    assert held.outcome.done()
+    assert runner.batches[-2:] == [[held], [held]]
+
+
+def test_an_engine_that_waits_is_woken_by_a_request_that_may_go_on(
+    runner: CountingRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "IDLE_WAIT", 60.0)
+    held, engine = clip(), engine_with(runner)
+    held.may_reach = 0
+    engine.start()
+    try:
+        engine.submit(held)
+        wait_until(lambda: held.started_at is not None, what="it is prepared")
+
+        held.allow(None)
+
+        assert held.outcome.result(10) is not None
+    finally:
+        engine.stop()
+
+
 def test_stopping_fails_what_is_in_it_as_transient_and_takes_nothing_more(runner: CountingRunner) -> None:
     waiting = clip()
     engine = engine_with(runner, waiting)
@@ -348,11 +383,13 @@ class Witness:
 
     def __init__(self) -> None:
         self.done: list[tuple[str, int]] = []
+        self.device_seconds = 0.0
         self.failures: list[tuple[str, int, str]] = []
 
     def worked(self, work: Work, requests: int, seconds: float, device_seconds: float) -> None:
         assert seconds >= 0 and device_seconds >= 0
         self.done.append((work, requests))
+        self.device_seconds += device_seconds
 
     def hosted(self, seconds: float) -> None:
         assert seconds >= 0
@@ -372,6 +409,18 @@ def test_an_observer_hears_of_every_call_of_the_model_and_of_every_failure(runne
     assert good.outcome.exception() is None
     assert witness.done == [("prepare", 1), ("prepare", 1), ("diffusion", 1), ("finish", 1)]
     assert witness.failures == [("diffusion", 2, "ValueError"), ("diffusion", 1, "ValueError")]
+
+
+def test_requests_share_the_device_s_time_between_them(runner: CountingRunner) -> None:
+    witness = Witness()
+    engine = Engine(runner, EngineLimits(clips=8, chats=8), observer=witness)
+    long, short = engine.submit(clip(steps=9)), engine.submit(clip(steps=2))
+    runner.on_finish = lambda batch: time.sleep(0.01)
+
+    run_dry(engine)
+
+    assert long.device_seconds > 0.01 and short.device_seconds > 0.01
+    assert long.device_seconds + short.device_seconds == pytest.approx(witness.device_seconds)
 
 
 def test_clips_go_on_stepping_while_another_is_prepared_and_one_is_decoded(runner: CountingRunner) -> None:

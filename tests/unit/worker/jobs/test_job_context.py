@@ -115,6 +115,25 @@ def test_time_in_the_engine_is_split_where_the_first_step_could_begin(engine: Fa
     assert (run.timings.conditioned, run.timings.sampled) == (6.0, 8.0)
 
 
+def test_the_device_s_time_of_all_requests_is_the_job_s_also_of_one_that_fails(engine: FakeEngine) -> None:
+    def spend(request: Request) -> None:
+        request.device_seconds = 1.5
+        answer(request)
+
+    def fail(request: Request) -> None:
+        request.device_seconds = 0.5
+        request.outcome.set_exception(OutOfMemory("full"))
+
+    run = run_of(engine)
+    engine.act = spend
+    run.ask(CHAT)
+    engine.act = fail
+    with pytest.raises(OutOfMemory):
+        run.ask(CHAT)
+
+    assert run.gpu_seconds == 2.0
+
+
 def test_a_request_that_never_started_has_waited_all_its_time(engine: FakeEngine, clock: Clock) -> None:
     def fail(request: Request) -> None:
         request.submitted_at = clock.now

@@ -25,8 +25,9 @@ from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.model_runner import AudioOmniRunner
 from omnifleet_worker.engine.request import DiffusionInputs, Request
 from omnifleet_worker.jobs.inputs import JobMedia
-from omnifleet_worker.jobs.job_context import MAX_IN_ENGINE, JobContext
+from omnifleet_worker.jobs.job_context import JobContext
 from omnifleet_worker.jobs.model import ModelData
+from omnifleet_worker.jobs.parts.requests_in_turn import AT_ONCE_UNKEPT
 from omnifleet_worker.jobs.runner import JobRunner
 from omnifleet_worker.jobs.sound_edit.sound_editor import EditedSound
 from omnifleet_worker.jobs.tasks import run_task
@@ -41,7 +42,7 @@ from support.data import media_files
 RATE = 44_100
 PROMPT = 441_000
 FILE = {"uri": "file:///storage/x"}
-CLIPS_AT_ONCE = MAX_IN_ENGINE["diffusion"]
+CLIPS_AT_ONCE = AT_ONCE_UNKEPT["diffusion"]
 ADD = {"name": "add", "audio": FILE, "desc": "rain"}
 PEAK = ADD | {"loudness": "peak"}
 

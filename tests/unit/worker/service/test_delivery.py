@@ -78,7 +78,7 @@ class FakeAttempts:
         more = (self.died_alone, self.handed_back, self.refused_by)
         return AttemptStart(cast(Any, self.verdict), self.attempt, self.unfinished, "a worker", "", *more)
 
-    def succeed(self, result: JobResult, tag: str, callback: str | None = None) -> str:
+    def succeed(self, result: JobResult, tag: str, callback: str | None = None, *, gpu_seconds: float = 0.0) -> str:
         return self._record("succeeded", result)
 
     def fail(
@@ -88,11 +88,13 @@ class FakeAttempts:
         tag: str,
         callback: str | None = None,
         letter: DeadLetter | None = None,
+        *,
+        gpu_seconds: float = 0.0,
     ) -> str:
         self.letters += [letter] if letter is not None else []
         return self._record("failed", error)
 
-    def retry(self, job_id: str, error: OmnifleetError, tag: str, fault: str = "") -> str:
+    def retry(self, job_id: str, error: OmnifleetError, tag: str, fault: str = "", *, gpu_seconds: float = 0.0) -> str:
         self.faults.append(fault)
         return self._record("retried", error)
 

@@ -35,7 +35,7 @@ class Prompt:
     Attributes:
         embeds: [n, hidden size], of text, sounds and frames.
         positions: [3, n], int64, of every token in time, height and width; on the device, as the embeddings.
-        next_position: of the first new token.
+        next_position: of the answer's first token.
     """
 
     embeds: Tensor
@@ -53,7 +53,8 @@ class DecodeState:
         stops: tokens that end it.
         max_new_tokens: length at which it is cut.
         noise: what tokens are drawn by; None takes the likeliest.
-        begun: what the prompt has of the answer already.
+        begun: what the chat has of the answer already.
+        written: tokens of the answer that end the prompt.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class DecodeState:
         max_new_tokens: int,
         noise: TokenNoise | None,
         begun: str = "",
+        written: Sequence[int] = (),
     ) -> None:
         self.prompt: Prompt | None = prompt
         """Until all of it is read."""
@@ -81,14 +83,19 @@ class DecodeState:
         self._begun = begun
         self._stops = stops
         self._limit = max_new_tokens
-        self._ids: list[int] = []
+        self._ids = list(written)
         self._next: int | None = None
         self._first_position = prompt.next_position
 
     @property
     def tokens(self) -> int:
-        """How many new tokens there are so far, the one that ends the answer included."""
+        """How many tokens of the answer there are so far, the one that ends it included."""
         return len(self._ids)
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Those tokens. Any thread may ask."""
+        return tuple(self._ids)
 
     @property
     def tensors(self) -> Iterator[Tensor]:
@@ -154,9 +161,9 @@ class DecodeBatch:
         self._cache = cache
         self._sampler = TokenSampler(model.vocabulary, cache.device)
 
-    def noise(self, seed: int, temperature: float) -> TokenNoise | None:
-        """What an answer's tokens are drawn by; None at temperature 0, which takes the likeliest."""
-        return self._sampler.noise(seed, temperature) if temperature > 0 else None
+    def noise(self, seed: int, temperature: float, drawn: int = 0) -> TokenNoise | None:
+        """What an answer's tokens are drawn by, after so many; None at temperature 0, which takes the likeliest."""
+        return self._sampler.noise(seed, temperature, drawn) if temperature > 0 else None
 
     @torch.inference_mode()
     def step(self, states: Sequence[DecodeState]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -68,6 +68,17 @@ class PromptReader:
         positions = self._place(ids, chat, video)
         embeds = self._embed(to_device(ids, self._model.device), chat, video)
         return Prompt(embeds, to_device(positions, self._model.device), int(positions.max()) + 1)
+
+    def follow(self, prompt: Prompt, ids: Sequence[int]) -> Prompt:
+        """The prompt with the first tokens of its answer behind it."""
+        device = self._model.device
+        positions = torch.arange(prompt.next_position, prompt.next_position + len(ids)).expand(3, -1)
+        embeds: Tensor = self._model.get_input_embeddings()(to_device(torch.tensor(ids), device))
+        return Prompt(
+            torch.cat([prompt.embeds, embeds]),
+            torch.cat([prompt.positions, to_device(positions, device)], 1),
+            prompt.next_position,
+        )
 
     @cached_property
     def _mel(self) -> LogMel:

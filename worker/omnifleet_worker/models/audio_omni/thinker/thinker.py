@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -60,6 +61,7 @@ class Thinker:
         temperature: float = 0.0,
         seed: int = 0,
         frames_per_second: float = 2.0,
+        written: Sequence[int] = (),
     ) -> DecodeState:
         """Encode the chat's media and return the answer's state; the first `step` reads it and gives its first token.
 
@@ -70,6 +72,8 @@ class Thinker:
             temperature: 0 takes the likeliest token; above, tokens are drawn, flatter the higher it is.
             seed: of the draw.
             frames_per_second: at which the chat's frames were taken; the positions in time follow from it.
+            written: the answer's first tokens, which are read instead of written; what is drawn behind them is what
+                would have been drawn there. A token that ends the answer is chosen again.
 
         Raises:
             OutOfMemory: the cache has no room for it as long as others are in the making.
@@ -78,16 +82,20 @@ class Thinker:
         if chat.begun:
             max_new_tokens = max(1, max_new_tokens - len(self._tokenizer(chat.begun)["input_ids"]))
         prompt = self._reader.read(chat, frames_per_second, room=max_new_tokens)
+        ids = list(takewhile(lambda token: token not in self._stops, written))[: max_new_tokens - 1]
+        if ids:
+            prompt = self._reader.follow(prompt, ids)
         side = self._device_side
-        noise = side.answers.noise(seed, temperature)
+        noise = side.answers.noise(seed, temperature, len(ids))
         return DecodeState(
             prompt,
-            side.cache.allocate(len(prompt.embeds) + max_new_tokens),
+            side.cache.allocate(len(prompt.embeds) + max_new_tokens - len(ids)),
             self._tokenizer,
             stops=self._stops,
             max_new_tokens=max_new_tokens,
             noise=noise,
             begun=chat.begun,
+            written=ids,
         )
 
     def step(self, states: Sequence[DecodeState]) -> None:

@@ -27,14 +27,17 @@ class TokenNoise:
         temperature: above 0; tokens are drawn the flatter the higher it is.
         numbers: [vocabulary], float64, to draw into.
         threads: that draw.
+        drawn: tokens of the answer that were drawn before.
     """
 
-    def __init__(self, seed: int, temperature: float, numbers: Tensor, threads: Executor) -> None:
+    def __init__(self, seed: int, temperature: float, numbers: Tensor, threads: Executor, drawn: int = 0) -> None:
         self.temperature = temperature
         self._generator = torch.Generator().manual_seed(seed)
         self._numbers = numbers
         self._threads = threads
         self._drawing: Future[None] | None = None
+        for _ in range(drawn):
+            _draw(numbers, self._generator)
 
     def draw(self) -> None:
         """Begin this draw on another thread, if it has not begun."""
@@ -74,10 +77,11 @@ class TokenSampler:
         count = min(MOST_DRAWING_THREADS, len(os.sched_getaffinity(0)))
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="draw")
 
-    def noise(self, seed: int, temperature: float) -> TokenNoise:
-        """What one answer's tokens are drawn by, above temperature 0; its numbers are where the device reads them."""
+    def noise(self, seed: int, temperature: float, drawn: int = 0) -> TokenNoise:
+        """What one answer's tokens are drawn by, above temperature 0, after so many that were drawn before; its numbers
+        are where the device reads them."""
         numbers = torch.empty(self._vocabulary, dtype=torch.float64, pin_memory=self._device.type == "cuda")
-        return TokenNoise(seed, temperature, numbers, self._threads)
+        return TokenNoise(seed, temperature, numbers, self._threads, drawn)
 
     def choose(self, logits: Tensor, noises: Sequence[TokenNoise | None]) -> list[int]:
         """The next token of every answer, the likeliest where it has no noise. Waits for the device.

@@ -208,3 +208,28 @@ def test_an_answer_that_was_begun_is_gone_on_with(thinker: Thinker) -> None:
     assert begun
     assert continued.startswith(begun + prompt)
     assert state.tokens <= max(1, 12 - len(PROCESSOR.tokenizer(begun)["input_ids"]))
+
+
+@pytest.mark.parametrize("number", range(len(CHATS)))
+def test_an_answer_goes_on_behind_its_first_tokens_as_if_it_had_written_them(
+    thinker: Thinker, expected: list[str], number: int
+) -> None:
+    chat, options = CHATS[number], OPTIONS[number]
+    whole = thinker.start(chat, **options)
+    finish(thinker, [whole])
+
+    for count in range(len(whole.ids) + 1):
+        state = thinker.start(chat, **options, written=whole.ids[:count])
+        assert finish(thinker, [state]) == [expected[number]]
+        assert state.ids == whole.ids
+
+
+def test_what_was_written_takes_no_more_memory_than_if_it_were_to_be_written(thinker: Thinker) -> None:
+    cache = thinker._device_side.cache
+
+    plain = thinker.start(CHATS[1], max_new_tokens=12)
+    free, length = cache.free_tokens, plain.unread
+    thinker.free(plain)
+    begun = thinker.start(CHATS[1], max_new_tokens=12, written=[5, 6, 7])
+
+    assert (cache.free_tokens, begun.unread, begun.tokens) == (free, length + 3, 3)

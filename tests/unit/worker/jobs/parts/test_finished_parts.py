@@ -22,11 +22,13 @@ from omnifleet_shared.schema.results import JobResult
 from omnifleet_shared.storage import ListedObject, StoredObject
 from omnifleet_worker.engine.engine import Engine
 from omnifleet_worker.engine.request import ChatInputs, DiffusionInputs, Request
-from omnifleet_worker.jobs import finished_parts
-from omnifleet_worker.jobs.finished_parts import FinishedPart, FinishedParts
 from omnifleet_worker.jobs.inputs import JobMedia
 from omnifleet_worker.jobs.job_context import JobContext
 from omnifleet_worker.jobs.model import ModelData
+from omnifleet_worker.jobs.parts import finished_parts, job_parts
+from omnifleet_worker.jobs.parts.finished_parts import FinishedPart, FinishedParts
+from omnifleet_worker.jobs.parts.job_parts import JobParts
+from omnifleet_worker.jobs.parts.requests_in_turn import AT_ONCE
 from omnifleet_worker.jobs.prompts import Prompts
 from omnifleet_worker.jobs.runner import JobRunner
 from omnifleet_worker.jobs.sound_edit.sound_editor import EditedSound
@@ -138,7 +140,7 @@ def attempt(
     """Run an attempt until its outcome, or raise what ended it; what it kept is written."""
     context = JobContext(job, cast(Engine, device), attempt=number)
     if parts is not None:
-        context.parts = parts.of(job.job_id, number)
+        context.parts = JobParts(parts, job.job_id, number)
     try:
         return run_task(context, media, model), context
     finally:
@@ -187,24 +189,25 @@ class PatientDevice(Device):
         super().submit(request)
 
 
-@pytest.mark.parametrize(("name", "at_once"), [("an edit", 2), ("a transcript", 8)])
 def test_a_part_is_kept_while_the_others_are_being_made(
-    name: str, at_once: int, model: ModelData, storage: MemoryStorage, opened: Callable[..., FinishedParts]
+    model: ModelData, storage: MemoryStorage, opened: Callable[..., FinishedParts]
 ) -> None:
-    job, media, device = JOBS[name], sounds(f"{name} that is long"), PatientDevice()
+    job, media, device = JOBS["a transcript"], sounds("a transcript that is long"), PatientDevice()
     context = JobContext(job, cast(Engine, device))
-    context.parts = opened().of(job.job_id, 1)
+    context.parts = JobParts(opened(), job.job_id, 1)
 
     with ThreadPoolExecutor(1) as thread:
         running = thread.submit(run_task, context, media, model)
-        wait_until(lambda: len(device.requests) == at_once, what="as many as are made at once")
-        device.finish(device.requests[1])  # the last one first, as it may be
+        try:
+            wait_until(lambda: len(device.requests) == AT_ONCE["chat"], what="as many as are made at once")
+            device.finish(device.requests[1])  # not the first one, as it may be
 
-        wait_until(lambda: len(storage.objects) == 1, what="its part is in storage")
-        wait_until(lambda: len(device.requests) == at_once + 1, what="the next one is being made")
-        assert not device.requests[0].outcome.done()
-        for request in device.requests:
-            request.fail(EngineStopped("the worker shuts down"))
+            wait_until(lambda: len(storage.objects) == 1, what="its part is in storage")
+            wait_until(lambda: len(device.requests) == AT_ONCE["chat"] + 1, what="the next one is being made")
+            assert not device.requests[0].outcome.done()
+        finally:
+            for request in device.requests:
+                request.fail(EngineStopped("the worker shuts down"))
         with pytest.raises(EngineStopped):
             running.result()
 
@@ -326,7 +329,7 @@ def test_progress_starts_where_the_job_goes_on(model: ModelData, opened: Callabl
         attempt(music(), sounds("music"), model, Device(dies_after=2), opened())
     parts = opened()
     context = JobContext(music(), cast(Engine, Device(dies_after=0)), attempt=2)
-    context.parts = parts.of("j1", 2)
+    context.parts = JobParts(parts, "j1", 2)
 
     with pytest.raises(EngineStopped):
         run_task(context, sounds("music"), model)
@@ -379,6 +382,8 @@ def test_a_storage_that_fails_fails_no_job_and_holds_none_up(
 ) -> None:
     for name in ("LOOK_SECONDS", "END_SECONDS"):
         monkeypatch.setattr(finished_parts, name, 0.05)
+    for name in ("END_SECONDS", "WRITE_SECONDS"):
+        monkeypatch.setattr(job_parts, name, 0.05)
     whole, _ = attempt(music(), sounds("music"), model, Device(), opened())
     released = threading.Event()
     failure = {"away": StorageUnavailable("away"), "refuses": StorageRefused("no"), "hangs": released}[how]
@@ -402,7 +407,7 @@ def test_parts_that_storage_is_too_slow_for_are_not_kept(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(finished_parts, "MAX_WAITING", 2)
-    monkeypatch.setattr(finished_parts, "END_SECONDS", 0.05)
+    monkeypatch.setattr(job_parts, "END_SECONDS", 0.05)
     released = threading.Event()
     slow = BrokenStorage({}, "put", released)
     parts = opened(slow)
@@ -434,7 +439,7 @@ def test_with_its_outcome_all_parts_of_a_job_go_and_no_other_job_s(
 def test_what_is_being_written_as_the_outcome_comes_goes_too(
     model: ModelData, opened: Callable[..., FinishedParts], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finished_parts, "END_SECONDS", 0.05)
+    monkeypatch.setattr(job_parts, "END_SECONDS", 0.05)
     released = threading.Event()
     slow = BrokenStorage({}, "put", released)
     parts = opened(slow)

@@ -8,9 +8,10 @@ and looking costs the job no time worth telling and never its outcome: where sto
 from __future__ import annotations
 
 import io
+import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from threading import BoundedSemaphore
@@ -21,9 +22,9 @@ from omnifleet_shared.errors import MediaError, OmnifleetError
 from omnifleet_shared.keys import PART_KEY
 from omnifleet_shared.storage import Storage
 
-from ..engine.request import ChatInputs, DiffusionInputs
-from ..models.content_cache import digest
-from ..sealed_bytes import seal, unseal
+from ...engine.request import ChatInputs, DiffusionInputs
+from ...models.content_cache import digest
+from ...sealed_bytes import seal, unseal
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -38,10 +39,14 @@ MAX_WAITING = 32
 LOOK_SECONDS = 10.0
 """Longest wait for one answer of the storage."""
 PAUSE_SECONDS = 10.0
-"""Without another look, after storage did not answer."""
+"""Without another look, after storage did not answer; and without waiting for parts, after one was not written."""
 END_SECONDS = 5.0
 """Longest wait for what is being written, when an attempt ends without an outcome, and when the process ends."""
 
+DRAFTS = "drafts"
+"""In place of a fingerprint: the answers of a job that are being written, in one object."""
+
+Tokens = tuple[int, ...]
 Inputs = ChatInputs | DiffusionInputs
 
 
@@ -95,10 +100,16 @@ class FinishedParts:
         self._unfinished: set[Future[Any]] = set()
         self._room = BoundedSemaphore(MAX_WAITING)
         self._looks_from = 0.0
+        self._writes_from = 0.0
 
-    def of(self, job_id: str, attempt: int) -> JobParts:
-        """Open the parts of one attempt at a job."""
-        return JobParts(self, job_id, attempt)
+    @property
+    def is_writing(self) -> bool:
+        """Whether storage takes what is kept; it is asked again `PAUSE_SECONDS` after it did not."""
+        return time.monotonic() >= self._writes_from
+
+    def give_up_writing(self) -> None:
+        """Note that storage did not take a part, or not in time."""
+        self._writes_from = time.monotonic() + PAUSE_SECONDS
 
     def close(self) -> None:
         """End, after a short wait for what is being written and deleted."""
@@ -117,19 +128,36 @@ class FinishedParts:
         """Read a part; None where it is gone or damaged, or storage does not answer."""
         return self._look(job_id, lambda: self._read(job_id, fingerprint))
 
-    def write(self, job_id: str, inputs: Inputs, part: FinishedPart) -> Future[None] | None:
-        """Write a part beside the job; None where too many wait already."""
+    def read_drafts(self, job_id: str) -> dict[str, Tokens]:
+        """Read the tokens of unfinished answers, by their fingerprint; none where storage has or tells none."""
+        return self._look(job_id, lambda: self._read_drafts(job_id)) or {}
+
+    def write(self, job_id: str, inputs: Inputs, part: FinishedPart) -> Future[bool] | None:
+        """Write a part beside the job, which gives whether it is kept; None where too many wait already."""
+
+        def encode() -> tuple[str, bytes]:
+            fingerprint = self.fingerprint(inputs)
+            return fingerprint, part.encode(fingerprint)
+
+        return self._put(job_id, encode)
+
+    def write_drafts(self, job_id: str, drafts: Mapping[str, Tokens]) -> Future[bool] | None:
+        """Write unfinished answers in place of those before, as `write` does."""
+        return self._put(job_id, lambda: (DRAFTS, seal(json.dumps(drafts).encode(), DRAFTS)))
+
+    def _put(self, job_id: str, encode: Callable[[], tuple[str, bytes]]) -> Future[bool] | None:
         if not self._room.acquire(blocking=False):
             _log("a part is not kept: storage is too slow", "part_not_kept", job_id)
+            self.give_up_writing()
             return None
-        writing = self._submit(lambda: self._write(job_id, inputs, part))
+        writing = self._submit(lambda: self._write(job_id, encode))
         if writing is None:
             self._room.release()
         else:
             writing.add_done_callback(lambda _: self._room.release())
         return writing
 
-    def delete(self, job_id: str, running: list[Future[None]]) -> None:
+    def delete(self, job_id: str, running: list[Future[bool]]) -> None:
         """Delete all parts of a job beside other work, once those that are `running` are written."""
 
         def delete_all() -> None:
@@ -153,13 +181,24 @@ class FinishedParts:
             _log("a part is damaged, and made again", "part_unusable", job_id)
         return part
 
-    def _write(self, job_id: str, inputs: Inputs, part: FinishedPart) -> None:
-        fingerprint = self.fingerprint(inputs)
+    def _read_drafts(self, job_id: str) -> dict[str, Tokens]:
+        uri = self._storage.uri(PART_KEY.format(job_id=job_id, fingerprint=DRAFTS))
+        try:
+            body = unseal(self._storage.get(uri, max_bytes=MAX_BYTES), DRAFTS)
+        except MediaError:  # there are none
+            return {}
+        return {} if body is None else {name: tuple(tokens) for name, tokens in json.loads(body).items()}
+
+    def _write(self, job_id: str, encode: Callable[[], tuple[str, bytes]]) -> bool:
+        fingerprint, data = encode()
         key = PART_KEY.format(job_id=job_id, fingerprint=fingerprint)
         try:
-            self._storage.put(key, io.BytesIO(part.encode(fingerprint)), content_type="application/octet-stream")
+            self._storage.put(key, io.BytesIO(data), content_type="application/octet-stream")
         except OmnifleetError as error:
             _log(f"a part is not kept: {error}", "part_not_kept", job_id)
+            self.give_up_writing()
+            return False
+        return True
 
     def _list(self, job_id: str) -> list[str]:
         """URIs of a job's parts."""
@@ -184,61 +223,6 @@ class FinishedParts:
         self._unfinished.add(future)
         future.add_done_callback(self._unfinished.discard)
         return future
-
-
-class JobParts:
-    """The finished parts of one attempt at a job; used by the job's thread alone.
-
-    Args:
-        parts: of all jobs.
-        job_id: of the job.
-        attempt: its number; before the second one there is nothing to go on from.
-    """
-
-    def __init__(self, parts: FinishedParts, job_id: str, attempt: int) -> None:
-        self._parts = parts
-        self._job_id = job_id
-        self._attempt = attempt
-        self._known: frozenset[str] | None = frozenset() if attempt == 1 else None
-        self._is_long = False
-        self._answers: list[tuple[Inputs, FinishedPart]] = []
-        self._writing: list[Future[None]] = []
-
-    def expect_more(self) -> None:
-        """Keep parts from now on, and the answers so far: the job has more than one."""
-        self._is_long = True
-        while self._answers:
-            self._write(*self._answers.pop(0))
-
-    def take(self, inputs: Inputs) -> FinishedPart | None:
-        """Return what an earlier attempt made of these inputs; None where it is not there, or of no use."""
-        if self._known is None:
-            self._known = self._parts.known(self._job_id)
-        if not self._known:
-            return None
-        fingerprint = self._parts.fingerprint(inputs)
-        return self._parts.read(self._job_id, fingerprint) if fingerprint in self._known else None
-
-    def keep(self, inputs: Inputs, part: FinishedPart) -> None:
-        """Keep a part; answers on the way to a clip are only kept once the job turns out to have several clips."""
-        if self._is_long:
-            self._write(inputs, part)
-        elif isinstance(part.value, str):
-            self._answers.append((inputs, part))
-
-    def flush(self) -> None:
-        """Wait a short while for what is being written: the next attempt may begin at once."""
-        wait(self._writing, END_SECONDS)
-
-    def delete(self) -> None:
-        """Delete the job's parts, those of earlier attempts too; it has its outcome."""
-        running = [one for one in self._writing if not one.cancel()]
-        if running or self._attempt > 1:
-            self._parts.delete(self._job_id, running)
-
-    def _write(self, inputs: Inputs, part: FinishedPart) -> None:
-        if (writing := self._parts.write(self._job_id, inputs, part)) is not None:
-            self._writing.append(writing)
 
 
 def _log(message: str, action: str, job_id: str) -> None:
