@@ -32,9 +32,8 @@
 --  unfinished  refused: so many jobs of the producer have no outcome yet
 --  quota       refused: the tenant has used its GPU-seconds of today; the fifth value is seconds until midnight, UTC
 
-local function has_tenant(message) return string.find(message, '"tenant"', 1, true) end
-
-local function push_fairly(place, message)
+local function push(place, message, wake, state, record, lifetime)
+  if string.find(message, '"tenant"', 1, true) then
 
 local function fair(place, what) return 'omnifleet:tenants:' .. place .. (what or '') end
 local function jobs_of(place, tenant) return fair(place, ':jobs:') .. tenant end
@@ -66,10 +65,10 @@ local function enqueue(place, message, side)
   redis.call('ZADD', fair(place, ':waiting'), exact(due), tenant)
 end
 
-  enqueue(place, message, 'LPUSH')
-end
-local function push(place, message, wake, state, record, lifetime)
-  if has_tenant(message) then push_fairly(place, message) else redis.call('LPUSH', place, message) end
+    enqueue(place, message, 'LPUSH')
+  else
+    redis.call('LPUSH', place, message)
+  end
   local queue = string.match(place, '^[^\6]+')
   redis.call('SADD', '_kombu.binding.' .. queue, queue .. '\6\22\6\22' .. queue)
   redis.call('LPUSH', wake, '1')
@@ -146,7 +145,7 @@ if other and stands(other) then
   if differs ~= '' then return keep({'conflict', other, 0, 0, 0, differs}) end
   return keep({'sent', other, 0, 0, 0})
 end
-local function is_used_up()
+if string.find(message, '"tenant"', 1, true) then
 
 local function fair(place, what) return 'omnifleet:tenants:' .. place .. (what or '') end
 local function jobs_of(place, tenant) return fair(place, ':jobs:') .. tenant end
@@ -173,10 +172,7 @@ end
 
   local tenant = tenant_of(message)
   local left = tenant and quota_left(tenant)
-  return left and left <= 0
-end
-if has_tenant(message) and is_used_up() then
-  return keep({'quota', '', 0, 0, 86400 - redis.call('TIME')[1] % 86400})
+  if left and left <= 0 then return keep({'quota', '', 0, 0, 86400 - redis.call('TIME')[1] % 86400}) end
 end
 local queued = 0
 for list = 8, #KEYS do

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from omnifleet_shared.errors import (
+    AdapterInvalid,
     AnswerUnreadable,
     BatchRunning,
     BrokerRefused,
@@ -23,6 +24,8 @@ from omnifleet_shared.errors import (
     InvalidJobList,
     InvalidMessage,
     InvalidSetting,
+    InvalidTrainingConfig,
+    InvalidTrainingData,
     JobCancelled,
     JobFailed,
     JobQuarantined,
@@ -76,6 +79,7 @@ from .routing.route import KnownModel
 __version__ = version("omnifleet")
 
 __all__ = [
+    "AdapterInvalid",
     "AnswerUnreadable",
     "AsyncClient",
     "AsyncJobHandle",
@@ -108,6 +112,8 @@ __all__ = [
     "InvalidJobList",
     "InvalidMessage",
     "InvalidSetting",
+    "InvalidTrainingConfig",
+    "InvalidTrainingData",
     "JobCancelled",
     "JobFailed",
     "JobHandle",

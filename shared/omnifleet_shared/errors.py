@@ -28,6 +28,9 @@ OmnifleetError
 │   ├── ForeignURI                  outside the configured storage
 │   ├── StorageRefused              wrong credentials, no such bucket
 │   ├── CheckpointInvalid           the model's own files
+│   ├── InvalidTrainingConfig       what a training run is to do
+│   ├── InvalidTrainingData         lines of examples that are none
+│   ├── AdapterInvalid              a trained adapter that is none, or another model's
 │   ├── AnswerUnreadable            the model's answer is not the record that the task promises
 │   ├── JobFailed                   an unforeseen fault in a worker
 │   ├── JobQuarantined              it killed several workers, and was dead-lettered
@@ -209,6 +212,18 @@ class StorageRefused(PermanentError):
 
 class CheckpointInvalid(PermanentError):
     """The checkpoint folder is missing, incomplete or of another model."""
+
+
+class InvalidTrainingConfig(PermanentError):
+    """A training run's configuration does not hold, or is not that of the run it would go on with."""
+
+
+class InvalidTrainingData(PermanentError):
+    """Lines of a training run's data that are no examples; `details["lines"]` has the first ones with their fields."""
+
+
+class AdapterInvalid(PermanentError):
+    """The folder holds no trained adapter or transformer, or one of another checkpoint."""
 
 
 class AnswerUnreadable(PermanentError):

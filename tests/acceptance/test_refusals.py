@@ -48,12 +48,24 @@ def test_a_worker_says_which_setting_is_wrong(environment: dict[str, str], words
 
 @pytest.mark.parametrize(
     "arguments",
-    [["run"], ["tiny-checkpoint", "/nowhere"], ["convert", "/nowhere", "--weights", "/usr", "--code", "/usr"]],
+    [
+        ["run"],
+        ["tiny-checkpoint", "/nowhere"],
+        ["convert", "/nowhere", "--weights", "/usr", "--code", "/usr"],
+        ["train", "/nowhere"],
+    ],
 )
 def test_a_worker_without_its_libraries_names_the_extra(arguments: list[str]) -> None:
     done = run(HIDES_LIBRARIES + "sys.modules.pop('torch')\n" + main("omnifleet-worker"), *arguments)
 
     assert_refused(done, "not installed:", "diffusers", "pip install 'omnifleet[worker]'")
+
+
+@pytest.mark.parametrize("arguments", [["train", "/nowhere"], ["train", "merge", "/usr", "/usr", "/nowhere"]])
+def test_training_without_its_libraries_names_the_extra(arguments: list[str]) -> None:
+    done = run("import sys; sys.modules['peft'] = None\n" + main("omnifleet-worker"), *arguments)
+
+    assert_refused(done, "not installed: peft.", "pip install 'omnifleet[train]'")
 
 
 def test_celery_without_the_workers_libraries_names_the_extra() -> None:

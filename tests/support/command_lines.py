@@ -27,6 +27,7 @@ SETTINGS = {f"OMNIFLEET_{name.upper()}" for name in GatewaySettings.model_fields
 """Variables of the environment that some process reads."""
 OTHERS = {
     ".",
+    "accelerate",
     "cd",
     "celery",
     "curl",
@@ -41,6 +42,7 @@ OTHERS = {
     "pip",
     "pre-commit",
     "set",
+    "tensorboard",
 }
 """Programs that are not this project's, and what shells do themselves."""
 ASSIGNMENT = re.compile(r"([A-Z_]+)=.*", re.DOTALL)
@@ -101,6 +103,8 @@ def resolve(program: str, arguments: list[str]) -> tuple[Any, list[str]]:
     """The (sub)command that these arguments call, and what is left for it. Raises AssertionError."""
     command: Any = PROGRAMS[program]
     while hasattr(command, "commands") and arguments and not arguments[0].startswith("-"):
+        if arguments[0] not in command.commands and hasattr(command, "default_command"):
+            arguments = [command.default_command, *arguments]
         assert arguments[0] in command.commands, f"{command.name} has no command {arguments[0]}"
         command, arguments = command.commands[arguments[0]], arguments[1:]
     return command, arguments

@@ -146,6 +146,20 @@ def test_imports_only_go_down() -> None:
     assert found == ALLOWED
 
 
+def test_nothing_that_serves_imports_what_trains() -> None:
+    folder = "omnifleet_worker.training"
+    importers = {
+        importer
+        for importer, imported in imported_modules().items()
+        if not importer.startswith(folder) and any(name.startswith(f"{folder}.") for name in imported)
+    }
+    command = modules()[f"{folder}.cli"]
+    at_once = [node.module for node in tree(command.path).body if isinstance(node, ast.ImportFrom) and node.level]
+
+    assert importers == {"omnifleet_worker.cli"}
+    assert at_once == ["installation"]
+
+
 def top(name: str) -> str:
     return name.partition(".")[0]
 

@@ -1,4 +1,4 @@
-"""`omnifleet-worker`: run a worker, convert and verify checkpoints, write a small one to try it with."""
+"""`omnifleet-worker`: run a worker, convert and verify checkpoints, train one, write a small one to try it with."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from rich.text import Text
 
 from .installation import collector_paused, require_checkpoint, require_libraries
 from .settings import WorkerSettings
+from .training.cli import app as train_app
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(train_app, name="train")
 
 
 @app.command()

@@ -12,6 +12,7 @@ from omnifleet_shared.errors import (
     InvalidSetting,
     OmnifleetError,
     QueueFull,
+    QuotaExceeded,
     StorageRefused,
     StorageUnavailable,
     UnknownJob,
@@ -31,6 +32,8 @@ IDLE_INTERVAL = 0.5
 """Seconds between looks at a limit that changed, or at a request to stop."""
 RESEND_DELAY = 2.0
 """Seconds before sending again what found no Redis or no storage."""
+LONGEST_DELAY = 600.0
+"""Seconds after which it is tried again in any case: a quota may have been raised before the day ends."""
 
 
 @dataclass(frozen=True)
@@ -228,7 +231,7 @@ class Dispatcher:
             self._watch(job_id, item)
 
     def _handle_not_sent(self, item: WorkItem, error: OmnifleetError) -> None:
-        if isinstance(error, QueueFull | BrokerUnavailable | StorageUnavailable):
+        if isinstance(error, QueueFull | QuotaExceeded | BrokerUnavailable | StorageUnavailable):
             self._send_later(item, error)
         elif isinstance(error, StorageRefused | InvalidSetting) and not self._fleet_answered:
             raise error
@@ -247,7 +250,7 @@ class Dispatcher:
             self._waiter.discard([item.job_id])
 
     def _send_later(self, item: WorkItem, error: OmnifleetError) -> None:
-        if isinstance(error, QueueFull):
+        if isinstance(error, QueueFull | QuotaExceeded):
             self._on_wait(error)
         else:
             self._wait_out(error)
@@ -255,7 +258,7 @@ class Dispatcher:
             del self._pending[item.number]
             return
         delay = float(error.details.get("retry_after", RESEND_DELAY))
-        self._delayed.append((time.monotonic() + delay, item))
+        self._delayed.append((time.monotonic() + min(delay, LONGEST_DELAY), item))
 
     def _wait_out(self, error: OmnifleetError) -> None:
         """Raise the error where the fleet has not answered yet; otherwise it is waited for."""

@@ -22,6 +22,7 @@ from omnifleet_shared.errors import (
     NoModelFor,
     OmnifleetError,
     QueueFull,
+    QuotaExceeded,
     ResultTimeout,
     StorageRefused,
     StorageUnavailable,
@@ -53,6 +54,7 @@ EXIT_CODES: dict[type[OmnifleetError], int] = {
     StorageRefused: 3,
     QueueFull: 3,
     NoModelFor: 3,
+    QuotaExceeded: 3,
     ResultTimeout: 4,
     JobCancelled: 5,
 }

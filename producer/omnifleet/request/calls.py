@@ -57,6 +57,7 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             MediaError, ForeignURI: the media; `field` names the argument.
             StorageUnavailable, StorageRefused, BrokerUnavailable: the fleet.
             QueueFull: too much waits; `details["retry_after"]` says in how many seconds to come back.
+            QuotaExceeded: the tenant has used its GPU-seconds of the day; likewise.
         """
         media, question_fields = {"audio": audio, "video": video}, {"text": text, "question": question}
         limits = {"system": system, "max_new_tokens": max_new_tokens, "history": history, "timestamps": timestamps}

@@ -48,6 +48,7 @@ class JobTransport(Protocol):
             BrokerUnavailable, BrokerRefused: nothing was sent.
             IdempotencyConflict: nothing was sent; the key is that of another request.
             QueueFull: nothing was sent; `details["retry_after"]` says in how many seconds to come back.
+            QuotaExceeded: nothing was sent; likewise.
         """
         ...
 

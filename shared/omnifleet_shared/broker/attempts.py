@@ -42,7 +42,7 @@ from ..schema.results import JobResult
 from ..settings import FleetSettings
 from ..webhooks.outbox import ENQUEUE_CALLBACK
 from .dead_letters import DeadLetter
-from .tenants.fair_queue import HAS_TENANT, LANES, SPENT
+from .tenants.fair_queue import HEADER, SPENT
 
 # In all scripts below the first write is ZREM: Redis refuses the first write of a script where that needs memory and
 # there is none, and no write after the first. So a full Redis still records what becomes of the jobs that it holds.
@@ -104,25 +104,18 @@ redis.call('HSET', KEYS[3], 'worker', ARGV[4], 'begun:' .. ARGV[1], start)
 {WRITE}
 return {{'begun', start, redis.call('HGET', KEYS[3], 'traceback') or '', unpack(clock())}}
 """
-SPEND = f"""{HAS_TENANT}
-local function tenant_in(message)
-{LANES}
-  return tenant_of(message) or ''
-end
-local function spend(message, seconds)
-  if not has_tenant(message) and redis.call('HEXISTS', KEYS[13], ARGV[1]) == 0 then return end
-{SPENT}
-  spent(KEYS[13], ARGV[1], message, tonumber(seconds))
-end
-"""
+CONCERNS_A_TENANT = f"string.find(message, '{HEADER}', 1, true) or redis.call('HEXISTS', KEYS[13], ARGV[1]) == 1"
 # Its worker lived to tell: the job is no suspect, and waits where it was queued. ARGV 7: `Fault`. ARGV 8: GPU-seconds.
-RETRY = f"""{SPEND}
+RETRY = f"""
 local retried = 'retried:' .. ARGV[1]
 if redis.call('HEXISTS', KEYS[3], retried) == 1 then return {{'written'}} end
 {ENDED}
 redis.call('ZREM', started, ARGV[1])
 redis.call('HSET', KEYS[3], 'open', 0, 'alone', 0, 'traceback', ARGV[6], retried, 1)
-spend(message, ARGV[8])
+if {CONCERNS_A_TENANT} then
+{SPENT}
+  spent(KEYS[13], ARGV[1], message, tonumber(ARGV[8]))
+end
 if ARGV[7] == 'worker' then redis.call('HINCRBY', KEYS[3], 'handed_back', 1) end
 if ARGV[7] == 'storage' then
   local refused_by = redis.call('HGET', KEYS[3], 'refused_by')
@@ -137,19 +130,20 @@ return {{'written'}}
 """
 # The message leaves the queue with the outcome: a replay in between would find it there a second time. ARGV 11:
 # GPU-seconds.
-FINISH = f"""{SPEND}
+FINISH = f"""
 local finished = 'finished:' .. ARGV[1]
 if redis.call('HEXISTS', KEYS[3], finished) == 1 then return {{'written'}} end
 {ENDED}
 redis.call('ZREM', started, ARGV[1])
 redis.call('HSET', KEYS[3], 'open', 0, 'alone', 0, finished, 1)
 {WRITE}
-spend(message, ARGV[11])
-{ENQUEUE_CALLBACK}
-if ARGV[10] ~= '' then
-  redis.call('HSET', KEYS[8], ARGV[5], ARGV[10])
-  if has_tenant(message) then redis.call('HSET', KEYS[3], 'sent:tenant', tenant_in(message)) end
+if {CONCERNS_A_TENANT} then
+{SPENT}
+  spent(KEYS[13], ARGV[1], message, tonumber(ARGV[11]))
+  if ARGV[10] ~= '' then redis.call('HSET', KEYS[3], 'sent:tenant', tenant_of(message) or '') end
 end
+{ENQUEUE_CALLBACK}
+if ARGV[10] ~= '' then redis.call('HSET', KEYS[8], ARGV[5], ARGV[10]) end
 if string.find(message, ARGV[5], 1, true) then
   redis.call('HDEL', KEYS[2], ARGV[1])
   redis.call('ZREM', KEYS[9], ARGV[1])

@@ -120,14 +120,13 @@ redis.call('ZADD', KEYS[2], over, ARGV[2])
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now[1])
 """
 RELEASE = f"""
-local function settle_charge()
-{LANES}{CHARGE}
-  settle(KEYS[4], ARGV[1], 0)
-end
 redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('HDEL', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[1])
-if redis.call('HEXISTS', KEYS[4], ARGV[1]) == 1 then settle_charge() end
+if redis.call('HEXISTS', KEYS[4], ARGV[1]) == 1 then
+{LANES}{CHARGE}
+  settle(KEYS[4], ARGV[1], 0)
+end
 """
 # A suspect that was started goes behind the others: if it kills its workers, they are not kept waiting.
 RECOVER = f"""{ENQUEUE}{CHARGE}

@@ -33,7 +33,7 @@ from ..schema.idempotency import IdempotencyKey
 from ..schema.job_state import STATE_KEY, queued_record
 from ..schema.results import Route
 from ..settings import FleetSettings
-from .tenants.fair_queue import DAY, ENQUEUE, HAS_TENANT, LANES, QUOTA
+from .tenants.fair_queue import DAY, ENQUEUE, HEADER, LANES, QUOTA
 
 MIN_RETRY_AFTER, DEFAULT_RETRY_AFTER, MAX_RETRY_AFTER = 1, 30, 600
 """Bounds of `retry_after` in seconds, and its value where no job has ended lately."""
@@ -43,13 +43,14 @@ ROOM = 0.01
 
 # The message comes first: Redis refuses the first write of a script when memory is full, and none after it. The queue
 # is noted as kombu does it (routing key, pattern, queue), so that it is known before any worker has served it.
-HELPERS = f"""{HAS_TENANT}
-local function push_fairly(place, message)
-{ENQUEUE}
-  enqueue(place, message, 'LPUSH')
-end
+HELPERS = f"""
 local function push(place, message, wake, state, record, lifetime)
-  if has_tenant(message) then push_fairly(place, message) else redis.call('LPUSH', place, message) end
+  if string.find(message, '{HEADER}', 1, true) then
+{ENQUEUE}
+    enqueue(place, message, 'LPUSH')
+  else
+    redis.call('LPUSH', place, message)
+  end
   local queue = string.match(place, '^[^\\6]+')
   redis.call('SADD', '{BINDINGS}' .. queue, queue .. '\\6\\22\\6\\22' .. queue)
   redis.call('LPUSH', wake, '1')
@@ -128,14 +129,11 @@ if other and stands(other) then
   if differs ~= '' then return keep({{'conflict', other, 0, 0, 0, differs}}) end
   return keep({{'sent', other, 0, 0, 0}})
 end
-local function is_used_up()
+if string.find(message, '{HEADER}', 1, true) then
 {LANES}{QUOTA}
   local tenant = tenant_of(message)
   local left = tenant and quota_left(tenant)
-  return left and left <= 0
-end
-if has_tenant(message) and is_used_up() then
-  return keep({{'quota', '', 0, 0, {DAY} - redis.call('TIME')[1] % {DAY}}})
+  if left and left <= 0 then return keep({{'quota', '', 0, 0, {DAY} - redis.call('TIME')[1] % {DAY}}}) end
 end
 local queued = 0
 for list = 8, #KEYS do

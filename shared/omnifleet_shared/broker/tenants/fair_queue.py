@@ -46,13 +46,11 @@ LONGEST_NAME = 64
 """Characters of a tenant's name."""
 
 # To make a function takes Redis a part of a microsecond, also where it is not called. So scripts that run for every job
-# make these inside of one function, which they call where a tenant is concerned.
-#
+# make these in a block of their own, where a tenant is concerned: where a message has `HEADER`, or a tenant's waits.
+HEADER = f'"{TENANT_HEADER}"'
+
 # Names of a lane's keys are made from its list. `tenant_of` finds the header in the message as JSON: inside of a text,
 # the quotes would be escaped.
-HAS_TENANT = f"""
-local function has_tenant(message) return string.find(message, '"{TENANT_HEADER}"', 1, true) end
-"""
 LANES = f"""
 local function fair(place, what) return '{FAIR_LANE_KEY.format(place="")}' .. place .. (what or '') end
 local function jobs_of(place, tenant) return fair(place, ':jobs:') .. tenant end
@@ -63,8 +61,8 @@ local function virtual_time(place)
 end
 local function exact(value) return string.format('%.17g', value) end
 local function tenant_of(message)
-  if not string.find(message, '"{TENANT_HEADER}"', 1, true) then return false end
-  local tenant = string.match(message, '"{TENANT_HEADER}": ?"(%w[%w_.-]*)"')
+  if not string.find(message, '{HEADER}', 1, true) then return false end
+  local tenant = string.match(message, '{HEADER}: ?"(%w[%w_.-]*)"')
   return tenant and #tenant <= {LONGEST_NAME} and tenant
 end
 """

@@ -8,7 +8,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from omnifleet import BrokerUnavailable, Client, InvalidJob, JobCancelled, MediaTooLong, OmnifleetError, QueueFull
+from omnifleet import (
+    BrokerUnavailable,
+    Client,
+    InvalidJob,
+    JobCancelled,
+    MediaTooLong,
+    OmnifleetError,
+    QueueFull,
+    QuotaExceeded,
+)
 from omnifleet.batch import Outcome, Request, concurrency, dispatcher, edit, generate, understand
 from omnifleet.batch.concurrency import InFlightLimit
 from omnifleet.testing import FakeClient, FakeFleet
@@ -166,6 +175,15 @@ def test_a_full_queue_is_waited_for() -> None:
     outcomes = list(FakeClient(fleet=fleet).batch(questions(5), in_flight=2))
 
     assert [outcome.error for outcome in outcomes] == [None] * 5
+
+
+def test_a_tenants_next_day_is_waited_for_and_a_raised_quota_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher, "LONGEST_DELAY", 0.01)
+    fleet = Refusing(QuotaExceeded("used up", "tenant", details={"retry_after": 80_000}))
+
+    outcomes = list(FakeClient(fleet=fleet).batch(questions(3), in_flight=2))
+
+    assert [outcome.error for outcome in outcomes] == [None] * 3
 
 
 def test_a_redis_that_is_not_there_at_all_is_said_at_once() -> None:

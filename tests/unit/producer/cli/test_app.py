@@ -18,6 +18,7 @@ from omnifleet import (
     MediaTooLong,
     OmnifleetError,
     QueueFull,
+    QuotaExceeded,
     StorageUnavailable,
 )
 from omnifleet.cli import app
@@ -251,6 +252,7 @@ def test_cancel_stops_a_job_and_tells_when_there_is_nothing_to_stop(omni: FakeCl
         (MediaTooLong("it is 400 s long", "audio", "Send less"), 2),
         (StorageUnavailable("it is away"), 3),
         (QueueFull("5 jobs wait", None, "Submit again in 30 s", {"retry_after": 30}), 3),
+        (QuotaExceeded("used up", "tenant", "Submit again in 30 s", {"retry_after": 30}), 3),
         (JobCancelled("someone did"), 5),
     ],
 )

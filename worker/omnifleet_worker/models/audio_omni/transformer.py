@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from diffusers.models.attention import FeedForward
@@ -206,6 +206,7 @@ class AudioOmniTransformer(DiffusersModel):
     _keep_in_fp32_modules = ["time_proj", "norm1", "norm2", "norm3"]  # type: ignore[assignment]  # noqa: RUF012, None there
     # All are of one shape, so one compilation serves them all (`compile_repeated_blocks`).
     _repeated_blocks = ["TransformerBlock"]  # noqa: RUF012, diffusers declares it of the instance
+    _supports_gradient_checkpointing = True
 
     @register_to_config
     def __init__(
@@ -220,6 +221,7 @@ class AudioOmniTransformer(DiffusersModel):
     ) -> None:
         super().__init__()
         self.rotary_dim = rotary_dim
+        self.gradient_checkpointing = False
         self._rotaries: dict[torch.device, Rotary] = {}
         self.time_proj = GaussianFourierProjection(
             timestep_features, set_W_to_weight=False, log=False, flip_sin_to_cos=True
@@ -239,7 +241,7 @@ class AudioOmniTransformer(DiffusersModel):
         return [block for block in self.transformer_blocks if isinstance(block, TransformerBlock)]
 
     def encode_context(self, tokens: Tensor) -> CrossAttentionCache:
-        """Project context tokens [n, 768], unpadded, to every block's keys and values; once a request."""
+        """Project context tokens [..., n, 768], unpadded, to every block's keys and values; once a request."""
         context = self.context_embedder(tokens.to(self.dtype))
         projected = [block.attn2.project_context(context) for block in self.blocks]
         return CrossAttentionCache(*(torch.stack(parts) for parts in zip(*projected, strict=True)))
@@ -286,6 +288,26 @@ class AudioOmniTransformer(DiffusersModel):
         sequence = guidance.double(self._embed_sequence(latents, timesteps, global_embeds))
         return guidance.combine(self._predict(sequence, context, latents.shape[-1]))
 
+    def predict_from_tokens(
+        self, latents: Tensor, timesteps: Tensor, context: Tensor, mask: Tensor, global_tokens: Tensor
+    ) -> Tensor:
+        """Predict velocities unguided, with all weights in the graph: for training.
+
+        Args:
+            latents: [B, 64, frames].
+            timesteps: [B], 1 (noise) to 0 (clean).
+            context: tokens [B, n, 768]; zeros in place of them are the unconditional context.
+            mask: bool [B, n], True where a token is real.
+            global_tokens: [B, 364, 768].
+
+        Returns:
+            Velocity [B, 64, frames], float32.
+        """
+        projected = self.encode_context(context)
+        batch = ContextBatch(projected.keys, projected.values, mask[:, None, None])
+        sequence = self._embed_sequence(latents, timesteps, self.encode_global(global_tokens))
+        return self._predict(sequence, batch, latents.shape[-1])
+
     def _embed_sequence(self, latents: Tensor, timesteps: Tensor, global_embeds: Tensor) -> Tensor:
         """[B, 364 + 236, width]: the global tokens with the timestep added, then the latents."""
         latents = latents.to(self.dtype)
@@ -295,8 +317,10 @@ class AudioOmniTransformer(DiffusersModel):
     def _predict(self, sequence: Tensor, context: ContextBatch, frames: int) -> Tensor:
         """Run the blocks and read the velocity off the last `frames` positions, in float32."""
         rotary = self._rotary(sequence)
+        recompute: Any = self._gradient_checkpointing_func if self.gradient_checkpointing else None
         for block, key, value in zip(self.transformer_blocks, context.keys, context.values, strict=True):
-            sequence = block(sequence, rotary, key, value, context.mask)
+            given = (sequence, rotary, key, value, context.mask)
+            sequence = block(*given) if recompute is None else recompute(block, *given)
         velocity = self.proj_out(sequence[:, -frames:]).mT
         return (velocity + self.conv_out(velocity)).float()
 
