@@ -5,7 +5,7 @@ Its answers name the question, and its clips are the tone of their seed over wha
 In its environment, SCRIPTED_DIES_AT numbers the step that kills it, from 1. SCRIPTED_LOAD_AWAITS names a file
 with which its checkpoint is there, and SCRIPTED_DEVICE_BREAKS a word: the first request that has it breaks its device
 for good. SCRIPTED_CARD is the card of the model that it stands for. With SCRIPTED_MODEL_FAILS its model fails every
-step. `support.scripted_faults` says how its machine goes wrong otherwise.
+step; a step takes SCRIPTED_STEP_SECONDS. `support.scripted_faults` says how its machine goes wrong otherwise.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class ScriptedRunner:
 
     def __init__(self) -> None:
         self._device = scripted_faults.Device()
+        self._step_seconds = float(os.environ.get("SCRIPTED_STEP_SECONDS", STEP_SECONDS))
         self._dies_at = int(os.environ.get("SCRIPTED_DIES_AT", "0"))
         self._steps = 0
         self._hashes: dict[Request, str] = {}
@@ -77,7 +78,7 @@ class ScriptedRunner:
             request.written = lambda: tuple(pieces[: request.step])
 
     def advance(self, batch: Sequence[Request]) -> None:
-        time.sleep(STEP_SECONDS)
+        time.sleep(self._step_seconds)
         self._steps += 1
         if self._steps == self._dies_at:
             os.kill(os.getpid(), signal.SIGKILL)

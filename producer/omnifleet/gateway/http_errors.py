@@ -76,6 +76,10 @@ RETRY_AFTER = 5
 """Seconds, where an error does not tell."""
 
 
+class BrokenOff(Exception):
+    """An answer that has begun cannot be ended as it should: its caller is to see that something is missing."""
+
+
 def status_of(error: OmnifleetError) -> int:
     """Give the HTTP status of an error."""
     return next((status for cls, status in STATUS.items() if isinstance(error, cls)), 500)

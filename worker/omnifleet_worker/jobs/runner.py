@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from omnifleet_shared.content_types import CONTENT_TYPES
 from omnifleet_shared.errors import DiskFull, MediaError, StorageUnavailable, TransientError
 from omnifleet_shared.file_names import file_name
 from omnifleet_shared.keys import RESULT_KEY
@@ -24,10 +25,9 @@ from omnifleet_shared.schema.transcript import Transcript
 from omnifleet_shared.storage import Storage
 
 from ..media.decode import DecodedAudio
-from ..media.encode import CONTENT_TYPES, Subtype
+from ..media.encode import Subtype
 from ..media.isolation.processes import shared_processes
 from ..media.limits import MediaLimits
-from ..media.mux import CONTENT_TYPES as VIDEO_CONTENT_TYPES
 from ..models.audio_omni.sampling import SAMPLE_RATE, to_int16
 from ..retry import retry_until
 from ..settings import WorkerSettings
@@ -193,7 +193,7 @@ class JobRunner:
                 muxed = self._media.mux(video, pcm, SAMPLE_RATE, limits=self._limits)
         except MediaError as error:
             return None, (str(error),)
-        put = self._put(context, muxed.data, muxed.format, VIDEO_CONTENT_TYPES[muxed.format])
+        put = self._put(context, muxed.data, muxed.format, CONTENT_TYPES[muxed.format])
         return VideoArtifact(**put, format=muxed.format, seconds=muxed.seconds), ()
 
     def _put(self, context: JobContext, data: bytes, form: str, content_type: str) -> dict[str, Any]:

@@ -18,13 +18,14 @@ import numpy as np
 import soundfile
 import torch
 from numpy.typing import NDArray
+from omnifleet_shared.content_types import CONTENT_TYPES
 from omnifleet_shared.errors import BrokerError, DiskFull, StorageUnavailable
 from omnifleet_shared.keys import STREAMED_KEY
 from omnifleet_shared.schema.parts import StreamedPart
 from omnifleet_shared.schema.results import Artifact
 from omnifleet_shared.storage import Storage
 
-from ...media.encode import CONTENT_TYPES, encode_audio
+from ...media.encode import encode_audio
 from ...models.audio_omni.sampling import SAMPLE_RATE, to_int16
 from ...retry import retry_until
 from ...settings import WorkerSettings
