@@ -5,7 +5,8 @@ Its answers name the question, and its clips are the tone of their seed over wha
 In its environment, SCRIPTED_DIES_AT numbers the step that kills it, from 1. SCRIPTED_LOAD_AWAITS names a file
 with which its checkpoint is there, and SCRIPTED_DEVICE_BREAKS a word: the first request that has it breaks its device
 for good. SCRIPTED_CARD is the card of the model that it stands for. With SCRIPTED_MODEL_FAILS its model fails every
-step; a step takes SCRIPTED_STEP_SECONDS. `support.scripted_faults` says how its machine goes wrong otherwise.
+step; a step takes SCRIPTED_STEP_SECONDS. With SCRIPTED_ENGINE it runs a model that speaks: by a script, or where that
+is `real` the one of its settings. `support.scripted_faults` says how its machine goes wrong otherwise.
 """
 
 from __future__ import annotations
@@ -26,21 +27,27 @@ from omnifleet_shared.schema.model_card import ModelCard
 from omnifleet_shared.settings import load_settings
 from omnifleet_worker.celery import create_worker_app
 from omnifleet_worker.engine.limits import EngineLimits
-from omnifleet_worker.engine.request import ChatInputs, Request
-from omnifleet_worker.jobs.model import ModelData
+from omnifleet_worker.engine.request import ChatInputs, DiffusionInputs, Request
+from omnifleet_worker.engines.audio_omni import PROBES
+from omnifleet_worker.engines.loaded_model import LoadedModel
+from omnifleet_worker.engines.speech.engine import run_speech_model
 from omnifleet_worker.jobs.prompts import Prompts
+from omnifleet_worker.jobs.tasks import OmniModel
 from omnifleet_worker.models.audio_omni.sampling import CLIP_SAMPLES
 from omnifleet_worker.models.audio_omni.speech_tokenizer import SpeechTokenizer
 from omnifleet_worker.models.content_cache import digest
+from omnifleet_worker.models.speech_model import SpeechInputs
 from omnifleet_worker.service.worker import FleetWorker
 from omnifleet_worker.settings import WorkerSettings
 
 from support import scripted_faults
 from support.data.tones import tone
+from support.speech.scripted_model import ScriptedSpeech, slow_step, speech_card
 
 logger = logging.getLogger(__name__)
 STEP_SECONDS = 0.05
-MODEL = ModelData(
+SPEECH = speech_card(engine="audio-omni")
+MODEL = OmniModel(
     card=ModelCard(name="scripted", revision="1", licence="none", languages=("en",)),
     prompts=Prompts(
         {
@@ -115,6 +122,7 @@ class ScriptedRunner:
 
 def _asked(request: Request) -> str:
     inputs = request.inputs
+    assert not isinstance(inputs, SpeechInputs)
     return inputs.chat.user if isinstance(inputs, ChatInputs) else inputs.prompt.user
 
 
@@ -136,6 +144,7 @@ def _joined(pieces: Sequence[int]) -> str:
 def _outcome(request: Request) -> Any:
     if isinstance(request.inputs, ChatInputs):
         return request.draft()
+    assert isinstance(request.inputs, DiffusionInputs)
     clip, heard = tone(request.inputs.seed, CLIP_SAMPLES), request.inputs.audio
     if heard is not None:
         clip[:, : len(heard)] += heard / 4
@@ -145,13 +154,15 @@ def _outcome(request: Request) -> Any:
 class ScriptedWorker(FleetWorker):
     """Loads no checkpoint."""
 
-    def load(self) -> tuple[ModelData, ScriptedRunner, EngineLimits]:
+    def load(self) -> LoadedModel:
         while (awaited := os.environ.get("SCRIPTED_LOAD_AWAITS")) and not Path(awaited).exists():
             time.sleep(0.05)
-        model = MODEL
+        if engine := os.environ.get("SCRIPTED_ENGINE"):
+            return super().load() if engine == "real" else run_speech_model(ScriptedSpeech(2, slow_step), SPEECH)
+        model, limits = MODEL, EngineLimits(clips=8, chats=8)
         if card := os.environ.get("SCRIPTED_CARD"):
             model = replace(model, card=ModelCard.model_validate_json(card))
-        return model, ScriptedRunner(), EngineLimits(clips=8, chats=8)
+        return LoadedModel(model=model, runner=ScriptedRunner(), limits=limits, probes=PROBES)
 
 
 def work(arguments: Sequence[str]) -> None:

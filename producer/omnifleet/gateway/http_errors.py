@@ -27,6 +27,7 @@ from omnifleet_shared.errors import (
     MediaError,
     MediaTooLarge,
     MediaTooLong,
+    ModelServerUnavailable,
     OmnifleetError,
     QueueFull,
     RateExceeded,
@@ -66,7 +67,14 @@ STATUS: dict[type[OmnifleetError], int] = {
 }
 """Status of each kind of error; the first class that an error is of decides. Any other is the fleet's own, 500."""
 
-OF_THE_FLEET = (BrokerUnavailable, StorageUnavailable, StorageRefused, InvalidSetting, CheckpointInvalid)
+OF_THE_FLEET = (
+    BrokerUnavailable,
+    StorageUnavailable,
+    StorageRefused,
+    InvalidSetting,
+    CheckpointInvalid,
+    ModelServerUnavailable,
+)
 """Errors whose words are for operators: they name hosts, buckets and files. Callers read what the class means."""
 
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
