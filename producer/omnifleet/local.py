@@ -6,7 +6,6 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
-from omnifleet_shared.keys import MODEL
 from omnifleet_shared.settings import load_settings
 from omnifleet_shared.storage import FolderStorage, Storage
 
@@ -55,7 +54,6 @@ class LocalModel(Client):
             dtype=dtype,
             max_batch=max_batch,
             storage=f"file://{home}",
-            models=MODEL,
         )
         storage: Storage = FolderStorage(home)
         try:
@@ -66,6 +64,7 @@ class LocalModel(Client):
         except BaseException:
             self._remove_folder()
             raise
+        settings = settings.model_copy(update={"models": self._local.model_name})
         super().__init__(settings, storage=storage, transport=self._local)
 
     def close(self) -> None:

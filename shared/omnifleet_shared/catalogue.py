@@ -17,22 +17,24 @@ SHIPPED = {
         AUDIO_OMNI.capabilities,
         Capabilities(
             name="voxcpm2",
-            engine="voxcpm",
+            engine="openai",
             licence="Apache-2.0",
             commercial_use=True,
             tasks={"generate.tts": TaskCapability(languages=_VOXCPM2_LANGUAGES)},
             sample_rate=48_000,
             cloning=True,
+            streaming=True,
         ),
         Capabilities(
             name="omnivoice",
-            engine="omnivoice",
+            engine="openai",
             licence="CC BY-NC 4.0",
             parts=(LicensedPart(name="audio tokenizer (Higgs)", licence="terms of its own"),),
             # Over six hundred.
             tasks={"generate.tts": TaskCapability()},
             sample_rate=24_000,
             cloning=True,
+            streaming=True,
             needs_transcript=True,
         ),
         Capabilities(
@@ -43,6 +45,7 @@ SHIPPED = {
             tasks={"generate.tts": TaskCapability()},
             sample_rate=44_100,
             cloning=True,
+            streaming=True,
             needs_transcript=True,
         ),
     )

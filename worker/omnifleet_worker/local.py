@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
-from typing import Self
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any, Self
 
 from omnifleet_shared.broker.worker_registry import Capacity, WorkerRecord
 from omnifleet_shared.errors import CallbackRefused, EngineStopped, JobCancelled, JobFailed, OmnifleetError, UnknownJob
 from omnifleet_shared.job_state.batch_waiter import BatchResultWaiter, PollingResultWaiter
+from omnifleet_shared.keys import MODEL
 from omnifleet_shared.schema.idempotency import IdempotencyKey
 from omnifleet_shared.schema.job_state import JobState
 from omnifleet_shared.schema.jobs import Job
@@ -136,9 +139,17 @@ class LocalTransport:
         """Give False: nobody collects what a local model stores."""
         return False
 
+    @property
+    def model_name(self) -> str:
+        """Name that jobs have for the model: Audio-Omni's own for every checkpoint of it."""
+        capabilities = self._loaded.model.capabilities
+        return MODEL if capabilities.engine == MODEL else capabilities.name
+
     def workers(self, queue: str) -> Sequence[WorkerRecord]:
-        """Return nothing: there is one model, and no queue."""
-        return ()
+        """Return this process, which is the worker of its model."""
+        now, capabilities = datetime.now(UTC), self._loaded.model.capabilities
+        about: dict[str, Any] = {"started_at": now, "reported_at": now, "capabilities": capabilities}
+        return [WorkerRecord(name="local", version=version("omnifleet"), state="ready", slots=self._places, **about)]
 
     def capacity(self, queue: str | None = None) -> Capacity:
         """This process, and the jobs that it holds at once."""
