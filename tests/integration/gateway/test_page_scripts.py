@@ -24,7 +24,7 @@ from omnifleet_shared.schema.tasks import TASK_NAMES, Namespace
 from support.gateway.process import Gateway
 from support.gateway.visitor import Visitor, visitor
 
-NOT_ASKED = {"task", "history", "callback", "idempotency_key"}
+NOT_ASKED = {"task", "history", "callback", "idempotency_key", "wait"}
 """Arguments of calls that the page has no field for: they are for programs."""
 TEXT = '-it\'s "rain"\n$(id) `id` \\n é 𝄞 <b>;type=x'
 NAME = "-<img onerror=x> 'a' \"b\" \\;type=x $(id).wav"

@@ -11,7 +11,7 @@ import { TASKS, fieldsOf } from "./tasks.js";
 const form = byId("task-form");
 const table = new JobTable();
 const panel = new JobPanel(() => table.refresh());
-let voices = [];
+let names = { voices: [], models: [] };
 let shown = [];
 
 const namespace = () => form.elements.namespace.value;
@@ -22,7 +22,8 @@ const request = () => readForm(form, namespace(), taskName(), shown);
 async function enter() {
   byId("key-error").textContent = "";
   try {
-    voices = (await askJson("v1/voices")).data.map((voice) => voice.id).filter((name) => name !== "default");
+    const [voices, models] = await Promise.all(["v1/voices", "v1/models"].map(readNames));
+    names = { voices: voices.filter((name) => name !== "default"), models };
     byId("key-note").textContent = readKey() ? "Your key is used until this tab is closed." : "This gateway asks for no key.";
     byId("key-form").classList.add("open");
     byId("forget").hidden = !readKey();
@@ -37,6 +38,8 @@ async function enter() {
     return false;
   }
 }
+
+const readNames = async (path) => (await askJson(path)).data.map(({ id }) => id);
 
 byId("key-form").addEventListener("submit", async (event) => {
   event.preventDefault();
@@ -65,8 +68,8 @@ function showTasks() {
 function showFields() {
   const { about, options } = fieldsOf(namespace(), taskName());
   shown = [...about, ...options];
-  byId("fields").replaceChildren(...about.map((field) => makeField(field, voices)));
-  byId("options").replaceChildren(...options.map((field) => makeField(field, voices)));
+  byId("fields").replaceChildren(...about.map((field) => makeField(field, names)));
+  byId("options").replaceChildren(...options.map((field) => makeField(field, names)));
   showCalls();
 }
 

@@ -3,12 +3,16 @@
 import { make } from "./dom.js";
 import { recordButton } from "./microphone.js";
 
-/** Make the control of a field; each is labelled, and described by its hint. */
-export function makeField(field, voices) {
+/**
+ * Make the control of a field; each is labelled, and described by its hint.
+ * @param {Object} field of `fieldsOf`
+ * @param {{voices: string[], models: string[]}} names that may be chosen
+ */
+export function makeField(field, names) {
   const id = `field-${field.name}`;
   const hint = field.hint ? make("p", { id: `${id}-hint`, class: "hint" }, field.hint) : null;
   const describe = hint ? { "aria-describedby": hint.id } : {};
-  const controls = MAKERS[field.kind](field, id, describe, voices);
+  const controls = MAKERS[field.kind](field, id, describe, names);
   if (field.kind === "check") return make("p", { class: "field check" }, ...controls, label(field, id));
   if (field.kind === "span" || field.kind === "voice") {
     const legend = make("legend", {}, field.label, note(field));
@@ -19,7 +23,7 @@ export function makeField(field, voices) {
 
 const note = (field) => (field.needed || field.isOption ? null : make("span", { class: "optional" }, " (optional)"));
 const label = (field, id) =>
-  make("label", { for: id }, field.label, ["check", "choice"].includes(field.kind) ? null : note(field));
+  make("label", { for: id }, field.label, ["check", "choice", "model"].includes(field.kind) ? null : note(field));
 
 const base = (field, id) => ({ id, name: field.name, required: field.needed });
 const placeholder = (field) => (field.placeholder ? { placeholder: field.placeholder } : {});
@@ -29,10 +33,13 @@ const MAKERS = {
     make("textarea", { ...base(field, id), ...placeholder(field), rows: 2, maxLength: 10000, ...describe }),
   ],
   line: (field, id) => [
-    make("input", { ...base(field, id), ...placeholder(field), type: "text", maxLength: field.maxLength ?? 10000 }),
+    make("input", { ...base(field, id), ...placeholder(field), type: "text", maxLength: 10000 }),
   ],
   number: (field, id) => [makeNumber(base(field, id), field)],
   choice: (field, id) => [makeSelect(base(field, id), field.options)],
+  model: (field, id, describe, { models }) => [
+    makeSelect(base(field, id), [["", "the first that can"], ...models.map((name) => [name, name])]),
+  ],
   check: (field, id) => [make("input", { ...base(field, id), type: "checkbox" })],
   file: makeFile,
   span: (field, id) => [
@@ -72,7 +79,7 @@ function showPreviews(input, preview) {
   );
 }
 
-function makeVoice(field, id, describe, voices) {
+function makeVoice(field, id, describe, { voices }) {
   const own = field.needed ? [] : [["", "the model’s own"]];
   const names = voices.map((name) => [`voice:${name}`, name]);
   const select = makeSelect({ id: `${id}-voice`, name: "voice", "aria-label": "Whose voice" }, [

@@ -29,14 +29,15 @@ export const FIELDS = {
   dry_run: { kind: "check", label: "Only show which words would change" },
   stream: { kind: "check", label: "Give parts as they are made" },
   seed: { kind: "number", label: "Seed", min: 0, max: 2 ** 32 - 1, step: 1, placeholder: "drawn" },
-  language: { kind: "line", label: "Language (such as en)", maxLength: 2 },
+  language: { kind: "line", label: "Language (such as en)" },
+  model: { kind: "model", label: "Model" },
   priority: { kind: "choice", label: "Priority", options: [["", "interactive (default)"], ["batch", "batch"]] },
   deadline: { kind: "number", label: "Deadline in seconds", min: 0.1 },
   audio_track: { kind: "number", label: "Sound track of the file", min: 0, max: 99, step: 1 },
-  commercial: { kind: "check", label: "Refuse if the model’s licence forbids commercial use" },
+  commercial: { kind: "check", label: "Only by a model whose licence allows commercial use" },
 };
 
-const COMMON = ["seed", "language", "audio_track", "priority", "deadline", "commercial"];
+const COMMON = ["model", "seed", "language", "audio_track", "priority", "deadline", "commercial"];
 const DIFFUSION = ["steps", "quality", "guidance", "format"];
 const OPTIONS = {
   understand: ["system", "max_new_tokens", "temperature", "stream", ...COMMON],
