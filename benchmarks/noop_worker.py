@@ -10,9 +10,9 @@ from omnifleet_shared.settings import load_settings
 from omnifleet_worker.celery import create_worker_app
 from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.request import Request
-from omnifleet_worker.engine.runner import ModelRunner
-from omnifleet_worker.jobs.model import ModelData
+from omnifleet_worker.engines.loaded_model import LoadedModel
 from omnifleet_worker.jobs.prompts import Prompts
+from omnifleet_worker.jobs.tasks import OmniModel
 from omnifleet_worker.models.audio_omni.speech_tokenizer import SpeechTokenizer
 from omnifleet_worker.service.worker import FleetWorker
 from omnifleet_worker.settings import WorkerSettings
@@ -44,12 +44,13 @@ class NoopRunner:
 class NoopWorker(FleetWorker):
     """A fleet worker without a checkpoint."""
 
-    def load(self) -> tuple[ModelData, ModelRunner, EngineLimits]:
+    def load(self) -> LoadedModel:
         """A model that can be asked, and does nothing."""
         card = ModelCard(name="noop", revision="noop", licence="none", languages=("en",))
         prompts = Prompts({"system": {"UNDERSTANDING": "Answer."}})
-        model = ModelData(card=card, prompts=prompts, tokenizer=SpeechTokenizer([" "]))
-        return model, NoopRunner(), EngineLimits(clips=self.settings.max_batch, chats=self.settings.max_chats)
+        model = OmniModel(card=card, prompts=prompts, tokenizer=SpeechTokenizer([" "]))
+        limits = EngineLimits(clips=self.settings.max_batch, chats=self.settings.max_chats)
+        return LoadedModel(model=model, runner=NoopRunner(), limits=limits, probes=())
 
 
 def main() -> None:

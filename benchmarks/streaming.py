@@ -1,17 +1,21 @@
 """Streamed jobs beside the same jobs whole: seconds to the first part and to the end, through a worker and Redis.
 
-The worker runs the checkpoint that is named, or a tiny one with random weights, on the device that it finds.
+Speech goes through the gateway too: its events, and the sound of each part that they name. The worker runs the
+checkpoint that is named, or a tiny one with random weights, on the device that it finds.
 """
 
 from __future__ import annotations
 
+import http.client
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -20,7 +24,7 @@ import typer
 from machine import cpu, versions
 from omnifleet import Client, FleetSettings, JobHandle
 from omnifleet_worker.models.audio_omni.tiny import write_tiny_checkpoint
-from processes import redis_server
+from processes import free_port, process, redis_server
 from rich.console import Console
 from rich.table import Table
 from support.processes import worker
@@ -31,6 +35,18 @@ TIMEOUT = 900.0
 """Seconds after which a job is given up."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 Send = Callable[..., JobHandle[Any]]
+Times = list[float]
+"""Seconds from sending a job to each of its parts in the reader's memory."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of job, both ways."""
+
+    stream: Callable[[], Times]
+    """Sends it streamed."""
+    whole: Callable[[], float]
+    """Sends it without `stream`; gives the seconds to its result in the reader's memory."""
 
 
 @dataclass(frozen=True)
@@ -57,33 +73,38 @@ class Report:
     rows: dict[str, Row]
 
 
-def kinds(omni: Client, steps: int) -> dict[str, Send]:
-    """The jobs: music of a minute, speech of many sentences, and a long answer."""
+def kinds(omni: Client, gateway: OverHttp, steps: int) -> dict[str, Kind]:
+    """The jobs: music of a minute, speech of many sentences, here and through the gateway, and a long answer."""
     same = {"seed": 7}
-    return {
+    sends: dict[str, Send] = {
         "t2m, 60 s": lambda **more: omni.generate("t2m", "a slow waltz", seconds=60, steps=steps, **same, **more),
         "tts, 8 sentences": lambda **more: omni.generate("tts", SENTENCES, steps=steps, **same, **more),
         "question, 512 tokens": lambda **more: omni.understand(
             question="What is heard?", max_new_tokens=512, temperature=1.0, **same, **more
         ),
     }
+    spoken = {"task": "generate.tts", "text": SENTENCES, "steps": steps, **same}
+    over_http = Kind(lambda: gateway.stream(spoken), lambda: gateway.whole(spoken))
+    return {
+        **{name: Kind(partial(_stream, send), partial(_whole, send)) for name, send in sends.items()},
+        "tts, 8 sentences, over HTTP": over_http,
+    }
 
 
-def measure_kind(send: Send, runs: int) -> Row:
+def measure_kind(kind: Kind, runs: int) -> Row:
     """Send the job streamed and whole, by turns."""
-    pairs = [(_stream(send), _whole(send)) for _ in range(runs)]
-    streams, wholes = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    first, end = (round(median(one[place] for one in streams), 3) for place in (0, 1))
-    return Row(parts=int(streams[0][2]), first=first, end=end, whole=round(median(wholes), 3))
+    pairs = [(kind.stream(), kind.whole()) for _ in range(runs)]
+    first, end = (round(median(times[place] for times, _ in pairs), 3) for place in (0, -1))
+    return Row(parts=len(pairs[0][0]), first=first, end=end, whole=round(median(whole for _, whole in pairs), 3))
 
 
-def _stream(send: Send) -> tuple[float, float, int]:
-    start, times = time.perf_counter(), list[float]()
+def _stream(send: Send) -> Times:
+    start, times = time.perf_counter(), Times()
     for part in send(stream=True).stream(timeout=TIMEOUT):
         if part.audio is not None:
             part.audio.read()
         times.append(time.perf_counter() - start)
-    return times[0], times[-1], len(times)
+    return times
 
 
 def _whole(send: Send) -> float:
@@ -94,26 +115,86 @@ def _whole(send: Send) -> float:
     return time.perf_counter() - start
 
 
+class OverHttp:
+    """Jobs whose sound is fetched from a gateway that listens on this port."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    def stream(self, job: dict[str, Any]) -> Times:
+        """See `Kind`. Parts are fetched as the job's events name them."""
+        start, times = time.perf_counter(), Times()
+        job_id = self._ask("POST", "/v1/jobs", job | {"stream": True})["id"]
+        for event, data in self._events(f"/v1/jobs/{job_id}/events"):
+            if event == "part":
+                self._fetch(data["audio"]["path"])
+                times.append(time.perf_counter() - start)
+        return times
+
+    def whole(self, job: dict[str, Any]) -> float:
+        """See `Kind`."""
+        start = time.perf_counter()
+        job_id = self._ask("POST", "/v1/jobs", job)["id"]
+        while (answer := self._ask("GET", f"/v1/jobs/{job_id}?wait=300"))["result"] is None:
+            assert answer["error"] is None, answer
+        self._fetch(answer["result"]["audio"]["path"])
+        return time.perf_counter() - start
+
+    def _events(self, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        with self._asked("GET", path) as answer:
+            name = ""
+            for line in answer:
+                field, _, value = line.decode().strip().partition(": ")
+                if field == "event":
+                    name = value
+                elif field == "data":
+                    yield name, json.loads(value)
+
+    def _ask(self, method: str, path: str, body: object = None) -> Any:
+        with self._asked(method, path, body) as answer:
+            return json.loads(answer.read())
+
+    def _fetch(self, path: str) -> None:
+        with self._asked("GET", path) as answer:
+            answer.read()
+
+    @contextmanager
+    def _asked(self, method: str, path: str, body: object = None) -> Iterator[http.client.HTTPResponse]:
+        with closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=TIMEOUT)) as connection:
+            data = None if body is None else json.dumps(body)
+            connection.request(method, path, data, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            assert answer.status in (200, 202), answer.read()
+            yield answer
+
+
 @contextmanager
-def _fleet(checkpoint: Path | None) -> Iterator[Client]:
-    with tempfile.TemporaryDirectory(prefix="omnifleet-benchmark-") as name, redis_server(Path(name)) as redis_url:
-        folder = Path(name)
+def _fleet(checkpoint: Path | None) -> Iterator[tuple[Client, OverHttp]]:
+    with ExitStack() as running:
+        folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="omnifleet-benchmark-")))
+        redis_url = running.enter_context(redis_server(folder))
         if checkpoint is None:
             write_tiny_checkpoint(checkpoint := folder / "checkpoint")
         (folder / "storage").mkdir()
         settings = FleetSettings(redis_url=redis_url, storage=f"file://{folder}/storage")
         environment = {"OMNIFLEET_REDIS_URL": redis_url, "OMNIFLEET_STORAGE": settings.storage}
-        environment |= {"OMNIFLEET_CHECKPOINT": str(checkpoint)}
-        with worker(environment, folder / "worker.log") as started, Client(settings) as omni:
-            started.wait_until_ready()
-            yield omni
+        port = free_port()
+        command = [sys.executable, "-m", "omnifleet", "gateway", "--without-keys", "--port", str(port)]
+        started = running.enter_context(
+            worker(environment | {"OMNIFLEET_CHECKPOINT": str(checkpoint)}, folder / "worker.log")
+        )
+        gateway = running.enter_context(process(command, folder / "gateway.log", environment))
+        omni = running.enter_context(Client(settings))
+        for one in (started, gateway):
+            one.wait_until_ready()
+        yield omni, OverHttp(port)
 
 
 def measure(checkpoint: Path | None, steps: int, runs: int) -> Report:
     """Measure all kinds, one after the other."""
-    with _fleet(checkpoint) as omni:
+    with _fleet(checkpoint) as (omni, gateway):
         omni.generate("t2a", "rain", steps=steps).result(TIMEOUT)  # the first job of a worker takes longer
-        rows = {kind: measure_kind(send, runs) for kind, send in kinds(omni, steps).items()}
+        rows = {kind: measure_kind(one, runs) for kind, one in kinds(omni, gateway, steps).items()}
     date = datetime.now(UTC).isoformat(timespec="minutes")
     return Report(date=date, cpu=cpu(), versions=versions(), steps=steps, rows=rows)
 

@@ -24,6 +24,8 @@ for name in [name for name in os.environ if name.startswith(("OMNIFLEET_", "AWS_
     if not name.startswith("OMNIFLEET_TEST_") and "OMNIFLEET_TEST_S3_ENDPOINT" not in os.environ:
         del os.environ[name]
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Torch's threads wait by spinning: where tests run side by side, several of a process cost a multiple of one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 if threading.current_thread() is threading.main_thread():
     # Shells start background jobs with SIGINT ignored, nohup with SIGHUP, which every process of a test would inherit.
     signal.signal(signal.SIGINT, signal.default_int_handler)

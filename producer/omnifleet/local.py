@@ -39,9 +39,10 @@ class LocalModel(Client):
         folder: str | Path | None = None,
     ) -> None:
         # Here and not above: `import omnifleet` must load neither torch nor the worker.
-        from omnifleet_worker.installation import require_checkpoint, require_libraries
+        from omnifleet_worker.installation import require_libraries
 
         require_libraries()
+        from omnifleet_worker.engines.table import choose_engine
         from omnifleet_worker.settings import WorkerSettings
 
         self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="omnifleet-")
@@ -56,7 +57,7 @@ class LocalModel(Client):
         )
         storage: Storage = FolderStorage(home)
         try:
-            require_checkpoint(settings)
+            choose_engine(settings)
             from omnifleet_worker.local import LocalTransport
 
             self._local = LocalTransport(settings, storage)

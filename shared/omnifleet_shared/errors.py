@@ -49,6 +49,7 @@ OmnifleetError
     ├── RequestTooSlow              the body of an HTTP request did not come in time
     ├── GatewayBusy                 the gateway serves as many requests as it may
     ├── OutOfMemory
+    ├── ModelServerUnavailable      the speech server that a worker asks does not answer, or refuses the worker
     ├── EngineStopped
     │   └── DeviceFailed            the worker's device broke: its jobs go to another worker
     └── ResultTimeout               the caller stopped waiting; the job goes on
@@ -293,6 +294,10 @@ class GatewayBusy(TransientError):
 
 class OutOfMemory(TransientError):
     """The device had no memory left for the job."""
+
+
+class ModelServerUnavailable(TransientError):
+    """The server that runs a worker's model does not answer, not to the end, or refuses the worker."""
 
 
 class EngineStopped(TransientError):

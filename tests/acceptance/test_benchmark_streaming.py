@@ -20,10 +20,11 @@ def test_it_reports_all_figures() -> None:
 
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    music, speech, answer = report["rows"].values()
+    music, speech, answer, over_http = report["rows"].values()
     assert (music["parts"], report["steps"], bool(report["cpu"])) == (6, 2, True)
     assert speech["parts"] >= 4
     assert answer["parts"] >= 1
-    for row in (music, speech, answer):
+    assert over_http["parts"] == speech["parts"]
+    for row in (music, speech, answer, over_http):
         assert 0 < row["first"] <= row["end"]
         assert row["whole"] > 0

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import redis as redis_py
 
@@ -44,7 +45,8 @@ def wait_until(ready: Callable[[], bool], seconds: float = 30, what: str = "the 
 class Process:
     """A running process and its log."""
 
-    process: subprocess.Popen[bytes]
+    process: Any
+    """A `subprocess.Popen`, or what stands for one."""
     log: Path
 
     def kill(self) -> None:

@@ -12,9 +12,9 @@ from omnifleet_shared.schema.results import JobResult
 from omnifleet_shared.storage.folder import FolderStorage
 from omnifleet_worker.engine.request import ChatInputs, Request
 from omnifleet_worker.jobs.job_context import JobContext
-from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.prompts import Prompts
 from omnifleet_worker.jobs.runner import JobRunner
+from omnifleet_worker.jobs.tasks import OmniModel
 from omnifleet_worker.models.audio_omni.chat import Chat
 from omnifleet_worker.models.audio_omni.speech_tokenizer import SpeechTokenizer
 from omnifleet_worker.models.audio_omni.tiny import tiny_vocab
@@ -47,7 +47,7 @@ class ScriptedThinker:
     def answer(self, folder: Path, task: dict[str, Any], *, card: ModelCard = CARD, **job: Any) -> JobResult:
         """Run an understand job from its message to its result."""
         payload = {"schema_version": 1, "namespace": "understand", "task": task, **job}
-        model = ModelData(card=card, prompts=Prompts(SENTENCES), tokenizer=SpeechTokenizer(tiny_vocab()))
+        model = OmniModel(card=card, prompts=Prompts(SENTENCES), tokenizer=SpeechTokenizer(tiny_vocab()))
         engine: Any = self
         jobs = JobRunner(model, FolderStorage(folder), WorkerSettings())
         return jobs.run(JobContext(read_job(payload), engine))

@@ -4,8 +4,9 @@ Its answers name the question, and its clips are the tone of their seed over wha
 `scripted_finished`, with a hash of all that it was asked for, and the steps and tokens before that as `scripted_step`.
 In its environment, SCRIPTED_DIES_AT numbers the step that kills it, from 1. SCRIPTED_LOAD_AWAITS names a file
 with which its checkpoint is there, and SCRIPTED_DEVICE_BREAKS a word: the first request that has it breaks its device
-for good. With SCRIPTED_MODEL_FAILS its model fails every step. `support.scripted_faults` says how its machine goes
-wrong otherwise.
+for good. With SCRIPTED_MODEL_FAILS its model fails every step; a step takes SCRIPTED_STEP_SECONDS. With SCRIPTED_ENGINE
+it runs a model that speaks: by a script, or where that is `real` the one of its settings. `support.scripted_faults`
+says how its machine goes wrong otherwise.
 """
 
 from __future__ import annotations
@@ -25,21 +26,27 @@ from omnifleet_shared.schema.model_card import ModelCard
 from omnifleet_shared.settings import load_settings
 from omnifleet_worker.celery import create_worker_app
 from omnifleet_worker.engine.limits import EngineLimits
-from omnifleet_worker.engine.request import ChatInputs, Request
-from omnifleet_worker.jobs.model import ModelData
+from omnifleet_worker.engine.request import ChatInputs, DiffusionInputs, Request
+from omnifleet_worker.engines.audio_omni import PROBES
+from omnifleet_worker.engines.loaded_model import LoadedModel
+from omnifleet_worker.engines.speech.engine import run_speech_model
 from omnifleet_worker.jobs.prompts import Prompts
+from omnifleet_worker.jobs.tasks import OmniModel
 from omnifleet_worker.models.audio_omni.sampling import CLIP_SAMPLES
 from omnifleet_worker.models.audio_omni.speech_tokenizer import SpeechTokenizer
 from omnifleet_worker.models.content_cache import digest
+from omnifleet_worker.models.speech_model import SpeechInputs
 from omnifleet_worker.service.worker import FleetWorker
 from omnifleet_worker.settings import WorkerSettings
 
 from support import scripted_faults
 from support.data.tones import tone
+from support.speech.scripted_model import ScriptedSpeech, slow_step, speech_card
 
 logger = logging.getLogger(__name__)
 STEP_SECONDS = 0.05
-MODEL = ModelData(
+SPEECH = speech_card(engine="audio-omni")
+MODEL = OmniModel(
     card=ModelCard(name="scripted", revision="1", licence="none", languages=("en",)),
     prompts=Prompts(
         {
@@ -64,6 +71,7 @@ class ScriptedRunner:
 
     def __init__(self) -> None:
         self._device = scripted_faults.Device()
+        self._step_seconds = float(os.environ.get("SCRIPTED_STEP_SECONDS", STEP_SECONDS))
         self._dies_at = int(os.environ.get("SCRIPTED_DIES_AT", "0"))
         self._steps = 0
         self._hashes: dict[Request, str] = {}
@@ -76,7 +84,7 @@ class ScriptedRunner:
             request.written = lambda: tuple(pieces[: request.step])
 
     def advance(self, batch: Sequence[Request]) -> None:
-        time.sleep(STEP_SECONDS)
+        time.sleep(self._step_seconds)
         self._steps += 1
         if self._steps == self._dies_at:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -113,6 +121,7 @@ class ScriptedRunner:
 
 def _asked(request: Request) -> str:
     inputs = request.inputs
+    assert not isinstance(inputs, SpeechInputs)
     return inputs.chat.user if isinstance(inputs, ChatInputs) else inputs.prompt.user
 
 
@@ -134,6 +143,7 @@ def _joined(pieces: Sequence[int]) -> str:
 def _outcome(request: Request) -> Any:
     if isinstance(request.inputs, ChatInputs):
         return request.draft()
+    assert isinstance(request.inputs, DiffusionInputs)
     clip, heard = tone(request.inputs.seed, CLIP_SAMPLES), request.inputs.audio
     if heard is not None:
         clip[:, : len(heard)] += heard / 4
@@ -143,10 +153,13 @@ def _outcome(request: Request) -> Any:
 class ScriptedWorker(FleetWorker):
     """Loads no checkpoint."""
 
-    def load(self) -> tuple[ModelData, ScriptedRunner, EngineLimits]:
+    def load(self) -> LoadedModel:
         while (awaited := os.environ.get("SCRIPTED_LOAD_AWAITS")) and not Path(awaited).exists():
             time.sleep(0.05)
-        return MODEL, ScriptedRunner(), EngineLimits(clips=8, chats=8)
+        if engine := os.environ.get("SCRIPTED_ENGINE"):
+            return super().load() if engine == "real" else run_speech_model(ScriptedSpeech(2, slow_step), SPEECH)
+        limits = EngineLimits(clips=8, chats=8)
+        return LoadedModel(model=MODEL, runner=ScriptedRunner(), limits=limits, probes=PROBES)
 
 
 def work(arguments: Sequence[str]) -> None:

@@ -78,7 +78,7 @@ class WorkerApp(Celery):
             return error.exit_code
 
     def hold_at_once(self, jobs: int) -> None:
-        """Hold so many jobs at once, before the worker starts."""
+        """Hold so many jobs at once, before the first one is taken."""
         self.conf.worker_concurrency = jobs
         # A batch leaves a slot free for interactive jobs.
         self.conf.broker_transport_options["batch_priority_slots"] = max(1, jobs - 1)
@@ -97,6 +97,9 @@ class EngineStep(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         try:
             self.app.fleet.start()
+            most = self.app.fleet.most_held
+            if most is not None:
+                self.app.hold_at_once(min(most, self.app.conf.worker_concurrency))
         except PermanentError as error:
             logger.critical("%s: %s", type(error).__name__, error, extra={"action": "worker_refused"})
             raise WorkerShutdown(EX_FAILURE) from error

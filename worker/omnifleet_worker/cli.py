@@ -12,7 +12,8 @@ from omnifleet_shared.settings import load_settings
 from rich.console import Console
 from rich.text import Text
 
-from .installation import collector_paused, require_checkpoint, require_libraries
+from .engines.table import choose_engine
+from .installation import collector_paused, require_libraries
 from .settings import WorkerSettings
 from .training.cli import app as train_app
 
@@ -36,7 +37,7 @@ def run(
     overrides = {"checkpoint": checkpoint, "max_batch": max_batch, "concurrency": concurrency, "log_format": log_format}
     settings = load_settings(WorkerSettings, **{key: value for key, value in overrides.items() if value is not None})
     require_libraries()
-    require_checkpoint(settings)
+    choose_engine(settings)
     with collector_paused():
         from .celery import create_worker_app  # imports torch: neither for --help nor to refuse the above
 

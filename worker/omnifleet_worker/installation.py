@@ -1,4 +1,4 @@
-"""What a worker needs before it loads anything: the libraries of its extra, and a checkpoint. Imports none of them."""
+"""What a worker needs before it loads anything: the libraries of its extra, and a checkpoint's folder."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from omnifleet_shared.errors import CheckpointInvalid, InvalidSetting
+from omnifleet_shared.errors import InvalidSetting
 
 from .settings import WorkerSettings
 
 LIBRARIES = ("av", "diffusers", "pythonjsonlogger", "safetensors", "torch", "torchaudio", "transformers")
 """Some of the extra `worker`, which nothing else of omnifleet brings along."""
-_REMEDY = "Convert or download a checkpoint, and give the folder that holds model_index.json"
 
 
 @contextmanager
@@ -35,20 +34,6 @@ def require_libraries() -> None:
     if missing:
         remedy = "pip install 'omnifleet[worker]'"
         raise InvalidSetting(f"not installed: {', '.join(missing)}", "omnifleet-worker", remedy)
-
-
-def require_checkpoint(settings: WorkerSettings) -> None:
-    """Look for the checkpoint, as far as is possible without loading it.
-
-    Raises:
-        InvalidSetting: none is set.
-        CheckpointInvalid: the folder is missing, or holds none.
-    """
-    folder = checkpoint_folder(settings)
-    if not folder.is_dir():
-        raise CheckpointInvalid(f"there is no folder {folder}", "OMNIFLEET_CHECKPOINT", _REMEDY)
-    if not (folder / "model_index.json").is_file():
-        raise CheckpointInvalid(f"{folder} holds no checkpoint", "OMNIFLEET_CHECKPOINT", _REMEDY)
 
 
 def checkpoint_folder(settings: WorkerSettings) -> Path:

@@ -20,15 +20,15 @@ from omnifleet_shared.schema.results import JobResult, JobStatus, Progress
 from omnifleet_shared.storage import Storage
 
 from .engine.engine import Engine
+from .engines.table import load_model
 from .jobs.job_context import JobContext
 from .jobs.runner import JobRunner
 from .jobs.streaming.job_stream import JobStreams
-from .model_loader import describe, open_model
 from .settings import WorkerSettings
 
 
-class _PartLog:
-    """The parts of all streamed jobs, in memory."""
+class PartLog:
+    """Keeps the parts of all streamed jobs in memory."""
 
     def __init__(self) -> None:
         self._parts: dict[str, list[StreamedPart]] = {}
@@ -52,11 +52,11 @@ class LocalTransport:
     """
 
     def __init__(self, settings: WorkerSettings, storage: Storage) -> None:
-        runner, limits = open_model(settings)
-        self._engine = Engine(runner, limits)
-        self._part_log = _PartLog()
+        self._loaded = loaded = load_model(settings)
+        self._engine = Engine(loaded.runner, loaded.limits)
+        self._part_log = PartLog()
         streams = JobStreams(storage, self._part_log, settings)
-        self._jobs = JobRunner(describe(runner.pipeline, settings.aligner), storage, settings, streams=streams)
+        self._jobs = JobRunner(loaded.model, storage, settings, streams=streams)
         self._places = settings.concurrency
         self._threads = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="job")
         self._runs: dict[str, tuple[JobContext, Future[JobResult]]] = {}
@@ -141,6 +141,7 @@ class LocalTransport:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._engine.stop()
         self._threads.shutdown(wait=True)
+        self._loaded.close()
 
     def _run(self, context: JobContext) -> JobResult:
         try:

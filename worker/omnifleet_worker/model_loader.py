@@ -1,4 +1,4 @@
-"""Load a worker's checkpoint as its settings say: plan memory, open the model for the engine, describe it to jobs."""
+"""Load a checkpoint of Audio-Omni as the settings say: plan memory, open it for the engine, describe it to jobs."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from omnifleet_shared.errors import CheckpointInvalid, InvalidSetting
+from omnifleet_shared.errors import CheckpointInvalid
 from omnifleet_shared.schema.model_card import NEEDS_SYNCHFORMER, ModelCard
 from pydantic import ValidationError
 
 from .checkpoint.compiled_code import CompiledCode
 from .checkpoint.manifest import check_files
 from .checkpoint.memory_plan import MemoryPlan, plan_memory
+from .devices import choose_device, choose_dtype
 from .engine.limits import EngineLimits
 from .installation import checkpoint_folder, collector_paused
-from .jobs.model import ModelData
 from .jobs.prompts import Prompts
 from .jobs.speech_edit.alignment import CtcAligner
+from .jobs.tasks import OmniModel
 from .models.audio_omni import float8
 from .settings import WorkerSettings
 
@@ -35,8 +36,8 @@ def plan_checkpoint(settings: WorkerSettings) -> MemoryPlan:
 
     Raises: as `load_pipeline`, save that nothing is refused for want of memory.
     """
-    device = _device(settings.device)
-    return plan_memory(checkpoint_folder(settings), device, _dtype(settings.dtype, device))
+    device = choose_device(settings.device)
+    return plan_memory(checkpoint_folder(settings), device, choose_dtype(settings.dtype, device))
 
 
 def load_pipeline(settings: WorkerSettings) -> AudioOmniPipeline:
@@ -48,8 +49,8 @@ def load_pipeline(settings: WorkerSettings) -> AudioOmniPipeline:
         CheckpointInvalid: the folder is not a whole checkpoint, or not as its manifest says.
     """
     folder = checkpoint_folder(settings)
-    device, start = _device(settings.device), time.monotonic()
-    dtype = _dtype(settings.dtype, device)
+    device, start = choose_device(settings.device), time.monotonic()
+    dtype = choose_dtype(settings.dtype, device)
     if settings.precision == "fp8":
         float8.check_device(device, dtype)
     check_files(folder, hashes=settings.verify_checkpoint)
@@ -105,7 +106,7 @@ def open_model(settings: WorkerSettings) -> tuple[AudioOmniRunner, EngineLimits]
     return runner, limits
 
 
-def describe(pipeline: AudioOmniPipeline, aligner: Path | None = None) -> ModelData:
+def describe(pipeline: AudioOmniPipeline, aligner: Path | None = None) -> OmniModel:
     """Describe a loaded checkpoint to jobs; the card leaves out tasks that need a component it lacks.
 
     Args:
@@ -123,7 +124,7 @@ def describe(pipeline: AudioOmniPipeline, aligner: Path | None = None) -> ModelD
         raise CheckpointInvalid(first["msg"], field, "Convert the checkpoint again") from error
     if pipeline.synchformer is None:
         card = card.without_tasks(NEEDS_SYNCHFORMER)
-    return ModelData(
+    return OmniModel(
         card=card,
         prompts=Prompts(pipeline.prompts),
         tokenizer=pipeline.speech_tokenizer,
@@ -140,20 +141,3 @@ def _check_memory(plan: MemoryPlan) -> None:
     plan.check()
     sizes = {"needed_bytes": plan.needed_bytes, "free_bytes": plan.free, "requests_at_once": plan.requests_at_once}
     logger.info("%s", plan.statement(), extra={"action": "memory_planned", **sizes})
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        raise InvalidSetting(f"{name!r} is not a device here", "OMNIFLEET_DEVICE", "Use auto, cuda or cpu") from error
-    return device
-
-
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return torch.float32 if name == "float32" else torch.bfloat16

@@ -13,7 +13,20 @@ class WorkerSettings(FleetSettings):
     """What one worker process loads and how much it does at once."""
 
     checkpoint: Path | None = None
-    """Folder of the checkpoint, in diffusers' layout; there is no worker without one."""
+    """Folder of the checkpoint, in diffusers' layout, or of another model (docs/engines.md); there is no worker without
+    one."""
+    engine: str | None = None
+    """Engine that runs it: `audio-omni`, `transformers`, `openai`, `fish`, or the name of a module of your own;
+    by default the one that the folder's card names, or its files are for."""
+    server_url: str | None = None
+    """Address of the speech server that a worker of the engine `openai` or `fish` speaks through, as in
+    `http://localhost:8000`."""
+    server_key: SecretStr | None = None
+    """Key that the speech server asks for, sent as a bearer token; none by default."""
+    server_timeout: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds that the speech server may stay silent while it answers."""
+    server_places: Annotated[int, Field(ge=1, le=256)] = 4
+    """Texts that the speech server is given at the same time."""
     verify_checkpoint: bool = False
     """Compare the SHA-256 of every file of the checkpoint with its manifest before loading, which takes minutes."""
     aligner: Path | None = None

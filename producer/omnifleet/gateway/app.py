@@ -21,8 +21,8 @@ from . import http_errors
 from .access.admission import Admission
 from .backend import Backend, TheBackend
 from .jobs import routes as jobs
+from .jobs.attendance import HungUp
 from .jobs.job_feed import JobFeed
-from .jobs.submission import HungUp
 from .middleware.gate import Gate
 from .middleware.metrics import GatewayMetrics
 from .middleware.telemetry import ABANDONED, PROBES, Telemetry

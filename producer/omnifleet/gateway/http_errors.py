@@ -27,6 +27,7 @@ from omnifleet_shared.errors import (
     MediaError,
     MediaTooLarge,
     MediaTooLong,
+    ModelServerUnavailable,
     OmnifleetError,
     QueueFull,
     RateExceeded,
@@ -66,7 +67,14 @@ STATUS: dict[type[OmnifleetError], int] = {
 }
 """Status of each kind of error; the first class that an error is of decides. Any other is the fleet's own, 500."""
 
-OF_THE_FLEET = (BrokerUnavailable, StorageUnavailable, StorageRefused, InvalidSetting, CheckpointInvalid)
+OF_THE_FLEET = (
+    BrokerUnavailable,
+    StorageUnavailable,
+    StorageRefused,
+    InvalidSetting,
+    CheckpointInvalid,
+    ModelServerUnavailable,
+)
 """Errors whose words are for operators: they name hosts, buckets and files. Callers read what the class means."""
 
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
@@ -74,6 +82,10 @@ TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_e
 
 RETRY_AFTER = 5
 """Seconds, where an error does not tell."""
+
+
+class BrokenOff(Exception):
+    """An answer that has begun cannot be ended as it should: its caller is to see that something is missing."""
 
 
 def status_of(error: OmnifleetError) -> int:

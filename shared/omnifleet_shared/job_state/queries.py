@@ -72,8 +72,9 @@ def progress_query(job_id: str) -> Query[Progress]:
     return Query(("GET", PROGRESS_KEY.format(job_id=job_id)), read)
 
 
-def parts_query(job_id: str, after: int) -> Query[list[StreamedPart]]:
-    """Query the parts that a job has given out behind number `after`; none where it is not streamed."""
+def parts_query(job_id: str, after: int, last: int | None = None) -> Query[list[StreamedPart]]:
+    """Query the parts that a job has given out behind number `after`, up to number `last` if there is one; none where
+    it is not streamed."""
 
     def read(stored: list[bytes]) -> list[StreamedPart]:
         try:
@@ -81,7 +82,7 @@ def parts_query(job_id: str, after: int) -> Query[list[StreamedPart]]:
         except ValidationError as error:
             raise unreadable("part", b"".join(stored)) from error
 
-    return Query(("LRANGE", STREAM_KEY.format(job_id=job_id), str(after), "-1"), read)
+    return Query(("LRANGE", STREAM_KEY.format(job_id=job_id), str(after), str(-1 if last is None else last - 1)), read)
 
 
 def callback_query(job_id: str) -> Query[CallbackDelivery | None]:

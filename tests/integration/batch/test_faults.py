@@ -27,12 +27,6 @@ COUNT = 30
 pytestmark = pytest.mark.timeout(300)  # several processes start in each test
 
 
-@pytest.fixture(scope="module")
-def fork_server() -> Iterator[ForkServer]:
-    with ForkServer() as fork_server:
-        yield fork_server
-
-
 @pytest.fixture
 def fleet(tmp_path: Path, fork_server: ForkServer) -> Iterator[BatchFleet]:
     """A fleet of this test alone, without workers yet."""

@@ -20,10 +20,10 @@ pytestmark = pytest.mark.timeout(300)  # several processes start in each test
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BatchFleet]:
+def fleet(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer) -> Iterator[BatchFleet]:
     """One scripted worker."""
     folder = tmp_path_factory.mktemp("batch-fleet")
-    with ForkServer() as fork_server, batches.batch_fleet(folder, fork_server) as fleet:
+    with batches.batch_fleet(folder, fork_server) as fleet:
         fleet.start_worker()
         yield fleet
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from omnifleet import BrokerUnavailable, Client, FleetSettings, InvalidSetting
 from redis import RedisError
-from support import PYTHONPATH, processes, services
+from support import services
+from support.fork_server import ForkServer
 
 WAIT = 60.0
 
@@ -50,7 +51,7 @@ def _is_master(server: services.RedisServer) -> bool:
 
 
 def test_a_failover_loses_neither_client_nor_worker(
-    nodes: tuple[ExitStack, services.RedisServer, int], folder: Path, tmp_path: Path
+    nodes: tuple[ExitStack, services.RedisServer, int], folder: Path, tmp_path: Path, fork_server: ForkServer
 ) -> None:
     master, replica, port = nodes
     sentinels = f"127.0.0.1:{port}"
@@ -58,11 +59,10 @@ def test_a_failover_loses_neither_client_nor_worker(
         "OMNIFLEET_REDIS_SENTINELS": sentinels,
         "OMNIFLEET_STORAGE": f"file://{folder}",
         "OMNIFLEET_LEASE": "2",
-        "PYTHONPATH": PYTHONPATH,
     }
     settings = FleetSettings(redis_sentinels=sentinels, storage=f"file://{folder}")
     with (
-        processes.worker(environment, tmp_path / "worker.log", "support.scripted_worker") as worker,
+        fork_server.worker(environment, tmp_path / "worker.log") as worker,
         Client(settings) as omni,
     ):
         worker.wait_until_ready()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,8 @@ from omnifleet import Client, JobHandle, JobStatus, TextResult
 from omnifleet_shared.broker.leases import Leases
 from omnifleet_shared.keys import TENANT_LEASES_KEY, TENANT_USE_KEY
 from omnifleet_shared.settings import FleetSettings
-from support import PYTHONPATH, processes, services
+from support import processes, services
+from support.fork_server import ForkServer
 
 LEASE = 2.0
 WAIT = 60.0
@@ -44,14 +45,13 @@ def settings(redis: services.RedisServer, running_redis: ExitStack, folder: Path
 
 
 @pytest.fixture
-def start_worker(settings: FleetSettings, tmp_path: Path) -> Iterator[StartWorker]:
+def start_worker(settings: FleetSettings, tmp_path: Path, fork_server: ForkServer) -> Iterator[StartWorker]:
     """Starts workers, ready unless told otherwise, that are gone after the test."""
     environment = {
         "OMNIFLEET_REDIS_URL": settings.redis_url,
         "OMNIFLEET_STORAGE": settings.storage,
         "OMNIFLEET_LEASE": str(LEASE),
         "OMNIFLEET_RETRY_BACKOFF": "0.2",
-        "PYTHONPATH": PYTHONPATH,
     }
     with ExitStack() as workers:
 
@@ -59,9 +59,7 @@ def start_worker(settings: FleetSettings, tmp_path: Path) -> Iterator[StartWorke
             number = len(list(tmp_path.glob("worker-*.log")))
             log = tmp_path / f"worker-{number}.log"
             name = f"--hostname=scripted-{number}@%h"
-            process: AbstractContextManager[processes.Process]
-            process = processes.worker(environment | more, log, "support.scripted_worker", name)
-            worker = workers.enter_context(process)
+            worker = workers.enter_context(fork_server.worker(environment | more, log, name))
             if ready:
                 worker.wait_until_ready()
             return worker

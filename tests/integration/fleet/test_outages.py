@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from omnifleet import BrokerUnavailable, Client, FleetSettings, JobStatus
-from support import PYTHONPATH, processes, services
+from support import services
 from support.data import media_files
+from support.fork_server import ForkServer
 
 WAIT = 60.0
 
@@ -29,7 +30,6 @@ def environment(redis_url: str, bucket: str, proxy: services.Proxy, s3_server: s
         "OMNIFLEET_REDIS_URL": redis_url,
         "OMNIFLEET_STORAGE": f"s3://{bucket}/omni",
         "OMNIFLEET_S3_ENDPOINT": f"http://127.0.0.1:{proxy.port}",
-        "PYTHONPATH": PYTHONPATH,
         **s3_server.environment,
     }
 
@@ -43,9 +43,9 @@ def omni(redis_url: str, bucket: str, s3_server: services.S3Server) -> Iterator[
 
 
 def test_storage_that_is_away_is_waited_for_and_nothing_is_computed_twice(
-    environment: dict[str, str], omni: Client, proxy: services.Proxy, tmp_path: Path
+    environment: dict[str, str], omni: Client, proxy: services.Proxy, tmp_path: Path, fork_server: ForkServer
 ) -> None:
-    with processes.worker(environment, tmp_path / "worker.log", "support.scripted_worker") as worker:
+    with fork_server.worker(environment, tmp_path / "worker.log") as worker:
         worker.wait_until_ready()
         proxy.cut()
         fetching = omni.edit("add", media_files.wav(1.0), desc="rain", steps=1)
@@ -61,10 +61,10 @@ def test_storage_that_is_away_is_waited_for_and_nothing_is_computed_twice(
 
 
 def test_a_retry_waits_outside_the_worker_and_is_counted(
-    environment: dict[str, str], omni: Client, proxy: services.Proxy, tmp_path: Path
+    environment: dict[str, str], omni: Client, proxy: services.Proxy, tmp_path: Path, fork_server: ForkServer
 ) -> None:
     hurried = {"OMNIFLEET_STORAGE_PATIENCE": "0", "OMNIFLEET_CONCURRENCY": "1", "OMNIFLEET_RETRY_BACKOFF": "6"}
-    with processes.worker(environment | hurried, tmp_path / "worker.log", "support.scripted_worker") as worker:
+    with fork_server.worker(environment | hurried, tmp_path / "worker.log") as worker:
         worker.wait_until_ready()
         proxy.cut()
         fetching = omni.understand("caption", media_files.wav(1.0), max_new_tokens=1)
@@ -77,10 +77,10 @@ def test_a_retry_waits_outside_the_worker_and_is_counted(
 
 
 def test_a_finished_result_waits_for_its_storage_however_impatient_the_worker_is(
-    environment: dict[str, str], omni: Client, proxy: services.Proxy, tmp_path: Path
+    environment: dict[str, str], omni: Client, proxy: services.Proxy, tmp_path: Path, fork_server: ForkServer
 ) -> None:
     hurried = {"OMNIFLEET_STORAGE_PATIENCE": "0", "OMNIFLEET_RETRY_BACKOFF": "0.1"}
-    with processes.worker(environment | hurried, tmp_path / "worker.log", "support.scripted_worker") as worker:
+    with fork_server.worker(environment | hurried, tmp_path / "worker.log") as worker:
         worker.wait_until_ready()
         proxy.cut()
         storing = omni.generate("t2a", "a bell", seconds=1, steps=1)
@@ -93,9 +93,9 @@ def test_a_finished_result_waits_for_its_storage_however_impatient_the_worker_is
 
 
 def test_a_worker_that_is_told_to_end_still_stores_what_waited_for_its_storage(
-    environment: dict[str, str], omni: Client, proxy: services.Proxy, tmp_path: Path
+    environment: dict[str, str], omni: Client, proxy: services.Proxy, tmp_path: Path, fork_server: ForkServer
 ) -> None:
-    with processes.worker(environment, tmp_path / "worker.log", "support.scripted_worker") as worker:
+    with fork_server.worker(environment, tmp_path / "worker.log") as worker:
         worker.wait_until_ready()
         proxy.cut()
         storing = omni.generate("t2a", "a bell", seconds=1, steps=1)
@@ -122,30 +122,28 @@ def test_a_redis_that_is_full_refuses_the_job_and_says_so(tmp_path: Path, folder
         assert server.client().llen("audio-omni") == 0
 
 
-def test_a_redis_that_forgets_is_refused_by_the_worker(tmp_path: Path, folder: Path) -> None:
+def test_a_redis_that_forgets_is_refused_by_the_worker(tmp_path: Path, folder: Path, fork_server: ForkServer) -> None:
     server = services.RedisServer(services.free_port(), tmp_path)
     environment = {
         "OMNIFLEET_REDIS_URL": server.url,
         "OMNIFLEET_STORAGE": f"file://{folder}",
-        "PYTHONPATH": PYTHONPATH,
     }
     with server.running():
         server.client().config_set("maxmemory", "100mb")
         server.client().config_set("maxmemory-policy", "allkeys-lru")
-        with processes.worker(environment, tmp_path / "worker.log", "support.scripted_worker") as worker:
+        with fork_server.worker(environment, tmp_path / "worker.log") as worker:
             assert worker.process.wait(timeout=WAIT) != 0
 
     assert "noeviction" in worker.log.read_text()
 
 
-def test_a_worker_waits_for_a_redis_that_starts_later(tmp_path: Path, folder: Path) -> None:
+def test_a_worker_waits_for_a_redis_that_starts_later(tmp_path: Path, folder: Path, fork_server: ForkServer) -> None:
     server = services.RedisServer(services.free_port(), tmp_path)
     environment = {
         "OMNIFLEET_REDIS_URL": server.url,
         "OMNIFLEET_STORAGE": f"file://{folder}",
-        "PYTHONPATH": PYTHONPATH,
     }
-    with processes.worker(environment, tmp_path / "worker.log", "support.scripted_worker") as worker:
+    with fork_server.worker(environment, tmp_path / "worker.log") as worker:
         services.wait_until(lambda: "worker_waits" in worker.log.read_text(), WAIT, "the worker waits")
 
         with server.running():

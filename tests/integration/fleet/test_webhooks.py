@@ -35,8 +35,8 @@ from omnifleet_shared.keys import CALLBACK_KEY, CALLBACKS_KEY
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.webhooks.outbox import Callbacks
 from redis import Redis
-from support import PYTHONPATH, services
 from support import receiver as receivers
+from support import services
 from support.fork_server import ForkServer, is_alive
 from support.receiver import Receiver
 
@@ -87,14 +87,6 @@ class Worker:
 
 
 StartWorker = Callable[..., Worker]
-
-
-@pytest.fixture(scope="module")
-def fork_server() -> Iterator[ForkServer]:
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("PYTHONPATH", PYTHONPATH)
-        with ForkServer() as forks:
-            yield forks
 
 
 @pytest.fixture

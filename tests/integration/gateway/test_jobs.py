@@ -11,23 +11,13 @@ from typing import Any
 import pytest
 from support import services
 from support.data import media_files
-from support.gateway.process import LONG, WAIT, Answer, Gateway, Part, gateway
+from support.gateway.process import LONG, WAIT, Answer, Gateway, Part, events, gateway
 from support.scripted_fleet import ScriptedFleet
 
 SOUND = media_files.wav(0.5)
 INLINE = {"data": base64.b64encode(SOUND).decode()}
 ENDS = {"job_done", "job_failed", "job_cancelled"}
 RAIN = {"task": "generate.t2a", "text": "rain", "seconds": 0.5, "steps": 3}
-
-
-def events(text: str) -> list[tuple[str, str, Any]]:
-    """Name, id and data of each event of a stream."""
-    found = []
-    for block in text.split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line and not line.startswith(":"))
-        if "event" in fields:
-            found.append((fields["event"], fields["id"], json.loads(fields["data"])))
-    return found
 
 
 class TestSending:

@@ -20,6 +20,8 @@ from omnifleet_shared.settings import FleetSettings
 from support import processes, scripted_fleet
 
 WAIT = 60.0
+NODE_TEST = Path(__file__).parent / "openai_node"
+"""Programs for OpenAI's client for Node."""
 Headers = Mapping[str, str] | None
 Body = bytes | Iterator[bytes] | None
 """Chunks are sent as such, with no length announced."""
@@ -167,6 +169,14 @@ class Opened:
         found, _, self._unread = self._unread.partition(wanted)
         return (found + wanted).decode()
 
+    def read_some(self, size: int) -> None:
+        """So many bytes, whatever they are."""
+        while len(self._unread) < size:
+            more = self.caller.recv(65_536)
+            assert more, "the answer ended"
+            self._unread += more
+        self._unread = self._unread[size:]
+
     def read_to_end(self) -> str:
         """All that comes until the other side closes."""
         return self.read_until("\0 never sent")
@@ -190,6 +200,16 @@ def _answers(started: Gateway) -> bool:
         return started.get("/livez").status == 200
     except OSError:
         return False
+
+
+def events(text: str) -> list[tuple[str, str, Any]]:
+    """Name, id and data of each event of a stream."""
+    found = []
+    for block in text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line and not line.startswith(":"))
+        if "event" in fields:
+            found.append((fields["event"], fields["id"], json.loads(fields["data"])))
+    return found
 
 
 def new_key(redis_url: str, tenant: str = "acme", rate: float = 100_000, quota: int | None = None) -> str:

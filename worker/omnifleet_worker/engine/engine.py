@@ -1,7 +1,7 @@
 """The engine: alone on its thread, it alone steps the model; conditioning and decoding go on beside it.
 
-It launches a step while the device still takes the one before, so that the device never waits for what is done between
-steps. What is decided there, who joins, leaves or is cancelled, therefore shows one step later.
+It launches a step while the device still takes the one before, so that the device never waits in between. What is
+decided there, who joins, leaves or is cancelled, therefore shows one step later.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .limits import BatchLimit, EngineLimits
 from .observer import EngineObserver, NoObserver, Work, note_work
 from .request import Kind, Request
 from .runner import Done, LaunchedStep, ModelRunner, WeighingRunner
-from .scheduler import KINDS, Scheduler
+from .scheduler import Scheduler
 from .stage_thread import StageThread
 
 logger = logging.getLogger(__name__)
@@ -62,13 +62,12 @@ class Engine:
         """The least that so many steps of a kind take, as far as it is known by now."""
         self._launched: deque[LaunchedStep] = deque()
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._door = threading.Lock()
+        self._door, self._waited = threading.Lock(), 0.0
         self._busy_since: float | None = None
-        self._waited = 0.0
-        self._steps = {kind: BatchLimit(limits.places(kind)) for kind in KINDS}
-        self._finishes = {kind: BatchLimit(limits.decoded if kind == "diffusion" else limits.chats) for kind in KINDS}
-        self._preparers: Threads = {kind: StageThread(f"prepare-{kind}", self._prepare) for kind in KINDS}
-        self._finishers: Threads = {k: StageThread(f"finish-{k}", self._finish, self._finishes[k]) for k in KINDS}
+        self._steps: dict[Kind, BatchLimit] = {kind: BatchLimit(limits.stepped(kind)) for kind in limits.kinds}
+        self._finishes = {kind: BatchLimit(limits.finished(kind)) for kind in limits.kinds}
+        self._preparers: Threads = {kind: StageThread(f"prepare-{kind}", self._prepare) for kind in self._steps}
+        self._finishers: Threads = {k: StageThread(f"finish-{k}", self._finish, self._finishes[k]) for k in self._steps}
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def submit(self, request: Request) -> Request:
@@ -127,7 +126,8 @@ class Engine:
 
     @property
     def _stages(self) -> list[StageThread]:
-        return [*self._preparers.values(), self._finishers["diffusion"]]  # answers that are done are texts already
+        decoding = [self._finishers[kind] for kind in self._finishers if kind == "diffusion"]
+        return [*self._preparers.values(), *decoding]  # what is done of other kinds needs only be given out
 
     def _run(self) -> None:
         while self._end is None:

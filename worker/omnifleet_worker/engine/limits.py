@@ -18,19 +18,50 @@ class EngineLimits:
     Attributes:
         clips: that share a diffusion step.
         chats: that share a token's step.
+        speeches: texts that are said at the same time by a model that speaks a text as a whole; each takes its own
+            steps, in turn.
         decoded: clips that are decoded to audio at once.
         memory: bytes that all requests together may hold from their preparation to their release; None where nothing
             is known of it.
     """
 
-    clips: int
-    chats: int
+    clips: int = 0
+    chats: int = 0
+    speeches: int = 0
     decoded: int = 1
     memory: int | None = None
 
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """Kinds of requests that there are places for."""
+        return tuple(kind for kind, places in self._places.items() if places)
+
     def places(self, kind: Kind) -> int:
         """Requests of a kind that may be active."""
-        return self.clips if kind == "diffusion" else self.chats
+        return self._places[kind]
+
+    @property
+    def shared(self) -> int:
+        """Most requests that are active at once, of the kind that has most work: clips, where there are any."""
+        return self.clips or self.speeches or self.chats
+
+    @property
+    def most_held(self) -> int | None:
+        """Jobs that are worth holding: those that are said, and one that is fetched or stored meanwhile. What waits
+        here for a place is what an idle worker cannot have. None where many share a step: the settings decide."""
+        return self.speeches + 1 if self.kinds == ("speech",) else None
+
+    def stepped(self, kind: Kind) -> int:
+        """Requests of a kind that may share a step."""
+        return 1 if kind == "speech" else self.places(kind)
+
+    def finished(self, kind: Kind) -> int:
+        """Requests of a kind that are finished at once."""
+        return self.decoded if kind == "diffusion" else self.stepped(kind)
+
+    @property
+    def _places(self) -> dict[Kind, int]:
+        return {"diffusion": self.clips, "chat": self.chats, "speech": self.speeches}
 
 
 class MemoryBudget:

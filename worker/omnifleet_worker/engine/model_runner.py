@@ -19,8 +19,7 @@ from ..models.streams import LaunchedWork, SideStream, to_device, to_host
 from .costs import RequestCosts
 from .diffusion_batch import DiffusionBatch, DiffusionState, Known
 from .diffusion_graphs import DiffusionGraphs
-from .request import ChatInputs, DiffusionInputs, Inpainting, Request
-from .scheduler import KINDS
+from .request import ChatInputs, DiffusionInputs, Inpainting, Kind, Request
 
 
 class AudioOmniRunner:
@@ -41,7 +40,8 @@ class AudioOmniRunner:
         self._clips: dict[Request, DiffusionState] = {}
         self._chats: dict[Request, DecodeState] = {}
         self._batch = DiffusionBatch(pipeline)
-        self._preparing = {kind: SideStream(pipeline.device, urgent=True) for kind in KINDS}
+        kinds: tuple[Kind, ...] = ("diffusion", "chat")
+        self._preparing = {kind: SideStream(pipeline.device, urgent=True) for kind in kinds}
         self._answering = SideStream(pipeline.device, urgent=True)
         self._decoding = SideStream(pipeline.device)
         if pipeline.device.type == "cuda":
@@ -60,7 +60,7 @@ class AudioOmniRunner:
                 stream.hand_over(state.tensors)
                 request.cost = self.costs.of_clip(state)
                 self._clips[request] = state
-            else:
+            elif isinstance(inputs, ChatInputs):
                 answer = self._prepare_chat(inputs, request.begun)
                 stream.hand_over(answer.tensors, self._answering)
                 request.cost = self.costs.of_chat(answer)

@@ -7,8 +7,9 @@ from typing import Literal, Protocol
 
 from .request import Request
 
-Work = Literal["prepare", "diffusion", "chat", "finish"]
-"""Conditioning and prefill; one step of clips; one token of answers; decoding clips and giving answers out."""
+Work = Literal["prepare", "diffusion", "chat", "speech", "finish"]
+"""Conditioning and prefill; one step of clips; one token of answers; one piece of a text that is said; decoding clips
+and giving answers out."""
 
 
 class EngineObserver(Protocol):

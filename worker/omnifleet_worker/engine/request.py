@@ -14,8 +14,9 @@ from omnifleet_shared.errors import DeadlineExceeded, JobCancelled, OmnifleetErr
 from omnifleet_shared.schema.jobs import Priority
 
 from ..models.audio_omni.chat import Chat
+from ..models.speech_model import SpeechInputs
 
-Kind = Literal["diffusion", "chat"]
+Kind = Literal["diffusion", "chat", "speech"]
 Solver = Literal["euler", "multistep"]
 
 
@@ -61,11 +62,14 @@ class ChatInputs:
     seed: int
 
 
+Inputs = DiffusionInputs | ChatInputs | SpeechInputs
+
+
 @dataclass(eq=False, kw_only=True)
 class Request:
     """A place in the engine, from submission to outcome. Written by the engine's thread, read by any."""
 
-    inputs: DiffusionInputs | ChatInputs
+    inputs: Inputs
     priority: Priority = "interactive"
     deadline: float | None = None
     """Unix time after which the outcome is of no use."""
@@ -78,7 +82,7 @@ class Request:
     cancelled: OmnifleetError | None = None
     """Why it was cancelled, if it was."""
     outcome: Future[Any] = field(default_factory=Future)
-    """float32 samples [2, n] of a clip, or the text of an answer."""
+    """float32 samples [2, n] of a clip, the text of an answer, or float32 samples [1, n] of a text that was said."""
     draft: Callable[[], str] = str
     """Reads an answer as far as it is written; may be called by any thread."""
     begun: tuple[int, ...] = ()
@@ -99,12 +103,16 @@ class Request:
     @property
     def kind(self) -> Kind:
         """Requests of one kind advance together."""
+        if isinstance(self.inputs, SpeechInputs):
+            return "speech"
         return "diffusion" if isinstance(self.inputs, DiffusionInputs) else "chat"
 
     @property
     def steps(self) -> int:
-        """Steps to take, or the most tokens that may be written."""
-        return self.inputs.steps if isinstance(self.inputs, DiffusionInputs) else self.inputs.max_new_tokens
+        """Steps to take, or the most tokens or pieces of speech that may come."""
+        match self.inputs:
+            case DiffusionInputs(steps=steps) | SpeechInputs(most_steps=steps) | ChatInputs(max_new_tokens=steps):
+                return steps
 
     @property
     def text_so_far(self) -> str:
@@ -138,7 +146,7 @@ class Request:
 
     @property
     def least_steps_left(self) -> int:
-        """Steps that are certain to be needed yet; an answer may end with any token."""
+        """Steps that are certain to be needed yet; an answer may end with any token, speech with any piece."""
         return self.steps - self.step if self.kind == "diffusion" else 0
 
     def refusal(self, now: float, least_seconds: float = 0.0) -> OmnifleetError | None:

@@ -9,8 +9,6 @@ from .limits import EngineLimits, MemoryBudget
 from .observer import Work
 from .request import Kind, Request
 
-KINDS: tuple[Kind, ...] = ("diffusion", "chat")
-
 
 class Scheduler:
     """Every request from its arrival to its outcome: it waits, is prepared, takes steps, and is finished.
@@ -26,7 +24,7 @@ class Scheduler:
     """
 
     def __init__(self, limits: EngineLimits) -> None:
-        self._lines = {kind: AdmissionQueue(limits.places(kind)) for kind in KINDS}
+        self._lines: dict[Kind, AdmissionQueue] = {kind: AdmissionQueue(limits.places(kind)) for kind in limits.kinds}
         self._memory = MemoryBudget(limits.memory)
         self._preparing: list[Request] = []
         self._stepping: list[Request] = []
@@ -56,7 +54,7 @@ class Scheduler:
     @property
     def kinds(self) -> list[Kind]:
         """Kinds with requests that can take a step."""
-        return [kind for kind in KINDS if self.ready(kind)]
+        return [kind for kind in self._lines if self.ready(kind)]
 
     def ready(self, kind: Kind) -> list[Request]:
         """Requests of a kind that can take a step, in the order of their admission."""

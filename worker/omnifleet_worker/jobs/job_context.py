@@ -18,8 +18,10 @@ from omnifleet_shared.schema.jobs import Job, UnderstandJob
 from omnifleet_shared.schema.results import Progress, Timings
 
 from ..engine.engine import Engine
-from ..engine.request import ChatInputs, DiffusionInputs, Inpainting, Request
+from ..engine.request import ChatInputs, DiffusionInputs, Inpainting, Inputs, Request
 from ..models.audio_omni.chat import Chat
+from ..models.audio_omni.sampling import SAMPLE_RATE
+from ..models.speech_model import SpeechInputs
 from ..observability.log_context import Stage as LoggedStage
 from ..observability.log_context import in_stage
 from .parts.job_parts import JobParts
@@ -122,8 +124,12 @@ class JobContext:
     def plan(self, clips: int) -> None:
         """Announce the number of clips where they are not all sampled in one call."""
         assert not isinstance(self.job, UnderstandJob)
-        self._steps.expect(clips * self.job.steps)
-        self.expect_parts(clips)
+        self.plan_steps(clips, self.job.steps)
+
+    def plan_steps(self, parts: int, steps: int) -> None:
+        """Announce the number of parts, and of the steps of each."""
+        self._steps.expect(parts * steps)
+        self.expect_parts(parts)
 
     def expect_parts(self, count: int) -> None:
         """Announce the number of clips or answers where they are not all asked for in one call: several are kept."""
@@ -203,6 +209,15 @@ class JobContext:
         with self._steps.counting(requests):
             return self._submit_all(requests)
 
+    def speak_all(self, texts: Sequence[SpeechInputs]) -> list[np.ndarray]:
+        """Return the texts as they are said, float32 [1, n], in their order; two at a time are in the engine.
+
+        All come, or none. Raises the engine's typed errors.
+        """
+        requests = self._requests_of(texts)
+        with self._steps.counting(requests):
+            return self._submit_all(requests)
+
     def _inputs(self, clip: Clip) -> DiffusionInputs:
         assert not isinstance(self.job, UnderstandJob)
         return DiffusionInputs(
@@ -217,7 +232,7 @@ class JobContext:
             solver="multistep" if self.job.quality == "fast" else "euler",
         )
 
-    def _requests_of(self, inputs: Sequence[ChatInputs | DiffusionInputs]) -> list[Request]:
+    def _requests_of(self, inputs: Sequence[Inputs]) -> list[Request]:
         """Requests for all of them; those that an earlier attempt has finished are done already."""
         self.expect_parts(len(inputs))
         deadline = None if self._deadline is None else time.time() + self._seconds_left()
@@ -241,11 +256,11 @@ class JobContext:
             extra = {"action": "job_resumed", "job_id": self.job.job_id, "resumed_from": self.resumed_from}
             logger.info("%d finished parts are taken over: %s", self.resumed_from, self.job.job_id, extra=extra)
 
-    def give_out(self, samples: np.ndarray) -> None:
-        """Give out the next samples, float32 [2, n], which nothing will change; none where the job is not streamed."""
+    def give_out(self, samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:
+        """Give out the next samples, float32 [channels, n], which nothing will change, where the job is streamed."""
         if self.stream is not None:
             with self.stage("stored"):
-                self.stream.add_audio(samples)
+                self.stream.add_audio(samples, sample_rate)
 
     def _submit_all(
         self, requests: Sequence[Request], watch: Callable[[Sequence[Request]], None] | None = None

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from omnifleet_shared.content_types import CONTENT_TYPES
 from omnifleet_shared.errors import DiskFull, MediaError, StorageUnavailable, TransientError
 from omnifleet_shared.file_names import file_name
 from omnifleet_shared.keys import RESULT_KEY
@@ -24,10 +25,9 @@ from omnifleet_shared.schema.transcript import Transcript
 from omnifleet_shared.storage import Storage
 
 from ..media.decode import DecodedAudio
-from ..media.encode import CONTENT_TYPES, Subtype
+from ..media.encode import Subtype
 from ..media.isolation.processes import shared_processes
 from ..media.limits import MediaLimits
-from ..media.mux import CONTENT_TYPES as VIDEO_CONTENT_TYPES
 from ..models.audio_omni.sampling import SAMPLE_RATE, to_int16
 from ..retry import retry_until
 from ..settings import WorkerSettings
@@ -35,14 +35,13 @@ from .answers import StructuredAnswer
 from .host_memory import Room, host_memory
 from .inputs import JobMedia, decode, decoded_bytes, fetch, fetched_bytes, names_media
 from .job_context import JobContext
-from .model import ModelData
 from .parts.finished_parts import FinishedParts
 from .parts.job_parts import JobParts
 from .sound_edit.sound_editor import EditedSound
 from .speech_edit.plan import PlannedRecording
 from .speech_edit.speech_editor import EditedRecording
 from .streaming.job_stream import JobStreams
-from .tasks import run_task
+from .tasks import JobModel, SpokenText
 from .timestamps.transcripts import TimedTranscript
 from .voices.voices_of_jobs import VoicesOfJobs
 
@@ -53,7 +52,7 @@ class JobRunner:
     """Runs jobs one at a time for each thread that calls it; the engine batches what they ask for.
 
     Args:
-        model: describes the loaded checkpoint.
+        model: that is loaded.
         storage: holds inputs and results.
         settings: limits and lifetimes.
         parts: keeps what long jobs have finished; without it they start anew at every attempt.
@@ -62,7 +61,7 @@ class JobRunner:
 
     def __init__(
         self,
-        model: ModelData,
+        model: JobModel,
         storage: Storage,
         settings: WorkerSettings,
         parts: FinishedParts | None = None,
@@ -77,7 +76,8 @@ class JobRunner:
         """Shared by all jobs."""
         self._limits = MediaLimits(max_bytes=settings.max_input_bytes, max_decode_seconds=settings.decode_seconds)
         self._media = shared_processes()
-        self._voices = VoicesOfJobs(storage, (model.card.name, model.card.revision, model.precision))
+        about_model = (model.card.name, model.card.revision, model.precision)
+        self._voices = VoicesOfJobs(storage, about_model) if model.keeps_voices else None
 
     def run(self, context: JobContext) -> JobResult:
         """Run the job from its inputs to its stored result.
@@ -118,11 +118,12 @@ class JobRunner:
         with self.host_memory.room(context.job.job_id, context.raise_if_cancelled) as room:
             media = self._load(context, room)
             result = self._run(context, media)
-            self._voices.keep(context.job, media)
+            if self._voices is not None:
+                self._voices.keep(context.job, media)
             return result
 
     def _run(self, context: JobContext, media: JobMedia) -> JobResult:
-        outcome = run_task(context, media, self._model)
+        outcome = self._model.run(context, media)
         if isinstance(outcome, str):
             return self._result(context, text=outcome)
         if isinstance(outcome, StructuredAnswer):
@@ -137,11 +138,14 @@ class JobRunner:
         if isinstance(outcome, EditedRecording):
             artifact = self._store_samples(context, outcome.samples, outcome.source.sample_rate, outcome.subtype)
             return self._result(context, artifact=artifact, edits=outcome.edits, warnings=media.warnings)
+        made = outcome if isinstance(outcome, SpokenText) else SpokenText(outcome, SAMPLE_RATE)
         given_out = context.stream.pcm if context.stream is not None else None
-        pcm = to_int16(torch.from_numpy(np.ascontiguousarray(outcome.T))).numpy() if given_out is None else given_out
+        pcm = _to_pcm(made.samples) if given_out is None else given_out
         video, lacking = self._store_video(context, media.mux_video, pcm)
         warnings = media.warnings + lacking
-        return self._result(context, artifact=self._store(context, pcm), video=video, warnings=warnings)
+        return self._result(
+            context, artifact=self._store(context, pcm, made.sample_rate), video=video, warnings=warnings
+        )
 
     def _load(self, context: JobContext, room: Room) -> JobMedia:
         job, card, most = context.job, self._model.card, self._settings.max_input_bytes
@@ -150,7 +154,8 @@ class JobRunner:
         room.await_fetching(fetched_bytes(job, most))
         with context.stage("fetched"):
             patience = self._settings.storage_patience
-            voice = self._retry_storage(context, lambda: self._voices.find(job), patience)
+            voices = self._voices
+            voice = None if voices is None else self._retry_storage(context, lambda: voices.find(job), patience)
             there = () if voice is None else ("ref",)
             fetched = self._retry_storage(context, lambda: fetch(job, self._storage, most, without=there), patience)
         with context.stage("decoded"):
@@ -161,12 +166,12 @@ class JobRunner:
         room.settle(media.nbytes)
         return media
 
-    def _store(self, context: JobContext, pcm: np.ndarray) -> Artifact:
+    def _store(self, context: JobContext, pcm: np.ndarray, rate: int) -> Artifact:
         assert not isinstance(context.job, UnderstandJob)
         form = context.job.format
         with context.stage("encoded"):
-            data = self._media.encode_audio(pcm, SAMPLE_RATE, form)
-        return self._artifact(context, data, form, SAMPLE_RATE, pcm.T)
+            data = self._media.encode_audio(pcm, rate, form)
+        return self._artifact(context, data, form, rate, pcm.T)
 
     def _store_samples(self, context: JobContext, samples: np.ndarray, rate: int, subtype: Subtype) -> Artifact:
         assert not isinstance(context.job, UnderstandJob)
@@ -193,7 +198,7 @@ class JobRunner:
                 muxed = self._media.mux(video, pcm, SAMPLE_RATE, limits=self._limits)
         except MediaError as error:
             return None, (str(error),)
-        put = self._put(context, muxed.data, muxed.format, VIDEO_CONTENT_TYPES[muxed.format])
+        put = self._put(context, muxed.data, muxed.format, CONTENT_TYPES[muxed.format])
         return VideoArtifact(**put, format=muxed.format, seconds=muxed.seconds), ()
 
     def _put(self, context: JobContext, data: bytes, form: str, content_type: str) -> dict[str, Any]:
@@ -244,6 +249,11 @@ class JobRunner:
             attempts=context.attempt,
             timings=context.timings,
         )
+
+
+def _to_pcm(samples: np.ndarray) -> np.ndarray:
+    pcm: np.ndarray = to_int16(torch.from_numpy(np.ascontiguousarray(samples.T))).numpy()
+    return pcm
 
 
 def _file_name(job: Job, form: str) -> str:

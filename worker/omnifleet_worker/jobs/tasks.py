@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Protocol
+
 import numpy as np
 from omnifleet_shared.errors import MediaTooLong
 from omnifleet_shared.schema.answers import ANSWERS
+from omnifleet_shared.schema.capabilities import Capabilities
+from omnifleet_shared.schema.jobs import Job
 from omnifleet_shared.schema.model_card import ModelCard
 from omnifleet_shared.schema.tasks import (
     DescribedEdit,
@@ -35,8 +40,79 @@ from .timestamps.transcripts import TimedTranscript, transcribe_timed
 from .transcripts import transcribe_parts
 from .windows import continuation_prompt, count_generated, join_generated, newest_generated
 
-TaskOutput = str | StructuredAnswer | TimedTranscript | np.ndarray | EditedSound | EditedRecording | PlannedRecording
-"""Text, text with its record or times, a clip (float32 [channels, n] at 44.1 kHz), an edit's result or its plan."""
+
+@dataclass(frozen=True, eq=False)
+class SpokenText:
+    """A text that was said.
+
+    Attributes:
+        samples: float32 [1, n].
+        sample_rate: in Hz.
+    """
+
+    samples: np.ndarray
+    sample_rate: int
+
+
+TaskOutput = (
+    str
+    | StructuredAnswer
+    | TimedTranscript
+    | np.ndarray
+    | EditedSound
+    | EditedRecording
+    | PlannedRecording
+    | SpokenText
+)
+"""Text, text with its record or times, a clip (float32 [channels, n] at 44.1 kHz), an edit's result or its plan, or
+speech."""
+
+
+class JobModel(Protocol):
+    """What jobs need of the loaded model, whichever it is.
+
+    Attributes:
+        card: name, revision, licence, and limits of what is decoded for it.
+        capabilities: what it can do, as producers route by it.
+        precision: what it computes in, and where; with the revision it decides a seed's samples.
+        keeps_voices: whether what it hears of a named voice is kept between jobs.
+    """
+
+    @property
+    def card(self) -> ModelCard: ...
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    @property
+    def precision(self) -> str: ...
+
+    @property
+    def keeps_voices(self) -> bool: ...
+
+    def validate_job(self, job: Job) -> None:
+        """Refuse a job that this worker cannot do, before anything of it is fetched. Raises InvalidJob."""
+        ...
+
+    def run(self, context: JobContext, media: JobMedia) -> TaskOutput:
+        """Ask the engine for what the job's task promises. Raises OmnifleetError."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class OmniModel(ModelData):
+    """What jobs need of Audio-Omni; see `JobModel`."""
+
+    keeps_voices = True
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Those of its card."""
+        return self.card.capabilities
+
+    def run(self, context: JobContext, media: JobMedia) -> TaskOutput:
+        """See `run_task`."""
+        return run_task(context, media, self)
 
 
 def run_task(context: JobContext, media: JobMedia, model: ModelData) -> TaskOutput:

@@ -12,9 +12,6 @@ from omnifleet_shared.audio_formats import LIMITS, check_format
 from omnifleet_shared.errors import InvalidJob
 from omnifleet_shared.schema.jobs import AudioFormat
 
-CONTENT_TYPES: dict[str, str] = {"wav": "audio/wav", "flac": "audio/flac", "mp3": "audio/mpeg", "ogg": "audio/ogg"}
-"""The media type of each format that `encode_audio` writes."""
-
 Subtype = Literal["PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"]
 """Sample formats of a wav file, as libsndfile names them."""
 
@@ -36,7 +33,7 @@ def encode_audio(pcm: NDArray[np.int16], sample_rate: int, format: AudioFormat) 
         format: "wav" and "flac" keep the 16 bits; "mp3" and "ogg" (Vorbis) are lossy, at libsndfile's default quality.
 
     Returns:
-        The whole file. Its media type is `CONTENT_TYPES[format]`.
+        The whole file.
 
     Raises:
         ValueError: `pcm` is not int16 [n, channels].
@@ -44,8 +41,8 @@ def encode_audio(pcm: NDArray[np.int16], sample_rate: int, format: AudioFormat) 
     """
     if pcm.dtype != np.int16 or pcm.ndim != 2:
         raise ValueError(f"pcm must be int16 [n, channels], not {pcm.dtype} {list(pcm.shape)}")
-    if format not in CONTENT_TYPES:
-        raise InvalidJob(f"audio cannot be written as {format!r}", "format", f"Use one of {', '.join(CONTENT_TYPES)}")
+    if format not in _SUBTYPES:
+        raise InvalidJob(f"audio cannot be written as {format!r}", "format", f"Use one of {', '.join(_SUBTYPES)}")
     return _write(_as_written(pcm, format), sample_rate, format, _SUBTYPES[format])
 
 
@@ -70,7 +67,7 @@ def encode_samples(samples: FloatSamples, sample_rate: int, format: AudioFormat,
         subtype: of a wav or flac file.
 
     Returns:
-        The whole file. Its media type is `CONTENT_TYPES[format]`.
+        The whole file.
 
     Raises:
         InvalidJob: the format cannot hold that sample rate or that many channels.

@@ -19,9 +19,6 @@ from omnifleet_shared.schema.results import VideoFormat
 from omnifleet_worker.media.limits import DEFAULT_LIMITS, MediaLimits
 from omnifleet_worker.media.reader import MediaReader, open_media
 
-CONTENT_TYPES: dict[VideoFormat, str] = {"mp4": "video/mp4", "mov": "video/quicktime", "webm": "video/webm"}
-"""The media type of each format that `mux` writes."""
-
 _WEBM_CODECS = ("vp8", "vp9", "av1", "libdav1d")
 _ENCODERS = {"mp4": ("aac", None), "mov": ("aac", None), "webm": ("libopus", 48_000)}
 """Encoder of the sound, and its rate where it does not take any."""
@@ -34,7 +31,7 @@ class MuxedVideo:
     """A muxed video file.
 
     Args:
-        data: the whole file. Its media type is `CONTENT_TYPES[format]`.
+        data: the whole file.
         format: of the container.
         seconds: length of the pictures or of the sound, whichever is longer.
     """

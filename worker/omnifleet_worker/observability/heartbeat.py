@@ -15,7 +15,7 @@ from omnifleet_shared.broker.worker_registry import WorkerRecord, WorkerRegistry
 from omnifleet_shared.errors import BrokerError
 from omnifleet_shared.keys import HEARTBEAT_INTERVAL
 from omnifleet_shared.observability.outage_log import OutageLog
-from omnifleet_shared.schema.model_card import ModelCard
+from omnifleet_shared.schema.capabilities import Capabilities
 
 from ..lease_renewer import LeaseRenewer
 from .device import Device
@@ -68,7 +68,7 @@ class Heartbeat:
         self._make_device = device
         self._storage = storage
         self._device: Device | None = None
-        self._card: ModelCard | None = None
+        self._capabilities: Capabilities | None = None
         self._engine_slots = 0
         self._started_at = datetime.now(UTC)
         self._window = _Window(time.monotonic())
@@ -81,9 +81,9 @@ class Heartbeat:
         """Report until `stop`."""
         self._thread.start()
 
-    def loaded(self, card: ModelCard, engine_slots: int) -> None:
-        """Report the loaded checkpoint, the device, and the requests that may share a step, from now on."""
-        self._card = card
+    def loaded(self, capabilities: Capabilities, engine_slots: int) -> None:
+        """Report what the loaded model can do, the device, and the requests that may share a step, from now on."""
+        self._capabilities = capabilities
         self._engine_slots = engine_slots
         self._device = self._make_device()
 
@@ -98,7 +98,7 @@ class Heartbeat:
 
     def record(self) -> WorkerRecord:
         """Return the worker's record as it is now."""
-        counts, card, device = self._metrics.jobs.counts, self._card, self._device
+        counts, model, device = self._metrics.jobs.counts, self._capabilities, self._device
         return WorkerRecord(
             name=self.worker,
             version=self._version,
@@ -106,9 +106,9 @@ class Heartbeat:
             reason=self._health.why_not_ready(),
             started_at=self._started_at,
             reported_at=datetime.now(UTC),
-            checkpoint=card.name if card else None,
-            revision=card.revision if card else None,
-            capabilities=card.capabilities if card else None,
+            checkpoint=model.name if model else None,
+            revision=model.revision if model else None,
+            capabilities=model,
             device=device.name if device else "none yet",
             gpu=device.gpu() if device else None,
             storage=self._storage,

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter as Counts
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 from omnifleet_shared.errors import JobCancelled, JobQuarantined, OmnifleetError
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -105,7 +105,7 @@ class EngineMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._calls = Histogram(
             "omnifleet_engine_call_seconds",
-            "Time of a call of the model: prepare, a diffusion or chat step as the device takes it, finish.",
+            "Time of a call of the model: prepare, a diffusion, chat or speech step as the device takes it, finish.",
             ["work"],
             buckets=SHORT,
             registry=registry,
@@ -132,8 +132,7 @@ class EngineMetrics:
         )
         # Looked up once: labels() costs as much as the rest.
         self._by_work: dict[Work, tuple[Histogram, Histogram]] = {
-            work: (self._calls.labels(work), self._batches.labels(work))
-            for work in ("prepare", "diffusion", "chat", "finish")
+            work: (self._calls.labels(work), self._batches.labels(work)) for work in get_args(Work)
         }
         self.busy_seconds = 0.0
         """Time in which the device worked since the process started, however much of it was done side by side."""
@@ -156,7 +155,7 @@ class EngineMetrics:
             self._busy_until = now
             self._busy.inc(added)
             self.busy_seconds += added
-            if work in ("diffusion", "chat"):
+            if work not in ("prepare", "finish"):
                 self.steps += 1
                 self.stepped_requests += requests
 

@@ -9,7 +9,7 @@ from omnifleet_shared.broker.worker_registry import WorkerRegistry
 from omnifleet_shared.errors import DeviceFailed
 from omnifleet_shared.observability.http_server import PageServer
 from omnifleet_shared.observability.tracing import export_traces
-from omnifleet_shared.schema.model_card import ModelCard
+from omnifleet_shared.schema.capabilities import Capabilities
 from omnifleet_shared.storage import Storage, storage_home
 
 from ..lease_renewer import LeaseRenewer
@@ -78,9 +78,9 @@ class Telemetry:
         export_traces("omnifleet-worker", self.worker)
         self._heartbeat.start()
 
-    def loaded(self, card: ModelCard, engine_slots: int) -> None:
-        """Report the loaded checkpoint, and the requests that may share a step of the engine."""
-        self._heartbeat.loaded(card, engine_slots)
+    def loaded(self, capabilities: Capabilities, engine_slots: int) -> None:
+        """Report what the loaded model can do, and the requests that may share a step of the engine."""
+        self._heartbeat.loaded(capabilities, engine_slots)
         self.health.loaded()
 
     def watch(self, storage: Storage) -> Storage:

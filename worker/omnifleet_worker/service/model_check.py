@@ -10,22 +10,21 @@ from __future__ import annotations
 import logging
 import re
 import threading
+from collections.abc import Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 
 from omnifleet_shared.errors import JobFailed, OmnifleetError
 
 from ..engine.engine import Engine
-from ..engine.request import ChatInputs, DiffusionInputs, Request
+from ..engine.request import Inputs, Request
 from ..lease_renewer import EXIT_BROKEN
-from ..models.audio_omni.chat import Chat
 from .availability import Availability
 
 logger = logging.getLogger(__name__)
 FAILURES = 3
 """Different jobs that fail in a row with the same unforeseen error, before the worker looks at itself."""
 PROBE_SECONDS = 60.0
-"""Longest wait for the worker's own clip and answer; busy as it may be, it tells nothing if they take longer."""
-_CHAT = Chat(system="Answer.", user="Are you there?")
+"""Longest wait for the outcomes of the worker's own probes; busy as it may be, it tells nothing if they take longer."""
 
 
 class ModelCheck:
@@ -34,12 +33,21 @@ class ModelCheck:
     Args:
         engine: runs the model.
         availability: takes the worker out of service.
+        probes: what the model is asked.
         probe_seconds: longest wait for the probe.
     """
 
-    def __init__(self, engine: Engine, availability: Availability, *, probe_seconds: float = PROBE_SECONDS) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        availability: Availability,
+        probes: Sequence[Inputs],
+        *,
+        probe_seconds: float = PROBE_SECONDS,
+    ) -> None:
         self._engine = engine
         self._availability = availability
+        self._probes = probes
         self._probe_seconds = probe_seconds
         self._lock = threading.Lock()
         self._error = ""
@@ -79,10 +87,8 @@ class ModelCheck:
         self._error = kind
 
     def _probe(self) -> OmnifleetError | None:
-        """Ask for a clip and an answer; gives the unforeseen error with which one of them fails."""
-        clip = DiffusionInputs(prompt=_CHAT, steps=2, guidance=7.0, seed=0)
-        answer = ChatInputs(chat=_CHAT, max_new_tokens=2, temperature=0.0, seed=0)
-        requests = [Request(inputs=clip), Request(inputs=answer)]
+        """Ask for something small; gives the unforeseen error with which that fails."""
+        requests = [Request(inputs=probe) for probe in self._probes]
         try:
             for request in requests:
                 self._engine.submit(request)

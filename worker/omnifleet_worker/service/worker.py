@@ -19,15 +19,14 @@ from omnifleet_shared.storage import open_storage
 from omnifleet_shared.webhooks.outbox import Callbacks
 
 from ..engine.engine import Engine
-from ..engine.limits import EngineLimits
-from ..engine.runner import ModelRunner
-from ..jobs.model import ModelData
+from ..engines.loaded_model import LoadedModel
+from ..engines.model_watch import ModelWatch
+from ..engines.table import load_model
 from ..jobs.parts.finished_parts import FinishedParts
 from ..jobs.runner import JobRunner
 from ..jobs.streaming.job_stream import JobStreams
 from ..lease_renewer import EXIT_BROKEN, LeaseRenewer
 from ..media.isolation.processes import shared_processes
-from ..model_loader import describe, open_model
 from ..observability.telemetry import Telemetry
 from ..retry import retry_until
 from ..settings import WorkerSettings
@@ -66,6 +65,8 @@ class FleetWorker:
         self._progress = ProgressReporter(self.states, settings.progress_interval)
         self._reconciler = Reconciler(LostMessages.connect(settings), settings.reconcile_interval)
         self._engine: Engine | None = None
+        self._loaded: LoadedModel | None = None
+        self._model_watch: ModelWatch | None = None
         self._parts: FinishedParts | None = None
         self._draining = False
         self._storage_check: StorageCheck
@@ -77,9 +78,10 @@ class FleetWorker:
         storage = self.telemetry.watch(open_storage(self.settings))
         # Redis may well start later than its workers.
         retry_until(self.states.check_redis, BrokerUnavailable, self.settings.redis_patience)
-        model, runner, limits = self.load()
-        metrics = self.telemetry.metrics
-        self._engine = engine = Engine(runner, limits, observer=metrics.engine, on_device_failed=self._device_failed)
+        self._loaded = loaded = self.load()
+        model, limits, metrics = loaded.model, loaded.limits, self.telemetry.metrics
+        runner, failed = loaded.runner, self._device_failed
+        self._engine = engine = Engine(runner, limits, observer=metrics.engine, on_device_failed=failed)
         self._parts = FinishedParts(storage, (model.card.name, model.card.revision, model.precision))
         shared_processes().start()
         streams = JobStreams(storage, self._part_commits, self.settings)
@@ -88,7 +90,7 @@ class FleetWorker:
         metrics.watch_host_memory(memory.limit, lambda: memory.reserved, lambda: memory.waiting)
         registry = WorkerRegistry.connect(self.settings)
         self._storage_check = StorageCheck(storage, self.availability, registry, self.name)
-        model_check = ModelCheck(engine, self.availability)
+        model_check = ModelCheck(engine, self.availability, loaded.probes)
         metrics.watch_failures_in_a_row(lambda: model_check.failed_in_a_row)
         checks = (self._storage_check, model_check)
         parts = (jobs, engine, self.attempts, self._progress, self.lease_renewer, *checks, self._webhooks)
@@ -96,7 +98,8 @@ class FleetWorker:
         engine.start()
         self._progress.start()
         self.lease_renewer.start()
-        self.telemetry.loaded(model.card, limits.clips)
+        self.telemetry.loaded(model.capabilities, limits.shared)
+        self._watch(loaded)
         self._webhooks.start()
         self._reconciler.start()
         logger.info("the engine runs: %s", limits, extra={"action": "worker_started"})
@@ -105,10 +108,14 @@ class FleetWorker:
         """Take the name that Celery's node was given, before `start`: one name in Flower, `top`, logs and metrics."""
         self.name = self.attempts.worker = self.telemetry.worker = name
 
-    def load(self) -> tuple[ModelData, ModelRunner, EngineLimits]:
-        """Open the checkpoint: what jobs need to know of it, what the engine runs, and the engine's limits."""
-        runner, limits = open_model(self.settings)
-        return describe(runner.pipeline, self.settings.aligner), runner, limits
+    def load(self) -> LoadedModel:
+        """Load the model of the settings with its engine."""
+        return load_model(self.settings)
+
+    @property
+    def most_held(self) -> int | None:
+        """Jobs worth holding at once, once the model is loaded; None where that is for the settings to say."""
+        return None if self._loaded is None else self._loaded.limits.most_held
 
     def drain(self, *, at_once: bool = False) -> None:
         """Let running jobs finish for the grace period, then hand the rest back; a second call hands back at once.
@@ -125,11 +132,15 @@ class FleetWorker:
 
     def stop(self) -> None:
         """Stop the engine, hand unfinished jobs back and close all connections."""
+        if self._model_watch is not None:
+            self._model_watch.stop()
         if self._engine is not None:
             self._storage_check.stop()
             self._progress.stop()
             self._engine.stop()
             self.lease_renewer.stop()
+        if self._loaded is not None:
+            self._loaded.close()
         if self._parts is not None:
             self._parts.close()
         self._webhooks.stop()
@@ -138,6 +149,11 @@ class FleetWorker:
         for connection in (self.states, self.attempts, self._part_commits, self.lease_renewer.leases):
             connection.close()
         logger.info("the engine has stopped", extra={"action": "worker_stopped"})
+
+    def _watch(self, loaded: LoadedModel) -> None:
+        if loaded.why_unwell is not None:
+            self._model_watch = ModelWatch(loaded.why_unwell, self.availability)
+            self._model_watch.start()
 
     def _engine_stalled(self) -> float:
         return 0.0 if self._engine is None else self._engine.stalled_seconds

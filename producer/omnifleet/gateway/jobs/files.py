@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
+from omnifleet_shared.content_types import CONTENT_TYPES
 from omnifleet_shared.schema import results as records
 from omnifleet_shared.schema.results import Artifact, VideoArtifact
 from omnifleet_shared.storage import Storage
@@ -15,28 +16,23 @@ from omnifleet_shared.storage.base import ByteStream
 
 CHUNK = 256 * 1024
 """Bytes that are read at once."""
-CONTENT_TYPES = {
-    "wav": "audio/wav",
-    "flac": "audio/flac",
-    "mp3": "audio/mpeg",
-    "ogg": "audio/ogg",
-    "mp4": "video/mp4",
-    "mov": "video/quicktime",
-    "webm": "video/webm",
-}
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
-async def send_file(
-    request: Request, storage: Storage, record: records.JobResult, stored: Artifact | VideoArtifact
-) -> Response:
-    """Answer with a file of a result, or the part of it that `Range` asks for.
+async def send_file(request: Request, storage: Storage, stored: Artifact | VideoArtifact, name: str) -> Response:
+    """Answer with a file that a job made, or the part of it that `Range` asks for.
+
+    Args:
+        request: of the caller.
+        storage: where the file is.
+        stored: which one.
+        name: to save it under, without its suffix: ASCII letters, digits and `-`.
 
     Raises:
         MediaNotFound: it was deleted since.
         StorageUnavailable, StorageRefused, ForeignURI: the storage.
     """
-    headers = _headers(record, stored)
+    headers = _headers(stored, name)
     wanted = request.headers.get("range")
     if request.headers.get("if-range", headers["ETag"]) != headers["ETag"]:
         wanted = None  # of another file than this one
@@ -55,6 +51,11 @@ async def send_file(
     return StreamingResponse(_chunks(stream, end - start), status, headers, kind)
 
 
+def result_name(record: records.JobResult) -> str:
+    """Name what a job made, without a suffix."""
+    return f"{record.namespace}-{record.task}-{record.job_id[:8]}"
+
+
 def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
     """Read `Range`: the first byte of the part, and its end, which is not after the start where it lies outside.
 
@@ -71,12 +72,11 @@ def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
     return None if last < first else (first, min(last + 1, size))
 
 
-def _headers(record: records.JobResult, stored: Artifact | VideoArtifact) -> dict[str, str]:
-    name = f"{record.namespace}-{record.task}-{record.job_id[:8]}.{stored.format}"
+def _headers(stored: Artifact | VideoArtifact, name: str) -> dict[str, str]:
     return {
         "Accept-Ranges": "bytes",
         "ETag": f'"{stored.sha256}"',
-        "Content-Disposition": f'inline; filename="{name}"',
+        "Content-Disposition": f'inline; filename="{name}.{stored.format}"',
         "Cache-Control": "private, max-age=31536000, immutable",
     }
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from omnifleet_shared.errors import BrokerUnavailable, OmnifleetError
-from omnifleet_shared.job_state.queries import progress_query, state_query
+from omnifleet_shared.job_state.queries import Query, parts_query, progress_query, state_query
 from omnifleet_shared.redis_client import typed_redis_errors
 from omnifleet_shared.schema.job_state import JobState
+from omnifleet_shared.schema.parts import StreamedPart
 from omnifleet_shared.schema.results import JobStatus, Progress
 from redis.asyncio import Redis
 
@@ -29,22 +30,13 @@ class Look:
 
     state: JobState
     progress: Progress
-
-    @property
-    def event_id(self) -> str:
-        """Names what is seen: the same on every replica, so that a stream goes on where it broke off."""
-        if self.state.status.is_final:
-            return OUTCOME
-        return f"{self.state.status.value}-{self.progress.step}-{self.progress.steps}"
-
-
-OUTCOME = "outcome"
-"""Event id of the end."""
+    parts: tuple[StreamedPart, ...] = ()
+    """All that the job has given out, from the first one on."""
 
 
 @dataclass
 class _Followed:
-    """A job that somebody follows."""
+    """A job that somebody follows, and what was read of it last."""
 
     records: tuple[bytes | None, bytes | None] | None = None
     look: Look | None = None
@@ -93,6 +85,13 @@ class JobFeed:
             if not followed.followers and self._jobs.get(job_id) is followed:
                 del self._jobs[job_id]
 
+    async def part(self, job_id: str, number: int) -> StreamedPart | None:
+        """Read one part of a job; None where it is not there. Raises BrokerUnavailable."""
+        query = parts_query(job_id, number - 1, number)
+        with typed_redis_errors():
+            reply = await self._redis.execute_command(*query.command)
+        return next(iter(query.read(reply)), None)
+
     def stop(self) -> None:
         """End all that follow, as after an outcome; nothing more is given."""
         self._stopped = True
@@ -138,24 +137,59 @@ class JobFeed:
             queries += [progress_query(one).command[1] for one in some]
             with typed_redis_errors():
                 found: list[bytes | None] = await self._redis.mget(queries)
-            for job_id, state, progress in zip(some, found, found[len(some) :], strict=False):
-                self._notice(job_id, (state, progress))
+            looks: dict[str, Look] = {}
+            for job_id, *records in zip(some, found, found[len(some) :], strict=False):
+                looks |= self._parse(job_id, (records[0], records[1]))
+            for job_id, look in (looks | await self._with_parts(looks)).items():
+                self._notice(job_id, look)
 
-    def _notice(self, job_id: str, records: tuple[bytes | None, bytes | None]) -> None:
+    def _parse(self, job_id: str, records: tuple[bytes | None, bytes | None]) -> dict[str, Look]:
+        """The job as the records have it, with the parts that were read before; nothing where nobody follows it."""
         followed = self._jobs.get(job_id)
-        if followed is None or followed.records == records:
-            return
-        before, followed.records = followed.look, records
-        followed.look = self._parse(job_id, *records)
-        if before is None or before.event_id != followed.look.event_id:
+        if followed is None:
+            return {}
+        if followed.look is not None and followed.records == records:
+            return {job_id: followed.look}
+        followed.records = records
+        parts = () if followed.look is None else followed.look.parts
+        try:
+            state = state_query(job_id, self._lifetime).read(records[0])
+            return {job_id: Look(state, progress_query(job_id).read(records[1]), parts)}
+        except OmnifleetError as error:  # forgotten meanwhile, or not to be read: nothing better will come
+            return {job_id: _failed(error, parts)}
+
+    async def _with_parts(self, looks: Mapping[str, Look]) -> dict[str, Look]:
+        """The jobs that were started, with what they have given out since; read after their states, as those that have
+        ended give out no more."""
+        started = {job_id: look for job_id, look in looks.items() if look.state.status is not JobStatus.QUEUED}
+        if not started:
+            return {}
+        queries = {job_id: parts_query(job_id, len(look.parts)) for job_id, look in started.items()}
+        pipeline = self._redis.pipeline(transaction=False)
+        for query in queries.values():
+            pipeline.execute_command(*query.command)
+        with typed_redis_errors():
+            found = await pipeline.execute()
+        replies = zip(queries.items(), found, strict=True)
+        return {job_id: _with_more(looks[job_id], query, reply) for (job_id, query), reply in replies}
+
+    def _notice(self, job_id: str, look: Look) -> None:
+        followed = self._jobs.get(job_id)
+        if followed is not None and followed.look != look:
+            followed.look = look
             _wake(followed.followers)
 
-    def _parse(self, job_id: str, state: bytes | None, progress: bytes | None) -> Look:
-        try:
-            seen = Look(state_query(job_id, self._lifetime).read(state), progress_query(job_id).read(progress))
-        except OmnifleetError as error:  # forgotten meanwhile, or not to be read: nothing better will come
-            return Look(JobState(status=JobStatus.FAILED, error=error), Progress())
-        return seen
+
+def _with_more(look: Look, query: Query[list[StreamedPart]], reply: Any) -> Look:
+    try:
+        more = query.read(reply)
+    except OmnifleetError as error:
+        return _failed(error, look.parts)
+    return replace(look, parts=(*look.parts, *more)) if more else look
+
+
+def _failed(error: OmnifleetError, parts: tuple[StreamedPart, ...]) -> Look:
+    return Look(JobState(status=JobStatus.FAILED, error=error), Progress(), parts)
 
 
 def _wake(followers: Iterable[asyncio.Event]) -> None:

@@ -48,4 +48,7 @@ UPLOAD_BODY: dict[str, Any] = {
         },
     }
 }
-EVENTS: dict[int | str, dict[str, Any]] = {204: {"description": "Last-Event-ID was the outcome: nothing more comes."}}
+EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Events named progress, part and outcome; each has JSON as its data."},
+    204: {"description": "Last-Event-ID was the outcome: nothing more comes."},
+}

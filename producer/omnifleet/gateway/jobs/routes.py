@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from omnifleet_shared.errors import InvalidMessage, MediaNotFound, OmnifleetError, ResultTimeout, UnknownJob
 from omnifleet_shared.schema.base import JobId
@@ -20,17 +21,17 @@ from ...async_handle import AsyncJobHandle
 from ...request.uploads import Uploads
 from ..backend import Backend, TheBackend, TheCaller, the_caller
 from ..middleware.logs import note
-from .files import send_file
-from .job_feed import OUTCOME, Look
+from .files import result_name, send_file
+from .job_events import OUTCOME, follow
+from .job_feed import Look
 from .job_request import KEY_HEADER, read_form, read_job_body
 from .openapi import EVENTS, JOB_BODY, UPLOAD_BODY
 from .submission import settle, submit
-from .views import job_view, progress_view
+from .views import job_view
 
 LONGEST_WAIT = 300.0
 """Seconds that a request may wait for an outcome."""
-RETRY = 1000
-"""Milliseconds after which a reader whose stream broke off comes back."""
+MOST_PARTS = 10**9
 JOB_ID: TypeAdapter[str] = TypeAdapter(JobId)
 
 router = APIRouter(tags=["jobs"])
@@ -106,15 +107,30 @@ async def follow_job(
     backend: TheBackend,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> AsyncGenerator[ServerSentEvent]:
-    """Follow a job: `progress` at each change, then `outcome`, the job as it is read. A stream that broke off goes on
-    with `Last-Event-ID`, on any replica."""
+    """Follow a job: `progress` at each change, `part` for each part of one that was sent with `stream`, then `outcome`,
+    the job as it is read. A stream that broke off goes on with `Last-Event-ID`, on any replica."""
     backend.metrics.open_streams.inc()
     try:
-        async for look in backend.feed.changes(job.id):
-            if look.event_id != last_event_id:
-                yield await _event(backend, job.id, look)
+        async with aclosing(follow(backend, job.id, last_event_id)) as events:
+            async for event in events:
+                yield event
     finally:
         backend.metrics.open_streams.dec()
+
+
+@router.get("/v1/jobs/{job_id}/parts/{number}", response_class=Response)
+@router.head("/v1/jobs/{job_id}/parts/{number}", response_class=Response, include_in_schema=False)
+async def read_part(
+    job: KnownJob, number: Annotated[int, Path(ge=1, le=MOST_PARTS)], request: Request, backend: TheBackend
+) -> Response:
+    """Download the sound of a part, or the piece of it that `Range` names. 409 before it is there."""
+    is_final = (await job.status()).is_final  # before the part is read: none comes behind the outcome
+    part = await backend.feed.part(job.id, number)
+    if part is not None and part.audio is not None:
+        return await send_file(request, backend.storage, part.audio, f"{job.id[:8]}-{number}")
+    if part is None and not is_final:
+        raise ResultTimeout(f"part {number} is not there yet", "number", "Follow the job's events")
+    raise MediaNotFound(f"the job has no part {number} of sound", "number", "GET the job: its result has what it made")
 
 
 @router.get("/v1/jobs/{job_id}/{kind}", response_class=Response)
@@ -125,7 +141,7 @@ async def read_file(job: KnownJob, kind: Literal["audio", "video"], request: Req
     stored = result.record.artifact if kind == "audio" else result.record.video
     if stored is None:
         raise MediaNotFound(f"the job made no {kind}", kind, "GET the job: its result has what it made")
-    return await send_file(request, backend.storage, result.record, stored)
+    return await send_file(request, backend.storage, stored, result_name(result.record))
 
 
 @router.post("/v1/uploads", status_code=201, openapi_extra=UPLOAD_BODY, dependencies=[Depends(the_caller)])
@@ -156,10 +172,3 @@ async def _look(job: AsyncJobHandle[Any]) -> Look:
     except OmnifleetError as error:
         return Look(JobState(status=status, error=error), await job.progress())
     return Look(JobState(status=status, result=result.record), await job.progress())
-
-
-async def _event(backend: Backend, job_id: str, look: Look) -> ServerSentEvent:
-    if look.event_id == OUTCOME:
-        return ServerSentEvent(event="outcome", id=OUTCOME, data=await job_view(backend, job_id, look))
-    data = {"status": look.state.status.value, **progress_view(look.progress)}
-    return ServerSentEvent(event="progress", id=look.event_id, retry=RETRY, data=data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from typing import Any
@@ -17,13 +16,10 @@ from ...request.request import Request
 from ..access.admission import Caller
 from ..backend import Backend
 from ..middleware.logs import note
+from .attendance import attend
 
 logger = logging.getLogger(__name__)
 KEY = re.compile(r"[!-~]{1,128}")
-
-
-class HungUp(Exception):
-    """Who waited for a job has hung up; nobody is there to be answered."""
 
 
 async def submit(backend: Backend, caller: Caller, request: Request, key: str | None = None) -> AsyncJobHandle[Any]:
@@ -55,34 +51,14 @@ async def submit(backend: Backend, caller: Caller, request: Request, key: str | 
 async def wait_for_outcome(
     backend: Backend, request: HttpRequest, job: AsyncJobHandle[Any], timeout: float | None, *, cancel: bool
 ) -> Any:
-    """Wait for a job's result, as long as the request's own caller does.
-
-    Args:
-        backend: of this process.
-        request: whose connection is watched.
-        job: what is waited for.
-        timeout: seconds; as long as it takes where None.
-        cancel: stop the job where the caller hangs up. It goes on where this process is stopped.
+    """Wait for a job's result, as long as the request's own caller does; see `attend`.
 
     Raises:
         HungUp: the caller has hung up.
-        ResultTimeout: not there in time.
+        ResultTimeout: not there in `timeout` seconds.
         OmnifleetError: the job failed.
     """
-    result, gone = asyncio.ensure_future(job.result(timeout)), asyncio.ensure_future(_end_of(request))
-    try:
-        await asyncio.wait({result, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if result.done():
-            return result.result()
-        if cancel:
-            logger.info("who waited has hung up: the job is cancelled", extra={"action": "job_abandoned"})
-            backend.metrics.hung_up.inc()
-            await job.cancel()
-        raise HungUp
-    finally:
-        for task in (result, gone):
-            task.cancel()
-        await asyncio.gather(result, gone, return_exceptions=True)
+    return await attend(backend, request.receive, job, job.result(timeout), cancel=cancel)
 
 
 async def settle(
@@ -95,11 +71,6 @@ async def settle(
         return
     except OmnifleetError as error:
         logger.debug("the job failed: %s", error, extra={"action": "job_failed"})
-
-
-async def _end_of(request: HttpRequest) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _tenant_key(caller: Caller, key: str | None) -> str | None:

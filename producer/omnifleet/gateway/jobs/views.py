@@ -6,10 +6,11 @@ import asyncio
 from typing import Any
 
 from omnifleet_shared.schema import results as records
-from omnifleet_shared.schema.results import Progress
+from omnifleet_shared.schema.parts import StreamedPart
+from omnifleet_shared.schema.results import Artifact, Progress, VideoArtifact
 from omnifleet_shared.storage import Storage
 
-from ...results.results import open_result
+from ...results.results import Audio, open_result
 from ...results.stored_file import StoredFile
 from ..backend import Backend
 from ..http_errors import error_record
@@ -39,16 +40,30 @@ def progress_view(progress: Progress) -> dict[str, Any]:
     return {"step": progress.step, "steps": progress.steps, "eta": progress.eta}
 
 
+async def part_view(backend: Backend, job_id: str, part: StreamedPart) -> dict[str, Any]:
+    """Make the view of a part: its text, or where its sound is heard."""
+    shown: dict[str, Any] = {"number": part.number, "kind": part.kind}
+    if part.audio is None:
+        return shown | {"text": part.text}
+    audio = Audio(part.audio, backend.storage, backend.settings.url_lifetime)
+    path = f"/v1/jobs/{job_id}/parts/{part.number}"
+    return shown | {"audio": await asyncio.to_thread(_file_view, path, audio, part.audio)}
+
+
 def _result_view(record: records.JobResult, storage: Storage, url_lifetime: int) -> dict[str, Any]:
-    """The record, with files by where they are heard: here, or by a link that needs no key."""
+    """The record, with files by where they are heard."""
     result = open_result(record, storage, url_lifetime)
     fields = record.model_dump(mode="json", exclude={"artifact", "video"})
     files = {"audio": (result.audio, record.artifact), "video": (result.video, record.video)}
     for name, (stored, artifact) in files.items():
         if stored is not None and artifact is not None:
-            about = artifact.model_dump(mode="json", exclude={"uri", "url"})
-            fields[name] = {"path": f"/v1/jobs/{record.job_id}/{name}", "link": _link(stored), **about}
+            fields[name] = _file_view(f"/v1/jobs/{record.job_id}/{name}", stored, artifact)
     return fields
+
+
+def _file_view(path: str, stored: StoredFile, record: Artifact | VideoArtifact) -> dict[str, Any]:
+    """A file by where it is heard: here, or by a link that needs no key."""
+    return {"path": path, "link": _link(stored), **record.model_dump(mode="json", exclude={"uri", "url"})}
 
 
 def _link(stored: StoredFile) -> str | None:

@@ -1,48 +1,40 @@
-"""OpenAI's event streams: what a job made, as events, with signs of life while it is made."""
+"""OpenAI's event streams: what a job makes, as events, with signs of life while it is made."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Any
 
-from fastapi.responses import StreamingResponse
-from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from omnifleet_shared.errors import OmnifleetError
 from pydantic_core import to_json
 
-from ...async_handle import AsyncJobHandle
 from ..http_errors import error_record
 
 PING = 15.0
 """Seconds after which a silent stream shows that it lives."""
-Events = Iterable[Mapping[str, Any]]
+EVENT_STREAM = "text/event-stream"
+Events = AsyncGenerator[Mapping[str, Any]]
+"""Each has its `type`."""
 
 
-def stream_outcome(
-    job: AsyncJobHandle[Any], make_events: Callable[[Any], Awaitable[Events]], *, cancel: bool
-) -> StreamingResponse:
-    """Answer with a job's result as events.
-
-    Args:
-        job: what is waited for.
-        make_events: makes the events of its result; each has its `type`.
-        cancel: stop the job where the caller hangs up.
-    """
-    return EventSourceResponse(_outcome(job, make_events, cancel=cancel), headers={"Cache-Control": "no-cache"})
-
-
-async def _outcome(
-    job: AsyncJobHandle[Any], make_events: Callable[[Any], Awaitable[Events]], *, cancel: bool
-) -> AsyncGenerator[bytes]:
-    result = asyncio.ensure_future(job.result(cancel_job=cancel))
-    try:
-        while not (await asyncio.wait({result}, timeout=PING))[0]:
-            yield KEEPALIVE_COMMENT
-        for event in await make_events(result.result()):
-            yield format_sse_event(data_str=to_json(event).decode())
-    except OmnifleetError as error:
-        yield format_sse_event(event="error", data_str=to_json({"error": error_record(error)}).decode())
-    finally:
-        result.cancel()
-        await asyncio.gather(result, return_exceptions=True)
+async def server_sent(events: Events) -> AsyncGenerator[bytes]:
+    """Write events as server-sent ones. An error of the job is the last of them, `error`, in OpenAI's shape."""
+    async with aclosing(events):
+        coming = asyncio.ensure_future(anext(events, None))
+        try:
+            while True:
+                while not (await asyncio.wait({coming}, timeout=PING))[0]:
+                    yield KEEPALIVE_COMMENT
+                if (event := coming.result()) is None:
+                    return
+                yield format_sse_event(data_str=to_json(event).decode())
+                coming = asyncio.ensure_future(anext(events, None))
+        except OmnifleetError as error:
+            yield format_sse_event(event="error", data_str=to_json({"error": error_record(error)}).decode())
+        finally:
+            # Before the generator is closed, which cannot be while it runs.
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)

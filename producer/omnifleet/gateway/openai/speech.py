@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Iterator
+from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
@@ -12,23 +12,26 @@ from fastapi.responses import Response
 from omnifleet_shared.errors import InvalidJob, OmnifleetError, VoiceNotFound
 from pydantic import Field, StringConstraints, field_validator
 
+from ...async_handle import AsyncJobHandle
 from ...request.request import VOICE
 from ...request.request import Request as Call
 from ...results.results import AudioResult
-from ..backend import TheBackend, TheCaller
-from ..jobs.files import send_file
+from ..backend import Backend, TheBackend, TheCaller
+from ..jobs.attendance import JobStream, attend
+from ..jobs.files import result_name, send_file
 from ..jobs.routes import IdempotencyKey
-from ..jobs.submission import submit, wait_for_outcome
-from .encode import CONTENT_TYPES, OF_WORKERS, SpeechFormat, encode
-from .events import Events, stream_outcome
+from ..jobs.submission import submit
+from .encode import OF_WORKERS, SPEECH_TYPES, SpeechFormat
+from .events import EVENT_STREAM, Events, server_sent
 from .fields import ModelName, OpenAIRequest
+from .spoken import begin, encoded, read_speech, read_whole
 
 DEFAULT_VOICE = "default"
 """The model's own voice."""
 OTHER_NAMES = {"ref": "voice", "text": "input", "format": "response_format"}
 """Fields of jobs by OpenAI's names."""
-PART = 96 * 1024
-"""Bytes of audio in one event."""
+MOST_BYTES = 96 * 1024
+"""Bytes of audio in one event, a multiple of three: each is base64 of its own, and all of them joined are too."""
 
 router = APIRouter(tags=["OpenAI"])
 
@@ -80,33 +83,35 @@ async def create_speech(
     caller: TheCaller,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Say a text, and answer with the audio. A caller who hangs up cancels the job, as with `POST /v1/jobs`."""
+    """Say a text, and answer with the audio: a long one sentence by sentence, as they are made. A caller who hangs up
+    cancels the job, as with `POST /v1/jobs`."""
     try:
         job = await submit(backend, caller, _call(asked, backend.settings.gateway_patience), idempotency_key)
+        cancel, wanted = idempotency_key is None, asked.response_format
+        if asked.stream_format == "sse":
+            return JobStream(backend, job, server_sent(_events(job, wanted)), EVENT_STREAM, cancel=cancel)
+        result = await attend(backend, request.receive, job, begin(job), cancel=cancel)
     except OmnifleetError as error:
         raise _in_openais_words(error) from error
-    cancel, wanted = idempotency_key is None, asked.response_format
-    if asked.stream_format == "sse":
+    if result is None:
+        return JobStream(backend, job, encoded(job, wanted), SPEECH_TYPES[wanted], cancel=cancel)
+    answer = await _whole(request, backend, result, wanted)
+    answer.headers["X-Job-ID"] = job.id
+    return answer
 
-        async def make_events(result: AudioResult) -> Events:
-            audio = await asyncio.to_thread(_read, result, wanted)
-            return _events(audio)
 
-        return stream_outcome(job, make_events, cancel=cancel)
-    result: AudioResult = await wait_for_outcome(backend, request, job, None, cancel=cancel)
-    headers = {"X-Job-ID": job.id}
-    if wanted in OF_WORKERS and result.record.artifact is not None:
-        answer = await send_file(request, backend.storage, result.record, result.record.artifact)
-        answer.headers.update(headers)
-        return answer
-    audio = await asyncio.to_thread(_read, result, wanted)
-    return Response(audio, media_type=CONTENT_TYPES[wanted], headers=headers)
+async def _whole(request: Request, backend: Backend, result: AudioResult, wanted: SpeechFormat) -> Response:
+    stored = result.record.artifact
+    if wanted in OF_WORKERS and stored is not None:
+        return await send_file(request, backend.storage, stored, result_name(result.record))
+    return Response(await asyncio.to_thread(read_speech, result, wanted), media_type=SPEECH_TYPES[wanted])
 
 
 def _call(asked: SpeechRequest, patience: float) -> Call:
     fields: dict[str, Any] = {
         "text": asked.input,
         "deadline": patience,
+        "stream": True,
         "format": OF_WORKERS.get(asked.response_format),
     }
     voice = asked.voice_name
@@ -126,13 +131,15 @@ def _in_openais_words(error: OmnifleetError) -> OmnifleetError:
     return error
 
 
-def _read(result: AudioResult, wanted: SpeechFormat) -> bytes:
-    data = result.audio.read()
-    return data if wanted in OF_WORKERS else encode(data, wanted)
-
-
-def _events(audio: bytes) -> Iterator[dict[str, Any]]:
-    for start in range(0, len(audio), PART):
-        yield {"type": "speech.audio.delta", "audio": base64.b64encode(audio[start : start + PART]).decode()}
+async def _events(job: AsyncJobHandle[AudioResult], wanted: SpeechFormat) -> Events:
+    try:
+        result = await begin(job)
+        async with aclosing(encoded(job, wanted) if result is None else read_whole(result, wanted)) as chunks:
+            async for chunk in chunks:
+                for start in range(0, len(chunk), MOST_BYTES):
+                    audio = base64.b64encode(chunk[start : start + MOST_BYTES]).decode()
+                    yield {"type": "speech.audio.delta", "audio": audio}
+    except OmnifleetError as error:
+        raise _in_openais_words(error) from error
     # Nothing is counted in tokens here.
     yield {"type": "speech.audio.done", "usage": {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}}

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import zlib
+from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Request, UploadFile
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from omnifleet_shared.errors import InvalidJob
 from omnifleet_shared.schema.tasks import Timestamps
+from omnifleet_shared.schema.transcript import HeardSegment
 from pydantic import ConfigDict, Field, field_validator
 
+from ...async_handle import AsyncJobHandle
 from ...request.request import Request as Call
 from ...results.results import TextResult
 from ...results.subtitles import SUBTITLE_FORMATS, write_subtitles
 from ..backend import TheBackend, TheCaller
+from ..jobs.attendance import JobStream
 from ..jobs.routes import IdempotencyKey
 from ..jobs.submission import submit, wait_for_outcome
-from .events import Events, stream_outcome
+from .events import EVENT_STREAM, Events, server_sent
 from .fields import ModelName, OpenAIRequest
 
 router = APIRouter(tags=["OpenAI"])
@@ -72,11 +76,7 @@ async def create_transcription(
     job = await submit(backend, caller, _call(asked, backend.settings.gateway_patience), idempotency_key)
     cancel = idempotency_key is None
     if asked.stream:
-
-        async def make_events(result: TextResult) -> Events:
-            return _events(result.text)
-
-        return stream_outcome(job, make_events, cancel=cancel)
+        return JobStream(backend, job, server_sent(_events(job)), EVENT_STREAM, cancel=cancel)
     result: TextResult = await wait_for_outcome(backend, request, job, None, cancel=cancel)
     answer = _answer(asked, result)
     answer.headers["X-Job-ID"] = job.id
@@ -99,6 +99,7 @@ def _call(asked: TranscriptionRequest, patience: float) -> Call:
         "text": asked.prompt or None,
         "temperature": asked.temperature or None,
         "timestamps": asked.timestamps,
+        "stream": asked.stream or None,
         "deadline": patience,
     }
     return Call.of("understand", {}, task="transcribe", **fields)
@@ -123,10 +124,7 @@ def _verbose(asked: TranscriptionRequest, result: TextResult) -> dict[str, Any]:
     assert times is not None, "it was asked for"
     wanted = asked.timestamp_granularities or ["segment"]
     words = [{"word": one.text, "start": one.start, "end": one.end} for one in times.words or ()]
-    segments = [
-        {"id": number, "text": one.text, "start": one.start, "end": one.end, "temperature": asked.temperature}
-        for number, one in enumerate(times.segments)
-    ]
+    segments = [_segment(number, one, asked.temperature) for number, one in enumerate(times.segments)]
     return {
         "task": "transcribe",
         # The caller's own: which language was heard, the model does not say.
@@ -139,6 +137,28 @@ def _verbose(asked: TranscriptionRequest, result: TextResult) -> dict[str, Any]:
     }
 
 
-def _events(text: str) -> Iterator[dict[str, Any]]:
-    yield {"type": "transcript.text.delta", "delta": text}
+def _segment(number: int, heard: HeardSegment, temperature: float) -> dict[str, Any]:
+    """A segment with all that OpenAI's have; what the model does not tell is null, or an empty list."""
+    text = heard.text.encode()
+    return {
+        "id": number,
+        "seek": round(heard.start * 100),  # in hundredths of a second, as Whisper counts
+        "start": heard.start,
+        "end": heard.end,
+        "text": heard.text,
+        "tokens": [],
+        "temperature": temperature,
+        "avg_logprob": None,
+        "compression_ratio": round(len(text) / len(zlib.compress(text)), 3),
+        "no_speech_prob": None,
+    }
+
+
+async def _events(job: AsyncJobHandle[TextResult]) -> Events:
+    text = ""
+    async with aclosing(job.stream()) as parts:
+        async for part in parts:
+            if part.text:
+                text += part.text
+                yield {"type": "transcript.text.delta", "delta": part.text}
     yield {"type": "transcript.text.done", "text": text}

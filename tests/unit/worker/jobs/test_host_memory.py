@@ -18,12 +18,11 @@ from omnifleet_shared.schema.jobs import Job, read_job
 from omnifleet_shared.schema.model_card import ModelCard
 from omnifleet_shared.storage import FolderStorage
 from omnifleet_worker.engine.engine import Engine
-from omnifleet_worker.jobs import runner as runner_module
 from omnifleet_worker.jobs.host_memory import FREE_SHARE, HostMemory, host_memory
-from omnifleet_worker.jobs.inputs import decode, decoded_bytes, fetch, fetched_bytes
+from omnifleet_worker.jobs.inputs import JobMedia, decode, decoded_bytes, fetch, fetched_bytes
 from omnifleet_worker.jobs.job_context import JobContext
-from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.runner import JobRunner
+from omnifleet_worker.jobs.tasks import JobModel
 from omnifleet_worker.media.isolation.processes import shared_processes
 from omnifleet_worker.media.limits import MediaLimits
 from omnifleet_worker.settings import WorkerSettings
@@ -127,20 +126,20 @@ def question(storage: FolderStorage) -> Job:
 def test_a_job_fetches_nothing_before_there_is_room_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = FolderStorage(tmp_path)
     job = question(storage)
-    model = cast(ModelData, SimpleNamespace(card=CARD, precision="cpu float32", validate_job=CARD.validate_job))
+    begun, may_end = threading.Semaphore(0), threading.Semaphore(0)
+
+    def work(context: JobContext, media: JobMedia) -> str:
+        begun.release()
+        assert may_end.acquire(timeout=60)
+        return "an answer"
+
+    about: dict[str, Any] = {"card": CARD, "precision": "cpu float32", "keeps_voices": False}
+    model = cast(JobModel, SimpleNamespace(**about, validate_job=CARD.validate_job, run=work))
     # Decoded, a file of 16-bit samples is twice as large.
     runner = JobRunner(model, storage, WorkerSettings(host_memory=int(2.5 * fetched_bytes(job, 2**30))))
     fetched: list[str] = []
     get = storage.get
     monkeypatch.setattr(storage, "get", lambda uri, **more: (fetched.append(uri), get(uri, **more))[1])
-    begun, may_end = threading.Semaphore(0), threading.Semaphore(0)
-
-    def work(context: JobContext, media: Any, model: Any) -> str:
-        begun.release()
-        assert may_end.acquire(timeout=60)
-        return "an answer"
-
-    monkeypatch.setattr(runner_module, "run_task", work)
     with ThreadPoolExecutor(2) as pool:
         runs = [pool.submit(runner.run, JobContext(job, cast(Engine, None))) for _ in range(2)]
         assert begun.acquire(timeout=60)

@@ -26,11 +26,10 @@ from omnifleet_worker.engine.model_runner import AudioOmniRunner
 from omnifleet_worker.engine.request import DiffusionInputs, Request
 from omnifleet_worker.jobs.inputs import JobMedia
 from omnifleet_worker.jobs.job_context import JobContext
-from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.parts.requests_in_turn import AT_ONCE_UNKEPT
 from omnifleet_worker.jobs.runner import JobRunner
 from omnifleet_worker.jobs.sound_edit.sound_editor import EditedSound
-from omnifleet_worker.jobs.tasks import run_task
+from omnifleet_worker.jobs.tasks import OmniModel, run_task
 from omnifleet_worker.media.decode import DecodedAudio
 from omnifleet_worker.media.video import DecodedVideo
 from omnifleet_worker.model_loader import describe
@@ -53,7 +52,7 @@ def tiny() -> AudioOmniRunner:
 
 
 @pytest.fixture(scope="module")
-def model(tiny: AudioOmniRunner) -> ModelData:
+def model(tiny: AudioOmniRunner) -> OmniModel:
     return describe(tiny.pipeline)
 
 
@@ -168,7 +167,7 @@ def clip_of(outcome: object) -> np.ndarray:
 class TestGeneration:
     @pytest.mark.parametrize("seconds", [0.5, 10.0, 10.9])
     def test_one_window_is_the_models_clip_to_the_bit(
-        self, runner: EchoRunner, model: ModelData, seconds: float
+        self, runner: EchoRunner, model: OmniModel, seconds: float
     ) -> None:
         with running(runner) as engine:
             clip = clip_of(run_task(JobContext(music(seconds), engine), JobMedia({}, ()), model))
@@ -179,7 +178,7 @@ class TestGeneration:
 
     @pytest.mark.parametrize(("seconds", "windows"), [(11.0, 2), (25.0, 3), (61.3, 7)])
     def test_each_later_window_goes_on_from_the_one_before(
-        self, runner: EchoRunner, model: ModelData, seconds: float, windows: int
+        self, runner: EchoRunner, model: OmniModel, seconds: float, windows: int
     ) -> None:
         with running(runner) as engine:
             clip = clip_of(run_task(JobContext(music(seconds), engine), JobMedia({}, ()), model))
@@ -192,7 +191,7 @@ class TestGeneration:
             np.testing.assert_allclose(heard, before.outcome.result()[:, :PROMPT].mean(axis=0), atol=1e-6)
         assert engine.most_at_once == 1
 
-    def test_music_for_a_video_goes_on_with_the_same_frames(self, runner: EchoRunner, model: ModelData) -> None:
+    def test_music_for_a_video_goes_on_with_the_same_frames(self, runner: EchoRunner, model: OmniModel) -> None:
         frames = np.zeros((250, 224, 224, 3), np.uint8)
         job = job_of("generate", {"name": "v2m", "video": FILE, "seconds": 12})
 
@@ -210,7 +209,7 @@ MONO_WEIGHTS = {1: [1], 2: [0.5, 0.5], 6: [0.5**0.5, 0.5**0.5, 1, 0, 0.5, 0.5]}
 class TestEdit:
     @pytest.mark.parametrize("samples", [1, 3 * RATE, PROMPT])
     def test_by_peak_one_window_is_the_models_clip_to_the_bit(
-        self, runner: EchoRunner, model: ModelData, samples: int
+        self, runner: EchoRunner, model: OmniModel, samples: int
     ) -> None:
         source = noise(samples)
 
@@ -223,7 +222,7 @@ class TestEdit:
 
     @pytest.mark.parametrize(("samples", "channels"), [(PROMPT + 1, 1), (1_031_947, 1), (1_031_947, 2), (2_000_003, 6)])
     def test_by_peak_several_windows_are_one_with_a_peak_of_1(
-        self, runner: EchoRunner, model: ModelData, samples: int, channels: int
+        self, runner: EchoRunner, model: OmniModel, samples: int, channels: int
     ) -> None:
         # A source that swells, so that every window comes back at another level.
         source = noise(samples, channels=channels) * np.linspace(0.01, 0.2, samples, dtype=np.float32)
@@ -239,7 +238,7 @@ class TestEdit:
     @pytest.mark.parametrize("depth", [16, 24])
     @pytest.mark.parametrize(("samples", "channels"), [(1, 2), (2 * RATE, 1), (2 * RATE, 2), (1_031_947, 2)])
     def test_a_model_that_changes_nothing_gives_the_source_back_bit_for_bit(
-        self, runner: EchoRunner, model: ModelData, samples: int, channels: int, depth: int, name: str
+        self, runner: EchoRunner, model: OmniModel, samples: int, channels: int, depth: int, name: str
     ) -> None:
         # Stereo that is no mono in two channels, and swells.
         swelling = 0.2 * noise(samples, channels=channels) * np.linspace(0.01, 1, samples, dtype=np.float32)
@@ -254,7 +253,7 @@ class TestEdit:
         assert (edited.subtype, edited.warnings) == (f"PCM_{depth}" if samples > 1 else edited.subtype, ())
         assert np.array_equal(edited.samples, np.repeat(source, 3 - channels, axis=0))
 
-    def test_a_silence_and_what_is_quiet_after_it_stay_as_they_were(self, runner: EchoRunner, model: ModelData) -> None:
+    def test_a_silence_and_what_is_quiet_after_it_stay_as_they_were(self, runner: EchoRunner, model: OmniModel) -> None:
         loud, quiet = 0.2 * noise(9 * RATE, 1), 0.0125 * noise(9 * RATE, 2)
         source = np.concatenate([loud, np.zeros((1, RATE * 6 // 5), np.float32), quiet], axis=1)
 
@@ -266,7 +265,7 @@ class TestEdit:
     @pytest.mark.parametrize("loudness", ["source", "peak"])
     @pytest.mark.parametrize("channels", [1, 2])
     def test_mono_is_the_mono_mix_of_what_would_have_come(
-        self, runner: EchoRunner, model: ModelData, channels: int, loudness: str
+        self, runner: EchoRunner, model: OmniModel, channels: int, loudness: str
     ) -> None:
         source = 0.1 * noise(12 * RATE, channels=channels)
 
@@ -281,7 +280,7 @@ class TestEdit:
 
     @pytest.mark.parametrize(("form", "peak"), [("wav", 1.0), ("flac", 1.0)])
     def test_what_would_go_above_full_scale_is_made_quieter_as_a_whole_and_said_so(
-        self, runner: EchoRunner, model: ModelData, form: str, peak: float
+        self, runner: EchoRunner, model: OmniModel, form: str, peak: float
     ) -> None:
         source = np.rint(0.5 * media_files.tone(2.0, RATE)[:, : 2 * RATE] / 0.5 * 32_000).astype(np.float32) / 32_768
         source /= np.float32(max(1.0, np.abs(source).max()))
@@ -295,7 +294,7 @@ class TestEdit:
         assert np.abs(edited.samples).max() == pytest.approx(peak, abs=1e-6)
         assert "quieter than its source" in edited.warnings[0]
 
-    def test_silence_is_as_long_as_it_was(self, runner: EchoRunner, model: ModelData) -> None:
+    def test_silence_is_as_long_as_it_was(self, runner: EchoRunner, model: OmniModel) -> None:
         runner.finish = lambda batch: [np.zeros((2, CLIP_SAMPLES), np.float32) for _ in batch]  # type: ignore[method-assign]
 
         with running(runner) as engine:
@@ -304,14 +303,14 @@ class TestEdit:
         assert clip.shape == (2, 12 * RATE)
         assert np.abs(clip).max() < 5e-6
 
-    def test_windows_share_batches_and_each_has_a_seed_of_its_own(self, runner: EchoRunner, model: ModelData) -> None:
+    def test_windows_share_batches_and_each_has_a_seed_of_its_own(self, runner: EchoRunner, model: OmniModel) -> None:
         with running(runner, waits_for=CLIPS_AT_ONCE) as engine:
             run_task(JobContext(job_of("edit", ADD), engine), media(noise(35 * RATE)), model)
 
         assert runner.batches[:3] == [engine.submitted[:CLIPS_AT_ONCE]] * 3
         assert [inputs_of(one).seed for one in engine.submitted] == [7, 8, 9, 10]
 
-    def test_a_long_source_leaves_room_in_the_queue(self, runner: EchoRunner, model: ModelData) -> None:
+    def test_a_long_source_leaves_room_in_the_queue(self, runner: EchoRunner, model: OmniModel) -> None:
         with running(runner, waits_for=CLIPS_AT_ONCE) as engine:
             clip = clip_of(run_task(JobContext(job_of("edit", ADD), engine), media(noise(100 * RATE)), model))
 
@@ -319,7 +318,7 @@ class TestEdit:
         assert len(engine.submitted) == 11
         assert engine.most_at_once == CLIPS_AT_ONCE
 
-    def test_one_window_that_fails_ends_them_all(self, runner: EchoRunner, model: ModelData) -> None:
+    def test_one_window_that_fails_ends_them_all(self, runner: EchoRunner, model: OmniModel) -> None:
         def fail_the_second(request: Request) -> None:
             if inputs_of(request).seed == 8:
                 raise JobFailed("torn")
@@ -342,7 +341,7 @@ SOURCE = noise(35 * RATE)
 @pytest.mark.parametrize("how", JOBS)
 class TestSeveralWindows:
     def test_progress_counts_towards_all_of_them_and_only_grows(
-        self, runner: EchoRunner, model: ModelData, how: str
+        self, runner: EchoRunner, model: OmniModel, how: str
     ) -> None:
         job, windows = JOBS[how]
         seen: list[Progress] = []
@@ -359,7 +358,7 @@ class TestSeveralWindows:
         assert (steps[0] > 0, steps[-1]) == (True, 3 * windows)
         assert all(one.eta is not None for one in seen)
 
-    def test_their_time_is_counted_once(self, runner: EchoRunner, model: ModelData, how: str) -> None:
+    def test_their_time_is_counted_once(self, runner: EchoRunner, model: OmniModel, how: str) -> None:
         job, _ = JOBS[how]
         runner.on_step = lambda: time.sleep(0.002)
         start = time.monotonic()
@@ -371,7 +370,7 @@ class TestSeveralWindows:
         assert run.timings.sampled > 0
         assert run.timings.conditioned + run.timings.sampled <= time.monotonic() - start
 
-    def test_they_keep_the_jobs_priority_and_deadline(self, runner: EchoRunner, model: ModelData, how: str) -> None:
+    def test_they_keep_the_jobs_priority_and_deadline(self, runner: EchoRunner, model: OmniModel, how: str) -> None:
         deadline = datetime.now(UTC) + timedelta(hours=1)
         job = JOBS[how][0].model_copy(update={"priority": "batch", "deadline": deadline})
 
@@ -383,7 +382,7 @@ class TestSeveralWindows:
             [deadline.timestamp()] * len(engine.submitted), abs=1
         )
 
-    def test_a_cancelled_job_ends_in_the_engine(self, runner: EchoRunner, model: ModelData, how: str) -> None:
+    def test_a_cancelled_job_ends_in_the_engine(self, runner: EchoRunner, model: OmniModel, how: str) -> None:
         job, _ = JOBS[how]
         runner.endless = True
 
@@ -397,7 +396,7 @@ class TestSeveralWindows:
         assert {type(error) for error in errors} == {JobCancelled}
 
 
-def test_a_job_that_is_cancelled_between_windows_begins_no_other(runner: EchoRunner, model: ModelData) -> None:
+def test_a_job_that_is_cancelled_between_windows_begins_no_other(runner: EchoRunner, model: OmniModel) -> None:
     with running(runner) as engine:
         run = JobContext(music(), engine)
         runner.on_finish = run.cancel
@@ -408,7 +407,7 @@ def test_a_job_that_is_cancelled_between_windows_begins_no_other(runner: EchoRun
     assert (run.progress().step, run.progress().steps) == (3, 9)
 
 
-def test_a_deadline_that_passes_between_windows_ends_the_job(runner: EchoRunner, model: ModelData) -> None:
+def test_a_deadline_that_passes_between_windows_ends_the_job(runner: EchoRunner, model: OmniModel) -> None:
     with running(runner) as engine:
         run = JobContext(music(), engine, seconds_left=0.5)
         runner.on_finish = lambda: time.sleep(0.6)
@@ -430,7 +429,7 @@ class TestTinyCheckpoint:
         with running(tiny) as engine:
             yield engine
 
-    def edit(self, file: bytes, storage: FolderStorage, engine: Engine, model: ModelData, **task: str) -> JobResult:
+    def edit(self, file: bytes, storage: FolderStorage, engine: Engine, model: OmniModel, **task: str) -> JobResult:
         audio = storage.put_input(storage.describe_input(io.BytesIO(file)), io.BytesIO(file))
         job = job_of("edit", ADD | {"audio": audio.model_dump(), **task}, steps=1, guidance=1)
         return JobRunner(model, storage, WorkerSettings()).run(JobContext(job, engine))
@@ -440,7 +439,7 @@ class TestTinyCheckpoint:
         data = storage.get(result.artifact.uri, max_bytes=10**8)
         return soundfile.read(io.BytesIO(data), always_2d=True)[0]
 
-    def test_twenty_five_seconds_of_music(self, storage: FolderStorage, engine: GatedEngine, model: ModelData) -> None:
+    def test_twenty_five_seconds_of_music(self, storage: FolderStorage, engine: GatedEngine, model: OmniModel) -> None:
         job = music(steps=2, guidance=1)
 
         result = JobRunner(model, storage, WorkerSettings()).run(JobContext(job, engine))
@@ -452,7 +451,7 @@ class TestTinyCheckpoint:
         assert len(engine.submitted) == 3
 
     def test_a_stereo_source_of_several_windows_is_as_long_and_stereo(
-        self, storage: FolderStorage, tiny: AudioOmniRunner, model: ModelData, monkeypatch: pytest.MonkeyPatch
+        self, storage: FolderStorage, tiny: AudioOmniRunner, model: OmniModel, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         batches: list[int] = []
         advance = tiny.advance
@@ -468,7 +467,7 @@ class TestTinyCheckpoint:
         assert sum(batches) == 3
 
     def test_ten_seconds_are_what_the_engine_gives_to_the_bit(
-        self, storage: FolderStorage, engine: GatedEngine, model: ModelData
+        self, storage: FolderStorage, engine: GatedEngine, model: OmniModel
     ) -> None:
         result = self.edit(media_files.wav(10.0, RATE), storage, engine, model, loudness="peak")
 
@@ -477,7 +476,7 @@ class TestTinyCheckpoint:
         assert np.array_equal(np.round(self.heard(result, storage).T * 32_768), pcm)
 
     def test_a_source_that_is_too_long_is_refused_with_the_limit(
-        self, storage: FolderStorage, engine: GatedEngine, model: ModelData
+        self, storage: FolderStorage, engine: GatedEngine, model: OmniModel
     ) -> None:
         with pytest.raises(MediaTooLong, match="600") as caught:
             self.edit(media_files.wav(601.0, 8_000), storage, engine, model)

@@ -24,11 +24,11 @@ from omnifleet_worker.engine.engine import Engine
 from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.request import DiffusionInputs, Request
 from omnifleet_worker.jobs.job_context import JobContext
-from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.prompts import Prompts
 from omnifleet_worker.jobs.runner import JobRunner
 from omnifleet_worker.jobs.speech_parts import join_speech, streamed_speech
 from omnifleet_worker.jobs.streaming.job_stream import JobStreams
+from omnifleet_worker.jobs.tasks import OmniModel
 from omnifleet_worker.jobs.windows import join_generated, newest_generated
 from omnifleet_worker.models.audio_omni.sampling import CLIP_SAMPLES
 from omnifleet_worker.models.audio_omni.speech_tokenizer import SpeechTokenizer
@@ -36,7 +36,7 @@ from omnifleet_worker.models.audio_omni.tiny import tiny_vocab
 from omnifleet_worker.settings import WorkerSettings
 
 RATE = 44_100
-MODEL = ModelData(
+MODEL = OmniModel(
     card=ModelCard(name="noisy", revision="1", licence="none", languages=("en",)),
     prompts=Prompts({"system": {"T2M": "Make music.", "TTS": "Speak."}}),
     tokenizer=SpeechTokenizer(tiny_vocab()),

@@ -15,11 +15,10 @@ from omnifleet_shared.schema.model_card import ModelCard
 from omnifleet_shared.schema.tasks import NamedQuestion
 from omnifleet_worker.jobs.inputs import JobMedia
 from omnifleet_worker.jobs.job_context import Clip
-from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.prompts import Prompts
 from omnifleet_worker.jobs.sound_edit.sound_editor import EditedSound
 from omnifleet_worker.jobs.speech import join_transcript
-from omnifleet_worker.jobs.tasks import run_task
+from omnifleet_worker.jobs.tasks import OmniModel, run_task
 from omnifleet_worker.media.decode import DecodedAudio
 from omnifleet_worker.media.video import DecodedVideo
 from omnifleet_worker.models.audio_omni.chat import Chat
@@ -86,8 +85,8 @@ def media(**audio: DecodedAudio) -> JobMedia:
 
 
 @pytest.fixture(scope="module")
-def model() -> ModelData:
-    return ModelData(card=CARD, prompts=Prompts(SENTENCES), tokenizer=SpeechTokenizer(tiny_vocab()))
+def model() -> OmniModel:
+    return OmniModel(card=CARD, prompts=Prompts(SENTENCES), tokenizer=SpeechTokenizer(tiny_vocab()))
 
 
 def chat_text(system: str, user: str) -> str:
@@ -103,7 +102,7 @@ def chat_text(system: str, user: str) -> str:
         ("t2a", "{braces} {0}", "{braces} {0}."),
     ],
 )
-def test_sound_is_asked_for_with_a_full_stop_even_after_one(model: ModelData, name: str, text: str, said: str) -> None:
+def test_sound_is_asked_for_with_a_full_stop_even_after_one(model: OmniModel, name: str, text: str, said: str) -> None:
     run = run_of("generate", name=name, text=text, seconds=2.5)
 
     clip = run_task(run, media(), model)
@@ -114,7 +113,7 @@ def test_sound_is_asked_for_with_a_full_stop_even_after_one(model: ModelData, na
     assert clip.shape == (2, round(2.5 * RATE))
 
 
-def test_speech_goes_beside_an_empty_user_text(model: ModelData) -> None:
+def test_speech_goes_beside_an_empty_user_text(model: OmniModel) -> None:
     run = run_of("generate", name="tts", text="Hello {world}")
 
     run_task(run, media(), model)
@@ -125,7 +124,7 @@ def test_speech_goes_beside_an_empty_user_text(model: ModelData) -> None:
     assert run.asked == []
 
 
-def test_speech_begins_and_ends_with_sound(model: ModelData) -> None:
+def test_speech_begins_and_ends_with_sound(model: OmniModel) -> None:
     run = run_of("generate", name="tts", text="Hello")
     run.clip = np.zeros((2, CLIP_SAMPLES), np.float32)
     run.clip[:, RATE : 2 * RATE] = 0.5
@@ -135,7 +134,7 @@ def test_speech_begins_and_ends_with_sound(model: ModelData) -> None:
     assert clip.shape == (2, RATE)
 
 
-def test_a_voice_is_the_last_six_seconds_and_its_own_words_are_cut_off(model: ModelData) -> None:
+def test_a_voice_is_the_last_six_seconds_and_its_own_words_are_cut_off(model: OmniModel) -> None:
     run = run_of("generate", name="tts", text="Hello", ref=FILE, ref_text="Good day")
     voice = recording(8.0)
 
@@ -149,7 +148,7 @@ def test_a_voice_is_the_last_six_seconds_and_its_own_words_are_cut_off(model: Mo
     assert run.asked == []
 
 
-def test_a_short_voice_is_taken_whole_as_mono_at_the_models_rate(model: ModelData) -> None:
+def test_a_short_voice_is_taken_whole_as_mono_at_the_models_rate(model: OmniModel) -> None:
     run = run_of("generate", name="tts", text="Hello", ref=FILE, ref_text="Good day.")
 
     clip = run_task(run, media(ref=recording(2.0, 22_050, channels=2)), model)
@@ -159,7 +158,7 @@ def test_a_short_voice_is_taken_whole_as_mono_at_the_models_rate(model: ModelDat
     assert clip.shape == (2, CLIP_SAMPLES - 2 * RATE)
 
 
-def test_a_voice_without_transcript_is_listened_to_first(model: ModelData) -> None:
+def test_a_voice_without_transcript_is_listened_to_first(model: OmniModel) -> None:
     run = run_of("generate", name="tts", text="Hello", ref=FILE)
     run.answer = "What is heard。"
 
@@ -172,7 +171,7 @@ def test_a_voice_without_transcript_is_listened_to_first(model: ModelData) -> No
     assert run.sampled[0][1]["speech"] == "What is heard。Hello"
 
 
-def test_a_voice_that_is_sent_again_is_not_listened_to_again(model: ModelData) -> None:
+def test_a_voice_that_is_sent_again_is_not_listened_to_again(model: OmniModel) -> None:
     first, again, other = (run_of("generate", name="tts", text="Hello", ref=FILE) for _ in range(3))
     first.answer = other.answer = "What is heard。"
     model = replace(model, transcripts=ContentCache(1000, len))
@@ -207,7 +206,7 @@ def test_transcript_and_text_are_joined_by_what_is_missing(before: str, joined: 
     ],
 )
 def test_a_recording_without_words_is_refused(
-    model: ModelData, task: dict[str, Any], sent: tuple[str, ...], field: str
+    model: OmniModel, task: dict[str, Any], sent: tuple[str, ...], field: str
 ) -> None:
     run = run_of("generate", **task)
     run.answer = ""
@@ -219,7 +218,7 @@ def test_a_recording_without_words_is_refused(
     assert run.sampled == []
 
 
-def test_voice_conversion_says_what_the_audio_says(model: ModelData) -> None:
+def test_voice_conversion_says_what_the_audio_says(model: OmniModel) -> None:
     run = run_of("generate", name="vc", audio=FILE, ref=FILE, ref_text="Good day")
     run.answer = "heard words"
 
@@ -230,7 +229,7 @@ def test_voice_conversion_says_what_the_audio_says(model: ModelData) -> None:
     assert run.sampled[0][1]["speech"] == "Good day. heard words"
 
 
-def test_voice_conversion_of_a_known_text_listens_to_nothing(model: ModelData) -> None:
+def test_voice_conversion_of_a_known_text_listens_to_nothing(model: OmniModel) -> None:
     run = run_of("generate", name="vc", text="Hello", ref=FILE, ref_text="Good day")
 
     run_task(run, media(ref=recording(2.0)), model)
@@ -248,7 +247,7 @@ def test_voice_conversion_of_a_known_text_listens_to_nothing(model: ModelData) -
     ],
 )
 def test_what_takes_too_long_to_say_is_refused_before_it_is_sampled(
-    model: ModelData, task: dict[str, Any], sent: tuple[str, ...], field: str
+    model: OmniModel, task: dict[str, Any], sent: tuple[str, ...], field: str
 ) -> None:
     run = run_of("generate", **task)
     run.answer = "la " * 3000
@@ -264,7 +263,7 @@ def test_what_takes_too_long_to_say_is_refused_before_it_is_sampled(
 LONG_TEXT = " ".join(f"This is sentence number {number}, and it is said slowly." for number in range(12))
 
 
-def test_a_long_text_is_said_in_parts_in_the_voice_of_the_reference(model: ModelData) -> None:
+def test_a_long_text_is_said_in_parts_in_the_voice_of_the_reference(model: OmniModel) -> None:
     run = run_of("generate", name="tts", text=LONG_TEXT, ref=FILE, ref_text="Good day.")
 
     said = run_task(run, media(ref=recording(6.0)), model)
@@ -275,7 +274,7 @@ def test_a_long_text_is_said_in_parts_in_the_voice_of_the_reference(model: Model
     assert isinstance(said, np.ndarray) and said.shape[1] > len(parts) * (CLIP_SAMPLES - 6 * RATE)
 
 
-def test_a_long_text_without_a_reference_goes_on_in_the_voice_of_its_first_part(model: ModelData) -> None:
+def test_a_long_text_without_a_reference_goes_on_in_the_voice_of_its_first_part(model: OmniModel) -> None:
     run = run_of("generate", name="tts", text=LONG_TEXT)
 
     run_task(run, media(), model)
@@ -288,7 +287,7 @@ def test_a_long_text_without_a_reference_goes_on_in_the_voice_of_its_first_part(
     assert voice_text and first["speech"].rstrip(".").endswith(voice_text)
 
 
-def test_a_voice_is_converted_however_long_the_source(model: ModelData) -> None:
+def test_a_voice_is_converted_however_long_the_source(model: OmniModel) -> None:
     run = run_of("generate", name="vc", audio=FILE, ref=FILE, ref_text="Hi")
     run.answer = "It goes on, and on, and on."
 
@@ -300,7 +299,7 @@ def test_a_voice_is_converted_however_long_the_source(model: ModelData) -> None:
     )
 
 
-def test_a_text_without_sounds_that_the_model_knows_is_refused(model: ModelData) -> None:
+def test_a_text_without_sounds_that_the_model_knows_is_refused(model: OmniModel) -> None:
     run = run_of("generate", name="tts", text="привет")
 
     with pytest.raises(LanguageNotSupported, match="no sound for") as caught:
@@ -320,7 +319,7 @@ def test_a_text_without_sounds_that_the_model_knows_is_refused(model: ModelData)
     ],
 )
 def test_an_edit_is_put_in_the_checkpoints_words_and_cut_to_its_source(
-    model: ModelData, task: dict[str, Any], said: str
+    model: OmniModel, task: dict[str, Any], said: str
 ) -> None:
     run = run_of("edit", audio=FILE, **task)
     source = recording(3.3)
@@ -335,7 +334,7 @@ def test_an_edit_is_put_in_the_checkpoints_words_and_cut_to_its_source(
     assert clip.samples.shape == (2, source.samples.shape[1])
 
 
-def test_a_free_question_is_put_as_it_is_beside_all_its_media(model: ModelData) -> None:
+def test_a_free_question_is_put_as_it_is_beside_all_its_media(model: OmniModel) -> None:
     run = run_of("understand", name="question", text="Who {is} louder?", max_new_tokens=7)
     frames = np.zeros((2, 4, 4, 3), np.uint8)
     sent = JobMedia({"audio": (recording(1.0), recording(2.0))}, (DecodedVideo(frames, 2.0, 1.0),))
@@ -350,7 +349,7 @@ def test_a_free_question_is_put_as_it_is_beside_all_its_media(model: ModelData) 
     assert (answer, tokens) == ("an answer", 7)
 
 
-def question_of(model: ModelData, name: str, **task: Any) -> Chat:
+def question_of(model: OmniModel, name: str, **task: Any) -> Chat:
     run = run_of("understand", name=name, audio=[FILE], **task)
     with suppress(OmnifleetError):  # some answers must be records, which this run does not give
         run_task(run, media(audio=recording(1.0)), model)
@@ -358,7 +357,7 @@ def question_of(model: ModelData, name: str, **task: Any) -> Chat:
     return chat
 
 
-def test_every_named_question_is_one_of_its_own(model: ModelData) -> None:
+def test_every_named_question_is_one_of_its_own(model: OmniModel) -> None:
     names = get_args(NamedQuestion)
 
     questions = {question_of(model, name, text="a note").user for name in names}
@@ -368,7 +367,7 @@ def test_every_named_question_is_one_of_its_own(model: ModelData) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in get_args(NamedQuestion) if name != "qa"])
-def test_a_named_question_needs_no_text(model: ModelData, name: str) -> None:
+def test_a_named_question_needs_no_text(model: OmniModel, name: str) -> None:
     user = question_of(model, name).user
 
     assert user
@@ -376,16 +375,16 @@ def test_a_named_question_needs_no_text(model: ModelData, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", get_args(NamedQuestion))
-def test_braces_in_a_note_stay_what_they_are(model: ModelData, name: str) -> None:
+def test_braces_in_a_note_stay_what_they_are(model: OmniModel, name: str) -> None:
     assert question_of(model, name, text="{0} {text} {").user.count("{0} {text} {") == 1
 
 
 @pytest.mark.parametrize("name", ["transcribe", "caption"])
-def test_the_callers_system_prompt_wins(model: ModelData, name: str) -> None:
+def test_the_callers_system_prompt_wins(model: OmniModel, name: str) -> None:
     assert question_of(model, name, system="Be brief.").system == "Be brief."
 
 
-def test_a_task_that_this_release_cannot_do_is_refused(model: ModelData) -> None:
+def test_a_task_that_this_release_cannot_do_is_refused(model: OmniModel) -> None:
     run = run_of("edit", name="speech", audio=FILE, desc="replace 'a' with 'b'")
 
     with pytest.raises(TaskNotSupported):

@@ -21,8 +21,8 @@ from omnifleet_worker.engine.engine import Engine
 from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.model_runner import AudioOmniRunner
 from omnifleet_worker.jobs.job_context import JobContext
-from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.runner import JobRunner
+from omnifleet_worker.jobs.tasks import OmniModel
 from omnifleet_worker.model_loader import describe
 from omnifleet_worker.models.audio_omni.tiny import tiny_pipeline
 from omnifleet_worker.settings import WorkerSettings
@@ -46,7 +46,7 @@ def engine(runner: AudioOmniRunner) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="module")
-def model(runner: AudioOmniRunner) -> ModelData:
+def model(runner: AudioOmniRunner) -> OmniModel:
     return describe(runner.pipeline)
 
 
@@ -56,7 +56,7 @@ def storage(tmp_path: Path) -> FolderStorage:
 
 
 @pytest.fixture
-def make(storage: FolderStorage, engine: Engine, model: ModelData) -> Make:
+def make(storage: FolderStorage, engine: Engine, model: OmniModel) -> Make:
     """Run a job for a film; by default `v2a` in one step."""
 
     def run(film: bytes, name: str = "v2a", **task: Any) -> JobResult:
@@ -162,8 +162,8 @@ def test_a_text_with_the_models_marks_is_refused(make: Make) -> None:
         make(media_files.video(0.2), text="<|VIDEO|>")
 
 
-def test_a_checkpoint_without_synchformer_refuses(storage: FolderStorage, engine: Engine, model: ModelData) -> None:
-    blind = ModelData(
+def test_a_checkpoint_without_synchformer_refuses(storage: FolderStorage, engine: Engine, model: OmniModel) -> None:
+    blind = OmniModel(
         card=model.card.without_tasks(NEEDS_SYNCHFORMER), prompts=model.prompts, tokenizer=model.tokenizer
     )
     job = job_for(uploaded(media_files.video(0.2), storage), "v2a")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from omnifleet_shared.errors import InvalidJob
 from omnifleet_worker.media.decode import decode_audio
-from omnifleet_worker.media.encode import CONTENT_TYPES, AudioFormat, check_samples, encode_audio
+from omnifleet_worker.media.encode import AudioFormat, check_samples, encode_audio
 from support.data import media_files
 
 RATE = 44_100
@@ -51,11 +53,10 @@ def test_minutes_of_ogg_do_not_overrun_the_encoder() -> None:
     assert encode_audio(silence, RATE, "ogg").startswith(b"OggS")
 
 
-@pytest.mark.parametrize("format", CONTENT_TYPES)
-def test_every_format_has_its_content_type_and_magic(format: AudioFormat) -> None:
+@pytest.mark.parametrize("format", get_args(AudioFormat))
+def test_every_format_has_its_magic(format: AudioFormat) -> None:
     magic = {"wav": b"RIFF", "flac": b"fLaC", "mp3": b"\xff", "ogg": b"OggS"}[format]
 
-    assert CONTENT_TYPES[format].startswith("audio/")
     assert encode_audio(pcm(), RATE, format).startswith(magic)
 
 

@@ -11,6 +11,7 @@ from omnifleet_shared.errors import JobFailed, OutOfMemory
 from omnifleet_worker.engine.engine import Engine
 from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.request import Request
+from omnifleet_worker.engines.audio_omni import PROBES
 from omnifleet_worker.lease_renewer import EXIT_BROKEN
 from omnifleet_worker.service.availability import Availability
 from omnifleet_worker.service.model_check import FAILURES, ModelCheck
@@ -49,7 +50,7 @@ class Stage:
         self.model = model
         self.out_of_service: list[tuple[str, int]] = []
         self.availability = SimpleNamespace(reason=None, take_out_of_service=self._take_out)
-        self.check = ModelCheck(engine, cast(Availability, self.availability))
+        self.check = ModelCheck(engine, cast(Availability, self.availability), PROBES)
 
     def _take_out(self, reason: str, *, exit_code: int) -> None:
         self.availability.reason = reason

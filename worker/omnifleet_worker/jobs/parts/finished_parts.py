@@ -22,7 +22,7 @@ from omnifleet_shared.errors import MediaError, OmnifleetError
 from omnifleet_shared.keys import PART_KEY
 from omnifleet_shared.storage import Storage
 
-from ...engine.request import ChatInputs, DiffusionInputs
+from ...engine.request import Inputs
 from ...models.content_cache import digest
 from ...sealed_bytes import seal, unseal
 
@@ -47,7 +47,6 @@ DRAFTS = "drafts"
 """In place of a fingerprint: the answers of a job that are being written, in one object."""
 
 Tokens = tuple[int, ...]
-Inputs = ChatInputs | DiffusionInputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +54,7 @@ class FinishedPart:
     """What the engine gave for one request.
 
     Attributes:
-        value: samples of a clip, or the text of an answer.
+        value: samples of a clip or of speech, or the text of an answer.
         step: steps or tokens that it took.
     """
 

@@ -14,11 +14,11 @@ from itertools import islice
 from ...engine.request import Kind, Request
 from .job_parts import JobParts
 
-AT_ONCE: dict[Kind, int] = {"diffusion": 1, "chat": 8}
+AT_ONCE: dict[Kind, int] = {"diffusion": 1, "chat": 8, "speech": 1}
 """Requests of a long job that take steps together. Clips gain little by it: on an H100 a step of one takes 12.5 ms and
 of two 23.6 (docs/benchmarks.md), and other jobs' share the steps in any case. A step of eight answers takes hardly
 longer than one answer's."""
-AT_ONCE_UNKEPT: dict[Kind, int] = {"diffusion": 2, "chat": 8}
+AT_ONCE_UNKEPT: dict[Kind, int] = {"diffusion": 2, "chat": 8, "speech": 2}
 """The same where nothing is kept, so that nothing is to be lost: in a local model, say."""
 LEAST_AHEAD = 8
 """Tokens that an answer may be ahead in any case: short answers are not kept at every token."""
@@ -44,7 +44,9 @@ class RequestsInTurn:
         self._parts = parts
         self._kept = parts if parts is not None and parts.is_long else None
         self._places = min(len(requests), (AT_ONCE_UNKEPT if self._kept is None else AT_ONCE)[kind])
-        self._ahead = steps if kind == "diffusion" else max(LEAST_AHEAD, steps // self._places)
+        # That a text has been said shows at the step behind its last piece.
+        whole = {"diffusion": steps, "speech": steps + 1}
+        self._ahead = whole.get(kind) or max(LEAST_AHEAD, steps // self._places)
         self._waiting = (request for request in requests if not request.outcome.done())
         self._running: list[Request] = []
 

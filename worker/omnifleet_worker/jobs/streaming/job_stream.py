@@ -18,13 +18,14 @@ import numpy as np
 import soundfile
 import torch
 from numpy.typing import NDArray
+from omnifleet_shared.content_types import CONTENT_TYPES
 from omnifleet_shared.errors import BrokerError, DiskFull, StorageUnavailable
 from omnifleet_shared.keys import STREAMED_KEY
 from omnifleet_shared.schema.parts import StreamedPart
 from omnifleet_shared.schema.results import Artifact
 from omnifleet_shared.storage import Storage
 
-from ...media.encode import CONTENT_TYPES, encode_audio
+from ...media.encode import encode_audio
 from ...models.audio_omni.sampling import SAMPLE_RATE, to_int16
 from ...retry import retry_until
 from ...settings import WorkerSettings
@@ -108,17 +109,18 @@ class JobStream:
         """All text so far."""
         return "".join(self.texts)
 
-    def add_audio(self, samples: NDArray[np.float32]) -> None:
+    def add_audio(self, samples: NDArray[np.float32], sample_rate: int = SAMPLE_RATE) -> None:
         """Give out the next samples, unless they were given out before.
 
         Args:
-            samples: float32 [channels, n] at 44.1 kHz, in ±1; nothing will change them any more.
+            samples: float32 [channels, n], in ±1; nothing will change them any more.
+            sample_rate: in Hz.
         """
         pcm: Pcm = to_int16(torch.from_numpy(np.ascontiguousarray(samples.T))).numpy()
-        data, number = encode_audio(pcm, SAMPLE_RATE, "wav"), len(self._pcm) + 1
+        data, number = encode_audio(pcm, sample_rate, "wav"), len(self._pcm) + 1
         sha256 = hashlib.sha256(data).hexdigest()
         if number > len(self._parts):
-            self._commit(StreamedPart(number=number, audio=self._store(number, data, pcm, sha256)))
+            self._commit(StreamedPart(number=number, audio=self._store(number, data, pcm, sample_rate, sha256)))
         given = self._parts[number - 1].audio
         assert given is not None, "a job that makes audio gives out audio"
         self._pcm.append(pcm if given.sha256 == sha256 else self._read(given))
@@ -137,7 +139,7 @@ class JobStream:
         log = self._streams.log
         self._parts.append(self._retry_redis(lambda: log.commit(self._job_id, self._tag, part)))
 
-    def _store(self, number: int, data: bytes, pcm: Pcm, sha256: str) -> Artifact:
+    def _store(self, number: int, data: bytes, pcm: Pcm, sample_rate: int, sha256: str) -> Artifact:
         storage = self._streams.storage
         key = STREAMED_KEY.format(job_id=self._job_id, attempt=self._attempt, number=number)
         put = self._retry_storage(lambda: storage.put(key, io.BytesIO(data), content_type=CONTENT_TYPES["wav"]))
@@ -146,9 +148,9 @@ class JobStream:
             url=storage.url(put.uri, self._streams.settings.url_lifetime),
             sha256=sha256,
             bytes=len(data),
-            seconds=len(pcm) / SAMPLE_RATE,
+            seconds=len(pcm) / sample_rate,
             format="wav",
-            sample_rate=SAMPLE_RATE,
+            sample_rate=sample_rate,
             channels=pcm.shape[1],
         )
 

@@ -24,7 +24,6 @@ from omnifleet_worker.engine.engine import Engine
 from omnifleet_worker.engine.request import ChatInputs, DiffusionInputs, Request
 from omnifleet_worker.jobs.inputs import JobMedia
 from omnifleet_worker.jobs.job_context import JobContext
-from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.parts import finished_parts, job_parts
 from omnifleet_worker.jobs.parts.finished_parts import FinishedPart, FinishedParts
 from omnifleet_worker.jobs.parts.job_parts import JobParts
@@ -32,7 +31,7 @@ from omnifleet_worker.jobs.parts.requests_in_turn import AT_ONCE
 from omnifleet_worker.jobs.prompts import Prompts
 from omnifleet_worker.jobs.runner import JobRunner
 from omnifleet_worker.jobs.sound_edit.sound_editor import EditedSound
-from omnifleet_worker.jobs.tasks import TaskOutput, run_task
+from omnifleet_worker.jobs.tasks import OmniModel, TaskOutput, run_task
 from omnifleet_worker.media.decode import DecodedAudio
 from omnifleet_worker.models.audio_omni.sampling import CLIP_SAMPLES
 from omnifleet_worker.models.audio_omni.speech_tokenizer import SpeechTokenizer
@@ -77,9 +76,9 @@ def sounds(name: str) -> JobMedia:
 
 
 @pytest.fixture
-def model() -> ModelData:
+def model() -> OmniModel:
     card = AUDIO_OMNI.model_copy(update={"max_listen_seconds": 60})
-    return ModelData(card=card, prompts=Prompts(SENTENCES), tokenizer=SpeechTokenizer([" ", ".", *LETTERS]))
+    return OmniModel(card=card, prompts=Prompts(SENTENCES), tokenizer=SpeechTokenizer([" ", ".", *LETTERS]))
 
 
 class Device:
@@ -135,7 +134,7 @@ def opened(storage: MemoryStorage) -> Iterator[Callable[..., FinishedParts]]:
 
 
 def attempt(
-    job: Job, media: JobMedia, model: ModelData, device: Device, parts: FinishedParts | None, number: int = 1
+    job: Job, media: JobMedia, model: OmniModel, device: Device, parts: FinishedParts | None, number: int = 1
 ) -> tuple[TaskOutput, JobContext]:
     """Run an attempt until its outcome, or raise what ended it; what it kept is written."""
     context = JobContext(job, cast(Engine, device), attempt=number)
@@ -160,7 +159,7 @@ def equal(one: TaskOutput, other: TaskOutput) -> bool:
 @pytest.mark.parametrize("name", JOBS)
 @pytest.mark.parametrize("dies_after", [0, 1, 3])
 def test_a_job_goes_on_at_its_last_finished_part(
-    name: str, dies_after: int, model: ModelData, opened: Callable[..., FinishedParts]
+    name: str, dies_after: int, model: OmniModel, opened: Callable[..., FinishedParts]
 ) -> None:
     job, media, undisturbed = JOBS[name], sounds(name), Device()
     whole, _ = attempt(job, media, model, undisturbed, None)
@@ -190,7 +189,7 @@ class PatientDevice(Device):
 
 
 def test_a_part_is_kept_while_the_others_are_being_made(
-    model: ModelData, storage: MemoryStorage, opened: Callable[..., FinishedParts]
+    model: OmniModel, storage: MemoryStorage, opened: Callable[..., FinishedParts]
 ) -> None:
     job, media, device = JOBS["a transcript"], sounds("a transcript that is long"), PatientDevice()
     context = JobContext(job, cast(Engine, device))
@@ -218,7 +217,7 @@ Fate = st.sampled_from(["kept", "lost", "damaged", "cut", "another's", "empty"])
 @pytest.mark.parametrize("name", ["music", "an edit", "a transcript"])
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_whatever_became_of_its_parts_the_result_is_the_same(name: str, model: ModelData, data: st.DataObject) -> None:
+def test_whatever_became_of_its_parts_the_result_is_the_same(name: str, model: OmniModel, data: st.DataObject) -> None:
     job, media, storage, undisturbed = JOBS[name], sounds(name), MemoryStorage(), Device()
     parts = FinishedParts(storage, MODEL)
     whole, _ = attempt(job, media, model, undisturbed, parts)
@@ -263,7 +262,7 @@ def test_a_part_comes_back_to_the_bit(value: str | np.ndarray) -> None:
 
 
 def test_windows_that_go_on_from_another_window_are_not_mixed(
-    model: ModelData, storage: MemoryStorage, opened: Callable[..., FinishedParts]
+    model: OmniModel, storage: MemoryStorage, opened: Callable[..., FinishedParts]
 ) -> None:
     """Another device makes the lost window otherwise, so those that went on from the lost one are of no use."""
     job, media, first, parts = music(), sounds("music"), Device(), opened()
@@ -287,7 +286,7 @@ def test_windows_that_go_on_from_another_window_are_not_mixed(
     [({"seed": 8}, MODEL), ({"steps": 4}, MODEL), ({"guidance": 1.0}, MODEL), ({}, ("a model", "2", "float32"))],
 )
 def test_parts_of_other_parameters_or_of_another_model_are_not_taken(
-    model: ModelData, opened: Callable[..., FinishedParts], changes: dict[str, Any], revision: tuple[str, ...]
+    model: OmniModel, opened: Callable[..., FinishedParts], changes: dict[str, Any], revision: tuple[str, ...]
 ) -> None:
     attempt(music(), sounds("music"), model, Device(), opened())
 
@@ -298,7 +297,7 @@ def test_parts_of_other_parameters_or_of_another_model_are_not_taken(
 
 
 def test_a_job_of_one_part_keeps_nothing(
-    model: ModelData, storage: MemoryStorage, opened: Callable[..., FinishedParts]
+    model: OmniModel, storage: MemoryStorage, opened: Callable[..., FinishedParts]
 ) -> None:
     parts, media = opened(), sounds("a reference")
     short = {"name": "t2m", "text": "a waltz", "seconds": 9}
@@ -311,7 +310,7 @@ def test_a_job_of_one_part_keeps_nothing(
 
 
 def test_the_words_of_a_reference_are_kept_with_the_clips_that_are_spoken_with_them(
-    model: ModelData, storage: MemoryStorage, opened: Callable[..., FinishedParts]
+    model: OmniModel, storage: MemoryStorage, opened: Callable[..., FinishedParts]
 ) -> None:
     job = job_of("generate", task={"name": "tts", "text": "One more word. " * 20, "ref": FILE})
     first, second = Device(), Device(number=1)
@@ -324,7 +323,7 @@ def test_the_words_of_a_reference_are_kept_with_the_clips_that_are_spoken_with_t
     assert (context.resumed_from, second.made) == (first.made, 0)
 
 
-def test_progress_starts_where_the_job_goes_on(model: ModelData, opened: Callable[..., FinishedParts]) -> None:
+def test_progress_starts_where_the_job_goes_on(model: OmniModel, opened: Callable[..., FinishedParts]) -> None:
     with pytest.raises(EngineStopped):
         attempt(music(), sounds("music"), model, Device(dies_after=2), opened())
     parts = opened()
@@ -373,7 +372,7 @@ class BrokenStorage(MemoryStorage):
 @pytest.mark.parametrize("operation", ["put", "get", "list", "delete"])
 @pytest.mark.parametrize("how", ["away", "refuses", "hangs"])
 def test_a_storage_that_fails_fails_no_job_and_holds_none_up(
-    model: ModelData,
+    model: OmniModel,
     storage: MemoryStorage,
     opened: Callable[..., FinishedParts],
     operation: str,
@@ -400,7 +399,7 @@ def test_a_storage_that_fails_fails_no_job_and_holds_none_up(
 
 
 def test_parts_that_storage_is_too_slow_for_are_not_kept(
-    model: ModelData,
+    model: OmniModel,
     storage: MemoryStorage,
     opened: Callable[..., FinishedParts],
     monkeypatch: pytest.MonkeyPatch,
@@ -421,7 +420,7 @@ def test_parts_that_storage_is_too_slow_for_are_not_kept(
 
 
 def test_with_its_outcome_all_parts_of_a_job_go_and_no_other_job_s(
-    model: ModelData, storage: MemoryStorage, opened: Callable[..., FinishedParts]
+    model: OmniModel, storage: MemoryStorage, opened: Callable[..., FinishedParts]
 ) -> None:
     parts = opened()
     attempt(music(job_id="j11"), sounds("music"), model, Device(), parts)
@@ -437,7 +436,7 @@ def test_with_its_outcome_all_parts_of_a_job_go_and_no_other_job_s(
 
 
 def test_what_is_being_written_as_the_outcome_comes_goes_too(
-    model: ModelData, opened: Callable[..., FinishedParts], monkeypatch: pytest.MonkeyPatch
+    model: OmniModel, opened: Callable[..., FinishedParts], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job_parts, "END_SECONDS", 0.05)
     released = threading.Event()
@@ -462,7 +461,7 @@ class TestRunner:
         return runner.run(context), context
 
     def test_an_attempt_that_ends_without_an_outcome_leaves_all_that_it_finished(
-        self, model: ModelData, storage: MemoryStorage, opened: Callable[..., FinishedParts]
+        self, model: OmniModel, storage: MemoryStorage, opened: Callable[..., FinishedParts]
     ) -> None:
         runner = JobRunner(model, storage, WorkerSettings(), opened())
 
@@ -472,7 +471,7 @@ class TestRunner:
         assert len(storage.objects) == 3
 
     def test_the_outcome_of_an_attempt_that_never_ran_takes_the_parts_of_earlier_ones_along(
-        self, model: ModelData, storage: MemoryStorage, opened: Callable[..., FinishedParts]
+        self, model: OmniModel, storage: MemoryStorage, opened: Callable[..., FinishedParts]
     ) -> None:
         parts = opened()
         runner = JobRunner(model, storage, WorkerSettings(), parts)
@@ -485,7 +484,7 @@ class TestRunner:
         assert storage.objects == {}
 
     def test_a_finished_result_waits_for_its_storage_and_is_not_made_again(
-        self, model: ModelData, opened: Callable[..., FinishedParts], monkeypatch: pytest.MonkeyPatch
+        self, model: OmniModel, opened: Callable[..., FinishedParts], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         flaky = FlakyStorage(failures=2)
         device = Device()

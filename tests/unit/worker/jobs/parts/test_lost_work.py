@@ -23,14 +23,13 @@ from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.request import ChatInputs, Request
 from omnifleet_worker.jobs.inputs import JobMedia
 from omnifleet_worker.jobs.job_context import JobContext
-from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.parts import job_parts, requests_in_turn
 from omnifleet_worker.jobs.parts.finished_parts import FinishedParts
 from omnifleet_worker.jobs.parts.job_parts import JobParts
 from omnifleet_worker.jobs.parts.requests_in_turn import AT_ONCE, LEAST_AHEAD
 from omnifleet_worker.jobs.prompts import Prompts
 from omnifleet_worker.jobs.sound_edit.sound_editor import EditedSound
-from omnifleet_worker.jobs.tasks import TaskOutput, run_task
+from omnifleet_worker.jobs.tasks import OmniModel, TaskOutput, run_task
 from omnifleet_worker.media.decode import DecodedAudio
 from omnifleet_worker.models.audio_omni.sampling import CLIP_SAMPLES
 from omnifleet_worker.models.audio_omni.speech_tokenizer import SpeechTokenizer
@@ -39,7 +38,7 @@ from support.services import wait_until
 
 STEPS, TOKENS = 6, 96
 FILE = {"uri": "s3://memory/x"}
-MODEL = ModelData(
+MODEL = OmniModel(
     card=AUDIO_OMNI.model_copy(update={"max_listen_seconds": 60}),
     prompts=Prompts(
         {

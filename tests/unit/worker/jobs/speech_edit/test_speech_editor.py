@@ -33,9 +33,9 @@ from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.engine.model_runner import AudioOmniRunner
 from omnifleet_worker.engine.request import DiffusionInputs, Inpainting, Request
 from omnifleet_worker.jobs.job_context import JobContext
-from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.runner import JobRunner
 from omnifleet_worker.jobs.speech_edit.words import Word, split_words
+from omnifleet_worker.jobs.tasks import OmniModel
 from omnifleet_worker.model_loader import describe
 from omnifleet_worker.models.audio_omni.chat import Chat
 from omnifleet_worker.models.audio_omni.sampling import CLIP_SAMPLES, prepare_latents
@@ -83,7 +83,7 @@ def engine(runner: AudioOmniRunner) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="module")
-def model(runner: AudioOmniRunner) -> ModelData:
+def model(runner: AudioOmniRunner) -> OmniModel:
     return replace(describe(runner.pipeline), aligner=ScriptedAligner())
 
 
@@ -91,7 +91,7 @@ Edit = Callable[..., tuple[JobResult, np.ndarray]]
 
 
 @pytest.fixture
-def edit(tmp_path: Path, engine: Engine, model: ModelData) -> Edit:
+def edit(tmp_path: Path, engine: Engine, model: OmniModel) -> Edit:
     """Edit a file; the result and its samples [n, channels] as float64, which holds every format's values."""
     storage = FolderStorage(tmp_path)
 
@@ -99,7 +99,7 @@ def edit(tmp_path: Path, engine: Engine, model: ModelData) -> Edit:
         data: bytes,
         desc: str | None,
         *answers: str,
-        model: ModelData = model,
+        model: OmniModel = model,
         dry_run: bool = False,
         span: tuple[float, float] | None = None,
         text: str | None = None,
@@ -511,7 +511,7 @@ def test_what_was_heard_comes_with_the_error(edit: Edit) -> None:
     assert caught.value.details["heard"] == HEARD
 
 
-def test_a_worker_without_an_aligner_names_the_setting(edit: Edit, model: ModelData) -> None:
+def test_a_worker_without_an_aligner_names_the_setting(edit: Edit, model: OmniModel) -> None:
     with pytest.raises(TaskNotSupported, match="OMNIFLEET_ALIGNER"):
         edit(speech(), "delete 'hello'", model=replace(model, aligner=None))
 

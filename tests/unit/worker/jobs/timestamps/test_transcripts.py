@@ -15,11 +15,11 @@ from omnifleet_shared.schema.results import JobResult, read_result
 from omnifleet_shared.schema.transcript import HeardSegment, HeardWord
 from omnifleet_shared.storage.folder import FolderStorage
 from omnifleet_worker.jobs.job_context import JobContext
-from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.prompts import Prompts
 from omnifleet_worker.jobs.runner import JobRunner
 from omnifleet_worker.jobs.speech_edit.alignment import CtcAligner
 from omnifleet_worker.jobs.speech_edit.words import Word, split_words
+from omnifleet_worker.jobs.tasks import OmniModel
 from omnifleet_worker.models.audio_omni.speech_tokenizer import SpeechTokenizer
 from omnifleet_worker.models.audio_omni.tiny import tiny_vocab
 from omnifleet_worker.settings import WorkerSettings
@@ -47,9 +47,9 @@ class EvenAligner:
         return [Word(word, at * step, (at + 1) * step) for at, word in enumerate(words)]
 
 
-def model_with(aligner: Any) -> ModelData:
+def model_with(aligner: Any) -> OmniModel:
     prompts, tokenizer = Prompts(SENTENCES), SpeechTokenizer(tiny_vocab())
-    return ModelData(card=CARD, prompts=prompts, tokenizer=tokenizer, aligner=aligner)
+    return OmniModel(card=CARD, prompts=prompts, tokenizer=tokenizer, aligner=aligner)
 
 
 def transcribe(

@@ -19,9 +19,9 @@ from omnifleet_shared.storage import FolderStorage, StoredObject
 from omnifleet_shared.storage.voices import VoiceFiles
 from omnifleet_worker.engine.request import ChatInputs, DiffusionInputs, Request
 from omnifleet_worker.jobs.job_context import JobContext
-from omnifleet_worker.jobs.model import ModelData
 from omnifleet_worker.jobs.prompts import Prompts
 from omnifleet_worker.jobs.runner import JobRunner
+from omnifleet_worker.jobs.tasks import OmniModel
 from omnifleet_worker.jobs.voices.kept_voices import KeptVoice
 from omnifleet_worker.models.audio_omni.sampling import CLIP_SAMPLES
 from omnifleet_worker.models.audio_omni.speech_tokenizer import SpeechTokenizer
@@ -73,7 +73,7 @@ class Engine:
 class Worker:
     def __init__(self, storage: Storage, revision: str = "1") -> None:
         card = ModelCard(revision=revision, licence="none", languages=("en",))
-        model = ModelData(card=card, prompts=Prompts(SENTENCES), tokenizer=SpeechTokenizer(tiny_vocab()))
+        model = OmniModel(card=card, prompts=Prompts(SENTENCES), tokenizer=SpeechTokenizer(tiny_vocab()))
         self._runner = JobRunner(model, storage, WorkerSettings())
         self.engine = Engine()
 

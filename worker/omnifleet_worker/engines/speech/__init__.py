@@ -1,0 +1,1 @@
+"""What all engines of models share that speak a text as a whole."""

@@ -1,0 +1,96 @@
+"""The engines by name, and which of them a checkpoint's folder is for. Imports none of them until one is chosen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from omnifleet_shared.errors import CheckpointInvalid, InvalidSetting
+
+from ..installation import checkpoint_folder
+from ..settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from .loaded_model import LoadedModel
+
+ENGINES = {
+    "audio-omni": "omnifleet_worker.engines.audio_omni",
+    "fish": "omnifleet_worker.engines.speech_server.fish",
+    "openai": "omnifleet_worker.engines.speech_server.openai",
+    "transformers": "omnifleet_worker.engines.transformers_speech",
+}
+"""Modules by the names of their engines; each has `load(settings) -> LoadedModel`."""
+CARD = "card.json"
+_REMEDY = "Convert or download a checkpoint, and give the folder that holds model_index.json, card.json or config.json"
+
+
+def load_model(settings: WorkerSettings) -> LoadedModel:
+    """Load the model of the settings with its engine.
+
+    Raises:
+        InvalidSetting: there is no such engine, no folder is named, or the device will not do.
+        CheckpointInvalid: the folder is not what the engine needs.
+    """
+    name = choose_engine(settings)
+    load: Callable[[WorkerSettings], LoadedModel] | None = getattr(import_module(module_of(name)), "load", None)
+    if load is None:
+        problem = f"the module {name} is no engine: it has no function load"
+        raise InvalidSetting(problem, "OMNIFLEET_ENGINE", "docs/engines.md says what an engine is")
+    return load(settings)
+
+
+def choose_engine(settings: WorkerSettings) -> str:
+    """Name the engine: that of OMNIFLEET_ENGINE, else of the folder's card, else the one that its files are for.
+
+    Raises: as `load_model`, without loading anything.
+    """
+    folder = checkpoint_folder(settings)
+    if not folder.is_dir():
+        raise CheckpointInvalid(f"there is no folder {folder}", "OMNIFLEET_CHECKPOINT", _REMEDY)
+    if settings.engine is not None:
+        module_of(settings.engine)
+        return settings.engine
+    named = _read(folder / CARD).get("engine")
+    # A folder may choose among the engines, and not bring code of its own.
+    if named in ENGINES:
+        return str(named)
+    if named is not None:
+        raise CheckpointInvalid(f"{folder / CARD} names an engine {named!r}, which is none", CARD, _known())
+    if (folder / "model_index.json").is_file():
+        return "audio-omni"
+    if (folder / "config.json").is_file():
+        return "transformers"
+    raise CheckpointInvalid(f"{folder} holds no checkpoint", "OMNIFLEET_CHECKPOINT", _REMEDY)
+
+
+def module_of(engine: str) -> str:
+    """Give the module of an engine: of one of the table, else the installed module of that name.
+
+    Raises:
+        InvalidSetting: there is neither.
+    """
+    if engine in ENGINES:
+        return ENGINES[engine]
+    with suppress(ImportError, ValueError):  # of a package that is not there, or no name at all
+        if find_spec(engine) is not None:
+            return engine
+    raise InvalidSetting(f"there is no engine {engine!r}", "OMNIFLEET_ENGINE", _known())
+
+
+def _known() -> str:
+    return f"Use one of {', '.join(ENGINES)}, or in OMNIFLEET_ENGINE the name of a module of your own"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise CheckpointInvalid(f"{path} is no JSON: {error}", path.name, _REMEDY) from error
+    return cast(dict[str, Any], value) if isinstance(value, dict) else {}
