@@ -22,6 +22,8 @@
 --  8  digests of the request's fields        a JSON object of texts, or an empty string: another request under the same
 --                                            idempotency key is a conflict; optional
 --  9  seconds before the job's deadline      by the sender's clock; or an empty string; optional
+-- 10  the job's route                        `Route` of result.schema.json as JSON, where the job is for another model
+--                                            than audio-omni and so in that model's queue; or an empty string; optional
 -- Returns {verdict, job id, count, jobs that ended lately, in so many seconds}
 --  sent        the job is in the queue; where the id is another one, that job has the same idempotency key
 --  conflict    refused: the job of that id has the same idempotency key, and was another request; the sixth value names
@@ -93,7 +95,7 @@ local function count_unfinished(runs, unfinished, job_id, lifetime)
 end
 
 local state, runs, wake, place, finished, same, unfinished = unpack(KEYS, 1, 7)
-local job_id, message, record, lifetime, most_queued, most_unfinished, call, request, seconds_left = unpack(ARGV)
+local job_id, message, record, lifetime, most_queued, most_unfinished, call, request, seconds_left, route = unpack(ARGV)
 -- Redis checks its users' rights to every key that is named, an empty one too: there is none.
 if same == state then same = '' end
 if unfinished == state then unfinished = '' end
@@ -199,5 +201,6 @@ if seconds_left and seconds_left ~= '' then
   local now = redis.call('TIME')
   note('sent:deadline', string.format('%.3f', now[1] + now[2] / 1e6 + seconds_left))
 end
+if route and route ~= '' then note('sent:route', route) end
 count_unfinished(runs, unfinished, job_id, lifetime)
 return {'sent', job_id, 0, 0, 0}

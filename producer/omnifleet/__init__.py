@@ -41,6 +41,7 @@ from omnifleet_shared.errors import (
     MediaUnreadable,
     MessageLost,
     ModelServerUnavailable,
+    NoModelFor,
     OmnifleetError,
     OutOfMemory,
     PermanentError,
@@ -61,7 +62,7 @@ from omnifleet_shared.errors import (
 )
 from omnifleet_shared.schema.answers import Classification, Feedback, Gender, Sarcasm, Scene, Sources, Speakers
 from omnifleet_shared.schema.callback import CallbackDelivery, CallbackOutcome
-from omnifleet_shared.schema.results import EditPlan, JobStatus, Progress
+from omnifleet_shared.schema.results import EditPlan, JobStatus, Progress, Route
 from omnifleet_shared.schema.tasks import Turn
 from omnifleet_shared.schema.transcript import HeardSegment, HeardWord
 from omnifleet_shared.schema.voice import Voice
@@ -74,6 +75,7 @@ from .client import Client
 from .handle import JobHandle
 from .results.parts import Part
 from .results.results import Audio, AudioResult, JobResult, TextResult, Video
+from .routing.route import KnownModel
 
 __version__ = version("omnifleet")
 
@@ -121,6 +123,7 @@ __all__ = [
     "JobStatus",
     "JournalMismatch",
     "KeyRefused",
+    "KnownModel",
     "LanguageNotSupported",
     "LicenceRefused",
     "MediaEmpty",
@@ -131,6 +134,7 @@ __all__ = [
     "MediaUnreadable",
     "MessageLost",
     "ModelServerUnavailable",
+    "NoModelFor",
     "OmnifleetError",
     "OutOfMemory",
     "Part",
@@ -141,6 +145,7 @@ __all__ = [
     "RateExceeded",
     "RequestTooSlow",
     "ResultTimeout",
+    "Route",
     "Sarcasm",
     "Scene",
     "SchemaTooNew",

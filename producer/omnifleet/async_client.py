@@ -22,6 +22,7 @@ from .request.calls import Calls
 from .request.maker import JobMaker
 from .request.request import Request
 from .results.results import AudioResult, JobResult, TextResult
+from .routing.route import KnownModel
 from .transport.async_celery import AsyncCeleryTransport, AsyncJobTransport
 from .transport.async_iterator import ThreadedIterator
 from .transport.executor import BlockingExecutor
@@ -69,7 +70,10 @@ class AsyncClient(
         self._executor = BlockingExecutor()
         self._transport = transport or AsyncCeleryTransport(self._settings, self._executor)
         self._maker = JobMaker(
-            self._settings, self._storage, lambda uris: self._transport.blocking.pending_deletion(uris)
+            self._settings,
+            self._storage,
+            lambda uris: self._transport.blocking.pending_deletion(uris),
+            lambda queue: self._transport.blocking.workers(queue),
         )
         self._closes_transport = transport is None
         self._closed = False
@@ -112,6 +116,14 @@ class AsyncClient(
         other._closed = True
         return other
 
+    async def models(self) -> list[KnownModel]:
+        """List the models of `OMNIFLEET_MODELS`, in its order, and then others with a ready worker.
+
+        Raises:
+            BrokerUnavailable: Redis does not answer.
+        """
+        return await self._executor.run(self._maker.router.offered)
+
     @property
     def voices(self) -> AsyncVoices:
         """The named voices of the storage: add, get, list and remove them."""
@@ -142,8 +154,8 @@ class AsyncClient(
 
     async def _submit(self, request: Request) -> AsyncJobHandle[Any]:
         with traces.span(request.title, "client"):
-            job, key = await self._executor.run(self._maker.make, request)
-            return self._handle(await self._transport.submit(job, key))
+            made = await self._executor.run(self._maker.make, request)
+            return self._handle(await self._transport.submit(*made))
 
     def _handle(self, job_id: str) -> AsyncJobHandle[Any]:
         return AsyncJobHandle(job_id, self._transport, self._storage, self._settings.url_lifetime, self._executor)

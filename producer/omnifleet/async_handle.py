@@ -12,14 +12,14 @@ from typing import Any, Generic, cast
 from omnifleet_shared.errors import BrokerUnavailable
 from omnifleet_shared.schema.callback import CallbackDelivery
 from omnifleet_shared.schema.job_state import JobState
-from omnifleet_shared.schema.results import JobStatus, Progress
+from omnifleet_shared.schema.results import JobStatus, Progress, Route
 from omnifleet_shared.storage import Storage
 
 from .handle import PARTS_INTERVAL, R, result_of
 from .results.parts import Part, PartReader
 from .transport.async_celery import AsyncJobTransport
 from .transport.executor import BlockingExecutor
-from .transport.unattended import LOOK_FROM, await_for, is_unattended, unattended_timeout
+from .transport.unattended import LOOK_FROM, Absence, await_for, find_absence
 
 POLL_INTERVAL = 0.25
 """Seconds between reads of a job's progress; workers publish it as often."""
@@ -59,8 +59,9 @@ class AsyncJobHandle(Generic[R]):
         """
         try:
             state = await await_for(self._transport, self._executor, self._id, timeout)
-            if timeout is not None and timeout >= LOOK_FROM and await self._is_unattended(state):
-                raise unattended_timeout(self._id)
+            looks = timeout is not None and timeout >= LOOK_FROM
+            if looks and (absence := await self._find_absence(state)) is not None:
+                raise absence.timeout(self._id)
         except asyncio.CancelledError:
             if cancel_job:
                 await self._executor.run_to_completion(self.cancel())
@@ -116,8 +117,12 @@ class AsyncJobHandle(Generic[R]):
         return (await self._transport.read(self._id)).status
 
     async def is_unattended(self) -> bool:
-        """Read whether the job waits in the queue and no worker lives to take it."""
-        return await self._is_unattended(await self._transport.read(self._id))
+        """Read whether the job waits in its queue and no worker lives to take it."""
+        return await self._find_absence(await self._transport.read(self._id)) is not None
+
+    async def route(self) -> Route | None:
+        """Read which model was chosen for the job, and why; None where there was no choice (`OMNIFLEET_MODELS`)."""
+        return await self._transport.route(self._id)
 
     async def callback(self) -> CallbackDelivery | None:
         """Read how far the delivery of the job's callback is; None before its outcome, or where it has none."""
@@ -137,8 +142,8 @@ class AsyncJobHandle(Generic[R]):
         result = await self.result(timeout, cancel_job=cancel_job)
         return await self._executor.run(result.save, path)
 
-    async def _is_unattended(self, state: JobState) -> bool:
-        return await self._executor.run(is_unattended, state, self._transport.blocking.capacity)
+    async def _find_absence(self, state: JobState) -> Absence | None:
+        return await self._executor.run(find_absence, self._id, state, self._transport.blocking)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._id}>"

@@ -20,6 +20,7 @@ from .request.calls import Calls
 from .request.maker import JobMaker
 from .request.request import Request
 from .results.results import AudioResult, JobResult, TextResult
+from .routing.route import KnownModel
 from .transport.celery import CeleryTransport, JobTransport
 from .voices import Voices
 
@@ -60,7 +61,7 @@ class Client(Calls[JobHandle[TextResult], JobHandle[AudioResult]]):
         overrides = {"redis_url": redis_url, "s3_endpoint": s3_endpoint, "queue": queue, "tenant": tenant}
         self._settings, self._storage = settings_and_storage(settings, storage, overrides)
         self._transport = transport or CeleryTransport(self._settings)
-        self._maker = JobMaker(self._settings, self._storage, self._transport.pending_deletion)
+        self._maker = JobMaker(self._settings, self._storage, self._transport.pending_deletion, self._transport.workers)
         self._closes_transport = transport is None
 
     def batch(
@@ -100,6 +101,14 @@ class Client(Calls[JobHandle[TextResult], JobHandle[AudioResult]]):
         other._closes_transport = False
         return other
 
+    def models(self) -> list[KnownModel]:
+        """List the models of `OMNIFLEET_MODELS`, in its order, and then others with a ready worker.
+
+        Raises:
+            BrokerUnavailable: Redis does not answer.
+        """
+        return self._maker.router.offered()
+
     @property
     def voices(self) -> Voices:
         """The named voices of the storage: add, get, list and remove them."""
@@ -125,8 +134,7 @@ class Client(Calls[JobHandle[TextResult], JobHandle[AudioResult]]):
 
     def _submit(self, request: Request) -> JobHandle[Any]:
         with traces.span(request.title, "client"):
-            job, key = self._maker.make(request)
-            return self._handle(self._transport.submit(job, key))
+            return self._handle(self._transport.submit(*self._maker.make(request)))
 
     def _handle(self, job_id: str) -> JobHandle[Any]:
         return JobHandle(job_id, self._transport, self._storage, self._settings.url_lifetime)

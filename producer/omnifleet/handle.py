@@ -12,14 +12,14 @@ from typing import Generic, cast
 from omnifleet_shared.errors import BrokerUnavailable, ResultTimeout
 from omnifleet_shared.schema.callback import CallbackDelivery
 from omnifleet_shared.schema.job_state import JobState
-from omnifleet_shared.schema.results import JobStatus, Progress
+from omnifleet_shared.schema.results import JobStatus, Progress, Route
 from omnifleet_shared.storage import Storage
 from typing_extensions import TypeVar
 
 from .results.parts import Part, PartReader
 from .results.results import JobResult, open_result
 from .transport.celery import JobTransport
-from .transport.unattended import LOOK_FROM, is_unattended, unattended_timeout, wait_for
+from .transport.unattended import LOOK_FROM, Absence, find_absence, wait_for
 
 PARTS_INTERVAL = 0.1
 """Seconds between reads of the parts of a job that is streamed."""
@@ -55,8 +55,8 @@ class JobHandle(Generic[R]):
             OmnifleetError: the job failed, with the error's own class.
         """
         state = wait_for(self._transport, self._id, timeout)
-        if timeout is not None and timeout >= LOOK_FROM and is_unattended(state, self._transport.capacity):
-            raise unattended_timeout(self._id)
+        if timeout is not None and timeout >= LOOK_FROM and (absence := self._find_absence(state)) is not None:
+            raise absence.timeout(self._id)
         return cast(R, result_of(self._id, state, self._storage, self._url_lifetime))
 
     def stream(self, after: int = 0, timeout: float | None = None) -> Iterator[Part]:
@@ -96,8 +96,12 @@ class JobHandle(Generic[R]):
         return self._transport.read(self._id).status
 
     def is_unattended(self) -> bool:
-        """Read whether the job waits in the queue and no worker lives to take it."""
-        return is_unattended(self._transport.read(self._id), self._transport.capacity)
+        """Read whether the job waits in its queue and no worker lives to take it."""
+        return self._find_absence(self._transport.read(self._id)) is not None
+
+    def route(self) -> Route | None:
+        """Read which model was chosen for the job, and why; None where there was no choice (`OMNIFLEET_MODELS`)."""
+        return self._transport.route(self._id)
 
     def callback(self) -> CallbackDelivery | None:
         """Read how far the delivery of the job's callback is; None before its outcome, or where it has none."""
@@ -113,6 +117,9 @@ class JobHandle(Generic[R]):
     def save(self, path: str | os.PathLike[str], timeout: float | None = None) -> Path:
         """Wait for the result and write its audio, or its text, to a file. Raises as `result` and `Audio.save`."""
         return self.result(timeout).save(path)
+
+    def _find_absence(self, state: JobState) -> Absence | None:
+        return find_absence(self._id, state, self._transport)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._id}>"

@@ -64,6 +64,7 @@ class LocalModel(Client):
         except BaseException:
             self._remove_folder()
             raise
+        settings = settings.model_copy(update={"models": self._local.model_name})
         super().__init__(settings, storage=storage, transport=self._local)
 
     def close(self) -> None:

@@ -42,6 +42,7 @@ OmnifleetError
     ├── StorageUnavailable
     │   └── DiskFull                no room is left where the storage or the worker writes
     ├── BrokerUnavailable
+    ├── NoModelFor                  no worker is ready that can do the job, and the caller would not wait
     ├── MessageLost                 the job's message was taken out of its queue: sent again, it is done
     ├── QueueFull                   a limit on jobs is reached
     ├── RateExceeded                an API key asks more often than it may
@@ -264,6 +265,11 @@ class DiskFull(StorageUnavailable):
 
 class BrokerUnavailable(TransientError, BrokerError):
     """Redis does not answer, or not now: it loads, is full, or fails over; `details["reply"]` has its own word."""
+
+
+class NoModelFor(TransientError):
+    """No worker is ready whose model can do the job, and the caller would not wait; `details["models"]` has the models
+    that can."""
 
 
 class MessageLost(TransientError):

@@ -48,6 +48,8 @@ SUBMIT_HEADER = f"""\
 --  8  digests of the request's fields        a JSON object of texts, or an empty string: another request under the same
 --                                            idempotency key is a conflict; optional
 --  9  seconds before the job's deadline      by the sender's clock; or an empty string; optional
+-- 10  the job's route                        `Route` of result.schema.json as JSON, where the job is for another model
+--                                            than audio-omni and so in that model's queue; or an empty string; optional
 -- Returns {{verdict, job id, count, jobs that ended lately, in so many seconds}}
 --  sent        the job is in the queue; where the id is another one, that job has the same idempotency key
 --  conflict    refused: the job of that id has the same idempotency key, and was another request; the sixth value names

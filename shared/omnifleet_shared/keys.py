@@ -7,14 +7,20 @@ from typing import Final
 SCHEMA_VERSION = 1
 """Version of every record on the wire. A reader takes its own and older ones, and refuses newer ones."""
 
-JOB_SCHEMA_VERSION = 7
+JOB_SCHEMA_VERSION = 8
 """Newest version of jobs: 2 is a job with a callback, or of another quality than the published model's; 3 one that
 names a sound track; 4 a dry run; 5 a transcript with times, or an edit of the words in a span of seconds; 6 a streamed
-job; 7 an edit of sounds that is as loud as the published model makes it, or mono. One with none of these is still
-written as version 1, which workers of every release read; older workers refuse newer ones and ask to be upgraded."""
+job; 7 an edit of sounds that is as loud as the published model makes it, or mono; 8 one for another model than
+Audio-Omni. One with none of these is still written as version 1, which workers of every release read; older workers
+refuse newer ones and ask to be upgraded."""
 
 MODEL: Final = "audio-omni"
-"""The model that a job is for, and the name of its queue."""
+"""The model that a job is for where nobody says otherwise, and the name of its queue."""
+
+MODEL_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+"""It becomes part of Redis keys."""
+MODEL_QUEUE = "{queue}.{model}"
+"""Queue of another model, in a fleet whose own queue is the first."""
 
 CELERY_TASKS = {
     "understand": "omnifleet.understand",
@@ -51,7 +57,8 @@ storage refused it, with a space in between; `unfinished`, the set that counts i
 Fields with a colon remember calls, by the tag or id that each was made under: one that comes again finds its answer.
 Those that begin with `sent:` remember the submission: `sent:request`, digests of the request's fields as JSON, where an
 idempotency key came with it; `sent:key`, the Redis key of that; `sent:deadline`, the Unix time of the job's deadline by
-Redis's own clock; `sent:tenant`, the tenant of a job that was dead-lettered, for when it is replayed."""
+Redis's own clock; `sent:route`, the `Route` of a job that was routed, as JSON; `sent:tenant`, the tenant of a job that
+was dead-lettered, for when it is replayed."""
 
 OPEN_LIFETIME = 30 * 24 * 3600
 """Seconds that the records of a job without an outcome are kept, counted anew at each attempt, where results are not
@@ -125,7 +132,9 @@ NO_WAKE_KEY = "omnifleet:wake:{queue}:none"
 """Never written: what a worker blocks on that takes nothing now, so that it takes no token from those that do."""
 
 IDEMPOTENCY_KEY = "omnifleet:idempotency:{queue}:{key}"
-"""Id of the job that answers the same request with that idempotency key; lives as long as the job's record."""
+"""Id of the job that answers the same request with that idempotency key; lives as long as the job's record. `queue` is
+the fleet's own, whichever model's queue the job went to: a repeat that would be routed elsewhere runs once all the
+same."""
 
 UNFINISHED_KEY = "omnifleet:unfinished:{producer}"
 """Sorted set: ids of a producer's jobs without an outcome, by the Unix time of their submission."""
@@ -167,6 +176,9 @@ DELETION_KEY = "omnifleet:deletion:{uri}"
 """Announces that `omnifleet storage gc` is about to delete an object: no job is sent that names it meanwhile."""
 DELETION_LIFETIME = 300
 """Longer than the requests that delete it may take, repetitions included."""
+
+ROUTE = "route"
+"""Header of the message of a job that was routed: its `Route` as JSON, which the worker adds to the result."""
 
 INPUTS_UNTIL = "inputs_until"
 """Header of a job's message: time until which the job needs its inputs, ISO 8601. Older releases write none."""

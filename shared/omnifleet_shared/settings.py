@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast, get_args
 
-from pydantic import Field, SecretStr, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .errors import InvalidSetting
-from .keys import MODEL
+from .keys import MODEL, MODEL_NAME, MODEL_QUEUE
 from .schema.base import TenantName
 
 MEBIBYTE = 2**20
@@ -19,6 +20,22 @@ PREFIX = "OMNIFLEET_"
 ALIKE = 0.85
 """Likeness of two names (difflib) that makes one a slip of the other: no two processes have any so alike."""
 S = TypeVar("S", bound="FleetSettings")
+
+
+def _entries(models: str) -> list[tuple[str, str]]:
+    """Split `OMNIFLEET_MODELS` into names and queues, which are empty where none is given. Raises ValueError."""
+    entries = [tuple(part.strip() for part in entry.partition("=")[::2]) for entry in models.split(",")]
+    for name, queue in entries:
+        if not re.fullmatch(MODEL_NAME, name) or re.search(r"[\s=\x06]", queue):
+            raise ValueError(f"{name[:80]!r} is no name of a model, as in audio-omni,voxcpm2 or voxcpm2=its-queue")
+    if len({name for name, _ in entries}) < len(entries):
+        raise ValueError("a model is there twice")
+    return [(name, queue) for name, queue in entries]
+
+
+def _check_models(models: str) -> str:
+    _entries(models)
+    return models
 
 
 class FleetSettings(BaseSettings):
@@ -42,6 +59,11 @@ class FleetSettings(BaseSettings):
     """Seconds to wait for Redis before an operation fails with BrokerUnavailable."""
     queue: str = MODEL
     """Queue that jobs are sent to and workers take them from."""
+    models: Annotated[str, AfterValidator(_check_models)] = MODEL
+    """Models that jobs are sent to, the preferred one first, as in `audio-omni,voxcpm2`. The queue of `audio-omni` is
+    `OMNIFLEET_QUEUE`, that of another model the same with a full stop and its name, as in `audio-omni.voxcpm2`, or the
+    one that is given with it, as in `voxcpm2=speech`. A job goes to the first that can do it, those with a ready worker
+    before the others."""
     result_lifetime: Annotated[int, Field(ge=60)] = 7 * 24 * 3600
     """Seconds that a job's state and result record stay in Redis. The audio itself stays in storage."""
     lease: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 10.0
@@ -76,6 +98,16 @@ class FleetSettings(BaseSettings):
     """Hosts that callbacks may go to, as `host`, `host:port` (both https) or `http://host:port`, separated by commas;
     none by default. A name may lead to a private address only within a network given with it, as in
     `http://backend.svc:8000=10.0.0.0/8`. Producers that know the list refuse what is not on it at once."""
+
+    @property
+    def model_queues(self) -> dict[str, str]:
+        """Queues of the models of `models`, by the models' names, in their order."""
+        return {model: queue or self.queue_of(model) for model, queue in _entries(self.models)}
+
+    def queue_of(self, model: str) -> str:
+        """Name the queue of a model, one of `models` or not."""
+        given = dict(_entries(self.models)).get(model)
+        return given or (self.queue if model == MODEL else MODEL_QUEUE.format(queue=self.queue, model=model))
 
 
 def load_settings(cls: type[S], **values: object) -> S:

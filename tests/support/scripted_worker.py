@@ -4,9 +4,9 @@ Its answers name the question, and its clips are the tone of their seed over wha
 `scripted_finished`, with a hash of all that it was asked for, and the steps and tokens before that as `scripted_step`.
 In its environment, SCRIPTED_DIES_AT numbers the step that kills it, from 1. SCRIPTED_LOAD_AWAITS names a file
 with which its checkpoint is there, and SCRIPTED_DEVICE_BREAKS a word: the first request that has it breaks its device
-for good. With SCRIPTED_MODEL_FAILS its model fails every step; a step takes SCRIPTED_STEP_SECONDS. With SCRIPTED_ENGINE
-it runs a model that speaks: by a script, or where that is `real` the one of its settings. `support.scripted_faults`
-says how its machine goes wrong otherwise.
+for good. SCRIPTED_CARD is the card of the model that it stands for. With SCRIPTED_MODEL_FAILS its model fails every
+step; a step takes SCRIPTED_STEP_SECONDS. With SCRIPTED_ENGINE it runs a model that speaks: by a script, or where that
+is `real` the one of its settings. `support.scripted_faults` says how its machine goes wrong otherwise.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from string import ascii_letters
@@ -158,8 +159,10 @@ class ScriptedWorker(FleetWorker):
             time.sleep(0.05)
         if engine := os.environ.get("SCRIPTED_ENGINE"):
             return super().load() if engine == "real" else run_speech_model(ScriptedSpeech(2, slow_step), SPEECH)
-        limits = EngineLimits(clips=8, chats=8)
-        return LoadedModel(model=MODEL, runner=ScriptedRunner(), limits=limits, probes=PROBES)
+        model, limits = MODEL, EngineLimits(clips=8, chats=8)
+        if card := os.environ.get("SCRIPTED_CARD"):
+            model = replace(model, card=ModelCard.model_validate_json(card))
+        return LoadedModel(model=model, runner=ScriptedRunner(), limits=limits, probes=PROBES)
 
 
 def work(arguments: Sequence[str]) -> None:

@@ -146,15 +146,16 @@ def test_imports_only_go_down() -> None:
     assert found == ALLOWED
 
 
-def test_nothing_that_serves_imports_what_trains() -> None:
-    folder = "omnifleet_worker.training"
+@pytest.mark.parametrize("folder", ["training", "pairs"])
+def test_nothing_that_serves_imports_what_trains(folder: str) -> None:
+    not_serving = ("omnifleet_worker.training", "omnifleet_worker.pairs")
     importers = {
         importer
         for importer, imported in imported_modules().items()
-        if not importer.startswith(folder) and any(name.startswith(f"{folder}.") for name in imported)
+        if not importer.startswith(not_serving) and any(name.startswith(not_serving) for name in imported)
     }
-    command = modules()[f"{folder}.cli"]
-    at_once = [node.module for node in tree(command.path).body if isinstance(node, ast.ImportFrom) and node.level]
+    command = tree(modules()[f"omnifleet_worker.{folder}.cli"].path)
+    at_once = [node.module for node in command.body if isinstance(node, ast.ImportFrom) and node.level]
 
     assert importers == {"omnifleet_worker.cli"}
     assert at_once == ["installation"]

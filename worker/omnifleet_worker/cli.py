@@ -14,11 +14,13 @@ from rich.text import Text
 
 from .engines.table import choose_engine
 from .installation import collector_paused, require_libraries
+from .pairs.cli import make_pairs
 from .settings import WorkerSettings
 from .training.cli import app as train_app
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(train_app, name="train")
+app.command("make-pairs")(make_pairs)
 
 
 @app.command()

@@ -7,16 +7,19 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
-from typing import Self
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any, Self
 
-from omnifleet_shared.broker.worker_registry import Capacity
+from omnifleet_shared.broker.worker_registry import Capacity, WorkerRecord
 from omnifleet_shared.errors import CallbackRefused, EngineStopped, JobCancelled, JobFailed, OmnifleetError, UnknownJob
 from omnifleet_shared.job_state.batch_waiter import BatchResultWaiter, PollingResultWaiter
+from omnifleet_shared.keys import MODEL
 from omnifleet_shared.schema.idempotency import IdempotencyKey
 from omnifleet_shared.schema.job_state import JobState
 from omnifleet_shared.schema.jobs import Job
 from omnifleet_shared.schema.parts import StreamedPart
-from omnifleet_shared.schema.results import JobResult, JobStatus, Progress
+from omnifleet_shared.schema.results import JobResult, JobStatus, Progress, Route
 from omnifleet_shared.storage import Storage
 
 from .engine.engine import Engine
@@ -68,7 +71,7 @@ class LocalTransport:
         """Return itself: nobody else has a share in a local model."""
         return self
 
-    def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
+    def submit(self, job: Job, key: IdempotencyKey | None = None, route: Route | None = None) -> str:
         """Run the job as soon as a thread is free, unless one with that key waits, runs or has succeeded.
 
         Raises:
@@ -120,6 +123,10 @@ class LocalTransport:
         """Return None: a local model makes no callbacks. Raises UnknownJob."""
         self._find(job_id)
 
+    def route(self, job_id: str) -> None:
+        """Return None: there is one model. Raises UnknownJob."""
+        self._find(job_id)
+
     def cancel(self, job_id: str) -> None:
         """Stop the job before it starts, or at its next step. Raises UnknownJob."""
         self._find(job_id)[0].cancel()
@@ -132,7 +139,19 @@ class LocalTransport:
         """Give False: nobody collects what a local model stores."""
         return False
 
-    def capacity(self) -> Capacity:
+    @property
+    def model_name(self) -> str:
+        """Name that jobs have for the model: Audio-Omni's own for every checkpoint of it."""
+        capabilities = self._loaded.model.capabilities
+        return MODEL if capabilities.engine == MODEL else capabilities.name
+
+    def workers(self, queue: str) -> Sequence[WorkerRecord]:
+        """Return this process, which is the worker of its model."""
+        now, capabilities = datetime.now(UTC), self._loaded.model.capabilities
+        about: dict[str, Any] = {"started_at": now, "reported_at": now, "capabilities": capabilities}
+        return [WorkerRecord(name="local", version=version("omnifleet"), state="ready", slots=self._places, **about)]
+
+    def capacity(self, queue: str | None = None) -> Capacity:
         """This process, and the jobs that it holds at once."""
         return Capacity(workers=1, slots=self._places, alive=1)
 

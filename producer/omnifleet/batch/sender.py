@@ -32,7 +32,7 @@ class JobSender:
         self.settings = settings
         self.storage = storage
         self.transport = transport
-        self._maker = JobMaker(settings, storage, transport.pending_deletion)
+        self._maker = JobMaker(settings, storage, transport.pending_deletion, transport.workers)
 
     def send(self, request: Request, job_id: str) -> str:
         """Upload the request's media and send it under that id; what was sent before is not sent again.
@@ -44,8 +44,7 @@ class JobSender:
             Everything that the client's methods raise.
         """
         with _typed_errors(), traces.span(request.title, "client"):
-            job, key = self._maker.make(request.with_default(priority=PRIORITY), job_id=job_id)
-            return self.transport.submit(job, key)
+            return self.transport.submit(*self._maker.make(request.with_default(priority=PRIORITY), job_id=job_id))
 
     def validate(self, request: Request) -> None:
         """Check the request as far as is possible without sending it or reading its media. Raises as `send`."""

@@ -63,7 +63,7 @@ Guidance = Annotated[float | None, typer.Option(help="0 to 50; 7 by default to g
 Format = Annotated[AudioFormat | None, typer.Option("--format", help="By default that of -o, else wav.")]
 PriorityOption = Annotated[Priority | None, typer.Option(help="Interactive jobs (default) are taken first.")]
 Deadline = Annotated[float | None, typer.Option(help="Seconds from now after which the job fails.")]
-Language = Annotated[str | None, typer.Option(help="ISO 639-1 code of what is said.")]
+Language = Annotated[str | None, typer.Option(help="BCP 47 tag of what is said, such as en or zh-yue.")]
 AudioTrack = Annotated[
     int | None, typer.Option(help="Sound track that is heard, 0 is the first; the file's default one by default.")
 ]
@@ -71,7 +71,11 @@ IdempotencyKey = Annotated[
     str | None, typer.Option(help="Join the job of this key, if one waits, runs or succeeded; auto: by its content.")
 ]
 Callback = Annotated[str | None, typer.Option(help="URL that the workers post the outcome to, if they allow its host.")]
-Commercial = Annotated[bool, typer.Option("--commercial", help="Refuse where the model's licence forbids such use.")]
+Commercial = Annotated[bool, typer.Option("--commercial", help="Only by a model whose licence allows such use.")]
+Model = Annotated[
+    str | None,
+    typer.Option(help="Model that does it, as `omnifleet models` lists them; by default the first that can."),
+]
 
 
 @app.callback(help=__doc__, invoke_without_command=True)
@@ -106,6 +110,7 @@ def understand(
     language: Language = None,
     audio_track: AudioTrack = None,
     commercial: Commercial = False,
+    model: Model = None,
     idempotency_key: IdempotencyKey = None,
     callback: Callback = None,
     output: Output = None,
@@ -133,7 +138,7 @@ def understand(
             temperature=temperature,
             timestamps=timestamps,
             stream=isinstance(file, StandardOutput) and timestamps is None,
-            **_common(seed, priority, deadline, language, audio_track, commercial, idempotency_key, callback),
+            **_common(seed, priority, deadline, language, audio_track, commercial, model, idempotency_key, callback),
         )
         session.finish(job, file, timeout, no_wait=no_wait)
 
@@ -163,6 +168,7 @@ def generate(
     language: Language = None,
     audio_track: AudioTrack = None,
     commercial: Commercial = False,
+    model: Model = None,
     idempotency_key: IdempotencyKey = None,
     callback: Callback = None,
     output: Output = None,
@@ -190,7 +196,7 @@ def generate(
             guidance=guidance,
             stream=isinstance(file, StandardOutput) and audio_format in (None, "wav"),
             format=_format(audio_format, None if mux and output and is_video(output) else output),
-            **_common(seed, priority, deadline, language, audio_track, commercial, idempotency_key, callback),
+            **_common(seed, priority, deadline, language, audio_track, commercial, model, idempotency_key, callback),
         )
         session.finish(job, file, timeout, no_wait=no_wait)
 
@@ -226,6 +232,7 @@ def edit(
     language: Language = None,
     audio_track: AudioTrack = None,
     commercial: Commercial = False,
+    model: Model = None,
     idempotency_key: IdempotencyKey = None,
     callback: Callback = None,
     output: Output = None,
@@ -253,7 +260,7 @@ def edit(
             quality=quality,
             guidance=guidance,
             format=_format(audio_format, output),
-            **_common(seed, priority, deadline, language, audio_track, commercial, idempotency_key, callback),
+            **_common(seed, priority, deadline, language, audio_track, commercial, model, idempotency_key, callback),
         )
         session.finish(job, file, timeout, no_wait=no_wait)
 
@@ -295,11 +302,12 @@ def _common(
     language: str | None,
     audio_track: int | None,
     commercial: bool,
+    model: str | None,
     idempotency_key: str | None,
     callback: str | None,
 ) -> JobOptions:
     options: JobOptions = {"seed": seed, "priority": priority, "deadline": deadline, "language": language}
-    options |= {"audio_track": audio_track, "commercial": commercial}
+    options |= {"audio_track": audio_track, "commercial": commercial, "model": model}
     return {**options, "idempotency_key": idempotency_key, "callback": callback}
 
 

@@ -44,7 +44,7 @@ def replay(job_id: JobIdArgument, as_json: AsJson = False) -> None:
     with _opened(as_json) as (letters, printer):
         letter = letters.read(job_id)
         with closing(CeleryTransport(load_settings(FleetSettings))) as transport:
-            transport.replay(letter)
+            transport.replay(letter, letters.queue_of(job_id))
         printer.print(f"{job_id} is in the queue again", {"job_id": job_id, "replayed": True})
 
 

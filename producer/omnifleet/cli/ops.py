@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from omnifleet_shared.settings import FleetSettings, load_settings
 
+from ..client import Client
+from ..routing.route import KnownModel, model_record
 from .output import Printer
 from .session import exit_codes
 
@@ -16,8 +18,26 @@ MARKS = {"ok": "✓", "note": "!", "fault": "✗"}
 
 def add_commands(app: typer.Typer) -> None:
     """Add them to the command line."""
-    for command in (top, doctor, exporter, flower, gateway):
+    for command in (models, top, doctor, exporter, flower, gateway):
         app.command()(command)
+
+
+def models(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print records as JSON, errors too.")] = False,
+) -> None:
+    """List the models that jobs may be sent to: whether a worker is ready, the licence, and what they can do."""
+    printer = Printer(as_json)
+    with exit_codes(printer), context.obj or Client() as client:
+        known = client.models()
+    printer.print("\n".join(map(_line, known)), [model_record(one) for one in known])
+
+
+def _line(model: KnownModel) -> str:
+    record = model_record(model)
+    state = "ready" if model.live else "no worker"
+    use = "commercial use" if record["commercial_use"] else "no commercial use"
+    return f"{model.name}  {state}  {record['licence']} ({use})  {', '.join(record['tasks'])}"
 
 
 def top(

@@ -10,13 +10,13 @@ from typing import Protocol
 
 from omnifleet_shared.errors import OmnifleetError
 from omnifleet_shared.schema.callback import CallbackDelivery
-from omnifleet_shared.schema.results import EditPlan, JobStatus, Progress
+from omnifleet_shared.schema.results import EditPlan, JobStatus, Progress, Route
 from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
 from ..results.results import JobResult
-from ..transport.unattended import NO_WORKER
+from ..transport.unattended import Absence
 
 
 class JobDisplay(Protocol):
@@ -56,11 +56,19 @@ class Printer:
         self.print(str(saved) if saved else str(shown), record | ({"saved": str(saved)} if saved else {}))
 
     def print_status(
-        self, job_id: str, status: JobStatus, progress: Progress, callback: CallbackDelivery | None
+        self,
+        job_id: str,
+        status: JobStatus,
+        progress: Progress,
+        callback: CallbackDelivery | None,
+        route: Route | None,
     ) -> None:
-        """Print a job's status and progress, and how far its callback is."""
+        """Print a job's status and progress, how far its callback is, and which model was chosen for it and why."""
         words = _in_words(status.value, progress)
         record = {"job_id": job_id, "status": status, "progress": progress.model_dump(mode="json")}
+        if route is not None:
+            words += f", by {route.model} ({route.licence or 'licence unknown'}): {route.reason}"
+            record["route"] = route.model_dump(mode="json")
         if callback is not None:
             words += f", callback {callback.status}" + (f": {callback.error}" if callback.error else "")
             record["callback"] = callback.model_dump(mode="json")
@@ -81,9 +89,9 @@ class Printer:
             self._note(f"Interrupted; the job goes on. Its result: omnifleet result {job_id}")
             self._note(f"To stop it: omnifleet cancel {job_id}")
 
-    def print_no_worker(self) -> None:
+    def print_no_worker(self, absence: Absence) -> None:
         """Print that a job waits which no worker will take as things are."""
-        self._note(f"{NO_WORKER[0].upper()}{NO_WORKER[1:]}.")
+        self._note(f"{absence.note[0].upper()}{absence.note[1:]}.")
 
     def print_error(self, error: OmnifleetError) -> None:
         """Print what went wrong and what to do about it."""

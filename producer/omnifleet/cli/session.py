@@ -19,6 +19,7 @@ from omnifleet_shared.errors import (
     JournalMismatch,
     KeyRefused,
     MediaError,
+    NoModelFor,
     OmnifleetError,
     QueueFull,
     QuotaExceeded,
@@ -33,6 +34,7 @@ from ..client import Client
 from ..handle import JobHandle
 from ..results.results import JobResult
 from ..results.subtitles import SUBTITLE_FORMATS
+from ..transport.unattended import Absence
 from .output import JobDisplay, Printer
 from .output_file import OutputFile
 from .standard_output import StandardOutput
@@ -51,6 +53,7 @@ EXIT_CODES: dict[type[OmnifleetError], int] = {
     StorageUnavailable: 3,
     StorageRefused: 3,
     QueueFull: 3,
+    NoModelFor: 3,
     QuotaExceeded: 3,
     ResultTimeout: 4,
     JobCancelled: 5,
@@ -115,7 +118,7 @@ class Session:
 
     def print_status(self, job: JobHandle[JobResult]) -> None:
         """Print the job's status and progress, and how far its callback is."""
-        self._printer.print_status(job.id, job.status(), job.progress(), job.callback())
+        self._printer.print_status(job.id, job.status(), job.progress(), job.callback(), job.route())
 
     def cancel(self, job: JobHandle[JobResult]) -> None:
         """Ask for the job to be stopped."""
@@ -150,7 +153,7 @@ class Session:
         """Say so where the job waits and no worker lives."""
         with suppress(BrokerUnavailable):
             if job.is_unattended():
-                self._printer.print_no_worker()
+                self._printer.print_no_worker(Absence(job.route()))
                 return True
         return False
 

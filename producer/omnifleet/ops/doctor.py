@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
@@ -26,6 +26,7 @@ from redis import Redis
 
 from ..client import Client
 from ..results.download import download
+from .queues import watched_queues
 
 OLDEST_REDIS = Version("6.2")
 MOST_SKEW = 2.0
@@ -76,14 +77,24 @@ def examine(settings: FleetSettings, *, with_job: bool) -> Iterator[Finding]:
         yield from findings
         if any(one.check == "redis" and one.level == "fault" for one in findings):
             return
-        yield from _checked(
-            "workers", lambda: _workers(WorkerRegistry(redis, settings.queue).all(), storage_home(settings))
-        )
-        yield from _checked("messages", lambda: _messages(redis, settings))
-        yield from _checked("suspects", lambda: _suspects(QueueStatsReader(redis, settings.queue).read().suspects))
-        yield from _checked("tenants", lambda: _tenants(redis, settings.queue))
+        for queue in watched_queues(redis, settings):
+            yield from _in_queue(queue, settings, _queue(redis, queue, settings))
+        yield from _checked("messages", lambda: _lost(redis, settings))
     if with_job:
         yield from _checked("job", lambda: _job(settings))
+
+
+def _queue(redis: Redis, queue: str, settings: FleetSettings) -> Iterator[Finding]:
+    yield from _checked("workers", lambda: _workers(WorkerRegistry(redis, queue).all(), queue, storage_home(settings)))
+    yield from _checked("priorities", lambda: _priorities(redis, queue))
+    yield from _checked("suspects", lambda: _suspects(QueueStatsReader(redis, queue).read().suspects))
+    yield from _checked("tenants", lambda: _tenants(redis, queue))
+
+
+def _in_queue(queue: str, settings: FleetSettings, findings: Iterator[Finding]) -> Iterator[Finding]:
+    """Name the queue of another model in what is found there."""
+    for one in findings:
+        yield one if queue == settings.queue else replace(one, check=f"{one.check} of {queue}")
 
 
 def _checked(check: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
@@ -172,9 +183,9 @@ def _deletion(storage: Storage, uri: str) -> Finding:
     return Finding("storage rights", "ok", "write, read and delete")
 
 
-def _workers(seen: Sequence[SeenWorker], storage: str) -> Iterator[Finding]:
+def _workers(seen: Sequence[SeenWorker], queue: str, storage: str) -> Iterator[Finding]:
     if not seen:
-        fix = "Start one, with the same OMNIFLEET_REDIS_URL and OMNIFLEET_QUEUE, and look at its log"
+        fix = f"Start one, with the same OMNIFLEET_REDIS_URL and OMNIFLEET_QUEUE={queue}, and look at its log"
         yield Finding("workers", "fault", "no worker lives", fix)
         return
     ready = [one for one in seen if one.record.state == "ready"]
@@ -196,7 +207,7 @@ def _its_storage(record: WorkerRecord, storage: str) -> Iterator[Finding]:
     yield Finding(f"storage of worker {record.name}", "fault", message, "Give both the same OMNIFLEET_STORAGE")
 
 
-def _messages(redis: Redis, settings: FleetSettings) -> Iterator[Finding]:
+def _lost(redis: Redis, settings: FleetSettings) -> Iterator[Finding]:
     lost = LostMessages(redis, settings.queue, settings.result_lifetime).find()
     if lost:
         fix = "Somebody deleted them, by DEL or a flush: the workers tell their senders within minutes (MessageLost)"
@@ -204,8 +215,11 @@ def _messages(redis: Redis, settings: FleetSettings) -> Iterator[Finding]:
         yield Finding("messages", "fault", f"{len(lost)} unfinished jobs have no message any more: {shown}", fix)
     else:
         yield Finding("messages", "ok", "every unfinished job has its message")
+
+
+def _priorities(redis: Redis, queue: str) -> Iterator[Finding]:
     with typed_redis_errors():
-        unread = {level: cast(Any, redis).llen(f"{settings.queue}\x06\x16{level}") for level in UNREAD_PRIORITIES}
+        unread = {level: cast(Any, redis).llen(f"{queue}\x06\x16{level}") for level in UNREAD_PRIORITIES}
     for level, count in unread.items():
         if count:
             fix = f"Send with priority {' or '.join(map(str, sorted(BROKER_PRIORITY.values())))}"

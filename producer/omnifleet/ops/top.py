@@ -20,6 +20,8 @@ from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
+from .queues import watched_queues
+
 STATE_STYLES = {"ready": "green", "loading": "yellow", "draining": "yellow", "unwell": "bold red"}
 BAR = 10
 """Characters of a usage bar."""
@@ -41,12 +43,31 @@ class FleetView:
 
 
 class FleetReader:
-    """Reads the state of the fleet for one frame after the other."""
+    """Reads the state of the fleet's models, each with a queue of its own, for one frame after the other."""
 
     def __init__(self, redis: Redis, settings: FleetSettings) -> None:
-        self._queue = QueueStatsReader(redis, settings.queue)
-        self._workers = WorkerRegistry(redis, settings.queue)
-        self._messages = LostMessages(redis, settings.queue, settings.result_lifetime)
+        self._redis = redis
+        self._settings = settings
+        self._readers: dict[str, QueueReader] = {}
+
+    def read(self) -> list[FleetView]:
+        """Read the state of this moment, that of lost messages at times. Raises BrokerError."""
+        queues = watched_queues(self._redis, self._settings)
+        self._readers |= {
+            queue: QueueReader(self._redis, queue, self._settings.result_lifetime)
+            for queue in queues
+            if queue not in self._readers
+        }
+        return [self._readers[queue].read() for queue in queues]
+
+
+class QueueReader:
+    """Reads the state of one queue and its workers."""
+
+    def __init__(self, redis: Redis, queue: str, lifetime: int) -> None:
+        self._queue = QueueStatsReader(redis, queue)
+        self._workers = WorkerRegistry(redis, queue)
+        self._messages = LostMessages(redis, queue, lifetime)
         self._lost = 0
         self._next_search = time.monotonic()
 
@@ -74,11 +95,16 @@ def show(settings: FleetSettings, interval: float) -> None:
             time.sleep(interval)
 
 
-def frame(view: FleetView, width: int) -> RenderableType:
+def frame(views: Sequence[FleetView], width: int) -> RenderableType:
     """Render one frame for a terminal of so many columns."""
+    first, *others = [_parts(view, width) for view in views]
+    return Group(*first, *(part for parts in others for part in (Text(), *parts)))
+
+
+def _parts(view: FleetView, width: int) -> list[RenderableType]:
     tables = _worker_tables(view.workers, width)
     queues = [_queue_table(view.queue), *_tenant_tables(view.queue.tenants)]
-    return Group(_headline(view), Text(), *queues, Text(), *tables, *_reasons(view.workers))
+    return [_headline(view), Text(), *queues, Text(), *tables, *_reasons(view.workers)]
 
 
 def _frame_or_error(fleet: FleetReader, width: int) -> RenderableType:

@@ -10,7 +10,6 @@ from typing import Any, TypedDict, cast
 from omnifleet_shared.errors import InvalidJob, UnknownTask
 from omnifleet_shared.keys import JOB_SCHEMA_VERSION, SCHEMA_VERSION
 from omnifleet_shared.schema.jobs import AudioFormat, Job, Priority, Quality, read_job
-from omnifleet_shared.schema.model_card import AUDIO_OMNI
 from omnifleet_shared.schema.tasks import TASK_NAMES, Namespace, Turn, task_name
 
 from .request import MEDIA
@@ -30,11 +29,17 @@ class JobOptions(TypedDict, total=False):
     deadline: Deadline | None
     """When the result is of no use any more; none by default."""
     language: str | None
-    """ISO 639-1 code of what is said; not needed where it is plain from the text."""
+    """BCP 47 tag of what is said, such as `en` or `zh-yue`; not needed where it is plain from the text."""
     seed: int | None
     """0 to 2**32 - 1; drawn by default, and in the result."""
     commercial: bool | None
-    """True where the result will earn money: refused by models whose licence does not allow that. False by default."""
+    """True where the result will earn money: done by models alone whose licences allow that. False by default."""
+    model: str | None
+    """Name of the model that does it, such as `voxcpm2`. By default the first of `OMNIFLEET_MODELS` that can do it in
+    that language and for that use, those with a ready worker before the others. It is chosen once, when the job is
+    sent."""
+    wait: bool | None
+    """False to have NoModelFor raised where no worker is ready whose model can do it; by default the job waits."""
     idempotency_key: str | None
     """Up to 200 characters that name the request. Where a job of that key waits, runs or has succeeded, its handle is
     returned, and nothing is sent. Where that job's request was another one, IdempotencyConflict is raised, naming the
@@ -79,6 +84,8 @@ class GenerateOptions(DiffusionOptions, total=False):
     by default."""
 
 
+OF_THE_SUBMISSION = ("idempotency_key", "wait")
+"""Options that are no fields of the job."""
 QUESTION = ("task", "question", "text", "history")
 """Arguments of `understand` that make its question."""
 OPTIONS: dict[Namespace, frozenset[str]] = {
@@ -113,19 +120,18 @@ def build_job(
         job_id: drawn by default.
 
     Raises:
-        InvalidJob: a field missing or out of range, a deadline that has passed.
-        TaskNotSupported, LanguageNotSupported, LicenceRefused: beyond what the model can do or be used for.
+        InvalidJob: a field missing or out of range, a deadline that has passed. What its model cannot do or be used for
+            is for the router to find.
     """
     fields = _without_none({"job_id": job_id, **options})
-    fields.pop("idempotency_key", None)  # of the submission, not of the job
+    for option in OF_THE_SUBMISSION:
+        fields.pop(option, None)
     if "deadline" in fields:
         fields["deadline"] = _moment(fields["deadline"])
     head = {"schema_version": JOB_SCHEMA_VERSION, "namespace": namespace}
     job = read_job(head | {"task": _without_none(task)} | fields)
     # The oldest version that has all fields, so that workers of an older release still take what they can do.
-    job = job.model_copy(update={"schema_version": max(job.newer_fields.values(), default=SCHEMA_VERSION)})
-    AUDIO_OMNI.validate_job(job)
-    return job
+    return job.model_copy(update={"schema_version": max(job.newer_fields.values(), default=SCHEMA_VERSION)})
 
 
 def check_arguments(namespace: Namespace, arguments: Mapping[str, Any]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from omnifleet_shared.audio_formats import check_format
 from omnifleet_shared.schema.idempotency import IdempotencyKey
 from omnifleet_shared.schema.jobs import EditJob, Job
+from omnifleet_shared.schema.results import Route
 from omnifleet_shared.schema.tasks import SpeechEdit
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.storage import Storage
@@ -14,65 +15,83 @@ from omnifleet_shared.storage.voices import VoiceFiles
 from omnifleet_shared.webhooks.allow_list import CallbackHosts
 
 from ..results.audio_files import sound_form
+from ..routing.router import Router, Workers, routed
 from .build import OPTIONS, build_job, check_arguments, task_fields
 from .idempotency import idempotency_key
 from .request import MEDIA, Request
 from .uploads import Pending, Uploads
 
 
+class MadeJob(NamedTuple):
+    """A job that is ready to be sent."""
+
+    job: Job
+    key: IdempotencyKey | None
+    """None where the request has none."""
+    route: Route | None
+    """None where there was no choice of a model."""
+
+
 class JobMaker:
-    """Makes jobs of requests, and uploads their media. Blocks; safe to share between threads.
+    """Makes jobs of requests, chooses their models, and uploads their media. Blocks; safe to share between threads.
 
     Args:
-        settings: limits and the allow list.
+        settings: limits, models and the allow list.
         storage: where the media go.
         pending_deletion: see `Uploads`.
+        workers: see `Router`.
 
     Raises:
         InvalidSetting: an allow list that is none.
     """
 
-    def __init__(self, settings: FleetSettings, storage: Storage, pending_deletion: Pending = lambda _: False) -> None:
+    def __init__(
+        self,
+        settings: FleetSettings,
+        storage: Storage,
+        pending_deletion: Pending = lambda _: False,
+        workers: Workers = lambda _: (),
+    ) -> None:
         self._pending_deletion = pending_deletion
+        self.router = Router(settings, workers)
         self._max_bytes = settings.max_input_bytes
         self._storage = storage
         self._voices = VoiceFiles(storage)
         self._callback_hosts = CallbackHosts(settings.callback_hosts)
 
-    def make(self, request: Request, *, job_id: str | None = None) -> tuple[Job, IdempotencyKey | None]:
+    def make(self, request: Request, *, job_id: str | None = None) -> MadeJob:
         """Check a request and upload its media.
 
         Args:
             request: what to make a job of.
             job_id: the job's id; drawn by default.
 
-        Returns:
-            The job and its idempotency key; None where the request has none.
-
         Raises:
             As `Calls.understand`; besides, TypeError and the like for arguments that Python itself cannot use.
         """
         with Uploads(self._storage, self._max_bytes, self._pending_deletion) as uploads:
-            job, key = self._build(request, uploads, job_id)
+            made = self._build(request, uploads, job_id)
             # Only now: a request that is refused has uploaded nothing.
             uploads.send()
-        return job, key
+        return made
 
     def check(self, request: Request) -> None:
         """Check a request as `make` does, but look for local media alone: to hash ten thousand clips takes minutes."""
         with Uploads(self._storage, self._max_bytes, look_only=True) as uploads:
             self._build(request, uploads, None)
 
-    def _build(self, request: Request, uploads: Uploads, job_id: str | None) -> tuple[Job, IdempotencyKey | None]:
+    def _build(self, request: Request, uploads: Uploads, job_id: str | None) -> MadeJob:
         check_arguments(request.namespace, request.arguments)
         arguments = {name: value for name, value in request.arguments.items() if value is not None}
         options = {name: arguments.pop(name) for name in OPTIONS[request.namespace] & arguments.keys()}
         fields = task_fields(request.namespace, arguments)
         media = _media(request, uploads)
         job = build_job(request.namespace, fields | media | self._voice(request), options, job_id)
+        pinned = self.router.wish(options.get("model"))
+        route = self.router.route(job, pinned=pinned, wait=options.get("wait") is not False)
         self._check_callback(job)
         _check_format(job, uploads)
-        return job, idempotency_key(job, options)
+        return MadeJob(routed(job, route), idempotency_key(job, options, pinned), route)
 
     def _voice(self, request: Request) -> dict[str, Any]:
         """The recording of the voice that a request names, and what is said in it. Raises VoiceNotFound."""

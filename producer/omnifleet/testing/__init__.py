@@ -7,6 +7,7 @@
 Requests are checked as by a real client, and refused with the same errors.
 """
 
-from .fakes import FakeAsyncClient, FakeClient, FakeFleet
+from .async_fakes import FakeAsyncClient
+from .fakes import FakeClient, FakeFleet
 
 __all__ = ["FakeAsyncClient", "FakeClient", "FakeFleet"]

@@ -9,15 +9,14 @@ Requests are checked as by a real client, and refused with the same errors.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
-from omnifleet_shared.broker.worker_registry import Capacity
+from omnifleet_shared.broker.worker_registry import Capacity, WorkerRecord
+from omnifleet_shared.catalogue import SHIPPED
 from omnifleet_shared.errors import (
     AnswerUnreadable,
     DeadlineExceeded,
@@ -33,14 +32,12 @@ from omnifleet_shared.schema.callback import CallbackDelivery
 from omnifleet_shared.schema.idempotency import IdempotencyKey
 from omnifleet_shared.schema.job_state import JobState
 from omnifleet_shared.schema.jobs import EditJob, Job, UnderstandJob, read_job
-from omnifleet_shared.schema.model_card import AUDIO_OMNI
 from omnifleet_shared.schema.parts import StreamedPart
-from omnifleet_shared.schema.results import JobStatus, ModelInfo, Progress, Timings
+from omnifleet_shared.schema.results import JobStatus, ModelInfo, Progress, Route, Timings
 from omnifleet_shared.schema.tasks import SpeechEdit
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.storage import Storage
 
-from ..async_client import AsyncClient
 from ..client import Client
 from .answers import make_answer, make_plan
 from .artifacts import make_artifact, make_video
@@ -73,6 +70,7 @@ class FakeFleet:
         self._holding = False
         self._states: dict[str, JobState] = {}
         self._progress: dict[str, Progress] = {}
+        self._routes: dict[str, Route | None] = {}
         self._keys: dict[str, tuple[str, Mapping[str, str]]] = {}
         self._changed = threading.Condition()
         self._listeners: dict[str, list[Callable[[], object]]] = {}
@@ -103,7 +101,7 @@ class FakeFleet:
         """See `JobTransport`."""
         return _FleetOfTenant(self, tenant)
 
-    def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
+    def submit(self, job: Job, key: IdempotencyKey | None = None, route: Route | None = None) -> str:
         """See `JobTransport`. Nothing is ever full. Raises IdempotencyConflict."""
         # Through the wire's form and back, so that a test sees what a worker would.
         received = read_job(job.model_dump(mode="json"))
@@ -111,6 +109,7 @@ class FakeFleet:
             if key is not None and (existing := self._existing(key)) is not None:
                 return existing
             self.jobs.append(received)
+            self._routes[job.job_id] = route
             self._states[job.job_id] = JobState(status=JobStatus.QUEUED)
             if key is not None:
                 self._keys[key.key] = (job.job_id, key.request)
@@ -152,6 +151,11 @@ class FakeFleet:
         has_callback = any(job.job_id == job_id and job.callback is not None for job in self.jobs)
         return CallbackDelivery(status="delivered", delivery_id=job_id, attempts=1) if has_callback and final else None
 
+    def route(self, job_id: str) -> Route | None:
+        """See `JobTransport`."""
+        self.read(job_id)
+        return self._routes[job_id]
+
     def cancel(self, job_id: str) -> None:
         """See `JobTransport`. A held job is cancelled at once."""
         self._settle(job_id, JobState(status=JobStatus.CANCELLED, error=JobCancelled("the job was cancelled")))
@@ -175,9 +179,14 @@ class FakeFleet:
         """See `JobTransport`. Nothing is ever deleted."""
         return False
 
-    def capacity(self) -> Capacity:
+    def capacity(self, queue: str | None = None) -> Capacity:
         """See `JobTransport`. One worker of 16 slots."""
         return Capacity(workers=1, slots=16, alive=1)
+
+    def workers(self, queue: str) -> Sequence[WorkerRecord]:
+        """See `JobTransport`. Every model has a ready worker, and can do what it ships with."""
+        now = datetime.now(UTC)
+        return [WorkerRecord(name="fake", version="fake", state="ready", started_at=now, reported_at=now, slots=16)]
 
     def close(self) -> None:
         """See `JobTransport`."""
@@ -228,7 +237,8 @@ class FakeFleet:
             job_id=job.job_id,
             namespace=job.namespace,
             task=job.task.name,
-            model=ModelInfo(name=job.model, revision="fake", licence=AUDIO_OMNI.licence),
+            model=ModelInfo(name=job.model, revision="fake", licence=_licence(job.model)),
+            route=self._routes.get(job.job_id),
             seed=job.seed,
             attempts=1,
             timings=Timings(),
@@ -245,10 +255,14 @@ class _FleetOfTenant(FakeFleet):
         self.__dict__ = fleet.__dict__
         self._tenant = tenant
 
-    def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
+    def submit(self, job: Job, key: IdempotencyKey | None = None, route: Route | None = None) -> str:
         """See `FakeFleet`."""
         self.tenants[job.job_id] = self._tenant
-        return super().submit(job, key)
+        return super().submit(job, key, route)
+
+
+def _licence(model: str) -> str:
+    return SHIPPED[model].licence if model in SHIPPED else "unknown"
 
 
 class FakeClient(Client):
@@ -266,82 +280,6 @@ class FakeClient(Client):
         self.fleet = fleet or FakeFleet(answer)
         """Holds jobs, shows progress, and can be given another `answer`."""
         super().__init__(settings, transport=self.fleet, storage=self.fleet.storage)
-
-    @property
-    def jobs(self) -> list[Job]:
-        """Every job that was submitted, the first one first."""
-        return self.fleet.jobs
-
-
-class FakeAsyncTransport:
-    """A `FakeFleet` for asyncio; see `AsyncJobTransport`."""
-
-    def __init__(self, fleet: FakeFleet) -> None:
-        self._fleet = fleet
-
-    @property
-    def blocking(self) -> FakeFleet:
-        """See `AsyncJobTransport`."""
-        return self._fleet
-
-    def of_tenant(self, tenant: str) -> FakeAsyncTransport:
-        """See `FakeFleet`."""
-        return FakeAsyncTransport(self._fleet.of_tenant(tenant))
-
-    async def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
-        """See `FakeFleet`."""
-        return self._fleet.submit(job, key)
-
-    async def read(self, job_id: str) -> JobState:
-        """See `FakeFleet`."""
-        return self._fleet.read(job_id)
-
-    async def wait(self, job_id: str, timeout: float | None) -> JobState:
-        """See `JobTransport`. The fleet may be released by any thread."""
-        changed = asyncio.Event()
-        notify = partial(asyncio.get_running_loop().call_soon_threadsafe, changed.set)
-        with self._fleet.listening(job_id, notify), suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                while not self._fleet.read(job_id).status.is_final:
-                    await changed.wait()
-                    changed.clear()
-        return self._fleet.read(job_id)
-
-    async def progress(self, job_id: str) -> Progress:
-        """See `FakeFleet`."""
-        return self._fleet.progress(job_id)
-
-    async def parts(self, job_id: str, after: int) -> Sequence[StreamedPart]:
-        """See `FakeFleet`."""
-        return self._fleet.parts(job_id, after)
-
-    async def callback(self, job_id: str) -> CallbackDelivery | None:
-        """See `FakeFleet`."""
-        return self._fleet.callback(job_id)
-
-    async def cancel(self, job_id: str) -> None:
-        """See `FakeFleet`."""
-        self._fleet.cancel(job_id)
-
-    async def close(self) -> None:
-        """See `FakeFleet`."""
-
-
-class FakeAsyncClient(AsyncClient):
-    """An `AsyncClient` of a `FakeFleet`.
-
-    Args:
-        answer: makes the answer to each job; see `FakeFleet`.
-        fleet: one to share with other clients, `FakeClient`s among them; `answer` is then the fleet's own.
-        settings: from the environment by default; only the limits matter here.
-    """
-
-    def __init__(
-        self, answer: Answer | None = None, *, fleet: FakeFleet | None = None, settings: FleetSettings | None = None
-    ) -> None:
-        self.fleet = fleet or FakeFleet(answer)
-        """Holds jobs, shows progress, and can be given another `answer`."""
-        super().__init__(settings, transport=FakeAsyncTransport(self.fleet), storage=self.fleet.storage)
 
     @property
     def jobs(self) -> list[Job]:

@@ -13,7 +13,7 @@ from omnifleet_shared.schema.idempotency import IdempotencyKey
 from omnifleet_shared.schema.job_state import JobState
 from omnifleet_shared.schema.jobs import Job
 from omnifleet_shared.schema.parts import StreamedPart
-from omnifleet_shared.schema.results import Progress
+from omnifleet_shared.schema.results import Progress, Route
 from omnifleet_shared.settings import FleetSettings
 
 from .celery import CeleryTransport, JobTransport
@@ -35,7 +35,7 @@ class AsyncJobTransport(Protocol):
         """See `JobTransport`."""
         ...
 
-    async def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
+    async def submit(self, job: Job, key: IdempotencyKey | None = None, route: Route | None = None) -> str:
         """See `JobTransport`."""
         ...
 
@@ -56,6 +56,10 @@ class AsyncJobTransport(Protocol):
         ...
 
     async def callback(self, job_id: str) -> CallbackDelivery | None:
+        """See `JobTransport`."""
+        ...
+
+    async def route(self, job_id: str) -> Route | None:
         """See `JobTransport`."""
         ...
 
@@ -94,9 +98,9 @@ class AsyncCeleryTransport:
         other._sender = self._sender.of_tenant(tenant)
         return other
 
-    async def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
+    async def submit(self, job: Job, key: IdempotencyKey | None = None, route: Route | None = None) -> str:
         """See `JobTransport`."""
-        return await self._executor.run(self._sender.submit, job, key)
+        return await self._executor.run(self._sender.submit, job, key, route)
 
     async def read(self, job_id: str) -> JobState:
         """See `JobTransport`."""
@@ -129,6 +133,14 @@ class AsyncCeleryTransport:
         if delivery is None:
             await self._states.get().read(job_id)
         return delivery
+
+    async def route(self, job_id: str) -> Route | None:
+        """See `JobTransport`."""
+        self._executor.check_loop()
+        route = await self._states.get().read_route(job_id)
+        if route is None:
+            await self._states.get().read(job_id)
+        return route
 
     async def cancel(self, job_id: str) -> None:
         """See `JobTransport`."""

@@ -12,10 +12,10 @@ from omnifleet_shared.broker.dead_letters import DeadLetter, Replay
 from omnifleet_shared.broker.deletions import Deletions
 from omnifleet_shared.broker.message import encode_message
 from omnifleet_shared.broker.submit import AlreadySubmitted, Submission, Submissions, queue_lists
-from omnifleet_shared.broker.worker_registry import Capacity, WorkerRegistry
+from omnifleet_shared.broker.worker_registry import Capacity, WorkerRecord, WorkerRegistry
 from omnifleet_shared.job_state.batch_waiter import BatchResultWaiter, RedisResultWaiter
 from omnifleet_shared.job_state.store import JobStates
-from omnifleet_shared.keys import ATTEMPTS_KEY, INPUTS_UNTIL, TENANT_HEADER
+from omnifleet_shared.keys import ATTEMPTS_KEY, INPUTS_UNTIL, ROUTE, TENANT_HEADER
 from omnifleet_shared.observability import tracing as traces
 from omnifleet_shared.per_process import PerProcess
 from omnifleet_shared.redis_client import connect_redis, typed_redis_errors
@@ -24,7 +24,7 @@ from omnifleet_shared.schema.idempotency import IdempotencyKey
 from omnifleet_shared.schema.job_state import JobState
 from omnifleet_shared.schema.jobs import Job, Priority
 from omnifleet_shared.schema.parts import StreamedPart
-from omnifleet_shared.schema.results import Progress
+from omnifleet_shared.schema.results import Progress, Route
 from omnifleet_shared.settings import FleetSettings
 
 SENDERS = 10
@@ -38,8 +38,8 @@ class JobTransport(Protocol):
         """Return a transport over the same connections whose jobs are this tenant's; it is not to be closed."""
         ...
 
-    def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
-        """Send the job; it is known by its id from then on.
+    def submit(self, job: Job, key: IdempotencyKey | None = None, route: Route | None = None) -> str:
+        """Send the job to the queue of its route, by default the fleet's own; it is known by its id from then on.
 
         Returns:
             The job's id, or that of a job with the same key that is waiting, running or done; nothing is sent then.
@@ -72,6 +72,10 @@ class JobTransport(Protocol):
         """Read the state of the job's callback; None before its outcome, or where it has none. Raises UnknownJob."""
         ...
 
+    def route(self, job_id: str) -> Route | None:
+        """Read where the job was routed to; None where there was no choice. Raises UnknownJob."""
+        ...
+
     def cancel(self, job_id: str) -> None:
         """Ask for the job to be stopped; without effect once it is final. Raises UnknownJob."""
 
@@ -79,8 +83,16 @@ class JobTransport(Protocol):
         """Make a waiter for many jobs at once; it is the caller's to close."""
         ...
 
-    def capacity(self) -> Capacity:
-        """Read how many jobs the live workers hold at once. Raises BrokerUnavailable."""
+    def capacity(self, queue: str | None = None) -> Capacity:
+        """Read how many jobs the live workers of a queue hold at once, by default of all models of the settings.
+
+        Raises:
+            BrokerUnavailable: Redis does not answer.
+        """
+        ...
+
+    def workers(self, queue: str) -> Sequence[WorkerRecord]:
+        """Read the reports of the live workers of a queue. Raises BrokerUnavailable."""
         ...
 
     def pending_deletion(self, uris: Sequence[str]) -> bool:
@@ -98,7 +110,6 @@ class _Connections:
         self.redis = redis = connect_redis(settings)
         self.states = JobStates(redis, settings.result_lifetime)
         self.deletions = Deletions(redis)
-        self.workers = WorkerRegistry(redis, settings.queue)
         self.sending = BoundedSemaphore(senders)
 
 
@@ -121,7 +132,6 @@ class CeleryTransport:
         self._submissions = Submissions(settings)
         self._connections = PerProcess(lambda: _Connections(settings, senders))
         self._connections.get()  # a URL that is none is refused now
-        self._lists = dict(zip(get_args(Priority), queue_lists(settings.queue), strict=True))
 
     def of_tenant(self, tenant: str) -> Self:
         """See `JobTransport`."""
@@ -129,27 +139,29 @@ class CeleryTransport:
         other._tenant = tenant
         return other
 
-    def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
+    def submit(self, job: Job, key: IdempotencyKey | None = None, route: Route | None = None) -> str:
         """See `JobTransport`."""
+        submission = self._submissions.new(job.job_id, key, seconds_left=_seconds_left(job), route=route)
         try:
-            self._send(job, self._submissions.new(job.job_id, key, seconds_left=_seconds_left(job)))
+            self._send(job, submission, self._settings.queue if route is None else route.queue, route)
         except AlreadySubmitted as other:
             return other.job_id
         return job.job_id
 
-    def replay(self, letter: DeadLetter) -> None:
-        """Send a dead-lettered job once more, under its own id.
+    def replay(self, letter: DeadLetter, queue: str | None = None) -> None:
+        """Send a dead-lettered job once more, under its own id, to the queue that it was in, by default the fleet's.
 
         Raises:
             BrokerUnavailable: nothing was sent.
             UnknownJob: it is no dead letter any more.
             InvalidJob: it has succeeded since.
         """
-        job_id = letter.job.job_id
+        job_id, place = letter.job.job_id, queue or self._settings.queue
         with typed_redis_errors("the job could not be sent"):
             tenant = cast(bytes | None, self._own.redis.hget(ATTEMPTS_KEY.format(job_id=job_id), "sent:tenant"))
         sender = self if not tenant else self.of_tenant(tenant.decode())
-        sender._send(letter.job, Replay(job_id, self._settings))
+        route = self._own.states.read_route(job_id)
+        sender._send(letter.job, Replay(job_id, self._settings, place), place, route)
 
     def read(self, job_id: str) -> JobState:
         """See `JobTransport`."""
@@ -178,6 +190,13 @@ class CeleryTransport:
             self._own.states.read(job_id)
         return delivery
 
+    def route(self, job_id: str) -> Route | None:
+        """See `JobTransport`."""
+        route = self._own.states.read_route(job_id)
+        if route is None:
+            self._own.states.read(job_id)
+        return route
+
     def cancel(self, job_id: str) -> None:
         """See `JobTransport`."""
         if not self._own.states.read(job_id).status.is_final:
@@ -187,9 +206,15 @@ class CeleryTransport:
         """See `JobTransport`."""
         return RedisResultWaiter.connect(self._settings)
 
-    def capacity(self) -> Capacity:
+    def capacity(self, queue: str | None = None) -> Capacity:
         """See `JobTransport`."""
-        return self._own.workers.capacity()
+        queues = dict.fromkeys(self._settings.model_queues.values()) if queue is None else (queue,)
+        found = [self._registry(one).capacity() for one in queues]
+        return sum(found[1:], found[0])
+
+    def workers(self, queue: str) -> Sequence[WorkerRecord]:
+        """See `JobTransport`."""
+        return [seen.record for seen in self._registry(queue).all()]
 
     def pending_deletion(self, uris: Sequence[str]) -> bool:
         """See `JobTransport`."""
@@ -203,18 +228,24 @@ class CeleryTransport:
     def _own(self) -> _Connections:
         return self._connections.get()
 
-    def _send(self, job: Job, submission: Submission) -> None:
-        with typed_redis_errors("the job could not be sent"):
-            self._publish(job, submission)
+    def _registry(self, queue: str) -> WorkerRegistry:
+        return WorkerRegistry(self._own.redis, queue)
 
-    def _publish(self, job: Job, submission: Submission) -> None:
-        about = {"messaging.system": "redis", "messaging.destination.name": self._settings.queue, "job.id": job.job_id}
+    def _send(self, job: Job, submission: Submission, queue: str, route: Route | None) -> None:
+        with typed_redis_errors("the job could not be sent"):
+            self._publish(job, submission, queue, route)
+
+    def _publish(self, job: Job, submission: Submission, queue: str, route: Route | None) -> None:
+        about = {"messaging.system": "redis", "messaging.destination.name": queue, "job.id": job.job_id}
         with traces.span("publish", "producer", attributes=about), self._own.sending:
             headers = {**traces.headers(), INPUTS_UNTIL: self._inputs_until(job).isoformat()}
+            if route is not None:
+                headers[ROUTE] = route.model_dump_json()
             if self._tenant is not None:
                 headers[TENANT_HEADER] = self._tenant
-            message = encode_message(job, self._settings.queue, headers)
-            submission.push(self._own.redis, self._lists[job.priority], message)
+            message = encode_message(job, queue, headers)
+            lists = dict(zip(get_args(Priority), queue_lists(queue), strict=True))
+            submission.push(self._own.redis, lists[job.priority], message)
 
     def _inputs_until(self, job: Job) -> datetime:
         # From now: a job that is replayed was submitted long ago.

@@ -10,6 +10,7 @@ from typing import Annotated, Any, cast
 from pydantic import AwareDatetime, ConfigDict, Field, ValidationError
 from redis import Redis
 
+from ..catalogue import fleet_queues
 from ..errors import InvalidJob, InvalidMessage, UnknownJob
 from ..keys import ATTEMPTS_KEY, CANCEL_KEY, CANCEL_LIFETIME, DEAD_KEY, OPEN_LIFETIME, SCHEMA_VERSION, WAKE_KEY
 from ..redis_client import connect_redis, typed_redis_errors
@@ -78,17 +79,17 @@ class DeadLetter(Record):
 
 
 class DeadLetters:
-    """The dead letters of one queue, which `Attempts.fail` writes. Every method may raise BrokerUnavailable."""
+    """The dead letters of some queues, which `Attempts.fail` writes. Every method may raise BrokerUnavailable."""
 
-    def __init__(self, redis: Redis, queue: str) -> None:
+    def __init__(self, redis: Redis, *queues: str) -> None:
         self._redis = redis
-        self._key = DEAD_KEY.format(queue=queue)
+        self._keys = {queue: DEAD_KEY.format(queue=queue) for queue in queues}
         self._drop = cast(Any, redis.register_script(DROP))
 
     @classmethod
     def connect(cls, settings: FleetSettings) -> DeadLetters:
-        """Open the dead letters in the Redis of these settings."""
-        return cls(connect_redis(settings), settings.queue)
+        """Open the dead letters of all the fleet's models in the Redis of these settings."""
+        return cls(connect_redis(settings), *fleet_queues(settings))
 
     def close(self) -> None:
         """Close the connections to Redis."""
@@ -96,25 +97,33 @@ class DeadLetters:
 
     def read(self, job_id: str) -> DeadLetter:
         """Read one dead letter. Raises UnknownJob where the job has none."""
-        with typed_redis_errors():
-            stored = cast(bytes | None, self._redis.hget(self._key, job_id))
-        if stored is None:
-            raise _not_here(job_id)
-        return _letter(stored)
+        return self._find(job_id)[1]
+
+    def queue_of(self, job_id: str) -> str:
+        """Name the queue that the job was in. Raises UnknownJob where the job has no dead letter."""
+        return self._find(job_id)[0]
 
     def all(self) -> list[DeadLetter]:
         """Read all dead letters, oldest first."""
         with typed_redis_errors():
-            stored = cast(list[bytes], self._redis.hvals(self._key))
+            stored = [one for key in self._keys.values() for one in cast(list[bytes], self._redis.hvals(key))]
         return sorted((_letter(one) for one in stored), key=lambda letter: letter.dead_lettered_at)
 
     def drop(self, job_id: str) -> None:
         """Delete a dead letter. Raises UnknownJob where the job has none."""
         with typed_redis_errors():
-            keys = [self._key, ATTEMPTS_KEY.format(job_id=job_id)]
+            keys = [self._keys[self.queue_of(job_id)], ATTEMPTS_KEY.format(job_id=job_id)]
             verdict = self._drop(keys=keys, args=[job_id, uuid.uuid4().hex])
         if verdict == b"unknown":
             raise _not_here(job_id)
+
+    def _find(self, job_id: str) -> tuple[str, DeadLetter]:
+        for queue, key in self._keys.items():
+            with typed_redis_errors():
+                stored = cast(bytes | None, self._redis.hget(key, job_id))
+            if stored is not None:
+                return queue, _letter(stored)
+        raise _not_here(job_id)
 
 
 @dataclass(frozen=True)
@@ -123,6 +132,7 @@ class Replay:
 
     job_id: str
     settings: FleetSettings
+    queue: str
     call: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def push(self, redis: Redis, list_key: str, message: str) -> None:
@@ -140,7 +150,7 @@ class Replay:
             raise InvalidJob("it has succeeded since it was dead-lettered", "job_id", "Drop it instead")
 
     def _keys(self, list_key: str) -> list[str]:
-        job_id, queue = self.job_id, self.settings.queue
+        job_id, queue = self.job_id, self.queue
         return [
             STATE_KEY.format(job_id=job_id),
             ATTEMPTS_KEY.format(job_id=job_id),

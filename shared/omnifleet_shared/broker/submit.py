@@ -31,6 +31,7 @@ from ..keys import (
 )
 from ..schema.idempotency import IdempotencyKey
 from ..schema.job_state import STATE_KEY, queued_record
+from ..schema.results import Route
 from ..settings import FleetSettings
 from .tenants.fair_queue import DAY, ENQUEUE, HEADER, LANES, QUOTA
 
@@ -74,7 +75,7 @@ end
 # Names of other jobs' keys are made from the id that the idempotency key holds.
 SUBMIT = f"""{HELPERS}
 local state, runs, wake, place, finished, same, unfinished = unpack(KEYS, 1, 7)
-local job_id, message, record, lifetime, most_queued, most_unfinished, call, request, seconds_left = unpack(ARGV)
+local job_id, message, record, lifetime, most_queued, most_unfinished, call, request, seconds_left, route = unpack(ARGV)
 -- Redis checks its users' rights to every key that is named, an empty one too: there is none.
 if same == state then same = '' end
 if unfinished == state then unfinished = '' end
@@ -155,6 +156,7 @@ if seconds_left and seconds_left ~= '' then
   local now = redis.call('TIME')
   note('sent:deadline', string.format('%.3f', now[1] + now[2] / 1e6 + seconds_left))
 end
+if route and route ~= '' then note('sent:route', route) end
 count_unfinished(runs, unfinished, job_id, lifetime)
 return {{'sent', job_id, 0, 0, 0}}
 """
@@ -192,9 +194,23 @@ class Submissions:
         self.settings = settings
         self.unfinished = unfinished_key(settings.producer)
 
-    def new(self, job_id: str, key: IdempotencyKey | None = None, *, seconds_left: float | None = None) -> Submission:
-        """Create the submission of a new job, whose deadline is in so many seconds; None where it has none."""
-        return _NewJob(self, job_id, key, seconds_left)
+    def new(
+        self,
+        job_id: str,
+        key: IdempotencyKey | None = None,
+        *,
+        seconds_left: float | None = None,
+        route: Route | None = None,
+    ) -> Submission:
+        """Create the submission of a new job.
+
+        Args:
+            job_id: the job's id.
+            key: its idempotency key, which holds for the whole fleet, whichever queue the job goes to.
+            seconds_left: seconds before its deadline; None where it has none.
+            route: where it was routed to; None for the fleet's own queue.
+        """
+        return _NewJob(self, job_id, key, seconds_left, route)
 
     def refusal(self, verdict: Literal["queued", "unfinished"], count: int, finished: int, seconds: int) -> QueueFull:
         """Make the error for a limit that is reached, when the fleet finished so many jobs in so many seconds."""
@@ -214,13 +230,15 @@ class _NewJob:
     job_id: str
     key: IdempotencyKey | None
     seconds_left: float | None
+    route: Route | None
     call: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def push(self, redis: Redis, list_key: str, message: str) -> None:
         settings = self.of.settings
         limits = [settings.result_lifetime, settings.max_queued, settings.max_unfinished or "", self.call]
         request = json.dumps(dict(self.key.request)) if self.key and self.key.request else ""
-        about = [request, "" if self.seconds_left is None else self.seconds_left]
+        route = "" if self.route is None else self.route.model_dump_json()
+        about = [request, "" if self.seconds_left is None else self.seconds_left, route]
         args = [self.job_id, message, queued_record(self.job_id), *limits, *about]
         verdict, job_id, *counts = cast(Any, redis.register_script(SUBMIT))(keys=self._keys(list_key), args=args)
         if verdict == b"conflict" and self.key is not None:
@@ -233,14 +251,15 @@ class _NewJob:
             raise AlreadySubmitted(job_id.decode())
 
     def _keys(self, list_key: str) -> list[str]:
-        queue, key, state = self.of.settings.queue, self.key, STATE_KEY.format(job_id=self.job_id)
+        fleet, key, state = self.of.settings.queue, self.key, STATE_KEY.format(job_id=self.job_id)
+        queue = fleet if self.route is None else self.route.queue
         return [
             state,
             ATTEMPTS_KEY.format(job_id=self.job_id),
             WAKE_KEY.format(queue=queue),
             list_key,
             THROUGHPUT_KEY.format(queue=queue),
-            IDEMPOTENCY_KEY.format(queue=queue, key=key.key) if key else state,
+            IDEMPOTENCY_KEY.format(queue=fleet, key=key.key) if key else state,
             self.of.unfinished or state,
             *queue_lists(queue),
         ]

@@ -153,6 +153,14 @@ class Capacity:
     alive: int = 0
     """All that live, those included that still load their checkpoint, end or are unwell."""
 
+    def __add__(self, other: Capacity) -> Capacity:
+        return Capacity(
+            self.workers + other.workers,
+            self.slots + other.slots,
+            self.engine_slots + other.engine_slots,
+            self.alive + other.alive,
+        )
+
 
 class WorkerRegistry:
     """The live workers of one queue. Every method may raise BrokerUnavailable."""

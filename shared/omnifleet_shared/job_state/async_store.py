@@ -12,10 +12,10 @@ from ..redis_client import connect_async_redis, typed_redis_errors
 from ..schema.callback import CallbackDelivery
 from ..schema.job_state import JobState
 from ..schema.parts import StreamedPart
-from ..schema.results import Progress
+from ..schema.results import Progress, Route
 from ..settings import FleetSettings
 from .async_waiter import AsyncResultWaiter
-from .queries import CANCEL, Query, callback_query, parts_query, progress_query, run_cancel, state_query
+from .queries import CANCEL, Query, callback_query, parts_query, progress_query, route_query, run_cancel, state_query
 
 T = TypeVar("T")
 CONNECTIONS = 2
@@ -70,6 +70,10 @@ class AsyncJobStates:
     async def read_callback(self, job_id: str) -> CallbackDelivery | None:
         """See `JobStates.read_callback`."""
         return await self._ask(callback_query(job_id))
+
+    async def read_route(self, job_id: str) -> Route | None:
+        """See `JobStates.read_route`."""
+        return await self._ask(route_query(job_id))
 
     async def request_cancel(self, job_id: str) -> None:
         """See `JobStates.request_cancel`."""

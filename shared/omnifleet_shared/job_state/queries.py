@@ -22,7 +22,7 @@ from ..keys import (
 from ..schema.callback import CallbackDelivery
 from ..schema.job_state import STATE_KEY, JobState, read_state, unreadable
 from ..schema.parts import StreamedPart
-from ..schema.results import Progress
+from ..schema.results import Progress, Route
 from ..webhooks.outbox import read_delivery
 
 T = TypeVar("T")
@@ -94,6 +94,18 @@ def callback_query(job_id: str) -> Query[CallbackDelivery | None]:
         return read_delivery({name: value.decode() for name, value in zip(fields, values, strict=True) if value})
 
     return Query(("HMGET", CALLBACK_KEY.format(job_id=job_id), *fields), read)
+
+
+def route_query(job_id: str) -> Query[Route | None]:
+    """Query where a job was routed to; None where there was no choice, and where there is no such job."""
+
+    def read(stored: bytes | None) -> Route | None:
+        try:
+            return Route.model_validate_json(stored) if stored else None
+        except ValidationError as error:
+            raise unreadable("route", stored or b"") from error
+
+    return Query(("HGET", ATTEMPTS_KEY.format(job_id=job_id), "sent:route"), read)
 
 
 def run_cancel(script: Any, job_id: str) -> Any:

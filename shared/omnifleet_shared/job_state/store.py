@@ -22,10 +22,10 @@ from ..redis_client import KEPT_CONNECTIONS, connect_redis, refuse_eviction, typ
 from ..schema.callback import CallbackDelivery
 from ..schema.job_state import STATE_KEY, JobState, failure_record, read_state
 from ..schema.parts import StreamedPart
-from ..schema.results import Progress
+from ..schema.results import Progress, Route
 from ..settings import FleetSettings
 from .batch_waiter import RedisResultWaiter
-from .queries import CANCEL, Query, callback_query, parts_query, progress_query, run_cancel, state_query
+from .queries import CANCEL, Query, callback_query, parts_query, progress_query, route_query, run_cancel, state_query
 
 LISTEN_SECONDS = 1.0
 """Seconds after which a waiter sees that a job's record has vanished."""
@@ -110,6 +110,10 @@ class JobStates:
     def read_callback(self, job_id: str) -> CallbackDelivery | None:
         """Read the delivery of the job's callback; None before its outcome, or where none was requested."""
         return self._ask(callback_query(job_id))
+
+    def read_route(self, job_id: str) -> Route | None:
+        """Read where the job was routed to; None where there was no choice."""
+        return self._ask(route_query(job_id))
 
     def request_cancel(self, job_id: str) -> None:
         """Ask whichever worker runs the job, now or later, to stop."""

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from ..errors import InvalidSetting
+from ..keys import MODEL_NAME
 
 JobId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 """Letters, digits, `_` and `-`: a job id becomes part of storage keys and Redis keys."""
@@ -16,8 +17,7 @@ TenantName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.
 """Letters, digits, `_`, `.` and `-`: a tenant becomes part of Redis keys."""
 _TENANT: TypeAdapter[str] = TypeAdapter(TenantName)
 
-ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-"""Name of a model: it becomes part of Redis keys."""
+ModelName = Annotated[str, StringConstraints(pattern=f"^{MODEL_NAME}$")]
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 

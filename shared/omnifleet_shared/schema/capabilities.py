@@ -121,6 +121,9 @@ class Capabilities(Record):
             InvalidJob: more seconds or text than it can make, parts from a model that gives none, or a job of another
                 model.
         """
+        if job.model not in (self.name, self.engine):
+            remedy = "Give each model's workers a queue of their own, the one that OMNIFLEET_MODELS of producers names"
+            raise InvalidJob(f"the job is for {job.model}, and this worker runs {self.name}", "model", remedy)
         for refusal in self.refusals(job):
             raise refusal
 

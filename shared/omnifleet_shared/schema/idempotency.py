@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import IdempotencyConflict
+from ..keys import MODEL
 from .jobs import Job
 
 NOT_COMPARED = {"schema_version", "job_id", "submitted_at", "deadline", "priority"}
@@ -40,16 +41,22 @@ class IdempotencyKey:
         return IdempotencyConflict(problem, "idempotency_key", remedy, {"differs": names, "job_id": job_id})
 
 
-def digest_request(job: Job, *, has_seed: bool) -> dict[str, str]:
+def wished_model(pinned: str | None) -> str | list[str]:
+    """Say which model a caller wishes, as it counts for keys. Any is what Audio-Omni was when there was no other."""
+    return MODEL if pinned is None else [pinned]
+
+
+def digest_request(job: Job, pinned: str | None = None, *, has_seed: bool) -> dict[str, str]:
     """Make a digest of each field that the caller decided, by its name.
 
     Args:
         job: of the request.
+        pinned: name of the model that the caller insists on; None where any will do.
         has_seed: whether the request names a seed; one that was drawn is no part of it.
     """
     fields = job.model_dump(mode="json", exclude=NOT_COMPARED if has_seed else NOT_COMPARED | {"seed"})
     task: dict[str, Any] = fields.pop("task")
-    named = fields | {"task": task.pop("name")} | task
+    named = fields | {"model": wished_model(pinned), "task": task.pop("name")} | task
     return {name: _digest(value) for name, value in named.items()}
 
 

@@ -22,7 +22,7 @@ from pydantic import (
 
 from ..errors import InvalidJob, InvalidMessage, SchemaTooNew
 from ..keys import JOB_SCHEMA_VERSION, MODEL, SCHEMA_VERSION
-from .base import JobId, Record
+from .base import JobId, ModelName, Record
 from .tasks import (
     TASK_NAMES,
     Edit,
@@ -67,7 +67,8 @@ AudioTrack = Annotated[int, Field(ge=0, le=31)]
 class _Job(Record):
     schema_version: Annotated[int, Field(ge=1, le=JOB_SCHEMA_VERSION)] = SCHEMA_VERSION
     job_id: JobId = Field(default_factory=lambda: uuid.uuid4().hex)
-    model: Literal["audio-omni"] = MODEL
+    model: ModelName = MODEL
+    """Name of the model that does it. One other than `audio-omni` since schema version 8."""
     submitted_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
     priority: Priority = "interactive"
     """Workers take interactive jobs first."""
@@ -99,7 +100,8 @@ class _Job(Record):
     def newer_fields(self) -> dict[str, int]:
         """Fields that this job has and that older workers refuse, with the schema version that brought them."""
         callback = {"callback": 2} if self.callback is not None else {}
-        return callback | ({"audio_track": 3} if self.audio_track is not None else {})
+        model = {"model": 8} if self.model != MODEL else {}
+        return callback | model | ({"audio_track": 3} if self.audio_track is not None else {})
 
     @model_validator(mode="after")
     def _track_has_its_audio(self) -> Self:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import InvalidMessage
 from ..keys import SCHEMA_VERSION
 from .answers import Answer
-from .base import JobId, Record, Sha256
+from .base import JobId, ModelName, Record, Sha256
 from .jobs import AudioFormat, check_record, payload_sample
 from .tasks import Namespace
 from .transcript import HeardWord, Seconds, Transcript, place_texts
@@ -91,6 +91,23 @@ class ModelInfo(Record):
     licence: str
 
 
+class Route(Record):
+    """The model that was chosen for a job when it was sent, and why."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: ModelName
+    queue: str
+    """Queue of its workers."""
+    reason: str
+    revision: str | None = None
+    """Revision of the checkpoint that its workers reported; None where none did."""
+    licence: str | None = None
+    """Licence of the model; None where nobody knows it."""
+    live: bool
+    """Whether a worker of it was ready."""
+
+
 class Timings(Record):
     """Seconds of each stage of the attempt that succeeded; 0 for a stage that the task does not have."""
 
@@ -131,6 +148,9 @@ class JobResult(Record):
     warnings: Annotated[tuple[str, ...], Field(exclude_if=lambda warnings: not warnings)] = ()
     """What the result lacks and why, each as `field: problem. Remedy.`, such as a film that could not be made."""
     model: ModelInfo
+    # Left out likewise.
+    route: Annotated[Route | None, Field(exclude_if=lambda route: route is None)] = None
+    """Which model was chosen and why, where there was a choice."""
     seed: int
     attempts: Annotated[int, Field(ge=1)]
     """Times that workers started the job, this attempt included."""

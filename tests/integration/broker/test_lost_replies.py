@@ -269,7 +269,7 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(job=ANY_JOB, tenant=TENANT, faults=FAULTS)
     def replay(self, job: str, tenant: str | None, faults: list[Fault]) -> None:
-        order = Replay(job, LIMITS)
+        order = Replay(job, LIMITS, LIMITS.queue)
         message = message_of(job, tenant)
         try:
             self.network.call(faults, lambda: order.push(self.client, LISTS[0], message))

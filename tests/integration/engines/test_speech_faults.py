@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from omnifleet import DeadlineExceeded, JobCancelled, JobHandle, JobStatus
+from omnifleet import Client, DeadlineExceeded, JobCancelled, JobHandle, JobStatus
 from support import services
 from support.scripted_fleet import WAIT, ScriptedFleet, ScriptedWorker
 from support.speech.fake_server import FakeSpeechServer
@@ -28,6 +28,7 @@ class Stage:
     fleet: ScriptedFleet
     server: FakeSpeechServer
     environment: dict[str, str]
+    omni: Client
 
     @property
     def is_remote(self) -> bool:
@@ -37,7 +38,7 @@ class Stage:
         return self.fleet.start(**self.environment)
 
     def speak(self, text: str = TEXT, **more: Any) -> JobHandle[Any]:
-        return self.fleet.omni.generate("tts", text=text, seed=3, **more)
+        return self.omni.generate("tts", text=text, seed=3, model="scripted-speech", **more)
 
     def wait_until_said(self, job: JobHandle[Any]) -> None:
         """Until the job's text is being said."""
@@ -65,7 +66,9 @@ def stage(request: pytest.FixtureRequest, scripted: ScriptedFleet, tmp_path: Pat
             "OMNIFLEET_CHECKPOINT": str(folder),
             "OMNIFLEET_SERVER_URL": server.url,
         }
-        yield Stage(scripted, server, environment)
+        # Its own queue, which the fleet of these tests has no other model in.
+        with Client(scripted.settings.model_copy(update={"models": "scripted-speech=audio-omni"})) as omni:
+            yield Stage(scripted, server, environment, omni)
 
 
 def samples_of(job: JobHandle[Any], folder: Path) -> np.ndarray:

@@ -49,7 +49,7 @@ def test_a_job_that_was_queued_before_its_voice_was_removed_fails_with_its_error
     omni: Client, settings: FleetSettings, storage: Storage, anna: str
 ) -> None:
     omni.generate("tts", "Hello", ref=anna, steps=1).result(WAIT)
-    job, _ = JobMaker(settings, storage).make(generate("tts", "Hello", ref=anna, steps=1))
+    job, *_ = JobMaker(settings, storage).make(generate("tts", "Hello", ref=anna, steps=1))
 
     omni.voices.remove("anna")
     omni.sender.transport.submit(job)

@@ -71,7 +71,7 @@ class Fleet:
         self.redis.close()
 
     def submit(self, media: Any, **options: Any) -> Job:
-        job, key = self.maker.make(understand("transcribe", media, **options))
+        job, key, _ = self.maker.make(understand("transcribe", media, **options))
         self.transport.submit(job, key)
         return job
 

@@ -29,7 +29,16 @@ from omnifleet_shared.schema.job_state import (
 )
 from omnifleet_shared.schema.jobs import Job, read_job
 from omnifleet_shared.schema.parts import StreamedPart
-from omnifleet_shared.schema.results import Artifact, EditedSpan, JobResult, ModelInfo, Progress, Timings, VideoArtifact
+from omnifleet_shared.schema.results import (
+    Artifact,
+    EditedSpan,
+    JobResult,
+    ModelInfo,
+    Progress,
+    Route,
+    Timings,
+    VideoArtifact,
+)
 from omnifleet_shared.schema.transcript import HeardSegment, HeardWord, Transcript
 from omnifleet_shared.settings import FleetSettings
 from pydantic import TypeAdapter
@@ -69,6 +78,14 @@ TIMES = Transcript(
     seconds=1.5,
     words=(HeardWord(text="Hello", start=0.1, end=0.4), HeardWord(text="world", start=0.5, end=0.9)),
     segments=(HeardSegment(text="Hello world", start=0.1, end=0.9),),
+)
+ROUTE = Route(
+    model="voxcpm2",
+    queue="audio-omni.voxcpm2",
+    reason="asked for by name",
+    revision="r1",
+    licence="Apache-2.0",
+    live=True,
 )
 LATER = datetime(2096, 1, 2, 3, 4, 5, tzinfo=UTC)
 FILE = {"url": "https://storage.invalid/x", "sha256": "0" * 64, "bytes": 1000, "seconds": 1.5}
@@ -110,6 +127,9 @@ def jobs(version: int = 1) -> Iterator[Job]:
             yield read_job(head | {"task": {"name": name, **TASKS[task]}} | ({} if name == "caption" else {"steps": 1}))
         head = {"schema_version": 7, "job_id": "edit-add-mono", "namespace": "edit", "steps": 1}
         yield read_job(head | {"task": {"name": "add", "loudness": "peak", "channels": 1, **TASKS["edit.add"]}})
+    if version > 7:
+        head = {"schema_version": 8, "job_id": "generate-tts-routed", "namespace": "generate", "model": "voxcpm2"}
+        yield read_job(head | {"task": {"name": "tts", "text": "Привет"}, "language": "ru", "commercial": True})
 
 
 def messages() -> dict[str, Any]:
@@ -139,6 +159,7 @@ def results() -> dict[str, JobResult]:
         "words": _result("edit", "speech", artifact=audio, edits=(span,)),
         "plan": _result("edit", "speech", **make_plan(None)),
         "times": _result("understand", "transcribe", text="Hello world", transcript=TIMES),
+        "routed": _result("generate", "tts", artifact=audio, route=ROUTE),
     }
 
 

@@ -22,8 +22,8 @@ PAIRS = [
 ]
 ONLY_ASYNC = {"cancel_job"}
 """Parameters that only make sense where a task may be cancelled."""
-OF_BATCHES = {"capacity", "pending_deletion", "watch"}
-"""Methods of a transport that batches and uploads alone use, on the blocking one."""
+OF_BATCHES = {"capacity", "pending_deletion", "watch", "workers"}
+"""Methods of a transport that batches, uploads and routing alone use, on the blocking one."""
 OTHER_WORDS = {"AsyncJobHandle.result", "AsyncJobHandle.progress"}
 """Methods that have more to say; they begin with the same words."""
 

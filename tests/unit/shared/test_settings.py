@@ -26,6 +26,7 @@ class TestEnvironment:
             ("redis_sentinels", "one:26379,two:26379", "one:26379,two:26379"),
             ("redis_master", "main", "main"),
             ("queue", "audio-omni-test", "audio-omni-test"),
+            ("models", "audio-omni,voxcpm2", "audio-omni,voxcpm2"),
             ("result_lifetime", "60", 60),
             ("lease", "30", 30.0),
             ("max_queued", "5", 5),

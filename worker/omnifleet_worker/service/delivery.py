@@ -25,7 +25,7 @@ from omnifleet_shared.errors import (
     TransientError,
 )
 from omnifleet_shared.schema.jobs import Job
-from omnifleet_shared.schema.results import JobResult
+from omnifleet_shared.schema.results import JobResult, Route
 
 from ..engine.engine import Engine
 from ..jobs.job_context import JobContext
@@ -103,7 +103,9 @@ class Deliveries:
         self._ended = threading.Condition(self._lock)
         self._handing_back: str | None = None
 
-    def process(self, payload: object, job_id: str, tag: str, expires: datetime | None = None) -> dict[str, Any]:
+    def process(
+        self, payload: object, job_id: str, tag: str, expires: datetime | None = None, route: Route | None = None
+    ) -> dict[str, Any]:
         """Run the job of a message and record its outcome.
 
         Args:
@@ -111,6 +113,7 @@ class Deliveries:
             job_id: the id that the message was sent under.
             tag: of the message's lease.
             expires: time after which the message is not to be started (Celery's `expires`).
+            route: why it came to this worker's model, for the result; None where there was no choice.
 
         Returns:
             The result record, as JSON values.
@@ -121,7 +124,7 @@ class Deliveries:
             LeaseLost: the lease went to another worker, or the job had ended before. Nothing was recorded.
         """
         self._lease_renewer.mark_running(tag)
-        delivery = OpenDelivery(job_id, tag, self._webhooks.callback_url(payload), expires)
+        delivery = OpenDelivery(job_id, tag, self._webhooks.callback_url(payload), expires, route)
         with self._kept_open(delivery), self._metered(delivery):
             if self._handing_back is not None:
                 delivery.is_workers_fault = True
@@ -254,7 +257,7 @@ class Deliveries:
             self._metrics.spent(context.timings.model_dump(), context.resumed_from)
         about |= {"timings": result.timings.model_dump(), "resumed_from": context.resumed_from}
         logger.info("job done: %s", job.job_id, extra={"action": "job_done", **about})
-        return result
+        return delivery.add_route(result)
 
     @staticmethod
     def _redelivered(job_id: str, error: Exception) -> Redelivered:

@@ -9,6 +9,7 @@ from omnifleet_shared.broker.attempts import AttemptStart
 from omnifleet_shared.broker.dead_letters import DeadLetter
 from omnifleet_shared.errors import DeadlineExceeded, EngineStopped, InvalidMessage
 from omnifleet_shared.schema.jobs import Job, read_job
+from omnifleet_shared.schema.results import JobResult, Route
 
 from ..jobs.job_context import JobContext
 from ..observability.metrics import UNREADABLE
@@ -23,6 +24,8 @@ class OpenDelivery:
     callback: str | None
     expires: datetime | None = None
     """Time after which it is not to be started."""
+    route: Route | None = None
+    """Why it came to this worker's model, where there was a choice."""
     start: AttemptStart = field(default_factory=lambda: AttemptStart("lost"))
     """Of the attempt, once that began."""
     task: str = UNREADABLE
@@ -53,6 +56,10 @@ class OpenDelivery:
         if self.expires is not None and datetime.now(UTC) > self.expires:
             problem = f"the message expired at {self.expires.isoformat()}, before a worker could start it"
             raise DeadlineExceeded(problem, "expires", "Send it with a later `expires`, or start more workers")
+
+    def add_route(self, result: JobResult) -> JobResult:
+        """Return the result with the route of its job."""
+        return result if self.route is None else result.model_copy(update={"route": self.route})
 
     def end(self, reason: str) -> None:
         """End the run at its next step, which is not the job's fault."""

@@ -10,11 +10,11 @@ from typing import Any
 from celery import Celery, Task
 from celery.exceptions import Ignore, Reject
 from omnifleet_shared.errors import OmnifleetError
-from omnifleet_shared.keys import CELERY_TASKS
+from omnifleet_shared.keys import CELERY_TASKS, ROUTE
 from omnifleet_shared.observability import tracing as traces
 
 from .delivery import LeaseLost, Redelivered
-from .protocol.headers import read_time
+from .protocol.headers import read_route, read_time
 from .protocol.request import FleetRequest
 from .worker import FleetWorker
 
@@ -60,7 +60,8 @@ def run_job(task: Task, fleet: FleetWorker, payload: object) -> dict[str, Any]:
     """Process a delivery, and translate its end into what Celery does with the message."""
     tag = str(task.request.properties["delivery_tag"])
     try:
-        return fleet.deliveries.process(payload, str(task.request.id), tag, read_time(task.request.expires))
+        expires, route = read_time(task.request.expires), read_route(getattr(task.request, ROUTE, None))
+        return fleet.deliveries.process(payload, str(task.request.id), tag, expires, route)
     except LeaseLost as error:
         raise Ignore(str(error)) from error
     except Redelivered as error:

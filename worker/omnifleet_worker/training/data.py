@@ -59,6 +59,8 @@ class ExampleLine(Record):
     """`v2a`, `v2m`: its first 10 s are seen."""
     seconds: Annotated[float, Field(gt=0)] | None = None
     """Length of `target`, which its header is held to; needed where that does not say."""
+    made: dict[str, Any] | None = None
+    """How `make-pairs` made the files, from which it can make them again; nothing is learned from it."""
 
     @model_validator(mode="after")
     def _has_what_its_task_takes(self) -> Self:
@@ -66,7 +68,7 @@ class ExampleLine(Record):
         given = {name for name in type(self).model_fields if getattr(self, name) is not None}
         for name in sorted(needed - given):
             raise ValueError(f"{name}: {self.task} needs it. Add it")
-        for name in sorted(given - needed - allowed - {"task", "target", "seconds"}):
+        for name in sorted(given - needed - allowed - {"task", "target", "seconds", "made"}):
             raise ValueError(f"{name}: {self.task} does not take it. Leave it out")
         if (self.voice is None) != (self.transcript is None):
             raise ValueError("transcript: a voice and what it says go together. Give both or neither")

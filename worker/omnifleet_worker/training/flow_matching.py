@@ -84,6 +84,7 @@ class FlowMatchingLoss:
 def seeded(*numbers: int) -> Iterator[None]:
     """Let everything that torch draws in the block follow from these numbers, and nothing after it."""
     (seed,) = np.random.SeedSequence([number % 2**64 for number in numbers]).generate_state(1, np.uint64)
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    # Its own GPU alone: whoever asks another one for its generator takes memory there.
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_available() else []):
         torch.manual_seed(int(seed))
         yield

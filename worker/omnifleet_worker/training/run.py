@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from accelerate import Accelerator
@@ -48,14 +49,17 @@ def train(config: TrainConfig) -> int | None:
     with seeded(config.seed):
         model = VelocityModel.load(config, dtype)
     facts = {**config.recipe(), "train": data_digest(dataset), "processes": accelerator.num_processes}
-    return Trainer(
+    states = RunStates(config.out / "states", facts)
+    trainer = Trainer(
         config,
         model,
         EncodedDataset(dataset, encoder.cache, config.buckets),
         _validation(config, EncodedDataset(validation, encoder.cache), accelerator),
-        RunStates(config.out / "states", facts),
+        states,
         accelerator,
-    ).run()
+    )
+    with states.locked() if accelerator.is_main_process else nullcontext():
+        return trainer.run()
 
 
 def _encode(examples: Sequence[Example], encoder: ExampleEncoder, accelerator: Accelerator) -> list[EncodedExample]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from omnifleet_shared.errors import InvalidTrainingConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -44,6 +46,21 @@ class RunStates:
     def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
         self._folder = folder
         self._facts = json.loads(json.dumps(facts))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from the run. Raises InvalidTrainingConfig where one is at it."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self._folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            problem = f"another process trains into {self._folder.parent}"
+            raise InvalidTrainingConfig(problem, "out", "Wait for it, or train into another folder") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def save(self, state: RunState) -> None:
         """Write a state, unless it is there; it appears in one step. The oldest ones go."""

@@ -18,8 +18,8 @@ from .job_feed import Look
 
 
 async def job_view(backend: Backend, job_id: str, look: Look) -> dict[str, Any]:
-    """Make the view of a job: its status and progress, its result or its error."""
-    result = look.state.result
+    """Make the view of a job: its status and progress, its route where there was a choice, its result or its error."""
+    result, route = look.state.result, await backend.omni.job(job_id).route()
     shown: dict[str, Any] | None = None
     if result is not None:
         # On a thread: signing a link may have to fetch credentials.
@@ -30,6 +30,7 @@ async def job_view(backend: Backend, job_id: str, look: Look) -> dict[str, Any]:
         "object": "job",
         "status": look.state.status.value,
         "progress": progress_view(look.progress),
+        **({} if route is None else {"route": route.model_dump(mode="json")}),
         "result": shown,
         "error": error and error_record(error),
     }

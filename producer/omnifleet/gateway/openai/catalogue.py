@@ -5,30 +5,31 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Depends
-from omnifleet_shared.keys import MODEL
 from starlette.exceptions import HTTPException
 
+from ...routing.route import KnownModel, model_record
 from ..backend import TheBackend, the_caller
 from .speech import DEFAULT_VOICE
 
 PUBLISHED = 1_775_001_600
-"""April 2026, when the model was published, as Unix time."""
+"""April 2026, when Audio-Omni was published, as Unix time."""
 
 router = APIRouter(tags=["OpenAI"], dependencies=[Depends(the_caller)])
 
 
 @router.get("/v1/models")
-async def list_models() -> dict[str, Any]:
-    """List the models."""
-    return {"object": "list", "data": [_model()]}
+async def list_models(backend: TheBackend) -> dict[str, Any]:
+    """List the models that jobs may be sent to, the preferred ones first: licence, tasks, and whether one is ready."""
+    return {"object": "list", "data": [_model(one) for one in await backend.omni.models()]}
 
 
 @router.get("/v1/models/{name}")
-async def read_model(name: str) -> dict[str, Any]:
+async def read_model(name: str, backend: TheBackend) -> dict[str, Any]:
     """Look a model up."""
-    if name != MODEL:
-        raise HTTPException(404, f"There is no such model. Use {MODEL}.")
-    return _model()
+    known = {one.name: one for one in await backend.omni.models()}
+    if name not in known:
+        raise HTTPException(404, f"There is no such model. Use {', '.join(known)}.")
+    return _model(known[name])
 
 
 @router.get("/v1/voices")
@@ -42,5 +43,7 @@ async def list_voices(backend: TheBackend) -> dict[str, Any]:
     return {"object": "list", "data": [own, *named]}
 
 
-def _model() -> dict[str, Any]:
-    return {"id": MODEL, "object": "model", "created": PUBLISHED, "owned_by": "omnifleet"}
+def _model(known: KnownModel) -> dict[str, Any]:
+    about = model_record(known)
+    own = {"id": about.pop("name"), "object": "model", "created": PUBLISHED, "owned_by": "omnifleet"}
+    return own | about

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from omnifleet_shared.keys import MODEL
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, StringConstraints
 
 
 class OpenAIRequest(BaseModel):
@@ -14,10 +13,11 @@ class OpenAIRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _known_model(name: str) -> str:
-    if name != MODEL:
-        raise ValueError(f"there is no model {name[:80]!r} here. Use {MODEL!r}, as GET /v1/models lists it")
-    return name
+AUTO = "auto"
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+"""One of `GET /v1/models`, or `auto` for the first of them that can do it."""
 
 
-ModelName = Annotated[str, AfterValidator(_known_model)]
+def wished_model(name: str) -> str | None:
+    """Give the model that a caller insists on; None for `auto`."""
+    return None if name == AUTO else name

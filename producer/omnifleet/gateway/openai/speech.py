@@ -9,13 +9,14 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from omnifleet_shared.errors import InvalidJob, OmnifleetError, VoiceNotFound
+from omnifleet_shared.errors import IdempotencyConflict, InvalidJob, OmnifleetError, VoiceNotFound
 from pydantic import Field, StringConstraints, field_validator
 
 from ...async_handle import AsyncJobHandle
 from ...request.request import VOICE
 from ...request.request import Request as Call
 from ...results.results import AudioResult
+from ..access.admission import Caller
 from ..backend import Backend, TheBackend, TheCaller
 from ..jobs.attendance import JobStream, attend
 from ..jobs.files import result_name, send_file
@@ -23,7 +24,7 @@ from ..jobs.routes import IdempotencyKey
 from ..jobs.submission import submit
 from .encode import OF_WORKERS, SPEECH_TYPES, SpeechFormat
 from .events import EVENT_STREAM, Events, server_sent
-from .fields import ModelName, OpenAIRequest
+from .fields import ModelName, OpenAIRequest, wished_model
 from .spoken import begin, encoded, read_speech, read_whole
 
 DEFAULT_VOICE = "default"
@@ -86,7 +87,7 @@ async def create_speech(
     """Say a text, and answer with the audio: a long one sentence by sentence, as they are made. A caller who hangs up
     cancels the job, as with `POST /v1/jobs`."""
     try:
-        job = await submit(backend, caller, _call(asked, backend.settings.gateway_patience), idempotency_key)
+        job = await _send(backend, caller, _call(asked, backend.settings.gateway_patience), idempotency_key)
         cancel, wanted = idempotency_key is None, asked.response_format
         if asked.stream_format == "sse":
             return JobStream(backend, job, server_sent(_events(job, wanted)), EVENT_STREAM, cancel=cancel)
@@ -100,6 +101,17 @@ async def create_speech(
     return answer
 
 
+async def _send(backend: Backend, caller: Caller, call: Call, key: str | None) -> AsyncJobHandle[Any]:
+    """Send a call to a model that gives its speech out as it is made, or else to one that gives it as a whole."""
+    try:
+        return await submit(backend, caller, call, key)
+    except IdempotencyConflict:
+        raise
+    except InvalidJob:
+        whole = Call(call.namespace, {**call.arguments, "stream": None})
+        return await submit(backend, caller, whole, key)
+
+
 async def _whole(request: Request, backend: Backend, result: AudioResult, wanted: SpeechFormat) -> Response:
     stored = result.record.artifact
     if wanted in OF_WORKERS and stored is not None:
@@ -110,6 +122,7 @@ async def _whole(request: Request, backend: Backend, result: AudioResult, wanted
 def _call(asked: SpeechRequest, patience: float) -> Call:
     fields: dict[str, Any] = {
         "text": asked.input,
+        "model": wished_model(asked.model),
         "deadline": patience,
         "stream": True,
         "format": OF_WORKERS.get(asked.response_format),

@@ -22,7 +22,7 @@ from ..jobs.attendance import JobStream
 from ..jobs.routes import IdempotencyKey
 from ..jobs.submission import submit, wait_for_outcome
 from .events import EVENT_STREAM, Events, server_sent
-from .fields import ModelName, OpenAIRequest
+from .fields import ModelName, OpenAIRequest, wished_model
 
 router = APIRouter(tags=["OpenAI"])
 Granularity = Literal["word", "segment"]
@@ -36,7 +36,7 @@ class TranscriptionRequest(OpenAIRequest):
     file: UploadFile
     model: ModelName
     language: str | None = None
-    """ISO 639-1 code of what is said."""
+    """BCP 47 tag of what is said."""
     prompt: str | None = None
     """What the recording is about, or names in it."""
     response_format: Literal["json", "text", "srt", "vtt", "verbose_json"] = "json"
@@ -95,6 +95,7 @@ def _check(asked: TranscriptionRequest) -> None:
 def _call(asked: TranscriptionRequest, patience: float) -> Call:
     fields = {
         "audio": asked.file.file,
+        "model": wished_model(asked.model),
         "language": asked.language or None,
         "text": asked.prompt or None,
         "temperature": asked.temperature or None,

@@ -36,10 +36,10 @@ class Refusing(FakeFleet):
         super().__init__()
         self.refusals = list(refusals)
 
-    def submit(self, job: Job, idempotency_key: str | None = None) -> str:
+    def submit(self, job: Job, *about: Any) -> str:
         if self.refusals:
             raise self.refusals.pop(0)
-        return super().submit(job, idempotency_key)
+        return super().submit(job, *about)
 
 
 def test_every_job_has_one_outcome_and_its_request() -> None:

@@ -21,9 +21,11 @@ SPEAKER = Capabilities(
 )
 
 
-def speech(text: str = "Привет", *, language: str | None = None, stream: bool = False, **task: Any) -> Job:
+def speech(
+    text: str = "Привет", *, model: str = "speaker", language: str | None = None, stream: bool = False, **task: Any
+) -> Job:
     fields = {"namespace": "generate", "task": {"name": "tts", "text": text, **task}, "language": language}
-    return read_job({"schema_version": 6, "stream": stream, **fields})
+    return read_job({"schema_version": 8, "model": model, "stream": stream, **fields})
 
 
 def refusals(model: Capabilities, job: Job) -> list[OmnifleetError]:
@@ -54,6 +56,17 @@ def test_what_it_cannot_do_is_refused_with_the_field_and_a_remedy(
     assert "speaker" in refusal.problem or field == "text"
     with pytest.raises(error):
         SPEAKER.validate_job(job)
+
+
+def test_a_job_of_another_model_is_refused_by_the_worker() -> None:
+    with pytest.raises(InvalidJob, match="for audio-omni, and this worker runs speaker") as refused:
+        SPEAKER.validate_job(speech(model="audio-omni"))
+
+    assert refused.value.field == "model"
+    tiny = AUDIO_OMNI.model_copy(update={"name": "audio-omni-tiny"})
+    tiny.validate_job(speech("Hello", model="audio-omni"))
+    with pytest.raises(InvalidJob, match="for speaker"):
+        tiny.validate_job(speech("Hello"))
 
 
 def test_a_recording_may_need_its_transcript() -> None:
@@ -111,4 +124,4 @@ def test_a_tag_is_shortened_to_its_language(tag: str, language: str) -> None:
 
 def test_cantonese_is_not_taken_for_mandarin() -> None:
     with pytest.raises(LanguageNotSupported, match="'yue'"):
-        AUDIO_OMNI.validate_job(speech("你好", language="zh-yue"))
+        AUDIO_OMNI.validate_job(speech("你好", model="audio-omni", language="zh-yue"))

@@ -263,7 +263,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "a seed below 0": (message("edit.add", seed=-1), "seed", "-1 will not do", "greater than or equal to 0"),
     "an unknown format": (message("edit.add", format="aac"), "format", "'aac' will not do", "'wav', 'flac'"),
     "an unknown priority": (message("edit.add", priority="now"), "priority", "'now' will not do", "'interactive'"),
-    "another model": (message("edit.add", model="whisper"), "model", "'whisper' will not do", "'audio-omni'"),
+    "no name of a model": (message("edit.add", model="a/b"), "model", "'a/b' will not do", "pattern"),
     "a deadline without its zone": (
         *(message("edit.add", deadline="2031-01-01T00:00:00"), "deadline"),
         *("will not do", "timezone"),

@@ -57,7 +57,8 @@ def read(storage: FolderStorage, uri: str) -> np.ndarray:
 
 def tts(text: str = "Hello.", *, seed: int = 7, **more: Any) -> Job:
     task = {"name": "tts", "text": text, **more.pop("task", {})}
-    return read_job({"schema_version": 1, "namespace": "generate", "task": task, "seed": seed} | more)
+    head = {"schema_version": 8, "model": "scripted-speech", "namespace": "generate"}
+    return read_job(head | {"task": task, "seed": seed} | more)
 
 
 def step_all(engine: Engine) -> None:
@@ -289,7 +290,7 @@ class TestJobs:
     ) -> None:
         log, settings = PartLog(), WorkerSettings()
         loaded = run_speech_model(model, speech_card(), most_text=12)
-        job = tts(text, stream=True, schema_version=6)
+        job = tts(text, stream=True)
 
         with running(loaded) as engine:
             runner = JobRunner(loaded.model, storage, settings, streams=JobStreams(storage, log, settings))
@@ -311,7 +312,8 @@ class TestJobs:
             (tts(format="mp3"), {"sample_rate": 16_000}, None),
             (
                 read_job(
-                    {"schema_version": 1, "namespace": "generate", "task": {"name": "t2a", "text": "rain"}, "seed": 1}
+                    {"schema_version": 8, "model": "scripted-speech", "namespace": "generate"}
+                    | {"task": {"name": "t2a", "text": "rain"}, "seed": 1}
                 ),
                 {},
                 TaskNotSupported,

@@ -50,3 +50,12 @@ def test_another_recipe_is_refused_and_named(tmp_path: Path) -> None:
         RunStates(tmp_path / "states", {"seed": 0, "lora": {"rank": 8}}).latest()
 
     assert raised.value.field == "lora"
+
+
+def test_two_processes_do_not_train_into_one_folder(tmp_path: Path) -> None:
+    one, other = (RunStates(tmp_path / "run/states", {}) for _ in range(2))
+
+    with one.locked(), pytest.raises(InvalidTrainingConfig, match="another process trains into"), other.locked():
+        raise AssertionError("it was let in")
+    with other.locked():
+        assert other.latest() is None

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, cast
 
 from kombu.message import Message
 from omnifleet_shared.errors import InvalidMessage
+from omnifleet_shared.schema.results import Route
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+logger = logging.getLogger(__name__)
 FOLLOWERS = {"callbacks": "link", "errbacks": "link_error", "chain": "chain", "chord": "chord"}
 """Fields of the embedded part of a message that name tasks to send afterwards, and Celery's words for them."""
 _TIME: TypeAdapter[datetime] = TypeAdapter(datetime)
@@ -75,6 +79,16 @@ def read_time(value: Any) -> datetime | None:
         return None
     time = _TIME.validate_python(value)
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time
+
+
+def read_route(value: Any) -> Route | None:
+    """Read the route in a message's header; None where there is none, or none that can be read."""
+    if not isinstance(value, str):
+        return None
+    with suppress(ValidationError):
+        return Route.model_validate_json(value)
+    logger.warning("the route of a message cannot be read", extra={"action": "route_unreadable"})
+    return None
 
 
 def _headers(message: Message) -> MessageHeaders:

@@ -1,0 +1,59 @@
+"""Models that are known before any worker says what it can do, and the queues of a fleet's models."""
+
+from __future__ import annotations
+
+from .schema.capabilities import Capabilities, LicensedPart, TaskCapability
+from .schema.model_card import AUDIO_OMNI
+from .settings import FleetSettings
+
+_VOXCPM2_LANGUAGES = (
+    *("ar", "da", "de", "el", "en", "es", "fi", "fr", "he", "hi", "id", "it", "ja", "km", "ko", "lo"),
+    *("ms", "my", "nl", "no", "pl", "pt", "ru", "sv", "sw", "th", "tl", "tr", "vi", "zh"),
+)
+
+SHIPPED = {
+    model.name: model
+    for model in (
+        AUDIO_OMNI.capabilities,
+        Capabilities(
+            name="voxcpm2",
+            engine="openai",
+            licence="Apache-2.0",
+            commercial_use=True,
+            tasks={"generate.tts": TaskCapability(languages=_VOXCPM2_LANGUAGES)},
+            sample_rate=48_000,
+            cloning=True,
+            streaming=True,
+        ),
+        Capabilities(
+            name="omnivoice",
+            engine="openai",
+            licence="CC BY-NC 4.0",
+            parts=(LicensedPart(name="audio tokenizer (Higgs)", licence="terms of its own"),),
+            # Over six hundred.
+            tasks={"generate.tts": TaskCapability()},
+            sample_rate=24_000,
+            cloning=True,
+            streaming=True,
+            needs_transcript=True,
+        ),
+        Capabilities(
+            name="fish-s2-pro",
+            engine="fish",
+            licence="the Fish Audio Research License",
+            # Over eighty.
+            tasks={"generate.tts": TaskCapability()},
+            sample_rate=44_100,
+            cloning=True,
+            streaming=True,
+            needs_transcript=True,
+        ),
+    )
+}
+"""Capabilities by the models' names. What workers report comes before them: it is of the checkpoint that they run."""
+
+
+def fleet_queues(settings: FleetSettings) -> tuple[str, ...]:
+    """Name all queues that a fleet's jobs may be in: of the models of its settings, first, and of those that ship."""
+    known = {model: settings.queue_of(model) for model in SHIPPED}
+    return tuple(dict.fromkeys((*settings.model_queues.values(), *known.values(), settings.queue)))

@@ -1,0 +1,1 @@
+"""Pairs for training, mixed from recordings with tags."""
