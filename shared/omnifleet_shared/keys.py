@@ -99,7 +99,8 @@ FAIR_LANE_KEY = "omnifleet:tenants:{place}"
 """Hash of a lane, `place` being the key of its list: `jobs`, messages of tenants that wait; `time`, its virtual time;
 `epoch`, Unix time from which charges are weighed. The lane's other keys begin likewise: `…:waiting`, sorted set of the
 tenants with messages, by virtual time; `…:idle`, of those without whose virtual time is ahead of the lane's; `…:costs`,
-hash, average GPU-seconds of a tenant's jobs; `…:jobs:<tenant>`, list of a tenant's messages."""
+hash, average GPU-seconds of a tenant's jobs. A tenant's messages wait in the lists of a queue of that tenant's own,
+`omnifleet:tenants:<queue>:jobs:<tenant>`."""
 COMMON_COST = "*"
 """Field of all tenants' average among the costs of a lane; no tenant has that name."""
 
