@@ -25,6 +25,11 @@ SHADES = """
 const picture = arguments[0].getContext('2d').getImageData(0, 0, arguments[0].width, arguments[0].height).data;
 return new Set(new Uint32Array(picture.buffer)).size;
 """
+COUNT_PIECES = """
+window.pieces = 0;
+const count = (changes) => changes.forEach((change) => (pieces += change.addedNodes.length));
+new MutationObserver(count).observe(document.getElementById('answer'), {childList: true});
+"""
 KEEP_STEPS = """
 window.seen = [];
 new MutationObserver(() => seen.push(document.getElementById('steps').textContent))
@@ -165,6 +170,28 @@ class TestFromAKeyToASound:
         assert "Waveform of the recording" in str(person.all(".panels canvas")[0].get_attribute("aria-label"))
         person.click("play")
         person.wait(lambda: person.value("audio-before", "currentTime") > 0.1, "it plays")
+
+    def test_parts_are_heard_and_read_one_by_one(self, person: Visitor) -> None:
+        person.choose_task("generate", "t2m")
+        person.fill("field-text", "a waltz")
+        person.fill("field-seconds", "25")
+        person.set_options(steps=4)
+        person.click("field-stream")
+        person.click("send")
+        person.wait_for_outcome()
+        assert len(person.all("#parts audio")) == 3
+        person.wait(lambda: person.run("return document.querySelector('#parts audio').currentTime > 0"), "one plays")
+
+        person.choose_task("understand", "question")
+        person.fill("field-question", "What is it that is heard?")
+        person.set_options(max_new_tokens=40)
+        person.click("field-stream")
+        person.run(COUNT_PIECES)
+        person.click("send")
+        person.wait_for_outcome()
+
+        assert person.text("answer").startswith("What is it that is heard?")
+        assert person.run("return pieces") > 1
 
     def test_a_job_is_cancelled(self, person: Visitor, recording: Path) -> None:
         ask_for_rain(person, recording, steps=LONG)
