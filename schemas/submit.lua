@@ -36,7 +36,9 @@ local function push(place, message, wake, state, record, lifetime)
   if string.find(message, '"tenant"', 1, true) then
 
 local function fair(place, what) return 'omnifleet:tenants:' .. place .. (what or '') end
-local function jobs_of(place, tenant) return fair(place, ':jobs:') .. tenant end
+local function queue_of(place) return string.match(place, '^[^\6]+') end
+local function tenants_queue(place, tenant) return fair(queue_of(place), ':jobs:') .. tenant end
+local function jobs_of(place, tenant) return tenants_queue(place, tenant) .. string.sub(place, #queue_of(place) + 1) end
 local function virtual_time(place)
   local last = tonumber(redis.call('HGET', fair(place), 'time') or 0)
   local first = redis.call('ZRANGE', fair(place, ':waiting'), 0, 0, 'WITHSCORES')
@@ -50,7 +52,7 @@ local function tenant_of(message)
 end
 
 local function older_workers_live(place)
-  local records = 'omnifleet:worker-records:' .. string.match(place, '^[^\6]+')
+  local records = 'omnifleet:worker-records:' .. queue_of(place)
   return #redis.call('ZDIFF', 2, records .. ':seen', records .. ':fair') > 0
 end
 local function enqueue(place, message, side)
@@ -59,6 +61,8 @@ local function enqueue(place, message, side)
   redis.call(side, jobs_of(place, tenant), message)
   redis.call('HINCRBY', fair(place), 'jobs', 1)
   if redis.call('ZSCORE', fair(place, ':waiting'), tenant) then return end
+  local queue = tenants_queue(place, tenant)
+  redis.call('SADD', '_kombu.binding.' .. queue, queue .. '\6\22\6\22' .. queue)
   local now = virtual_time(place)
   local due = math.max(now, tonumber(redis.call('ZSCORE', fair(place, ':idle'), tenant) or now))
   redis.call('ZREM', fair(place, ':idle'), tenant)
@@ -148,7 +152,9 @@ end
 if string.find(message, '"tenant"', 1, true) then
 
 local function fair(place, what) return 'omnifleet:tenants:' .. place .. (what or '') end
-local function jobs_of(place, tenant) return fair(place, ':jobs:') .. tenant end
+local function queue_of(place) return string.match(place, '^[^\6]+') end
+local function tenants_queue(place, tenant) return fair(queue_of(place), ':jobs:') .. tenant end
+local function jobs_of(place, tenant) return tenants_queue(place, tenant) .. string.sub(place, #queue_of(place) + 1) end
 local function virtual_time(place)
   local last = tonumber(redis.call('HGET', fair(place), 'time') or 0)
   local first = redis.call('ZRANGE', fair(place, ':waiting'), 0, 0, 'WITHSCORES')

@@ -99,7 +99,8 @@ FAIR_LANE_KEY = "omnifleet:tenants:{place}"
 """Hash of a lane, `place` being the key of its list: `jobs`, messages of tenants that wait; `time`, its virtual time;
 `epoch`, Unix time from which charges are weighed. The lane's other keys begin likewise: `…:waiting`, sorted set of the
 tenants with messages, by virtual time; `…:idle`, of those without whose virtual time is ahead of the lane's; `…:costs`,
-hash, average GPU-seconds of a tenant's jobs; `…:jobs:<tenant>`, list of a tenant's messages."""
+hash, average GPU-seconds of a tenant's jobs. A tenant's messages wait in the lists of a queue of that tenant's own,
+`omnifleet:tenants:<queue>:jobs:<tenant>`."""
 COMMON_COST = "*"
 """Field of all tenants' average among the costs of a lane; no tenant has that name."""
 
@@ -213,6 +214,11 @@ API_RATE_KEY = "omnifleet:gateway:rate:{key_id}"
 
 API_QUOTA_KEY = "omnifleet:gateway:quota:{key_id}"
 """Jobs that an API key has sent since midnight, UTC; gone with the day."""
+
+API_JOBS_KEY = "omnifleet:gateway:jobs:{tenant}"
+"""Sorted set: the jobs that a tenant's API keys sent, each as `<job id>:<task>`, by the Unix time at which it was sent
+in microseconds; the newest 10,000, and none that is older than the records of jobs live. The tenant is empty for a
+gateway without keys."""
 
 JOB_TENANT_KEY = "omnifleet:gateway:tenant:{job_id}"
 """Tenant whose API key sent a job; lives as long as the job's record."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import tarfile
 import tomllib
+import zipfile
 from pathlib import Path
 
 from hatchling.builders.sdist import SdistBuilder
+from hatchling.builders.wheel import WheelBuilder
 from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +26,16 @@ def test_the_source_distribution_holds_the_packages_and_no_test_data(tmp_path: P
     assert not {"tests", "chaos", "benchmarks", "locks"} & folders
     assert archive.stat().st_size < 2 * MEBIBYTE
     assert unpacked < 8 * MEBIBYTE
+
+
+def test_the_wheel_holds_all_that_the_gateways_pages_are_made_of(tmp_path: Path) -> None:
+    (archive,) = map(Path, WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"]))
+    with zipfile.ZipFile(archive) as wheel:
+        held = {name for name in wheel.namelist() if name.startswith("omnifleet/gateway/page/static/")}
+
+    pages = ROOT / "producer/omnifleet/gateway/page/static"
+    assert held == {f"omnifleet/gateway/page/static/{path.name}" for path in pages.iterdir()}
+    assert {path.suffix for path in map(Path, held)} == {".css", ".html", ".js", ".svg"}
 
 
 def test_each_version_of_python_that_is_allowed_is_promised_in_words() -> None:

@@ -104,18 +104,19 @@ class LeaseRenewer:
     @property
     def batch_jobs(self) -> int:
         """Messages of batch priority that are held."""
-        return len(self._batch.intersection(self._worth_renewing()))
+        return len(self._batch.intersection(self._worth_renewing())) if self._batch else 0
 
     @property
     def has_room(self) -> bool:
         """Whether a slot is free; a suspect that waits for the others takes none yet."""
         waits = self._suspect is not None and self._suspect_waits
-        return len(self._worth_renewing()) - waits < self.slots
+        # Most often it is enough to count, which costs a message less.
+        return len(self._held) - waits < self.slots or len(self._worth_renewing()) - waits < self.slots
 
     @property
     def is_idle(self) -> bool:
         """Whether no message is held."""
-        return not self._worth_renewing()
+        return not self._held or not self._worth_renewing()
 
     @property
     def has_suspect(self) -> bool:

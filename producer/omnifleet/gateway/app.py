@@ -20,13 +20,17 @@ from ..async_client import AsyncClient
 from . import http_errors
 from .access.admission import Admission
 from .backend import Backend, TheBackend
+from .jobs import listing
 from .jobs import routes as jobs
 from .jobs.attendance import HungUp
 from .jobs.job_feed import JobFeed
+from .jobs.job_list import JobList
+from .jobs.openapi import ERRORS
 from .middleware.gate import Gate
 from .middleware.metrics import GatewayMetrics
 from .middleware.telemetry import ABANDONED, PROBES, Telemetry
 from .openai import catalogue, speech, transcriptions
+from .page.routes import add_pages
 from .settings import GatewaySettings
 
 logger = logging.getLogger(__name__)
@@ -45,6 +49,7 @@ def create_app(settings: GatewaySettings, metrics: GatewayMetrics, *, with_keys:
         version=version("omnifleet"),
         description="Understand, generate and edit audio with a fleet of workers.",
         lifespan=_lifespan(settings, metrics),
+        responses=ERRORS,
         # A redirection would lead wherever the caller's Host header says.
         redirect_slashes=False,
         telemetry={
@@ -54,12 +59,14 @@ def create_app(settings: GatewaySettings, metrics: GatewayMetrics, *, with_keys:
             "logs": False,
             "operation_spans": False,
         },
-        # Their pages would be fetched from another host.
+        # Their scripts would be fetched from another host: `page` has one of its own.
         docs_url=None,
         redoc_url=None,
     )
-    for router in (jobs.router, speech.router, transcriptions.router, catalogue.router):
+    for router in (listing.router, jobs.router, speech.router, transcriptions.router, catalogue.router):
         app.include_router(router)
+    if settings.gateway_page:
+        add_pages(app)
     app.add_api_route("/livez", livez, response_class=PlainTextResponse, tags=["health"])
     app.add_api_route("/readyz", readyz, response_class=PlainTextResponse, tags=["health"])
     app.add_exception_handler(OmnifleetError, http_errors.handle_omnifleet_error)
@@ -104,7 +111,8 @@ def _lifespan(
         async with AsyncClient(settings, storage=storage) as omni:
             admission = Admission(redis, settings.result_lifetime)
             feed = JobFeed(redis, settings.result_lifetime)
-            app.state.backend = Backend(settings, omni, storage, admission, feed, metrics)
+            job_list = JobList(redis, settings.result_lifetime)
+            app.state.backend = Backend(settings, omni, storage, admission, feed, job_list, metrics)
             logger.info("the gateway is ready.", extra={"action": "gateway_ready"})
             try:
                 yield

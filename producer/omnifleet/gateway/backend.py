@@ -13,6 +13,7 @@ from omnifleet_shared.storage import Storage
 from ..async_client import AsyncClient
 from .access.admission import Admission, Caller
 from .jobs.job_feed import JobFeed
+from .jobs.job_list import JobList
 from .middleware.metrics import GatewayMetrics
 from .settings import GatewaySettings
 
@@ -26,6 +27,7 @@ class Backend:
     storage: Storage
     admission: Admission
     feed: JobFeed
+    job_list: JobList
     metrics: GatewayMetrics
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the process is to end."""

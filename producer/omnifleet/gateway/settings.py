@@ -22,6 +22,8 @@ class GatewaySettings(FleetSettings):
     """Seconds that a job of OpenAI's endpoints may take, whose callers wait for it: its deadline."""
     gateway_grace: Annotated[float, Field(ge=0)] = 30.0
     """Seconds after SIGTERM in which a gateway answers the requests that it has. Below the pod's own period."""
+    gateway_page: bool = True
+    """Whether the gateway serves its page for people at `/`, and that of its HTTP interface at `/docs`."""
     http_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Port on which the gateway shows `/metrics` and `/livez`, apart from its callers; nothing listens by default."""
     http_host: str = "0.0.0.0"

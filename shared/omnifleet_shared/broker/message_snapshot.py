@@ -20,13 +20,24 @@ from typing import Any, cast
 from redis import Redis
 
 from ..errors import BrokerUnavailable, InvalidMessage
-from ..keys import BINDINGS, DEAD_KEY, INPUTS_UNTIL, LEASED_KEY, SNAPSHOT_KEY, SNAPSHOT_LIFETIME, SUSPECTS_KEY
+from ..keys import (
+    BINDINGS,
+    DEAD_KEY,
+    FAIR_LANE_KEY,
+    INPUTS_UNTIL,
+    LEASED_KEY,
+    SNAPSHOT_KEY,
+    SNAPSHOT_LIFETIME,
+    SUSPECTS_KEY,
+)
 from ..redis_client import typed_redis_errors
 from .submit import queue_lists
 from .tenants.fair_queue import LANES
 
 PIECE = 500
 """Messages that are read at a time."""
+OF_TENANTS = FAIR_LANE_KEY.format(place="")
+"""Beginning of the names of tenants' own queues."""
 # Which lists of tenants there are is found out at the moment of the copy: a message may have been moved to a new one.
 COPY = f"""{LANES}
 local copies = {{}}
@@ -117,8 +128,12 @@ def queue_names(redis: Redis) -> list[str]:
     with typed_redis_errors():
         exchanges = [key.decode().removeprefix(BINDINGS) for key in known.scan_iter(f"{BINDINGS}*", PIECE)]
         bound = {name: known.smembers(BINDINGS + name) for name in exchanges}
-    # The queues of Celery's own answers and events have exchanges of other names.
-    return sorted(name for name, queues in bound.items() if any(_queue_of(queue) == name for queue in queues))
+    # The queues of Celery's own answers and events have exchanges of other names; those of tenants belong to another.
+    return sorted(
+        name
+        for name, queues in bound.items()
+        if not name.startswith(OF_TENANTS) and any(_queue_of(queue) == name for queue in queues)
+    )
 
 
 def _places(queue: str) -> list[str]:

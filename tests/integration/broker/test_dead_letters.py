@@ -198,7 +198,7 @@ class TestReplay:
 
         run("replay", JOB)
 
-        assert redis.llen(f"{fair_lanes(QUEUE)[1]}:jobs:acme") == 1
+        assert redis.llen(f"{fair_lanes(QUEUE)[0]}:jobs:acme\x06\x166") == 1
 
     def test_where_it_cannot_be_sent_it_stays_dead_lettered(
         self, redis: Redis, dead_letter: DeadLetter, letters: DeadLetters, states: JobStates

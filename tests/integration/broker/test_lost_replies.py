@@ -37,6 +37,7 @@ from omnifleet_shared.keys import (
     CALLBACKS_KEY,
     CANCEL_KEY,
     DEAD_KEY,
+    FAIR_LANE_KEY,
     LEASED_KEY,
     LEASES_KEY,
     STARTED_KEY,
@@ -336,12 +337,13 @@ class Fleet(RuleBasedStateMachine):
         for name in ("unfinished", "started", "to_post", "cancelled"):
             assert records[name] == getattr(model, name)
 
-    def _fair_lane(self, lane: str) -> dict[str, Any]:
+    def _fair_lane(self, place: str) -> dict[str, Any]:
+        lane, queue, priority = FAIR_LANE_KEY.format(place=place), fair_lanes(QUEUE)[0], place.removeprefix(QUEUE)
         return {
             "counts": self.redis.hgetall(lane),
             "waiting": set(self.redis.zrange(f"{lane}:waiting", 0, -1)),
             "idle": {name for name in self.redis.zrange(f"{lane}:idle", 0, -1) if name},
-            "lists": {tenant: self.redis.lrange(f"{lane}:jobs:{tenant}", 0, -1) for tenant in TENANTS},
+            "lists": {tenant: self.redis.lrange(f"{queue}:jobs:{tenant}{priority}", 0, -1) for tenant in TENANTS},
         }
 
     def _records(self) -> dict[str, Any]:
@@ -361,7 +363,7 @@ class Fleet(RuleBasedStateMachine):
         interactive, batch, suspects, leased, dead, *sets = pipe.execute()
         leases, started, to_post, unfinished, *of_jobs, finished = sets
         states = {job: json.loads(of_jobs[4 * place + 2] or "{}") for place, job in enumerate(JOBS)}
-        fair = [self._fair_lane(lane) for lane in fair_lanes(QUEUE)]
+        fair = [self._fair_lane(lane) for lane in LISTS]
         lists = [(interactive, *fair[0]["lists"].values()), (batch, *fair[1]["lists"].values()), (suspects,)]
         return {
             "lists": dict(zip((*LISTS, SUSPECTS), map(list, map(chain.from_iterable, lists)), strict=True)),

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omnifleet_shared.broker.attempts import Attempts
 from omnifleet_shared.broker.leases import LeasedMessage, Leases
-from omnifleet_shared.broker.message_snapshot import MessageSnapshot
+from omnifleet_shared.broker.message_snapshot import MessageSnapshot, queue_names
 from omnifleet_shared.broker.removal.lost_messages import LostMessages
 from omnifleet_shared.broker.removal.purge import Purge
 from omnifleet_shared.broker.submit import AlreadySubmitted, Submissions, fair_lanes, queue_lists
@@ -22,6 +22,7 @@ from omnifleet_shared.broker.tenants.tenant_limits import TenantLimit, TenantLim
 from omnifleet_shared.broker.worker_registry import WorkerRecord, WorkerRegistry
 from omnifleet_shared.errors import InvalidSetting, JobFailed, QueueFull, QuotaExceeded, StorageUnavailable
 from omnifleet_shared.keys import (
+    BINDINGS,
     LEASES_KEY,
     TENANT_LEASES_KEY,
     TENANT_USE_KEY,
@@ -399,6 +400,23 @@ class TestOlderWorkers:
 
 
 class TestEverythingElseSeesThem:
+    def test_so_do_older_releases_that_look_for_lost_messages_and_needed_files(self, fleet: Fleet) -> None:
+        fleet.submit("a", 2)
+        fleet.submit("b", 1, place=BATCH)
+        fleet.submit(None)
+
+        # As they find all queues, and read their lists.
+        bindings = {key.decode().removeprefix(BINDINGS): key for key in fleet.redis.keys(f"{BINDINGS}*")}
+        queues = [
+            name
+            for name, key in bindings.items()
+            if any(one.decode().rpartition("\x06\x16")[2] == name for one in fleet.redis.smembers(key))
+        ]
+        found = [one for queue in queues for place in queue_lists(queue) for one in fleet.redis.lrange(place, 0, -1)]
+
+        assert sorted(json.loads(one)["headers"]["id"] for one in found) == ["None-0", "a-0", "a-1", "b-0"]
+        assert queue_names(fleet.redis) == [QUEUE]
+
     def test_purged_jobs_of_tenants_are_cancelled(self, fleet: Fleet) -> None:
         fleet.submit("a", 3)
         fleet.submit(None, 2)

@@ -17,6 +17,7 @@ from support import services
 from support.scripted_fleet import WAIT, ScriptedFleet, ScriptedWorker
 from support.speech.fake_server import FakeSpeechServer
 from support.speech.scripted_model import speech_card
+from support.speech.vits_folder import TEXTS, write_tiny_vits
 
 TEXT = "Please hold on while this is said: it takes some seconds."
 
@@ -150,3 +151,20 @@ def test_a_server_that_is_away_takes_its_workers_out_of_service(stage: Stage) ->
 
     assert job.result(WAIT).attempts == 1
     services.wait_until(lambda: worker.status("/readyz") == 200, WAIT, "ready again")
+
+
+def test_a_folder_of_transformers_says_what_the_first_model_may_not(scripted: ScriptedFleet, tmp_path: Path) -> None:
+    folder, queue = write_tiny_vits(tmp_path / "tiny-vits"), scripted.settings.queue_of("tiny-vits")
+    scripted.start(SCRIPTED_ENGINE="real", OMNIFLEET_CHECKPOINT=str(folder), OMNIFLEET_QUEUE=queue)
+    asked = [*TEXTS.items(), *TEXTS.items()]
+
+    with Client(scripted.settings.model_copy(update={"models": "audio-omni,tiny-vits"})) as omni:
+        services.wait_until(lambda: any(one.live for one in omni.models()), WAIT, "the worker's report")
+        jobs = [omni.generate("tts", text=text, language=code, commercial=True, seed=1) for code, text in asked]
+        results = [job.result(WAIT) for job in jobs]
+
+    assert {(one.model.name, one.model.licence) for one in results} == {("tiny-vits", "apache-2.0")}
+    assert {one.audio.sample_rate for one in results} == {16_000}
+    sounds = [one.audio.read() for one in results]
+    assert sounds[:4] == sounds[4:]
+    assert len(set(sounds)) == 4

@@ -19,6 +19,7 @@ import redis
 from omnifleet import AsyncClient, Client, FleetSettings, JobCancelled, JobStatus, QueueFull, batch
 from omnifleet.ops.exporter import FleetCollector
 from support import processes, scripted_fleet, services
+from support.gateway.process import gateway, new_key
 from support.markdown import ROOT
 from support.scripted_fleet import WAIT, ScriptedFleet
 
@@ -94,6 +95,19 @@ def test_the_limit_of_a_producer_holds(fleet: ScriptedFleet) -> None:
         omni.understand(question="Who is it?")
         with pytest.raises(QueueFull):
             omni.understand(question="And who is that?")
+
+
+def test_a_gateway_takes_jobs_within_a_quota_and_lists_them(fleet: ScriptedFleet) -> None:
+    environment = fleet.environment | {"OMNIFLEET_REDIS_URL": url_of(fleet, "producer")}
+    key = new_key(url_of(fleet, "operator"), quota=2)
+    with gateway(environment, fleet.folder / "gateway.log", key=key) as asked:
+        sent = [asked.post("/v1/jobs", {"task": "generate.t2a", "text": "rain"}) for _ in range(3)]
+        refused = asked.post("/v1/jobs", {"task": "generate.t2a", "text": "rain", "steps": 0})
+        listed = asked.get("/v1/jobs").json["data"]
+
+    assert [one.status for one in sent] == [202, 202, 429]
+    assert refused.status in (400, 429)
+    assert [one["id"] for one in listed] == [one.json["id"] for one in reversed(sent[:2])]
 
 
 def test_an_operator_sees_and_mends(fleet: ScriptedFleet) -> None:

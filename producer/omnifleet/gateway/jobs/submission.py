@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from typing import Any
@@ -10,7 +11,7 @@ from fastapi import Request as HttpRequest
 from omnifleet_shared.errors import InvalidJob, OmnifleetError, ResultTimeout
 
 from ...async_handle import AsyncJobHandle
-from ...request.build import check_arguments
+from ...request.build import check_arguments, task_fields
 from ...request.idempotency import AUTO
 from ...request.request import Request
 from ..access.admission import Caller
@@ -44,7 +45,8 @@ async def submit(backend: Backend, caller: Caller, request: Request, key: str | 
         await backend.admission.refund(caller)
         raise
     note(job_id=job.id)
-    await backend.admission.claim(caller, job.id)
+    task = f"{request.namespace}.{task_fields(request.namespace, request.arguments)['name']}"
+    await asyncio.gather(backend.admission.claim(caller, job.id), backend.job_list.add(caller.tenant, job.id, task))
     return job
 
 

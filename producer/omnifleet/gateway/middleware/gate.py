@@ -21,12 +21,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..access.admission import Admission, Caller
 from ..http_errors import answer
+from ..page.routes import PATHS
 from ..settings import GatewaySettings
 from .logs import note
 from .metrics import GatewayMetrics
 
 OPEN_PATHS = {"/livez", "/readyz", "/openapi.json"}
-"""What is shown to everybody."""
+"""What is shown to everybody, besides the pages: they hold nothing, and ask for a key themselves."""
 FORM_OVERHEAD = MEBIBYTE
 """Bytes of a form besides its files."""
 SLOWEST = 16_000
@@ -48,10 +49,11 @@ class Gate:
         self._settings = settings
         self._metrics = metrics
         self._with_keys = with_keys
+        self._open_paths = OPEN_PATHS | (PATHS if settings.gateway_page else set())
         self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+        if scope["type"] != "http" or scope["path"] in self._open_paths:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)

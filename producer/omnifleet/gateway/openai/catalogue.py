@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Path
+from omnifleet_shared.keys import MODEL
 from starlette.exceptions import HTTPException
 
 from ...routing.route import KnownModel, model_record
@@ -24,7 +25,7 @@ async def list_models(backend: TheBackend) -> dict[str, Any]:
 
 
 @router.get("/v1/models/{name}")
-async def read_model(name: str, backend: TheBackend) -> dict[str, Any]:
+async def read_model(name: Annotated[str, Path(examples=[MODEL])], backend: TheBackend) -> dict[str, Any]:
     """Look a model up."""
     known = {one.name: one for one in await backend.omni.models()}
     if name not in known:

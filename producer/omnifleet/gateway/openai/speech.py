@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from omnifleet_shared.errors import IdempotencyConflict, InvalidJob, OmnifleetError, VoiceNotFound
-from pydantic import Field, StringConstraints, field_validator
+from omnifleet_shared.keys import MODEL
+from pydantic import ConfigDict, Field, StringConstraints, field_validator
 
 from ...async_handle import AsyncJobHandle
 from ...request.request import VOICE
@@ -45,6 +46,8 @@ class VoiceId(OpenAIRequest):
 
 class SpeechRequest(OpenAIRequest):
     """The body of `POST /v1/audio/speech`."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"model": MODEL, "input": "Hello world"}})
 
     model: ModelName
     input: Annotated[str, StringConstraints(min_length=1, max_length=10_000)]

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Form, Request, UploadFile
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from omnifleet_shared.errors import InvalidJob
+from omnifleet_shared.keys import MODEL
 from omnifleet_shared.schema.tasks import Timestamps
 from omnifleet_shared.schema.transcript import HeardSegment
 from pydantic import ConfigDict, Field, field_validator
@@ -31,7 +32,10 @@ Granularity = Literal["word", "segment"]
 class TranscriptionRequest(OpenAIRequest):
     """The form of `POST /v1/audio/transcriptions`."""
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True,
+        json_schema_extra={"example": {"file": "call.wav", "model": MODEL, "response_format": "json"}},
+    )
 
     file: UploadFile
     model: ModelName

@@ -12,8 +12,8 @@ slots; and when it ends with what it took beyond that, or less. What an attempt 
 its estimate stays. Charges halve in weight every ten minutes: each costs `2^(t / HALF_LIFE)` of what one at t = 0 does,
 which leaves all proportions as if the older ones had shrunk (forward decay: Cormode and others, 2009).
 
-Workers of older releases know the lanes' lists alone. While one of them lives, tenants' messages go there, and workers
-of this release put those that wait already there too, in their fair order.
+Workers of older releases take from the lanes' lists alone. While one of them lives, tenants' messages go there, and
+workers of this release put those that wait already there too, in their fair order.
 
 A choice costs the same however many jobs wait and tenants are idle; it grows with the logarithm of the tenants that
 wait.
@@ -22,6 +22,7 @@ wait.
 from __future__ import annotations
 
 from ...keys import (
+    BINDINGS,
     COMMON_COST,
     FAIR_LANE_KEY,
     OPEN_LIFETIME,
@@ -53,7 +54,9 @@ HEADER = f'"{TENANT_HEADER}"'
 # the quotes would be escaped.
 LANES = f"""
 local function fair(place, what) return '{FAIR_LANE_KEY.format(place="")}' .. place .. (what or '') end
-local function jobs_of(place, tenant) return fair(place, ':jobs:') .. tenant end
+local function queue_of(place) return string.match(place, '^[^\\6]+') end
+local function tenants_queue(place, tenant) return fair(queue_of(place), ':jobs:') .. tenant end
+local function jobs_of(place, tenant) return tenants_queue(place, tenant) .. string.sub(place, #queue_of(place) + 1) end
 local function virtual_time(place)
   local last = tonumber(redis.call('HGET', fair(place), 'time') or 0)
   local first = redis.call('ZRANGE', fair(place, ':waiting'), 0, 0, 'WITHSCORES')
@@ -66,10 +69,12 @@ local function tenant_of(message)
   return tenant and #tenant <= {LONGEST_NAME} and tenant
 end
 """
-# ENQUEUE. `side`: LPUSH, behind all others, or RPUSH, before them.
+# ENQUEUE. `side`: LPUSH, behind all others, or RPUSH, before them. A tenant's lists are named and noted as those of a
+# queue of its own: releases that know no tenants find its messages there when they look for lost ones, and for files
+# that nothing needs.
 ENQUEUE = f"""{LANES}
 local function older_workers_live(place)
-  local records = '{WORKER_RECORDS_KEY.format(queue="")}' .. string.match(place, '^[^\\6]+')
+  local records = '{WORKER_RECORDS_KEY.format(queue="")}' .. queue_of(place)
   return #redis.call('ZDIFF', 2, records .. ':seen', records .. ':fair') > 0
 end
 local function enqueue(place, message, side)
@@ -78,6 +83,8 @@ local function enqueue(place, message, side)
   redis.call(side, jobs_of(place, tenant), message)
   redis.call('HINCRBY', fair(place), 'jobs', 1)
   if redis.call('ZSCORE', fair(place, ':waiting'), tenant) then return end
+  local queue = tenants_queue(place, tenant)
+  redis.call('SADD', '{BINDINGS}' .. queue, queue .. '\\6\\22\\6\\22' .. queue)
   local now = virtual_time(place)
   local due = math.max(now, tonumber(redis.call('ZSCORE', fair(place, ':idle'), tenant) or now))
   redis.call('ZREM', fair(place, ':idle'), tenant)

@@ -17,6 +17,7 @@ class TestEnvironment:
             ("gateway_body_patience", "0.5", 0.5),
             ("gateway_patience", "60", 60.0),
             ("gateway_grace", "0", 0.0),
+            ("gateway_page", "false", False),
             ("http_port", "8080", 8080),
             ("http_host", "127.0.0.1", "127.0.0.1"),
             ("log_format", "text", "text"),

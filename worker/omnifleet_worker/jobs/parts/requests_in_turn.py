@@ -72,6 +72,9 @@ class RequestsInTurn:
     def _wait(self, interval: float | None) -> None:
         """Until something is done; what is kept meanwhile lets others go on."""
         outcomes = [one.outcome for one in self._running]
+        if self._kept is None and interval is None and len(outcomes) == 1:
+            outcomes[0].exception()  # most jobs have one request, and `wait` costs them an event and a lock more
+            return
         if self._kept is None:
             wait(outcomes, interval, FIRST_COMPLETED)
             return
@@ -99,6 +102,7 @@ class RequestsInTurn:
         is_writing, places = parts.is_writing, self._places - len(parts.unwritten)
         for place, request in enumerate(self._running):
             kept = parts.kept_tokens(request) if request.kind == "chat" else 0
-            cannot_be_kept = request.kind == "chat" and request.is_held and request.written is None
+            # Its model has no tokens to go on behind, or they would be known since before its first step.
+            cannot_be_kept = request.kind == "chat" and request.written is None and request.step > len(request.begun)
             allowed = kept + self._ahead if place < places else kept
             request.allow(allowed if is_writing and not cannot_be_kept else None)

@@ -26,11 +26,12 @@ from omnifleet_worker.jobs.job_context import JobContext
 from omnifleet_worker.jobs.parts import job_parts, requests_in_turn
 from omnifleet_worker.jobs.parts.finished_parts import FinishedParts
 from omnifleet_worker.jobs.parts.job_parts import JobParts
-from omnifleet_worker.jobs.parts.requests_in_turn import AT_ONCE, LEAST_AHEAD
+from omnifleet_worker.jobs.parts.requests_in_turn import AT_ONCE, LEAST_AHEAD, RequestsInTurn
 from omnifleet_worker.jobs.prompts import Prompts
 from omnifleet_worker.jobs.sound_edit.sound_editor import EditedSound
 from omnifleet_worker.jobs.tasks import OmniModel, TaskOutput, run_task
 from omnifleet_worker.media.decode import DecodedAudio
+from omnifleet_worker.models.audio_omni.chat import Chat
 from omnifleet_worker.models.audio_omni.sampling import CLIP_SAMPLES
 from omnifleet_worker.models.audio_omni.speech_tokenizer import SpeechTokenizer
 from omnifleet_worker.models.content_cache import digest
@@ -247,3 +248,38 @@ def test_a_storage_that_hangs_holds_the_job_up_once(name: str, monkeypatch: pyte
         working.join()
 
     assert len(outcome) == 1
+
+
+class Untold:
+    """An engine whose model tells no tokens: its answer is there when the test says so."""
+
+    def __init__(self) -> None:
+        self.allowed: list[int | None] = []
+        self.requests: list[Request] = []
+
+    def submit(self, request: Request) -> Request:
+        self.allowed.append(request.may_reach)
+        request.wake = lambda: self.allowed.append(request.may_reach)
+        request.step = 1
+        self.requests.append(request)
+        return request
+
+
+def test_an_answer_whose_tokens_nobody_can_read_is_let_go_on_for_good() -> None:
+    parts, engine = JobParts(FinishedParts(MemoryStorage(), ("a model",)), "j1", 1), Untold()
+    parts.expect_more()
+    looks: list[bool] = []
+    parts.settle = lambda: looks.append(True)  # type: ignore[method-assign]
+    inputs = ChatInputs(chat=Chat("Be kind.", "Hello"), max_new_tokens=TOKENS, temperature=0, seed=0)
+    turn = RequestsInTurn([Request(inputs=inputs)], engine.submit, parts)
+
+    watched: list[Sequence[Request]] = []
+    working = threading.Thread(target=turn.run, args=(watched.append, None))
+    working.start()
+    try:
+        wait_until(lambda: len(looks) > 5, what="several looks at what was written")
+    finally:
+        engine.requests[0].succeed("an answer")
+        working.join()
+
+    assert engine.allowed == [TOKENS, None]
