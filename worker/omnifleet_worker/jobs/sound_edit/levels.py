@@ -137,7 +137,9 @@ class _Pair:
         order = np.argsort(coherence)
         votes = np.cumsum(self.votes[order])
         best = coherence[order][np.searchsorted(votes, _BEST * votes[-1])]
-        return float(20 * np.log10(self.other.sum() * best / self.common.sum())) if best >= _COHERENT else None
+        common = self.common.sum()
+        # Where the most part is of opposite phase, what they have in common is no measure of a level.
+        return float(20 * np.log10(self.other.sum() * best / common)) if best >= _COHERENT and common > 0 else None
 
     def agreed_db(self, least: float, most: float, *, holds_all: bool) -> float | None:
         """The gain within the bounds that most cells have; None where not enough of them have the same."""

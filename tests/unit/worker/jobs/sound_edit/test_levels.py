@@ -121,3 +121,13 @@ class TestWindows:
         assert level_windows([RAIN] * len(windows), windows, np.zeros(25 * RATE, np.float32), "add") == pytest.approx(
             [1.0] * len(windows), rel=0.05
         )
+
+
+def test_a_clip_of_mostly_opposite_phase_has_a_level_too() -> None:
+    source = noise(3)
+    turned = len(source) * 4 // 5
+    made = 0.5 * np.concatenate([-source[:turned], source[turned:]])
+
+    gain = find_gain(made, source, "add")
+
+    assert gain == pytest.approx(2.0, rel=0.05)
