@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from machine import cpu, versions
 from processes import redis_server
+from support import PYTHONPATH
 from support.processes import worker
 from support.scripted_worker import STEP_SECONDS
 
@@ -97,6 +98,7 @@ def _fleet() -> Iterator[Client]:
             "OMNIFLEET_REDIS_URL": settings.redis_url,
             "OMNIFLEET_STORAGE": settings.storage,
             "OMNIFLEET_CONCURRENCY": str(SLOTS),
+            "PYTHONPATH": PYTHONPATH,
         }
         scripted = "support.scripted_worker"
         running = [
