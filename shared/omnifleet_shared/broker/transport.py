@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 from contextlib import suppress
-from functools import cached_property
 from queue import Empty
 from time import monotonic
 from typing import Any, Protocol, cast
@@ -198,11 +197,16 @@ class LeasingChannel(redis.Channel):
             return bool(super()._brpop_read(**options))
         reply: Any = None
         try:
-            reply = self._reply(**options)
+            reply = self.client.parse_response(self.client.connection, "BRPOP", **options)
         except NoScriptError:  # Redis was started anew: the client of the leases loads it
             self._takes_in_poll = False
+        except self.connection_errors as error:
+            self.client.connection.disconnect()
+            note_lost_connection(error)
+            raise
         finally:
             self._in_poll = None
+        POLLS.answered()
         leased = self._accept(self.lease_holder.leases.read_taken(reply)) if self._takes_in_poll else self._take()
         self._more_expected = leased is not None
         if leased is None:
@@ -223,41 +227,16 @@ class LeasingChannel(redis.Channel):
             self._deliver(leased)
 
     def _take(self, *, awake: bool = False) -> LeasedMessage | None:
-        """Take a message; `awake` where no token woke the worker, and so on the connection of the polls."""
         holder = self.lease_holder
         if not holder.takes:
             return None
         if holder.has_suspect:
             return holder.next_suspect()
-        if awake:
-            # The client of the leases would look first which of its connections works, which takes as long again.
-            asked = holder.leases.take_command(self._lists(), idle=holder.is_idle)
-            with suppress(NoScriptError):
-                return self._accept(holder.leases.read_taken(self._reply(*asked)))
         return self._accept(holder.leases.take(self._lists(), idle=holder.is_idle, awake=awake))
 
-    def _reply(self, *asked: Any, **options: Any) -> Any:
-        """Read a reply on the connection of the polls: to what was sent, or to the command that is asked now."""
-        connection = self.client.connection
-        try:
-            if asked:
-                connection.send_command(*asked)
-            reply = self.client.parse_response(connection, "EVALSHA", **options)
-        except NoScriptError:
-            raise
-        except self.connection_errors as error:
-            self.client.connection.disconnect()
-            note_lost_connection(error)
-            raise
-        POLLS.answered()
-        return reply
-
     def _lists(self) -> list[str]:
-        return self._lanes[:1] if self.lease_holder.batch_jobs >= self.batch_priority_slots else self._lanes
-
-    @cached_property
-    def _lanes(self) -> list[str]:
-        return [self._q_for_pri(self.fleet_queue, priority) for priority in self.priority_steps]
+        lists: list[str] = [self._q_for_pri(self.fleet_queue, priority) for priority in self.priority_steps]
+        return lists[:1] if self.lease_holder.batch_jobs >= self.batch_priority_slots else lists
 
     def _accept(self, taken: LeasedMessage | None) -> LeasedMessage | None:
         holder = self.lease_holder

@@ -16,7 +16,6 @@ from omnifleet_shared.keys import WAKE_KEY
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_worker.lease_renewer import LeaseRenewer
 from redis import Redis
-from redis.exceptions import ConnectionError
 
 QUEUE = "audio-omni"
 WAKE = WAKE_KEY.format(queue=QUEUE)
@@ -101,30 +100,6 @@ def test_a_turn_ends_with_the_queue(redis: Redis, channel: Any, delivered: list[
     poll(channel)
 
     assert delivered == [0, 1, 0]
-
-
-def test_a_message_whose_reply_is_lost_within_a_turn_comes_with_the_next_one(
-    redis: Redis, channel: Any, delivered: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    send(redis, 3)
-    read, replies = channel.client.parse_response, iter([False, True])
-
-    def lose_the_second(*args: Any, **options: Any) -> Any:
-        reply = read(*args, **options)
-        if next(replies, False):
-            raise ConnectionError("the reply is lost")
-        return reply
-
-    monkeypatch.setattr(channel.client, "parse_response", lose_the_second)
-    channel._brpop_start()
-    with pytest.raises(ConnectionError):
-        channel._brpop_read()
-    assert delivered == [0]
-
-    poll(channel)
-
-    assert delivered == [0, 1, 2]
-    assert redis.llen(QUEUE) == 0
 
 
 def test_a_redis_that_forgot_the_script_within_a_turn_is_given_it_again(
