@@ -212,9 +212,7 @@ def edit(
     span: Annotated[
         str | None, typer.Option(metavar="START-END", help="speech: seconds whose words are to go, such as 1.5-2.75.")
     ] = None,
-    text: Annotated[
-        str | None, typer.Option(help="speech: what is said in --span instead; by default nothing.")
-    ] = None,
+    text: Annotated[str | None, typer.Option(help="speech: what is said in --span instead; else nothing.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="speech: show words, times and what would change, and make nothing.")
     ] = False,
