@@ -110,7 +110,8 @@ class CountingRunner:
     def prepare(self, request: Request) -> None:
         self._hashes[request] = digest(request.inputs)
         if isinstance(request.inputs, ChatInputs):
-            tokens = self._tokens[request] = list(request.begun)
+            # One more is always written (`Thinker.start`): all may be kept of an answer that is not finished yet.
+            tokens = self._tokens[request] = list(request.begun)[: request.steps - 1]
             request.step = len(tokens)
             request.written = lambda: tuple(tokens)
 
