@@ -94,6 +94,20 @@ def test_another_seed_makes_others(folder: Path) -> None:
     assert one != other
 
 
+def test_a_changed_recipe_never_takes_files_of_the_one_before(folder: Path) -> None:
+    make_pairs(recipe_of(folder))
+    recipe = recipe_of(folder, seed=1)
+    (path,) = make_pairs(recipe)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    listed = [(folder / "pairs" / line["target"]).read_bytes() for line in lines]
+    for file in (folder / "pairs").rglob("*.flac"):
+        file.unlink()
+
+    make_pairs(recipe)
+
+    assert [(folder / "pairs" / line["target"]).read_bytes() for line in lines] == listed
+
+
 def test_an_interrupted_run_goes_on_and_makes_what_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[PairPlan] = []
 
