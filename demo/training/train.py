@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +46,9 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     data = DemoData(asked.out)
     examples = list(data.clips(asked.clips)) + list(data.edits(asked.mixtures))
-    train(asked.out, data.cache, examples, asked.steps)
+    stopped_by = train(asked.out, data.cache, examples, asked.steps)
+    if stopped_by is not None:
+        raise SystemExit(128 + stopped_by)  # as a shell says it of a process that the signal ended
     export(asked.out)
 
 
@@ -63,9 +65,9 @@ class DemoData:
         self.pipeline = AudioOmniPipeline.from_pretrained(out / "base")
         self.cache = LatentCache(out / "cache", "demo")
         self._prompts = Prompts(self.pipeline.prompts)
-        self._silence = self._keep("audio", "none", self.pipeline.encode_audio(None))
-        self._speech = self._keep("speech", "none", self.pipeline.encode_speech(None))
-        self._sync = self._keep("sync", "none", self.pipeline.encode_sync(None))
+        self._silence = self._keep("audio", "none", lambda: self.pipeline.encode_audio(None))
+        self._speech = self._keep("speech", "none", lambda: self.pipeline.encode_speech(None))
+        self._sync = self._keep("sync", "none", lambda: self.pipeline.encode_sync(None))
 
     def clips(self, count: int) -> Iterator[EncodedExample]:
         """Sounds of texts."""
@@ -97,16 +99,16 @@ class DemoData:
         return EncodedExample(task, 10.96, key, self._speech, self._sync, audio, latents)
 
     def _heard(self, name: str, levels: Levels) -> str:
-        return self._keep("audio", name, self.pipeline.encode_audio(render(levels).astype(np.float32)))
+        return self._keep("audio", name, lambda: self.pipeline.encode_audio(render(levels).astype(np.float32)))
 
     def _levels(self, name: str, levels: Levels) -> str:
         whole = np.zeros((FRAMES, levels.shape[1]))
         whole[: len(levels)] = levels
-        return self._keep("latents", name, torch.from_numpy(LEVEL * whole.T).float())
+        return self._keep("latents", name, lambda: torch.from_numpy(LEVEL * whole.T).float())
 
-    def _keep(self, kind: str, name: str, encoding: Tensor) -> str:
+    def _keep(self, kind: str, name: str, make_it: Callable[[], Tensor]) -> str:
         key = self.cache.key(kind, name)
-        self.cache.fill(key, lambda: encoding)
+        self.cache.fill(key, make_it)
         return key
 
 
@@ -132,8 +134,8 @@ def fitted_pipeline() -> AudioOmniPipeline:
     return pipeline
 
 
-def train(out: Path, cache: LatentCache, examples: list[EncodedExample], steps: int) -> None:
-    """Train, or go on where an earlier call was ended."""
+def train(out: Path, cache: LatentCache, examples: list[EncodedExample], steps: int) -> int | None:
+    """Train, or go on where an earlier call was ended; gives the signal that ended this one, None where it is done."""
     config = TrainConfig(
         checkpoint=out / "base",
         out=out,
@@ -157,7 +159,7 @@ def train(out: Path, cache: LatentCache, examples: list[EncodedExample], steps: 
     states = RunStates(out / "states", facts)
     trainer = Trainer(config, model, EncodedDataset(examples, cache), None, states, Accelerator(cpu=True))
     with states.locked():
-        trainer.run()
+        return trainer.run()
 
 
 def export(out: Path) -> None:
