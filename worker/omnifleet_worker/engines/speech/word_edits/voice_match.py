@@ -196,4 +196,5 @@ def add_room(material: Samples, around: Samples, rate: int, seed: int) -> Sample
     spectrum = np.fft.rfft(noise)
     spectrum *= np.interp(np.linspace(0, 1, len(spectrum)), np.linspace(0, 1, len(shape)), shape)
     coloured = np.fft.irfft(spectrum, len(material))
-    return material + coloured * (missing / max(_SILENCE, float(np.sqrt(np.square(coloured).mean()))))
+    with_room: Samples = material + coloured * (missing / max(_SILENCE, float(np.sqrt(np.square(coloured).mean()))))
+    return with_room
