@@ -17,7 +17,8 @@ from omnifleet_shared.errors import InvalidTrainingData
 from pydantic import ValidationError
 
 from ..models.audio_omni.sampling import SAMPLE_RATE
-from ..training.data import ExampleLine
+from ..models.content_cache import digest
+from ..training.examples.data import ExampleLine
 from .corpora import find_recordings
 from .mixer import mix
 from .pair_plan import PairPlan, PairPlanner
@@ -63,6 +64,9 @@ def rebuild_pairs(path: Path, workers: int = 1) -> int:
 
 
 def _line(plan: PairPlan, name: str) -> ExampleLine:
+    made = plan.model_dump(mode="json")
+    # Of the plan itself, or a changed recipe would take the files of the one before for its own.
+    name = f"{name}-{digest(repr(made)).hex()[:8]}"
     return ExampleLine(
         task=plan.task,
         audio=Path(f"audio/{name}-source.flac"),
@@ -70,7 +74,7 @@ def _line(plan: PairPlan, name: str) -> ExampleLine:
         text=plan.text,
         replaces=plan.replaces,
         seconds=plan.seconds,
-        made=plan.model_dump(mode="json"),
+        made=made,
     )
 
 

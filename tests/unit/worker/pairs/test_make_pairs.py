@@ -19,8 +19,8 @@ from omnifleet_worker.pairs.maker import make_pairs, rebuild_pairs
 from omnifleet_worker.pairs.mixer import mix
 from omnifleet_worker.pairs.pair_plan import PairPlan, PairPlanner
 from omnifleet_worker.pairs.recipe import PairRecipe, Split, read_recipe
-from omnifleet_worker.training.data import read_examples
-from omnifleet_worker.training.latent_cache import hash_file
+from omnifleet_worker.training.examples.data import read_examples
+from omnifleet_worker.training.examples.latent_cache import hash_file
 from typer.testing import CliRunner
 
 RATE = 22_050
@@ -92,6 +92,20 @@ def test_another_seed_makes_others(folder: Path) -> None:
     one, other = (plans_of(make_pairs(recipe_of(folder, seed=seed, out=f"of-{seed}"))[0]) for seed in (0, 1))
 
     assert one != other
+
+
+def test_a_changed_recipe_never_takes_files_of_the_one_before(folder: Path) -> None:
+    make_pairs(recipe_of(folder))
+    recipe = recipe_of(folder, seed=1)
+    (path,) = make_pairs(recipe)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    listed = [(folder / "pairs" / line["target"]).read_bytes() for line in lines]
+    for file in (folder / "pairs").rglob("*.flac"):
+        file.unlink()
+
+    make_pairs(recipe)
+
+    assert [(folder / "pairs" / line["target"]).read_bytes() for line in lines] == listed
 
 
 def test_an_interrupted_run_goes_on_and_makes_what_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
