@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from omnifleet_shared.errors import CheckpointInvalid
 from omnifleet_shared.schema.capabilities import Capabilities
-from transformers import MODEL_FOR_CTC_MAPPING, MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING, AutoConfig, pipeline
-from transformers.utils.logging import disable_progress_bar
 
 from ...jobs.job_context import JobContext
 from ...jobs.speech_edit.words import Word, split_words
@@ -85,6 +83,10 @@ class TransformersRecogniser:
         Raises:
             CheckpointInvalid: the folder is missing, incomplete, of another kind of model, or without its licence.
         """
+        # Seconds, which a worker without a recogniser is spared.
+        from transformers import MODEL_FOR_CTC_MAPPING, MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING, AutoConfig, pipeline
+        from transformers.utils.logging import disable_progress_bar
+
         disable_progress_bar()
         try:
             config = AutoConfig.from_pretrained(folder, local_files_only=True)

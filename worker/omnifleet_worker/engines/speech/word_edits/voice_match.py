@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any, cast
 
@@ -148,14 +148,14 @@ def _levels(samples: Samples, rate: int) -> Samples:
 
 def _spectrum(samples: Samples, rate: int) -> Samples | None:
     """Mean power of what is loud by frequency, smoothed over a third of an octave; None of hardly any speech."""
-    frames = _loud_frames(samples, lambda level: level >= _LOUD * level.max())
+    frames = _frames_of(samples, lambda level: level >= _LOUD * level.max())
     if len(frames) < 4 or speech_level(samples, rate) <= _SILENCE:
         return None
     power = np.square(np.abs(np.fft.rfft(frames * np.hanning(_WINDOW), axis=1))).mean(axis=0)
     return _smooth(power)
 
 
-def _loud_frames(samples: Samples, chosen: Any) -> Samples:
+def _frames_of(samples: Samples, chosen: Callable[[Samples], NDArray[np.bool_]]) -> Samples:
     if len(samples) < _WINDOW:
         return np.zeros((0, _WINDOW))
     frames = np.lib.stride_tricks.sliding_window_view(samples, _WINDOW)[:: _WINDOW // 2]
@@ -182,7 +182,7 @@ def add_room(material: Samples, around: Samples, rate: int, seed: int) -> Sample
         rate: in Hz, of both.
         seed: of the noise.
     """
-    quiet = _loud_frames(around, lambda level: level <= np.percentile(level, 10))
+    quiet = _frames_of(around, lambda level: level <= np.percentile(level, 10))
     if not len(quiet) or not len(material):
         return material
     level = float(np.sqrt(np.square(quiet).mean()))
