@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from omnifleet_shared.schema.adapter import Adapter
 
@@ -43,8 +44,8 @@ class AsyncAdapters:
             AdapterInvalid: the folder holds no adapter in safetensors, or does not say what it was trained on.
             InvalidJob: a name that will not do or that another adapter has, no licence.
         """
-        options = {"licence": licence, "commercial_use": commercial_use, "added_by": added_by}
-        return await self._executor.run(self._adapters.add, name, folder, **options)
+        add = partial(self._adapters.add, licence=licence, commercial_use=commercial_use, added_by=added_by)
+        return await self._executor.run(add, name, folder)
 
     async def get(self, name: str) -> Adapter:
         """Look an adapter up. Raises AdapterNotFound, and InvalidJob for what is no name."""

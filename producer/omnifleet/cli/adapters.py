@@ -28,8 +28,8 @@ def add(
 ) -> None:
     """Add an adapter: omnifleet adapters add rain-lora run/adapter --licence "CC BY-NC 4.0" """
     with open_session(context.obj, as_json) as session:
-        options = {"licence": licence, "commercial_use": commercial_use}
-        adapter = session.client.adapters.add(name, folder, added_by=added_by, **options)
+        add = session.client.adapters.add
+        adapter = add(name, folder, licence=licence, commercial_use=commercial_use, added_by=added_by)
         session.print(_line(adapter), adapter.model_dump(mode="json"))
 
 

@@ -189,6 +189,7 @@ def generate(
     common = _common(seed, priority, deadline, language, audio_track, commercial, model, idempotency_key, callback)
     with open_session(context.obj, as_json) as session:
         about = text or about_media([source for source in (audio, video) if source])
+        sound = None if mux and output and is_video(output) else output
         file = _file(output, force, task, about, audio_format or "wav", as_json)
         session.check_output(file, no_wait=no_wait)
         job = session.client.generate(
@@ -201,8 +202,7 @@ def generate(
             seconds=seconds,
             mux=mux or None,
             stream=isinstance(file, StandardOutput) and audio_format in (None, "wav"),
-            format=_format(audio_format, None if mux and output and is_video(output) else output),
-            **_sampling(steps, quality, guidance, adapter, adapter_scale, common),
+            **_sampling(steps, quality, guidance, adapter, adapter_scale, _format(audio_format, sound), common),
         )
         session.finish(job, file, timeout, no_wait=no_wait)
 
@@ -263,8 +263,7 @@ def edit(
             dry_run=dry_run,
             loudness=loudness,
             channels=channels,
-            format=_format(audio_format, output),
-            **_sampling(steps, quality, guidance, adapter, adapter_scale, common),
+            **_sampling(steps, quality, guidance, adapter, adapter_scale, _format(audio_format, output), common),
         )
         session.finish(job, file, timeout, no_wait=no_wait)
 
@@ -321,10 +320,11 @@ def _sampling(
     guidance: float | None,
     adapter: str | None,
     scale: float | None,
+    audio_format: AudioFormat | None,
     common: JobOptions,
 ) -> DiffusionOptions:
-    of_steps: DiffusionOptions = {"steps": steps, "quality": quality, "guidance": guidance}
-    return {**common, **of_steps, "adapter": adapter, "adapter_scale": scale}
+    steps_of: DiffusionOptions = {"steps": steps, "quality": quality, "guidance": guidance, "format": audio_format}
+    return {**common, **steps_of, "adapter": adapter, "adapter_scale": scale}
 
 
 def _file(

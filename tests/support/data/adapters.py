@@ -13,6 +13,8 @@ from omnifleet_worker.models.audio_omni.adapters.reader import layer_sizes
 from omnifleet_worker.models.audio_omni.transformer import AudioOmniTransformer
 from safetensors.torch import save_file
 
+SCALES = (1.0, 0.5, -1.0, 2.0)
+
 
 def random_adapters(transformer: AudioOmniTransformer, ranks: Sequence[int]) -> list[AppliedAdapter]:
     """One of each rank for all layers of the blocks, each applied at another scale."""
@@ -27,7 +29,9 @@ def random_adapters(transformer: AudioOmniTransformer, ranks: Sequence[int]) -> 
             )
             for name, (outward, inward) in sizes.items()
         }
-        adapters.append(AppliedAdapter(sha256=f"adapter {seed}", scale=1 - 0.5 * seed, weights=AdapterWeights(parts)))
+        adapters.append(
+            AppliedAdapter(sha256=f"adapter {seed}", scale=SCALES[seed % len(SCALES)], weights=AdapterWeights(parts))
+        )
     return adapters
 
 

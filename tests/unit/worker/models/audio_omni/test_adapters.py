@@ -54,7 +54,8 @@ def reader_of(transformer: AudioOmniTransformer, **limits: int) -> AdapterReader
 
 def peft_model(seed: int, **config: Any) -> PeftModel:
     """A transformer with an adapter that changes what it gives by about as much as it is."""
-    said = LoraConfig(base_model_name_or_path=NAME, revision=REVISION, **({"lora_alpha": 8} | config))
+    about: dict[str, Any] = {"lora_alpha": 8} | config
+    said = LoraConfig(base_model_name_or_path=NAME, revision=REVISION, **about)
     with torch.inference_mode(mode=False), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = PeftModel(make_transformer(), said)
@@ -204,9 +205,12 @@ def changed_config(files: Files, **changes: Any) -> Files:
     return json.dumps(json.loads(files[0]) | changes).encode(), files[1]
 
 
-def changed_weights(files: Files, renamed: Mapping[str, str] | None = None, **more: Tensor) -> Files:
-    tensors = {(renamed or {}).get(name, name): tensor for name, tensor in load(files[1]).items()}
-    return files[0], save(tensors | more)
+def with_renamed(files: Files, names: Mapping[str, str]) -> Files:
+    return files[0], save({names.get(name, name): tensor for name, tensor in load(files[1]).items()})
+
+
+def with_replaced(files: Files, key: str, tensor: Tensor) -> Files:
+    return files[0], save(load(files[1]) | {key: tensor})
 
 
 KEY = "base_model.model.transformer_blocks.0.attn1.to_qkv.lora_A.weight"
@@ -253,7 +257,7 @@ class TestRefused:
         renamed = {KEY: key, KEY.replace("lora_A", "lora_B"): key.replace("lora_A", "lora_B")}
 
         with pytest.raises(AdapterInvalid, match=problem):
-            reader_of(transformer).read(*changed_weights(files["attention"], renamed))
+            reader_of(transformer).read(*with_renamed(files["attention"], renamed))
 
     @pytest.mark.parametrize(
         ("tensor", "problem"),
@@ -270,7 +274,7 @@ class TestRefused:
         self, tensor: Tensor, problem: str, transformer: AudioOmniTransformer, files: Mapping[str, Files]
     ) -> None:
         with pytest.raises(AdapterInvalid, match=problem):
-            reader_of(transformer).read(*changed_weights(files["attention"], **{KEY: tensor}))
+            reader_of(transformer).read(*with_replaced(files["attention"], KEY, tensor))
 
     def test_one_matrix_without_the_other(self, transformer: AudioOmniTransformer, files: Mapping[str, Files]) -> None:
         tensors = load(files["attention"][1])
