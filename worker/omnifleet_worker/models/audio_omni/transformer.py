@@ -241,7 +241,7 @@ class AudioOmniTransformer(DiffusersModel):
         """Run the blocks and read the velocity off the last `frames` positions, in float32."""
         rotary = self._rotary(sequence)
         recompute: Any = self._gradient_checkpointing_func if self.gradient_checkpointing else None
-        of_blocks = adapters or [None] * len(self.transformer_blocks)
+        of_blocks: Sequence[BlockAdapters | None] = adapters or [None] * len(self.transformer_blocks)
         for block, key, value, adapted in zip(
             self.transformer_blocks, context.keys, context.values, of_blocks, strict=True
         ):
