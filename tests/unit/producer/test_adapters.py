@@ -174,7 +174,7 @@ class TestNaming:
 
         assert adapter_of(with_rain) == JobAdapter(name="rain", sha256=sha256, scale=1.0)
         assert with_rain.jobs[-1].schema_version == 9
-        used = job.result().record.adapter
+        used = job.result().adapter
         assert used is not None and (used.name, used.sha256, used.licence) == ("rain", sha256, LICENCE)
 
     def test_edits_and_asyncio_and_batches_do_so_too(self, with_rain: FakeClient) -> None:
