@@ -31,6 +31,7 @@ class SpeechTasks:
     """
 
     keeps_voices = False
+    adapters = None
 
     def __init__(self, capabilities: Capabilities, model: SpeechModel, *, precision: str, most_text: int) -> None:
         self.capabilities = capabilities
