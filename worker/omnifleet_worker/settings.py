@@ -49,6 +49,11 @@ class WorkerSettings(FleetSettings):
     encoding_cache: Annotated[int, Field(ge=0)] = 256 * MEBIBYTE
     """Bytes of the device's memory that keep encoded prompts, voices and videos, for requests that come with the same
     ones; 0 keeps none."""
+    adapter_cache: Annotated[int, Field(ge=0)] = 512 * MEBIBYTE
+    """Bytes of the device's memory that keep the adapters that jobs named last, 64 MB for each of rank 16 in bfloat16;
+    with 0 the worker takes no job that names one."""
+    adapter_rank: Annotated[int, Field(ge=1, le=512)] = 64
+    """Largest rank of an adapter."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the transformer's blocks before the first job, which takes a minute or two; `auto` does on a GPU."""
     warm_up: Literal["auto", "on", "off"] = "auto"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from omnifleet_shared.errors import MediaTooLong
@@ -41,6 +41,9 @@ from .timestamps.transcripts import TimedTranscript, transcribe_timed
 from .transcripts import transcribe_parts
 from .windows import continuation_prompt, count_generated, join_generated, newest_generated
 
+if TYPE_CHECKING:
+    from ..models.audio_omni.adapters.reader import AdapterReader
+
 
 @dataclass(frozen=True, eq=False)
 class SpokenText:
@@ -77,6 +80,7 @@ class JobModel(Protocol):
         capabilities: what it can do, as producers route by it.
         precision: what it computes in, and where; with the revision it decides a seed's samples.
         keeps_voices: whether what it hears of a named voice is kept between jobs.
+        adapters: reads the adapters that jobs name; None where it takes none.
     """
 
     @property
@@ -90,6 +94,9 @@ class JobModel(Protocol):
 
     @property
     def keeps_voices(self) -> bool: ...
+
+    @property
+    def adapters(self) -> AdapterReader | None: ...
 
     def validate_job(self, job: Job) -> None:
         """Refuse a job that this worker cannot do, before anything of it is fetched. Raises InvalidJob."""
@@ -108,8 +115,8 @@ class OmniModel(ModelData):
 
     @property
     def capabilities(self) -> Capabilities:
-        """Those of its card."""
-        return self.card.capabilities
+        """Those of its card, and whether this worker takes adapters."""
+        return self.card.capabilities.model_copy(update={"adapters": self.adapters is not None})
 
     def run(self, context: JobContext, media: JobMedia) -> TaskOutput:
         """See `run_task`."""

@@ -39,6 +39,7 @@ class SpeechTasks:
     """
 
     keeps_voices = False
+    adapters = None
 
     def __init__(
         self,
