@@ -23,7 +23,10 @@ SHIPPED = {
             engine="openai",
             licence="Apache-2.0",
             commercial_use=True,
-            tasks={"generate.tts": TaskCapability(languages=_VOXCPM2_LANGUAGES)},
+            # The last two with a recogniser beside it.
+            tasks=dict.fromkeys(
+                ("generate.tts", "generate.vc", "edit.speech"), TaskCapability(languages=_VOXCPM2_LANGUAGES)
+            ),
             sample_rate=48_000,
             cloning=True,
             streaming=True,
