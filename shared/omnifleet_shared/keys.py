@@ -152,6 +152,8 @@ WORKERS_SEEN_KEY = "omnifleet:worker-records:{queue}:seen"
 """Sorted set: the same names, by the Unix time at which Redis got the report."""
 WORKERS_FAIR_KEY = "omnifleet:worker-records:{queue}:fair"
 """Sorted set: those of them that find the messages of tenants, likewise; workers of older releases are missing."""
+QUEUES_KEY = "omnifleet:queues"
+"""Set: the names of all queues whose workers ever reported, of all fleets of this Redis."""
 HEARTBEAT_INTERVAL = 2.0
 """Seconds between two reports of a worker."""
 WORKER_LIFETIME = 15

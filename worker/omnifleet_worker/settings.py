@@ -32,6 +32,9 @@ class WorkerSettings(FleetSettings):
     aligner: Path | None = None
     """Folder of a CTC speech recogniser of transformers (such as wav2vec2, with its processor) that says where words
     are; without one there is no editing of words."""
+    recogniser: Path | None = None
+    """Folder of a speech recogniser of transformers that tells when words are said (Whisper, or one with CTC), for a
+    model that speaks in the voices of recordings: with it, it changes words of recordings and converts voices too."""
     device: str = "auto"
     """Torch device; `auto` takes the first visible GPU, else the CPU."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -38,6 +38,7 @@ COMMERCIAL_MODELS = {
     "generate.t2m": ("ACE-Step (Apache-2.0)",),
     "generate.tts": ("VoxCPM2 (Apache-2.0)", "Kokoro-82M (Apache-2.0)", "Chatterbox (MIT)"),
     "generate.vc": ("VoxCPM2 (Apache-2.0)", "Chatterbox (MIT)", "OpenVoice V2 (MIT)"),
+    "edit.speech": ("VoxCPM2 (Apache-2.0) with Whisper (MIT)",),
 }
 """Models whose licences allow commercial use, by task or namespace, to name in errors."""
 

@@ -140,7 +140,8 @@ class JobRunner:
             return self._result(context, artifact=artifact, warnings=media.warnings + outcome.warnings)
         if isinstance(outcome, EditedRecording):
             artifact = self._store_samples(context, outcome.samples, outcome.source.sample_rate, outcome.subtype)
-            return self._result(context, artifact=artifact, edits=outcome.edits, warnings=media.warnings)
+            warnings = media.warnings + outcome.warnings
+            return self._result(context, artifact=artifact, edits=outcome.edits, warnings=warnings)
         made = outcome if isinstance(outcome, SpokenText) else SpokenText(outcome, SAMPLE_RATE)
         given_out = context.stream.pcm if context.stream is not None else None
         pcm = _to_pcm(made.samples) if given_out is None else given_out

@@ -33,6 +33,7 @@ from .job_context import JobContext
 from .model import ModelData
 from .sound_edit.sound_editor import EditedSound, edit_sound
 from .speech import convert_voice, tts
+from .speech_edit.omni_editing import OmniEditing
 from .speech_edit.plan import PlannedRecording
 from .speech_edit.speech_editor import EditedRecording, edit_speech, plan_speech_edit
 from .streaming.text import ask_streamed
@@ -145,7 +146,7 @@ def run_task(context: JobContext, media: JobMedia, model: ModelData) -> TaskOutp
             return edit_sound(context, task, media, model)
         case SpeechEdit() as task:
             edit_or_plan = plan_speech_edit if task.dry_run else edit_speech
-            return edit_or_plan(context, task, media.recording("audio"), model)
+            return edit_or_plan(context, task, media.recording("audio"), OmniEditing(model))
 
 
 def understand(
