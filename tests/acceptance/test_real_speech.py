@@ -1,4 +1,4 @@
-"""Words of real speech are changed, and a recogniser hears the new ones: what the job promises, with small real models.
+"""Real speech is made and changed, and a recogniser hears the words: what the job promises, with small real models.
 
 A synthesiser says the sentences and the new words, Whisper finds the words and hears the result.
 """
@@ -26,6 +26,7 @@ from omnifleet_worker.settings import WorkerSettings
 from support.speech.real_speech import SPOKEN_RATE, heard, speak
 from support.speech.spoken_engine import NAME
 from support.speech.whisper_folder import write_whisper_folder
+from torchaudio.functional import edit_distance
 
 
 class Desk:
@@ -93,6 +94,20 @@ def test_the_new_words_are_heard_and_the_old_are_not(desk: Desk, said: str, desc
         assert span.new.lower() in text and span.old.lower() not in text
     assert likeness(text, after) > 0.9  # to the word on most processors: the synthesiser's arithmetic is theirs
     assert_rest_untouched(result, edited, _as_stored(source))
+
+
+def test_of_what_is_said_at_most_one_word_in_ten_is_heard_wrong(desk: Desk) -> None:
+    texts = [
+        "The quick brown fox jumps over the lazy dog near the river.",
+        "Tomorrow morning we take the early train to the city.",
+        "A worker that dies leaves its message to another one.",
+    ]
+
+    said = [desk.run("generate", {"name": "tts", "text": text})[1] / 32768 for text in texts]
+
+    words = [text.lower().rstrip(".").split() for text in texts]
+    errors = sum(edit_distance(one, heard(sound)) for one, sound in zip(words, said, strict=True))
+    assert errors <= sum(map(len, words)) / 10
 
 
 def test_what_is_said_is_said_again_in_the_other_voice(desk: Desk) -> None:
