@@ -194,7 +194,7 @@ def _capabilities(folder: Path, sample_rate: int, lora: Path | None) -> Capabili
     known: dict[str, Any] = {"sample_rate": sample_rate, "cloning": True, "streaming": True}
     shipped = SHIPPED["voxcpm2"]
     if not (folder / CARD).is_file():
-        known |= {"name": shipped.name, "tasks": shipped.tasks}
+        known |= {"name": shipped.name, "tasks": {"generate.tts": shipped.tasks["generate.tts"]}}
     capabilities = read_capabilities(folder, NAME, **known)
     if capabilities.voice_seconds is None:
         capabilities = capabilities.model_copy(update={"voice_seconds": shipped.voice_seconds})
