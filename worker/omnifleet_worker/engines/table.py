@@ -46,7 +46,7 @@ def load_model(settings: WorkerSettings) -> LoadedModel:
     try:
         module = import_module(module_of(name))
     except ModuleNotFoundError as error:
-        if name not in LIBRARIES or error.name != LIBRARIES[name]:
+        if (error.name or "").partition(".")[0] != LIBRARIES.get(name):
             raise
         remedy = f"pip install 'omnifleet[{name}]', or run the image omnifleet-worker-voices"
         raise InvalidSetting(f"not installed: {error.name}", "OMNIFLEET_ENGINE", remedy) from error

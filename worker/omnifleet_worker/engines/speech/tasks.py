@@ -98,7 +98,7 @@ class SpeechTasks:
         voice, rate = self._voice(context, task, media), self._model.sample_rate
         context.plan_steps(len(parts), self._model.most_steps)
         live = None if context.stream is None else LiveSpeech(context.stream, rate)
-        (clip,) = self._speak(context, parts[:1], voice, live and live.watch)
+        (clip,) = self._speak(context, parts[:1], voice, None if live is None else live.watch)
         if live is not None:
             live.finish(clip, None if len(parts) == 1 else parts[0])
         if len(parts) == 1:
