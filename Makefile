@@ -94,6 +94,7 @@ locks: $(BIN)/uv ## renew the versions of everything that is installed here, in 
 	$(COMPILE) pyproject.toml --extra flower --extra otel -c locks/dev.txt -o locks/producer.txt
 	$(COMPILE) pyproject.toml --extra gateway --extra otel -c locks/dev.txt -o locks/gateway.txt
 	$(COMPILE) pyproject.toml --extra worker --extra otel -c locks/dev.txt -o locks/worker.txt
+	$(COMPILE) pyproject.toml --extra voxcpm --extra omnivoice --extra otel -c locks/dev.txt -o locks/voices.txt
 	$(COMPILE) pyproject.toml --extra test --resolution lowest-direct -o locks/lowest.txt
 
 clean:
@@ -105,7 +106,7 @@ $(BIN)/uv: locks/build.txt
 	touch $@
 
 $(VENV)/.%: locks/%.txt pyproject.toml $(BIN)/uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r $<
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r $<
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 

@@ -1,4 +1,5 @@
 # The worker: docker build -f docker/worker.Dockerfile -t omnifleet-worker .
+# Of VoxCPM2 and OmniVoice: docker build -f docker/worker.Dockerfile --build-arg LOCK=voices -t omnifleet-worker-voices .
 # BASE takes a digest or a mirror's name; both stages start from it, as the environment points to its Python.
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 
@@ -11,11 +12,12 @@ RUN pip install --no-cache-dir --root-user-action=ignore --require-hashes -r /bu
 # PyTorch's own build for that backend, such as `cpu`; without it the one of the package index, which is for CUDA.
 # The lock has no hashes of such builds: torch's lines lose theirs, those of CUDA go.
 ARG TORCH_BACKEND=
-COPY locks/worker.txt /build/locks/
+ARG LOCK=worker
+COPY locks/${LOCK}.txt /build/locks/
 RUN if [ -n "${TORCH_BACKEND}" ]; then export UV_TORCH_BACKEND="${TORCH_BACKEND}" \
-    && sed -i -E -e '/^(cuda|nvidia|triton)/,/[^\\]$/d' -e '/^torch/,/[^\\]$/{/--hash/d; s/ *\\$//}' /build/locks/worker.txt; \
+    && sed -i -E -e '/^(cuda|nvidia|triton)/,/[^\\]$/d' -e '/^torch/,/[^\\]$/{/--hash/d; s/ *\\$//}' "/build/locks/${LOCK}.txt"; \
     else export UV_REQUIRE_HASHES=true; fi \
-    && uv pip install -r /build/locks/worker.txt
+    && uv pip install --no-deps -r "/build/locks/${LOCK}.txt"
 # What changes daily comes last and into a folder of its own: a new layer of some hundred kB, and none of the libraries.
 COPY LICENSE README.md pyproject.toml /build/
 COPY shared /build/shared

@@ -20,7 +20,7 @@ SHIPPED = {
         AUDIO_OMNI.capabilities,
         Capabilities(
             name="voxcpm2",
-            engine="openai",
+            engine="voxcpm",
             licence="Apache-2.0",
             commercial_use=True,
             # The last two with a recogniser beside it.
@@ -29,17 +29,19 @@ SHIPPED = {
             ),
             sample_rate=48_000,
             cloning=True,
+            voice_seconds=30,
             streaming=True,
         ),
         Capabilities(
             name="omnivoice",
-            engine="openai",
+            engine="omnivoice",
             licence="CC BY-NC 4.0",
             parts=(LicensedPart(name="audio tokenizer (Higgs)", licence="terms of its own"),),
             # Over six hundred.
             tasks={"generate.tts": TaskCapability()},
             sample_rate=24_000,
             cloning=True,
+            voice_seconds=20,
             streaming=True,
             needs_transcript=True,
         ),

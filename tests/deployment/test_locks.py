@@ -22,6 +22,7 @@ EXTRAS = {
     "gateway": ["gateway", "otel"],
     "lowest": ["test"],
     "producer": ["flower", "otel"],
+    "voices": ["voxcpm", "omnivoice", "otel"],
     "worker": ["worker", "otel"],
 }
 HASH = r"--hash=sha256:[0-9a-f]{64}"
@@ -75,7 +76,7 @@ def test_every_lock_is_held_by_these_tests() -> None:
     assert {path.stem for path in LOCKS} == {"build", *EXTRAS}
 
 
-@pytest.mark.parametrize("lock", ["build", "demo", "docs", "gateway", "producer", "worker"])
+@pytest.mark.parametrize("lock", ["build", "demo", "docs", "gateway", "producer", "voices", "worker"])
 def test_locks_agree_with_each_other(lock: str) -> None:
     dev = versions("dev")
 

@@ -1,4 +1,4 @@
-"""Models that speak, in real workers that are killed, drained and cancelled: one on the engine, one behind a server."""
+"""Models that speak, in real workers that are killed, drained and cancelled: by a script, VoxCPM2, behind a server."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from support.scripted_fleet import WAIT, ScriptedFleet, ScriptedWorker
 from support.speech.fake_server import FakeSpeechServer
 from support.speech.scripted_model import speech_card
 from support.speech.vits_folder import TEXTS, write_tiny_vits
+from support.speech.voxcpm_folder import write_tiny_voxcpm
 
 TEXT = "Please hold on while this is said: it takes some seconds."
 
@@ -30,10 +31,12 @@ class Stage:
     server: FakeSpeechServer
     environment: dict[str, str]
     omni: Client
+    places: int
+    held_until: Path
 
     @property
     def is_remote(self) -> bool:
-        return self.environment["SCRIPTED_ENGINE"] == "real"
+        return self.places == 4
 
     def start(self) -> ScriptedWorker:
         return self.fleet.start(**self.environment)
@@ -50,26 +53,36 @@ class Stage:
         services.wait_until(is_said, WAIT, "the text to be said")
 
     def go_on(self) -> None:
-        """Let the server answer, now and from now on."""
+        """Let the server answer, and VoxCPM2 say the rest, now and from now on."""
+        self.held_until.touch()
         self.server.silent = False
         self.server.speak.set()
 
 
-@pytest.fixture(params=["scripted", "real"])
+PLACES = {"scripted": 2, "voxcpm": 1, "server": 4}
+
+
+@pytest.fixture(params=PLACES)
 def stage(request: pytest.FixtureRequest, scripted: ScriptedFleet, tmp_path: Path) -> Iterator[Stage]:
     folder = tmp_path / "model"
     folder.mkdir()
     card = speech_card(engine="fish", sample_rate=44_100).model_dump(mode="json")
+    if request.param == "voxcpm":
+        write_tiny_voxcpm(folder, endless=True)
+        card = speech_card(engine="voxcpm", sample_rate=48_000).model_dump(mode="json")
     (folder / "card.json").write_text(json.dumps(card))
     with FakeSpeechServer(silent=True).running() as server:
         environment = {
-            "SCRIPTED_ENGINE": request.param,
+            "SCRIPTED_ENGINE": "scripted" if request.param == "scripted" else "real",
+            "HELD_UNTIL": str(tmp_path / "go-on"),
+            "OMNIFLEET_DEVICE": "cpu",
+            **({"OMNIFLEET_ENGINE": "support.speech.held_voxcpm"} if request.param == "voxcpm" else {}),
             "OMNIFLEET_CHECKPOINT": str(folder),
             "OMNIFLEET_SERVER_URL": server.url,
         }
         # Its own queue, which the fleet of these tests has no other model in.
         with Client(scripted.settings.model_copy(update={"models": "scripted-speech=audio-omni"})) as omni:
-            yield Stage(scripted, server, environment, omni)
+            yield Stage(scripted, server, environment, omni, PLACES[request.param], tmp_path / "go-on")
 
 
 def samples_of(job: JobHandle[Any], folder: Path) -> np.ndarray:
@@ -130,16 +143,14 @@ def test_a_drained_worker_finishes_what_is_being_said(stage: Stage) -> None:
 
 def test_no_more_is_taken_than_can_be_said(stage: Stage) -> None:
     worker = stage.start()
-    places = 4 if stage.is_remote else 2
-
     jobs = [stage.speak("One.") for _ in range(8)]
 
-    assert worker.metrics().value("omnifleet_worker_places") == places + 1
+    assert worker.metrics().value("omnifleet_worker_places") == stage.places + 1
     stage.go_on()
     assert [job.result(WAIT).attempts for job in jobs] == [1] * len(jobs)
 
 
-@pytest.mark.parametrize("stage", ["real"], indirect=True)
+@pytest.mark.parametrize("stage", ["server"], indirect=True)
 def test_a_server_that_is_away_takes_its_workers_out_of_service(stage: Stage) -> None:
     stage.server.key = "another"
     worker = stage.fleet.start(ready=False, **stage.environment)

@@ -90,6 +90,8 @@ class Request:
     """float32 samples [2, n] of a clip, the text of an answer, or float32 samples [1, n] of a text that was said."""
     draft: Callable[[], str] = str
     """Reads an answer as far as it is written; may be called by any thread."""
+    said: list[np.ndarray] = field(default_factory=list)
+    """Pieces of a text as far as it is said, float32 [n], for any thread to read; emptied where it begins anew."""
     begun: tuple[int, ...] = ()
     """Tokens of an answer that an earlier attempt wrote: the thinker reads them and goes on behind."""
     written: Callable[[], tuple[int, ...]] | None = None

@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 ENGINES = {
     "audio-omni": "omnifleet_worker.engines.audio_omni",
     "fish": "omnifleet_worker.engines.speech_server.fish",
+    "omnivoice": "omnifleet_worker.engines.omnivoice_speech",
     "openai": "omnifleet_worker.engines.speech_server.openai",
     "transformers": "omnifleet_worker.engines.transformers_speech",
+    "voxcpm": "omnifleet_worker.engines.voxcpm_speech",
 }
 """Modules by the names of their engines; each has `load(settings) -> LoadedModel`."""
+LIBRARIES = {"omnivoice": "omnivoice", "voxcpm": "voxcpm"}
+"""Libraries of engines that an extra of the engine's own name brings."""
 CARD = "card.json"
 _REMEDY = "Convert or download a checkpoint, and give the folder that holds model_index.json, card.json or config.json"
 
@@ -39,7 +43,14 @@ def load_model(settings: WorkerSettings) -> LoadedModel:
         CheckpointInvalid: the folder is not what the engine needs, or the recogniser's holds none.
     """
     name = choose_engine(settings)
-    load: Callable[[WorkerSettings], LoadedModel] | None = getattr(import_module(module_of(name)), "load", None)
+    try:
+        module = import_module(module_of(name))
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != LIBRARIES.get(name):
+            raise
+        remedy = f"pip install 'omnifleet[{name}]', or run the image omnifleet-worker-voices"
+        raise InvalidSetting(f"not installed: {error.name}", "OMNIFLEET_ENGINE", remedy) from error
+    load: Callable[[WorkerSettings], LoadedModel] | None = getattr(module, "load", None)
     if load is None:
         problem = f"the module {name} is no engine: it has no function load"
         raise InvalidSetting(problem, "OMNIFLEET_ENGINE", "docs/engines.md says what an engine is")
@@ -78,7 +89,7 @@ def choose_engine(settings: WorkerSettings) -> str:
     if (folder / "model_index.json").is_file():
         return "audio-omni"
     if (folder / "config.json").is_file():
-        return "transformers"
+        return _engine_of_config(_read(folder / "config.json"))
     raise CheckpointInvalid(f"{folder} holds no checkpoint", "OMNIFLEET_CHECKPOINT", _REMEDY)
 
 
@@ -94,6 +105,13 @@ def module_of(engine: str) -> str:
         if find_spec(engine) is not None:
             return engine
     raise InvalidSetting(f"there is no engine {engine!r}", "OMNIFLEET_ENGINE", _known())
+
+
+def _engine_of_config(config: dict[str, Any]) -> str:
+    """Models that have libraries of their own say so; transformers knows the others, or refuses them."""
+    if config.get("architecture") == "voxcpm2":
+        return "voxcpm"
+    return "omnivoice" if config.get("model_type") == "omnivoice" else "transformers"
 
 
 def _known() -> str:

@@ -214,14 +214,20 @@ class JobContext:
         with self._steps.counting(requests):
             return self._submit_all(requests)
 
-    def speak_all(self, texts: Sequence[SpeechInputs]) -> list[np.ndarray]:
+    def speak_all(
+        self, texts: Sequence[SpeechInputs], watch: Callable[[Sequence[Request]], None] | None = None
+    ) -> list[np.ndarray]:
         """Return the texts as they are said, float32 [1, n], in their order; two at a time are in the engine.
 
         All come, or none. Raises the engine's typed errors.
+
+        Args:
+            texts: to say.
+            watch: called with all requests every `INTERVAL` seconds while they run, and once they are done.
         """
         requests = self._requests_of(texts)
         with self._steps.counting(requests):
-            return self._submit_all(requests)
+            return self._submit_all(requests, watch)
 
     def _inputs(self, clip: Clip) -> DiffusionInputs:
         assert not isinstance(self.job, UnderstandJob)

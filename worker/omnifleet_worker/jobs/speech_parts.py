@@ -77,7 +77,7 @@ def join_speech(clips: Sequence[Samples], parts: Sequence[str], sample_rate: int
     pieces: list[Samples] = []
     for clip, part in zip(clips, parts, strict=True):
         pieces.append(_fade_ends(clip * np.float32(level_step(clips[0], clip)), sample_rate))
-        pieces.append(_pause(clip, part, sample_rate))
+        pieces.append(silence_after(clip, part, sample_rate))
     joined: Samples = np.concatenate(pieces[:-1], axis=1)
     joined /= max(1.0, float(np.abs(joined).max()))
     return joined
@@ -98,10 +98,11 @@ def streamed_speech(clip: Samples, first: Samples, part: str, sample_rate: int, 
     """
     most = 1 / max(float(np.abs(clip).max(initial=0)), 1e-9)
     piece = _fade_ends(clip * np.float32(min(level_step(first, clip), most)), sample_rate)
-    return piece if is_last else np.concatenate([piece, _pause(clip, part, sample_rate)], axis=1)
+    return piece if is_last else np.concatenate([piece, silence_after(clip, part, sample_rate)], axis=1)
 
 
-def _pause(clip: Samples, part: str, sample_rate: int) -> Samples:
+def silence_after(clip: Samples, part: str, sample_rate: int) -> Samples:
+    """Make the silence that a speaker leaves after a part, in as many channels as its clip has."""
     return np.zeros((len(clip), round(pause_after(part) * sample_rate)), np.float32)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from omnifleet_shared.errors import CheckpointInvalid, InvalidSetting
-from omnifleet_worker.engines.table import ENGINES, choose_engine, load_model, module_of
+from omnifleet_worker.engines.table import ENGINES, LIBRARIES, choose_engine, load_model, module_of
 from omnifleet_worker.settings import WorkerSettings
 from support import PYTHONPATH
 
@@ -20,6 +20,8 @@ from support import PYTHONPATH
     [
         ({"model_index.json": {}, "card.json": {"name": "audio-omni"}}, "audio-omni"),
         ({"config.json": {"model_type": "vits"}}, "transformers"),
+        ({"config.json": {"architecture": "voxcpm2"}}, "voxcpm"),
+        ({"config.json": {"model_type": "omnivoice"}}, "omnivoice"),
         ({"card.json": {"engine": "fish"}}, "fish"),
         ({"card.json": {"engine": "openai"}, "config.json": {}}, "openai"),
     ],
@@ -50,6 +52,15 @@ def test_an_engine_that_nobody_knows_is_refused(tmp_path: Path, engine: str) -> 
         load_model(WorkerSettings(checkpoint=tmp_path, engine=engine))
 
 
+@pytest.mark.parametrize("engine", LIBRARIES)
+def test_a_library_that_is_not_installed_is_named(tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, LIBRARIES[engine], None)
+    monkeypatch.delitem(sys.modules, ENGINES[engine], raising=False)
+
+    with pytest.raises(InvalidSetting, match=rf"omnifleet\[{engine}\]"):
+        load_model(WorkerSettings(checkpoint=tmp_path, engine=engine))
+
+
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointInvalid, match="holds no checkpoint"):
         choose_engine(WorkerSettings(checkpoint=tmp_path))
@@ -72,7 +83,7 @@ def test_choosing_imports_no_engine(tmp_path: Path) -> None:
     assert found.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", sorted(ENGINES.keys() - LIBRARIES))
 def test_each_engine_of_the_table_can_be_loaded(engine: str) -> None:
     assert callable(import_module(ENGINES[engine]).load)
 

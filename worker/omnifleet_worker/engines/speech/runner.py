@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ class _Speech:
     """A text that is being said."""
 
     pieces: Iterator[Samples]
-    said: list[Samples] = field(default_factory=list)
     is_over: bool = False
 
 
@@ -50,7 +49,7 @@ class SpeechRunner:
         if piece is None:
             speech.is_over = True
         elif piece.size:
-            speech.said.append(piece)
+            request.said.append(piece)
             request.step = min(request.step + 1, request.steps)
 
     def is_done(self, request: Request) -> bool:
@@ -59,7 +58,7 @@ class SpeechRunner:
 
     def finish(self, batch: Sequence[Request]) -> list[Any]:
         """Join what was said, float32 [1, n]. Raises JobFailed where that is nothing, or no numbers."""
-        return [_join(self._speeches[request].said) for request in batch]
+        return [_join(request.said) for request in batch]
 
     def release(self, request: Request) -> None:
         """Forget the text, said or not."""
@@ -69,6 +68,7 @@ class SpeechRunner:
 
     def _begin(self, request: Request) -> _Speech:
         assert isinstance(request.inputs, SpeechInputs)
+        request.said.clear()
         return _Speech(self._model.speak(request.inputs))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from omnifleet_shared.audio_formats import check_format
@@ -12,6 +12,7 @@ from omnifleet_shared.schema.jobs import GenerateJob, Job
 from omnifleet_shared.schema.model_card import ModelCard
 from omnifleet_shared.schema.tasks import Speech, SpeechEdit, VoiceConversion
 
+from ...engine.request import Request
 from ...jobs.inputs import JobMedia
 from ...jobs.job_context import JobContext
 from ...jobs.speech_edit.plan import PlannedRecording
@@ -22,6 +23,7 @@ from ...jobs.tasks import SpokenText
 from ...media.decode import DecodedAudio
 from ...media.signal import resample, to_mono, trim_silence
 from ...models.speech_model import ReferenceVoice, Samples, SpeechInputs, SpeechModel
+from .live_speech import LiveSpeech
 from .recogniser import RATE, Recogniser, recognise_parts
 from .word_edits.editing import SpeechModelEditing
 from .word_edits.word_synthesiser import SpeakingModel
@@ -95,14 +97,16 @@ class SpeechTasks:
         parts = [part for part in split_text(text, lambda part: len(part) <= self._most_text) if part.strip()]
         voice, rate = self._voice(context, task, media), self._model.sample_rate
         context.plan_steps(len(parts), self._model.most_steps)
+        live = None if context.stream is None else LiveSpeech(context.stream, rate)
+        (clip,) = self._speak(context, parts[:1], voice, None if live is None else live.watch)
+        if live is not None:
+            live.finish(clip, None if len(parts) == 1 else parts[0])
         if len(parts) == 1:
-            (clip,) = self._speak(context, parts, voice)
-            context.give_out(clip, rate)
             return SpokenText(clip, rate)
-        first = trim_silence(self._speak(context, parts[:1], voice)[0], rate)
+        first = trim_silence(clip, rate)
         if voice is None and self.capabilities.cloning:
             voice = ReferenceVoice(wave=first[0], sample_rate=rate, text=parts[0].strip())
-        if context.stream is not None:
+        if live is not None:
             return SpokenText(self._stream(context, parts, first, voice), rate)
         others = [trim_silence(clip, rate) for clip in self._speak(context, parts[1:], voice)]
         return SpokenText(join_speech([first, *others], parts, rate), rate)
@@ -111,20 +115,27 @@ class SpeechTasks:
         self, context: JobContext, parts: Sequence[str], first: Samples, voice: ReferenceVoice | None
     ) -> Samples:
         """Speak the parts after the first one by one, and give each out as it is done."""
-        rate, pieces = self._model.sample_rate, list[Samples]()
-        for number, part in enumerate(parts):
-            clip = trim_silence(self._speak(context, [part], voice)[0], rate) if number else first
+        rate, pieces = self._model.sample_rate, [first]
+        for number, part in enumerate(parts[1:], 1):
+            clip = trim_silence(self._speak(context, [part], voice)[0], rate)
             pieces.append(streamed_speech(clip, first, part, rate, is_last=number == len(parts) - 1))
             context.give_out(pieces[-1], rate)
         return np.concatenate(pieces, axis=1)
 
-    def _speak(self, context: JobContext, parts: Sequence[str], voice: ReferenceVoice | None) -> list[Samples]:
+    def _speak(
+        self,
+        context: JobContext,
+        parts: Sequence[str],
+        voice: ReferenceVoice | None,
+        watch: Callable[[Sequence[Request]], None] | None = None,
+    ) -> list[Samples]:
         job, steps = context.job, self._model.most_steps
         return context.speak_all(
             [
                 SpeechInputs(text=part.strip(), language=job.language, voice=voice, most_steps=steps, seed=job.seed)
                 for part in parts
-            ]
+            ],
+            watch,
         )
 
     def _voice(self, context: JobContext, task: Speech | VoiceConversion, media: JobMedia) -> ReferenceVoice | None:
