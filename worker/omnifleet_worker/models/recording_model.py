@@ -32,5 +32,5 @@ class RecordingModel(Protocol):
     """A loaded model. It raises OmnifleetError for what is the request's or the device's fault."""
 
     def work(self, inputs: RecordingInputs) -> RecordingOutcome:
-        """Work through a stretch, on the engine's thread: the same inputs have the same outcome, whatever came first."""
+        """Work through a stretch on the engine's thread: the same inputs have the same outcome, whatever came first."""
         ...

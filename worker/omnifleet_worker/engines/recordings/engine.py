@@ -9,6 +9,7 @@ import torch
 
 from ...engine.limits import EngineLimits
 from ...models.recording_model import RecordingInputs
+from ...models.speech_model import Samples
 from ..loaded_model import LoadedModel
 from ..speech.folder_card import read_capabilities
 from .recogniser import RATE, open_recogniser
@@ -16,7 +17,7 @@ from .runner import RecordingRunner
 from .transcripts import Transcriber
 
 TRANSCRIBE = "understand.transcribe"
-_PROBE = np.random.default_rng(0).standard_normal(RATE // 2, dtype=np.float32) / 10
+_PROBE: Samples = (np.random.default_rng(0).standard_normal(RATE // 2) / 10).astype(np.float32)
 
 
 def load_recogniser(folder: Path, engine: str, device: torch.device, dtype: torch.dtype) -> LoadedModel:

@@ -49,6 +49,7 @@ class Transcriber:
     """
 
     keeps_voices = False
+    adapters = None
 
     def __init__(self, capabilities: Capabilities, model: SpeechRecogniser, *, precision: str) -> None:
         self.capabilities = capabilities
