@@ -72,6 +72,9 @@ def write_tiny_whisper(folder: Path, *, licence: str = "mit", word_times: bool =
         return_timestamps=False,
         **({"alignment_heads": [[0, 0], [1, 1]]} if word_times else {}),
     )
+    if not word_times:
+        with torch.no_grad():  # letters are likelier than times, which nobody asks it for
+            model.model.decoder.embed_tokens.weight[end:] *= 0.1
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     WhisperFeatureExtractor().save_pretrained(folder)

@@ -128,8 +128,8 @@ def test_a_long_recordings_words_come_with_their_times(transcribe: Transcribe, n
 
 
 def test_the_language_that_was_heard_stands_in_the_result(transcribe: Transcribe) -> None:
-    heard = transcribe(noise(3), task={"timestamps": "segment"}).transcript
-    told = transcribe(noise(3), task={"timestamps": "segment"}, language="ru").transcript
+    heard = transcribe(noise(24), task={"timestamps": "segment"}).transcript
+    told = transcribe(noise(24), task={"timestamps": "segment"}, language="ru").transcript
 
     assert heard is not None and heard.language in LANGUAGES and heard.words is None
     assert told is not None and told.language == "ru"

@@ -69,7 +69,7 @@ class SpeechRecogniser:
         self._recognise = recognise
         self._is_whisper = recognise.type == "seq2seq_whisper"
         codes = getattr(config, "lang_to_id", None) or {} if self._is_whisper else {}
-        self._codes = {number: sign.strip("<|>") for sign, number in codes.items()}
+        self._codes: dict[int, str] = {number: sign.strip("<|>") for sign, number in codes.items()}
         self.languages = frozenset(self._codes.values()) if getattr(config, "is_multilingual", False) else frozenset()
         """Languages that it is told, or tells apart by itself; none where it knows one alone, or asks for none."""
         has_heads = bool(getattr(config, "alignment_heads", None))
@@ -112,7 +112,7 @@ class SpeechRecogniser:
         features = self._recognise.feature_extractor(wave, sampling_rate=RATE, return_tensors="pt").input_features
         model = self._recognise.model
         (number,) = model.detect_language(features.to(model.device, model.dtype)).tolist()
-        return self._codes[number]
+        return self._codes[int(number)]
 
 
 def open_recogniser(folder: Path, device: torch.device, dtype: torch.dtype) -> SpeechRecogniser:
