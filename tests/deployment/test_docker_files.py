@@ -14,15 +14,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from omnifleet_shared.settings import FleetSettings
 from support import services
 from support.command_lines import SETTINGS
 from support.deployment.manifests import ROOT
 
 COMPOSE = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())["services"]
+WORKERS = sorted(name for name in COMPOSE if name.startswith("worker"))
 GPU_WORKERS = sorted(name for name in COMPOSE if name.startswith("worker-gpu"))
+SERVED = ("fish-s2-pro", "voxcpm2")
+"""Models that a server on the machine runs."""
 AFTER_GRACE = 30
 """Seconds for what a drained worker still does: store, record, hand back."""
 
@@ -162,7 +167,7 @@ class TestCompose:
         assert ignored.returncode == 0
 
     def test_a_worker_may_drain_before_it_is_killed(self) -> None:
-        for name in ("worker", *GPU_WORKERS):
+        for name in WORKERS:
             period = float(COMPOSE[name]["stop_grace_period"].removesuffix("s"))
             assert float(COMPOSE[name]["environment"]["OMNIFLEET_GRACE"]) + AFTER_GRACE <= period
 
@@ -201,8 +206,21 @@ class TestCompose:
         assert COMPOSE["worker-gpu-0"]["profiles"] == ["gpu"]
         assert [COMPOSE[name]["profiles"] for name in GPU_WORKERS[1:]] == [[f"gpu-{number}"] for number in range(1, 8)]
 
+    @pytest.mark.parametrize("model", SERVED)
+    def test_a_model_s_worker_has_its_card_and_its_queue(self, model: str) -> None:
+        service = COMPOSE[f"worker-{model}"]
+        (mounted,) = service["volumes"]
+        card = json.loads((ROOT / "docker" / mounted.split(":")[0] / "card.json").read_text())
+
+        assert (service["profiles"], card["name"]) == ([model], model)
+        assert service["environment"]["OMNIFLEET_QUEUE"] == FleetSettings().queue_of(model)
+        assert mounted.split(":")[1] == service["environment"]["OMNIFLEET_CHECKPOINT"]
+        assert urlsplit(service["environment"]["OMNIFLEET_SERVER_URL"].partition(":-")[2]).hostname in str(
+            service["extra_hosts"]
+        )
+
     def test_workers_start_after_redis_answers_and_the_bucket_is_made(self) -> None:
-        for name in ("worker", *GPU_WORKERS):
+        for name in WORKERS:
             needs = {service: need["condition"] for service, need in COMPOSE[name]["depends_on"].items()}
             assert needs["redis"] == "service_healthy"
             assert needs["minio-setup"] == "service_completed_successfully"

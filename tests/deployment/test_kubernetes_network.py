@@ -44,12 +44,19 @@ UNDERSTANDING = {
     for source, target, port in IN_CLUSTER
     if "worker" in (source, target)
 }
+VOICES = {
+    tuple(model if one == "worker" else one for one in flow)
+    for model in ("worker-voxcpm2", "worker-fish-s2-pro")
+    for flow in IN_CLUSTER
+    if "worker" in flow
+}
 EXPECTED = {
     "a100": IN_CLUSTER,
     "cpu": IN_CLUSTER,
     "external": OUTSIDE,
     "h100": IN_CLUSTER,
     "mig": IN_CLUSTER | UNDERSTANDING,
+    "voices": IN_CLUSTER | VOICES,
 }
 
 

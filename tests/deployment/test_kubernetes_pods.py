@@ -7,9 +7,13 @@ import re
 import tomllib
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from omnifleet_shared.catalogue import SHIPPED
 from omnifleet_shared.keys import BROKER_PRIORITY, MODEL
+from omnifleet_shared.settings import FleetSettings
+from omnifleet_worker.engines.table import load_model
 from omnifleet_worker.settings import WorkerSettings
 from support.command_lines import SETTINGS
 from support.deployment import manifests
@@ -22,6 +26,9 @@ AFTER_GRACE = 30
 """Seconds for what a drained worker still does: store, record, hand back."""
 CHECKPOINT_BYTES, SLOW_DISK = 21e9, 50e6
 GPU_OVERLAYS = sorted(set(manifests.OVERLAYS) - {"cpu"})
+SERVED = ("fish-s2-pro", "voxcpm2")
+"""Models that a server beside the worker runs."""
+SCALED = [(name, "worker") for name in GPU_OVERLAYS] + [("voices", f"worker-{model}") for model in SERVED]
 
 
 @pytest.fixture(params=manifests.OVERLAYS)
@@ -45,7 +52,8 @@ def startup_seconds(workload: dict[str, Any]) -> int:
 
 
 def test_all_that_is_asked_for_is_there() -> None:
-    assert {"a100", "cpu", "external", "h100", "mig"} == set(manifests.OVERLAYS)
+    assert {"a100", "cpu", "external", "h100", "mig", "voices"} == set(manifests.OVERLAYS)
+    assert sorted(path.parent.name for path in (ROOT / "k8s/models").glob("*/kustomization.yaml")) == [*SERVED]
 
 
 class TestRights:
@@ -184,7 +192,9 @@ class TestPlaces:
                 assert volume.get("configMap", {}).get("name") in maps | {None}
 
     def test_the_checkpoint_is_loaded_from_where_it_is_put(self, overlay: Overlay) -> None:
-        for workload in overlay.workers.values():
+        for name, workload in overlay.workers.items():
+            if name.removeprefix("worker-") in SERVED:
+                continue
             (init,) = pod(workload)["initContainers"]
             (worker,) = pod(workload)["containers"]
             assert init["args"][-1] == "$(OMNIFLEET_CHECKPOINT)"
@@ -198,10 +208,10 @@ class TestPlaces:
         for workload in manifests.render(name).workers.values():
             required = pod(workload)["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
             (expression,) = required["nodeSelectorTerms"][0]["matchExpressions"]
-            product = "H100" if name in ("h100", "external") else "A100"
+            product = "H100" if name in ("h100", "external", "voices") else "A100"
             assert expression["key"] == "nvidia.com/gpu.product"
             assert expression["values"] and all(f"NVIDIA-{product}" in value for value in expression["values"])
-            assert list(gpus(pod(workload)["containers"][0]).values()) == ["1"]
+            assert [count for one in containers(workload) for count in gpus(one).values()] == ["1"]
             assert any(one["key"] == "nvidia.com/gpu" for one in pod(workload)["tolerations"])
 
     def test_without_gpus_none_is_asked_for(self) -> None:
@@ -266,15 +276,26 @@ class TestScaling:
         (metric,) = scaler["metrics"]
         assert metric["resource"]["name"] in pod(gateway)["containers"][0]["resources"]["requests"]
 
-    @pytest.fixture(params=GPU_OVERLAYS)
-    def scaled(self, request: pytest.FixtureRequest) -> dict[str, Any]:
-        return manifests.render(request.param).get("ScaledObject", "worker")["spec"]  # type: ignore[no-any-return]
+    @pytest.fixture(params=SCALED, ids=" ".join)
+    def found(self, request: pytest.FixtureRequest) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What scales workers, and the workers."""
+        name, worker = request.param
+        overlay = manifests.render(name)
+        return overlay.get("ScaledObject", worker)["spec"], overlay.get("Deployment", worker)
 
-    def test_it_counts_what_waits_and_what_is_leased_of_each_class(self, scaled: dict[str, Any]) -> None:
+    @pytest.fixture
+    def scaled(self, found: tuple[dict[str, Any], dict[str, Any]]) -> dict[str, Any]:
+        return found[0]
+
+    def test_it_counts_what_waits_and_what_is_leased_of_each_class(
+        self, found: tuple[dict[str, Any], dict[str, Any]]
+    ) -> None:
+        scaled, worker = found
         series = {one["metadata"]["valueLocation"] for one in scaled["triggers"]}
+        environment = {one["name"]: one.get("value") for one in pod(worker)["containers"][0]["env"]}
 
         assert series == {
-            f'{metric}{{queue="{MODEL}",priority="{priority}"}}'
+            f'{metric}{{queue="{environment["OMNIFLEET_QUEUE"]}",priority="{priority}"}}'
             for metric in ("omnifleet_queue_jobs", "omnifleet_leased_jobs")
             for priority in BROKER_PRIORITY
         }
@@ -299,8 +320,46 @@ class TestScaling:
             >= start
         )
 
-    def test_it_scales_a_deployment_that_is_there(self, scaled: dict[str, Any]) -> None:
-        assert scaled["scaleTargetRef"] == {"name": "worker"}
+    def test_it_scales_a_deployment_that_is_there(self, found: tuple[dict[str, Any], dict[str, Any]]) -> None:
+        scaled, worker = found
+
+        assert scaled["scaleTargetRef"] == {"name": worker["metadata"]["name"]}
+
+    def test_all_workers_are_scaled_where_any_are(self) -> None:
+        overlay = manifests.render("voices")
+
+        assert {one["spec"]["scaleTargetRef"]["name"] for one in overlay.of_kind("ScaledObject")} == set(
+            overlay.workers
+        )
+
+
+class TestModels:
+    def test_the_clients_of_the_gateway_are_sent_to_every_queue_that_has_workers(self) -> None:
+        overlay = manifests.render("voices")
+        settings = FleetSettings(models=overlay.get("ConfigMap", "omnifleet")["data"]["OMNIFLEET_MODELS"])
+        workers = [overlay.environment(pod(one)["containers"][0]) for one in overlay.workers.values()]
+
+        assert sorted(settings.model_queues.values()) == sorted(str(one["OMNIFLEET_QUEUE"]) for one in workers)
+
+    @pytest.mark.parametrize("name", SERVED)
+    def test_a_worker_loads_the_card_that_it_is_given(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        workload = manifests.render("voices").workers[f"worker-{name}"]
+        worker, server = pod(workload)["containers"]
+        for one in worker["env"]:
+            if "value" in one:
+                monkeypatch.setenv(one["name"], one["value"])
+        monkeypatch.setenv("OMNIFLEET_CHECKPOINT", str(ROOT / "k8s/models" / name))
+        settings = WorkerSettings()
+
+        loaded = load_model(settings)
+
+        # Else its jobs would be refused: they are for the model that the queue is named after.
+        assert settings.queue == FleetSettings(queue=MODEL).queue_of(loaded.model.capabilities.name)
+        assert loaded.model.capabilities.commercial == SHIPPED[name].commercial
+        assert urlsplit(settings.server_url or "").port == server["ports"][0]["containerPort"]
+        (mount,) = [one["mountPath"] for one in worker["volumeMounts"] if one["name"] == "card"]
+        assert {"name": "OMNIFLEET_CHECKPOINT", "value": mount} in worker["env"]
+        loaded.close()
 
 
 def quantity(text: object) -> float:
