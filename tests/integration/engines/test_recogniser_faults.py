@@ -30,15 +30,15 @@ class Stage:
 
     def start(self) -> ScriptedWorker:
         queue = self.fleet.settings.queue_of("tiny-whisper")
-        environment = {"OMNIFLEET_CHECKPOINT": str(self.checkpoint), "OMNIFLEET_QUEUE": queue}
-        return self.fleet.start(SCRIPTED_ENGINE="real", **environment)
+        checkpoint = str(self.checkpoint)
+        return self.fleet.start(SCRIPTED_ENGINE="real", OMNIFLEET_CHECKPOINT=checkpoint, OMNIFLEET_QUEUE=queue)
 
     def transcribe(self, seconds: int, **more: Any) -> JobHandle[Any]:
         """Transcribe so many seconds of bursts of noise."""
         path, random = self.folder / f"{seconds}.wav", np.random.default_rng(seconds)
         bursts = np.repeat(np.arange(seconds) % 5 > 0, RATE)
         soundfile.write(path, bursts * random.standard_normal(seconds * RATE) / 10, RATE, subtype="PCM_16")
-        fields = {"commercial": True, "timestamps": "word", "language": "en", **more}
+        fields: dict[str, Any] = {"commercial": True, "timestamps": "word", "language": "en", **more}
         return self.omni.understand(task="transcribe", audio=path, **fields)
 
 
@@ -56,16 +56,16 @@ def stage(scripted: ScriptedFleet, tmp_path: Path) -> Iterator[Stage]:
 def test_a_killed_workers_recording_is_heard_by_another_as_if_nothing_had_been(stage: Stage) -> None:
     first = stage.start()
     services.wait_until(lambda: any(one.live for one in stage.omni.models()), WAIT, "the worker's report")
-    job = stage.transcribe(1200)
+    job = stage.transcribe(600)
     wait_until_begun(job)
 
     first.kill()
     stage.start()
 
-    result, undisturbed = job.result(WAIT), stage.transcribe(1200).result(WAIT)
+    result, undisturbed = job.result(WAIT), stage.transcribe(600).result(WAIT)
     assert result.attempts == 2
     assert (result.text, result.record.transcript) == (undisturbed.text, undisturbed.record.transcript)
-    assert (result.model.name, result.model.licence, job.route().model) == ("tiny-whisper", "mit", "tiny-whisper")
+    assert (result.model.name, result.model.licence) == ("tiny-whisper", "mit")
 
 
 def test_a_cancelled_recording_makes_room_for_others_and_a_late_one_is_given_up(stage: Stage) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import cast
 
 import torch
 from transformers import (
@@ -30,7 +31,7 @@ def write_tiny_whisper(folder: Path, *, licence: str = "mit", word_times: bool =
     signs += ["<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>"]
     signs += [f"<|{number * 0.02:.2f}|>" for number in range(1501)]
     tokenizer = WhisperTokenizer(vocabulary, [], additional_special_tokens=signs)
-    ids = {sign: int(tokenizer.convert_tokens_to_ids(sign)) for sign in signs}
+    ids = dict(zip(signs, cast(list[int], tokenizer.convert_tokens_to_ids(signs)), strict=True))
     end = ids["<|endoftext|>"]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
