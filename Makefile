@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Libraries that are published as sources alone are built by locked tools too.
 export UV_BUILD_CONSTRAINT := $(CURDIR)/locks/build.txt
 
-.PHONY: demo demo-stop test test-lowest test-images chaos lint docs package format schemas benchmark up down locks clean
+.PHONY: demo demo-stop demo-checkpoint demo-measure test test-lowest test-images chaos lint docs package format schemas benchmark up down locks clean
 
 # KEEP=1 leaves the fleet up, and says how to use it.
 KEEP ?=
@@ -17,6 +17,12 @@ demo: $(VENV)/.demo ## one job of every namespace through a real fleet on this m
 
 demo-stop: $(VENV)/.demo ## end the fleet that make demo KEEP=1 left up
 	$(BIN)/python -m demo --stop
+
+demo-checkpoint: $(VENV)/.dev ## train a small checkpoint on sounds that are made here, into .cache/demo-training; STEPS=6000
+	$(BIN)/python -m demo.training.train $(if $(STEPS),--steps $(STEPS))
+
+demo-measure: $(VENV)/.dev ## what that checkpoint makes of requests that it did not learn
+	$(BIN)/python -m demo.training.measure .cache/demo-training/checkpoint
 
 test: $(VENV)/.dev $(NODE) ## all tests, against a real Redis and a real S3 API
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)

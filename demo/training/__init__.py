@@ -1,0 +1,1 @@
+"""Trains a checkpoint on sounds that are made here, and measures it: `make demo-checkpoint`, `make demo-measure`."""

@@ -1,0 +1,113 @@
+"""The demo's sounds as levels of grains by latent frame, and the words for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .grains import BEEP, CLICK, GRAINS, HIGH, LADDER, LOW, RAIN, SURF, VOWELS
+
+Levels = NDArray[np.float64]
+Random = np.random.Generator
+
+TEXTS = {
+    "low": ("a low tone", "a deep tone", "a low note"),
+    "high": ("a high tone", "one high note", "a steady high tone"),
+    "chirps": ("chirps", "birds", "chirps of birds"),
+    "siren": ("a siren", "the siren of a car", "a car siren"),
+    "beeps": ("beeps", "an alarm", "the beeps of an alarm"),
+    "clicks": ("clicks", "a clock", "the clicks of a clock"),
+    "rain": ("rain", "heavy rain", "rain on the roof"),
+    "surf": ("surf", "waves of the sea", "the sea"),
+    "ah": ("a voice saying ah",),
+    "ee": ("a voice saying ee",),
+    "oo": ("a voice saying oo",),
+}
+NAMES = tuple(TEXTS)
+
+
+def make(name: str, random: Random, frames: int) -> Levels:
+    """Levels [frames, 64] of one sound of this name, different each time; silent in the first and the last frame."""
+    levels = _MAKERS[name](random, frames) * random.uniform(0.7, 1.0)
+    levels[0] = levels[-1] = 0
+    return levels
+
+
+def _steady(bands: tuple[int, ...]) -> Callable[[Random, int], Levels]:
+    def tone(random: Random, frames: int) -> Levels:
+        levels = np.zeros((frames, GRAINS))
+        levels[:, random.choice(bands)] = 1
+        return levels
+
+    return tone
+
+
+def _gated(bands: tuple[int, ...], on: tuple[int, int], off: tuple[int, int]) -> Callable[[Random, int], Levels]:
+    def pulses(random: Random, frames: int) -> Levels:
+        levels = np.zeros((frames, GRAINS))
+        sounding, silent = random.integers(*on, endpoint=True), random.integers(*off, endpoint=True)
+        phase = random.integers(sounding + silent)
+        levels[:, random.choice(bands)] = (np.arange(frames) + phase) % (sounding + silent) < sounding
+        return levels
+
+    return pulses
+
+
+def _climb(places: Levels) -> Levels:
+    """Levels of the ladder's steps for places on it, from 0 to 1; below 0 is silence."""
+    levels = np.zeros((len(places), GRAINS))
+    steps = np.clip(places, 0, 1) * (len(LADDER) - 1)
+    lower = np.minimum(steps.astype(int), len(LADDER) - 2)
+    sounding, frames = places >= 0, np.arange(len(places))
+    levels[frames, LADDER[0] + lower] = (1 - (steps - lower)) * sounding
+    levels[frames, LADDER[0] + lower + 1] = (steps - lower) * sounding
+    return levels
+
+
+def _chirps(random: Random, frames: int) -> Levels:
+    length, gap = random.integers(6, 9, endpoint=True), random.integers(3, 6, endpoint=True)
+    place = (np.arange(frames) + random.integers(length + gap)) % (length + gap)
+    return _climb(np.where(place < length, place / (length - 1), -1.0))
+
+
+def _siren(random: Random, frames: int) -> Levels:
+    period = random.uniform(40, 70)
+    return _climb(0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(frames) / period + random.uniform())))
+
+
+def _clicks(random: Random, frames: int) -> Levels:
+    levels = np.zeros((frames, GRAINS))
+    period = random.integers(6, 11)
+    places = np.arange(random.integers(period), frames, period)
+    levels[places, np.resize(CLICK, len(places))] = 1.5
+    return levels
+
+
+def _rain(random: Random, frames: int) -> Levels:
+    levels = np.zeros((frames, GRAINS))
+    size = (frames, len(RAIN))
+    levels[:, list(RAIN)] = (random.uniform(size=size) < 0.12) * random.uniform(0.5, 1, size)
+    return levels
+
+
+def _surf(random: Random, frames: int) -> Levels:
+    levels = np.zeros((frames, GRAINS))
+    size = (frames, len(SURF))
+    swell = 0.55 - 0.45 * np.cos(2 * np.pi * (np.arange(frames) / random.uniform(60, 100) + random.uniform()))
+    levels[:, list(SURF)] = (random.uniform(size=size) < 0.25) * random.uniform(0.5, 1, size) * swell[:, None]
+    return levels
+
+
+_MAKERS: dict[str, Callable[[Random, int], Levels]] = {
+    "low": _steady(LOW),
+    "high": _steady(HIGH),
+    "chirps": _chirps,
+    "siren": _siren,
+    "beeps": _gated(BEEP, (3, 5), (3, 5)),
+    "clicks": _clicks,
+    "rain": _rain,
+    "surf": _surf,
+    **{name: _gated((VOWELS[name],), (8, 12), (4, 6)) for name in ("ah", "ee", "oo")},
+}
