@@ -56,6 +56,14 @@ SHIPPED = {
             streaming=True,
             needs_transcript=True,
         ),
+        Capabilities(
+            name="whisper-large-v3-turbo",
+            engine="transformers",
+            licence="MIT",
+            commercial_use=True,
+            # Ninety-nine.
+            tasks={"understand.transcribe": TaskCapability()},
+        ),
     )
 }
 """Capabilities by the models' names. What workers report comes before them: it is of the checkpoint that they run."""

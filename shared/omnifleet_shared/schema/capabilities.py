@@ -34,6 +34,7 @@ SCRIPTS = {
 here is not asked whether it knows a text's script."""
 
 COMMERCIAL_MODELS = {
+    "understand.transcribe": ("Whisper (MIT)",),
     "understand": ("Qwen2.5-Omni-7B (Apache-2.0)", "Qwen3-Omni-30B-A3B (Apache-2.0)"),
     "generate.t2m": ("ACE-Step (Apache-2.0)",),
     "generate.tts": ("VoxCPM2 (Apache-2.0)", "Kokoro-82M (Apache-2.0)", "Chatterbox (MIT)"),

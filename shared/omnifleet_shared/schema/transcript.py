@@ -44,6 +44,9 @@ class Transcript(Record):
     """All words, where the job asked for `timestamps` of them; Chinese and Japanese have one a character."""
     segments: tuple[HeardSegment, ...]
     """Everything that is said, by sentences where there are words, else by pauses."""
+    # Left out where there is none: clients of older releases refuse the field.
+    language: Annotated[str | None, Field(exclude_if=lambda language: language is None)] = None
+    """ISO 639 code of what is spoken, as the model that recognised it says; None where it says none."""
 
     @model_validator(mode="after")
     def _times_are_in_order(self) -> Self:

@@ -14,6 +14,7 @@ from omnifleet_shared.errors import DeadlineExceeded, JobCancelled, OmnifleetErr
 from omnifleet_shared.schema.jobs import Priority
 
 from ..models.audio_omni.chat import Chat
+from ..models.recording_model import RecordingInputs
 from ..models.speech_model import SpeechInputs
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class ChatInputs:
     seed: int
 
 
-Inputs = DiffusionInputs | ChatInputs | SpeechInputs
+Inputs = DiffusionInputs | ChatInputs | SpeechInputs | RecordingInputs
 
 
 @dataclass(eq=False, kw_only=True)
@@ -87,7 +88,8 @@ class Request:
     cancelled: OmnifleetError | None = None
     """Why it was cancelled, if it was."""
     outcome: Future[Any] = field(default_factory=Future)
-    """float32 samples [2, n] of a clip, the text of an answer, or float32 samples [1, n] of a text that was said."""
+    """float32 samples [2, n] of a clip, the text of an answer, float32 samples [1, n] of a text that was said, or what
+    became of a stretch of a recording."""
     draft: Callable[[], str] = str
     """Reads an answer as far as it is written; may be called by any thread."""
     said: list[np.ndarray] = field(default_factory=list)
@@ -110,7 +112,7 @@ class Request:
     @property
     def kind(self) -> Kind:
         """Requests of one kind advance together."""
-        if isinstance(self.inputs, SpeechInputs):
+        if isinstance(self.inputs, SpeechInputs | RecordingInputs):
             return "speech"
         return "diffusion" if isinstance(self.inputs, DiffusionInputs) else "chat"
 
@@ -120,6 +122,8 @@ class Request:
         match self.inputs:
             case DiffusionInputs(steps=steps) | SpeechInputs(most_steps=steps) | ChatInputs(max_new_tokens=steps):
                 return steps
+            case RecordingInputs():
+                return 1
 
     @property
     def text_so_far(self) -> str:

@@ -1,4 +1,5 @@
-"""The engine of transformers' own text-to-waveform classes: any folder of theirs, such as VITS (MMS), Bark and CSM."""
+"""The engine of transformers' own speech classes: any folder of theirs that says texts, such as VITS (MMS), Bark and
+CSM, or that recognises speech, such as Whisper, wav2vec2 and HuBERT."""
 
 from __future__ import annotations
 
@@ -9,7 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from omnifleet_shared.errors import CheckpointInvalid, LanguageNotSupported
-from transformers import MODEL_FOR_TEXT_TO_WAVEFORM_MAPPING, AutoConfig, pipeline
+from transformers import (
+    MODEL_FOR_CTC_MAPPING,
+    MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING,
+    MODEL_FOR_TEXT_TO_WAVEFORM_MAPPING,
+    AutoConfig,
+    pipeline,
+)
 from transformers.utils.logging import disable_progress_bar
 
 from ..devices import choose_device
@@ -29,11 +36,15 @@ def load(settings: WorkerSettings) -> LoadedModel:
 
     Raises:
         InvalidSetting: the device does not exist.
-        CheckpointInvalid: it is no text-to-waveform model of transformers, not whole, or its card does not say enough.
+        CheckpointInvalid: it neither speaks nor recognises speech, is not whole, or its card does not say enough.
     """
     folder, device = checkpoint_folder(settings), choose_device(settings.device)
     dtype = torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32
     disable_progress_bar()  # a worker's stderr is its log
+    if _recognises(folder):
+        from .recordings.engine import load_recogniser
+
+        return load_recogniser(folder, NAME, device, dtype)
     model = TransformersSpeech(_open_pipeline(folder, device, dtype))
     capabilities = read_capabilities(folder, NAME, sample_rate=model.sample_rate, cloning=False, streaming=True)
     return run_speech_model(model, capabilities, precision=f"{device.type} {dtype}")
@@ -72,6 +83,16 @@ class TransformersSpeech:
             samples = np.asarray(self._say_text(inputs.text)["audio"], np.float32)
         mono: Samples = samples.reshape(-1, samples.shape[-1]).mean(axis=0)
         return mono
+
+
+def _recognises(folder: Path) -> bool:
+    """Whether it holds a recogniser, and none of the models that speak as well."""
+    try:
+        kind = type(AutoConfig.from_pretrained(folder, local_files_only=True))
+    except (OSError, ValueError, KeyError):
+        return False  # which is said by whoever loads it
+    speaks = kind in MODEL_FOR_TEXT_TO_WAVEFORM_MAPPING
+    return not speaks and (kind in MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING or kind in MODEL_FOR_CTC_MAPPING)
 
 
 def _open_pipeline(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:

@@ -21,6 +21,7 @@ from ..engine.engine import Engine
 from ..engine.request import ChatInputs, DiffusionInputs, Inpainting, Inputs, Request
 from ..models.audio_omni.chat import Chat
 from ..models.audio_omni.sampling import SAMPLE_RATE
+from ..models.recording_model import RecordingInputs
 from ..models.speech_model import SpeechInputs
 from ..observability.log_context import Stage as LoggedStage
 from ..observability.log_context import in_stage
@@ -228,6 +229,15 @@ class JobContext:
         requests = self._requests_of(texts)
         with self._steps.counting(requests):
             return self._submit_all(requests, watch)
+
+    def work_all(self, stretches: Sequence[RecordingInputs]) -> list[Any]:
+        """Return what becomes of the stretches of a recording, in their order; two at a time are in the engine.
+
+        All come, or none. Raises the engine's typed errors.
+        """
+        requests = self._requests_of(stretches)
+        with self._steps.counting(requests):
+            return self._submit_all(requests)
 
     def _inputs(self, clip: Clip) -> DiffusionInputs:
         assert not isinstance(self.job, UnderstandJob)

@@ -132,8 +132,8 @@ def _verbose(asked: TranscriptionRequest, result: TextResult) -> dict[str, Any]:
     segments = [_segment(number, one, asked.temperature) for number, one in enumerate(times.segments)]
     return {
         "task": "transcribe",
-        # The caller's own: which language was heard, the model does not say.
-        "language": asked.language,
+        # Where the caller named none, the one that was heard; Audio-Omni does not say.
+        "language": asked.language or times.language,
         "duration": times.seconds,
         "text": result.text,
         **({"words": words} if "word" in wanted else {}),

@@ -20,19 +20,20 @@ COMMERCIAL = frozenset(
 _REMEDY = "Write card.json with name, licence, commercial_use and tasks; docs/engines.md has one to begin with"
 
 
-def read_capabilities(folder: Path, engine: str, **known: Any) -> Capabilities:
+def read_capabilities(folder: Path, engine: str, *, task: str = "generate.tts", **known: Any) -> Capabilities:
     """Read the card of a folder.
 
     Args:
         folder: of the model.
         engine: that runs it.
+        task: what a model can do that has a README.md alone.
         known: what the engine knows of the model already; what the card says of it is passed over.
 
     Raises:
         CheckpointInvalid: there is neither card, or it does not say enough.
     """
     source = CARD if (folder / CARD).is_file() else README
-    found = read_card(folder) if source == CARD else _read_readme(folder)
+    found = read_card(folder) if source == CARD else _read_readme(folder, task)
     try:
         return Capabilities.model_validate({"revision": revision_of(folder), **found, "engine": engine, **known})
     except ValidationError as error:
@@ -63,7 +64,7 @@ def revision_of(folder: Path) -> str:
     return f"sha256:{hashed.hexdigest()[:12]}"
 
 
-def _read_readme(folder: Path) -> dict[str, Any]:
+def _read_readme(folder: Path, task: str) -> dict[str, Any]:
     """The licence and the languages of a card as the Hugging Face hub has them."""
     if not (folder / README).is_file():
         raise CheckpointInvalid(f"{folder} says nothing of its licence and its languages", CARD, _REMEDY)
@@ -83,5 +84,5 @@ def _read_readme(folder: Path) -> dict[str, Any]:
         "name": re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._") or "speech",
         "licence": named,
         "commercial_use": licence in COMMERCIAL,
-        "tasks": {"generate.tts": {"languages": [language] if isinstance(language, str) else language}},
+        "tasks": {task: {"languages": [language] if isinstance(language, str) else language}},
     }

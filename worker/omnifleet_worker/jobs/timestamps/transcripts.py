@@ -83,7 +83,7 @@ def _by_words(context: JobContext, task: NamedUnderstanding, wave: np.ndarray, m
         words += [_moved(word, start, len(part)) for word in found]
         start += len(part)
     text = join_parts(texts)
-    transcript = Transcript(seconds=_seconds(len(wave)), words=tuple(words), segments=tuple(_segments(text, words)))
+    transcript = Transcript(seconds=_seconds(len(wave)), words=tuple(words), segments=tuple(cut_segments(text, words)))
     return TimedTranscript(text, transcript, tuple(warnings))
 
 
@@ -128,8 +128,8 @@ def _moved(word: Word, start: int, samples: int) -> HeardWord:
     return HeardWord(text=word.text, start=_seconds(start, begin), end=_seconds(start, end))
 
 
-def _segments(text: str, words: Sequence[HeardWord]) -> Iterator[HeardSegment]:
-    """Sentences, cut at pauses too, and where they are very long."""
+def cut_segments(text: str, words: Sequence[HeardWord]) -> Iterator[HeardSegment]:
+    """Iterate over the sentences of a text that has these words, cut at pauses too, and where they are very long."""
     places = [*place_texts(text, words), len(text)]
     first = 0
     for number, word in enumerate(words):

@@ -1,0 +1,255 @@
+"""Recognisers of transformers as an engine, with a tiny random Whisper and wav2vec2: what jobs get of recordings."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+from omnifleet_shared.errors import (
+    CheckpointInvalid,
+    InvalidJob,
+    LanguageNotSupported,
+    LicenceRefused,
+    OmnifleetError,
+    OutOfMemory,
+    TaskNotSupported,
+)
+from omnifleet_shared.schema.jobs import Job, read_job
+from omnifleet_shared.schema.results import JobResult
+from omnifleet_shared.storage.folder import FolderStorage
+from omnifleet_worker.engine.engine import Engine
+from omnifleet_worker.engines.loaded_model import LoadedModel
+from omnifleet_worker.engines.recordings.recogniser import SpeechRecogniser, time_words
+from omnifleet_worker.engines.table import load_model
+from omnifleet_worker.jobs.job_context import JobContext
+from omnifleet_worker.jobs.parts.finished_parts import FinishedParts
+from omnifleet_worker.jobs.runner import JobRunner
+from omnifleet_worker.jobs.speech_edit.words import split_words
+from omnifleet_worker.models.recording_model import RecordingInputs
+from omnifleet_worker.settings import WorkerSettings
+from support.speech.recogniser_folders import LANGUAGES, write_tiny_wav2vec2, write_tiny_whisper
+
+RATE = 16_000
+Transcribe = Callable[..., JobResult]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("recognisers")
+    return {
+        "whisper": write_tiny_whisper(folder / "tiny-whisper"),
+        "ctc": write_tiny_wav2vec2(folder / "tiny-ctc"),
+        "untimed": write_tiny_whisper(folder / "tiny-untimed", licence="other", word_times=False),
+    }
+
+
+@pytest.fixture(scope="module")
+def loaded(folders: dict[str, Path]) -> dict[str, LoadedModel]:
+    return {name: load_model(WorkerSettings(checkpoint=folder)) for name, folder in folders.items()}
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> FolderStorage:
+    return FolderStorage(tmp_path)
+
+
+@contextmanager
+def running(loaded: LoadedModel) -> Iterator[Engine]:
+    engine = Engine(loaded.runner, loaded.limits)
+    engine.start()
+    try:
+        yield engine
+    finally:
+        engine.stop()
+
+
+def noise(*seconds: float) -> np.ndarray:
+    """Bursts so long, with a second of silence behind each."""
+    random = np.random.default_rng(1)
+    bursts = [random.standard_normal(round(one * RATE), dtype=np.float32) / 10 for one in seconds]
+    return np.concatenate([np.concatenate([burst, np.zeros(RATE, np.float32)]) for burst in bursts])
+
+
+def transcription(storage: FolderStorage, wave: np.ndarray, name: str = "whisper", **more: Any) -> Job:
+    file = io.BytesIO()
+    soundfile.write(file, wave, RATE, format="WAV", subtype="PCM_16")
+    media = storage.put_input(storage.describe_input(file), file).model_dump()
+    task = {"name": "transcribe", "audio": [media], **more.pop("task", {})}
+    return read_job({"schema_version": 8, "model": f"tiny-{name}", "namespace": "understand", "task": task} | more)
+
+
+@pytest.fixture
+def transcribe(loaded: dict[str, LoadedModel], storage: FolderStorage) -> Transcribe:
+    """Runs a job from its recording to its result."""
+
+    def run(wave: np.ndarray, name: str = "whisper", **more: Any) -> JobResult:
+        with running(loaded[name]) as engine:
+            job = transcription(storage, wave, name, **more)
+            return JobRunner(loaded[name].model, storage, WorkerSettings()).run(JobContext(job, engine))
+
+    return run
+
+
+def test_its_card_is_that_of_the_hub(loaded: dict[str, LoadedModel]) -> None:
+    whisper, untimed = loaded["whisper"].model.capabilities, loaded["untimed"].model.capabilities
+
+    assert (whisper.name, whisper.engine, whisper.licence, whisper.commercial) == (
+        *("tiny-whisper", "transformers", "mit"),
+        True,
+    )
+    assert {name: task.languages for name, task in whisper.tasks.items()} == {"understand.transcribe": LANGUAGES}
+    assert not untimed.commercial  # nobody knows the licence `other`
+
+
+@pytest.mark.parametrize("name", ["whisper", "ctc"])
+def test_a_long_recordings_words_come_with_their_times(transcribe: Transcribe, name: str) -> None:
+    wave = noise(24, 20, 16)
+
+    first, second = (transcribe(wave, name, task={"timestamps": "word"}) for _ in range(2))
+
+    times = first.transcript
+    assert times is not None and times.words
+    assert times.seconds == 63.0
+    assert [word.text for word in times.words] == split_words(first.text or "")
+    assert times.words[-1].start > 40  # of the last part
+    assert all(one.end <= other.start for one, other in pairwise(times.words))
+    assert " ".join(one.text for one in times.segments) == first.text
+    assert times.language == {"whisper": times.language, "ctc": None}[name]
+    assert (first.text, first.transcript) == (second.text, second.transcript)
+
+
+def test_the_language_that_was_heard_stands_in_the_result(transcribe: Transcribe) -> None:
+    heard = transcribe(noise(24), task={"timestamps": "segment"}).transcript
+    told = transcribe(noise(24), task={"timestamps": "segment"}, language="ru").transcript
+
+    assert heard is not None and heard.language in LANGUAGES and heard.words is None
+    assert told is not None and told.language == "ru"
+
+
+def test_a_long_recording_is_heard_in_the_language_of_its_beginning(
+    transcribe: Transcribe, loaded: dict[str, LoadedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[str | None]()
+    work = SpeechRecogniser.work
+
+    def watched(model: SpeechRecogniser, inputs: RecordingInputs) -> str:
+        asked.append(inputs.language)
+        return work(model, inputs)
+
+    monkeypatch.setattr(SpeechRecogniser, "work", watched)
+
+    result = transcribe(noise(24, 20, 16), task={"timestamps": "segment"})
+
+    assert result.transcript is not None
+    assert asked == [None, *[result.transcript.language] * 2]
+
+
+@pytest.mark.parametrize("task", [{}, {"timestamps": "segment"}, {"timestamps": "word"}])
+def test_silence_says_nothing(transcribe: Transcribe, task: dict[str, str]) -> None:
+    result = transcribe(np.zeros(5 * RATE, np.float32), task=task)
+
+    assert result.text == ""
+    assert result.transcript is None or (result.transcript.seconds, result.transcript.segments) == (5.0, ())
+
+
+def test_a_model_without_times_has_segments_by_pauses(transcribe: Transcribe) -> None:
+    result = transcribe(noise(2, 3), "untimed", task={"timestamps": "segment"})
+
+    assert result.transcript is not None
+    starts = [one.start for one in result.transcript.segments]
+    assert starts == pytest.approx([0.0, 3.0], abs=0.2)
+    with pytest.raises(TaskNotSupported, match="timestamps"):
+        transcribe(noise(2), "untimed", task={"timestamps": "word"})
+
+
+def test_a_later_attempt_goes_on_where_the_earlier_one_was(
+    loaded: dict[str, LoadedModel], storage: FolderStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, job = loaded["whisper"], transcription(storage, noise(24, 20, 16), task={"timestamps": "word"})
+    work, done = SpeechRecogniser.work, list[int]()
+
+    def failing(recogniser: SpeechRecogniser, inputs: RecordingInputs) -> str:
+        if len(done) == 2:
+            done.append(-1)
+            raise OutOfMemory("none is left")
+        done.append(len(inputs.wave))
+        return work(recogniser, inputs)
+
+    monkeypatch.setattr(SpeechRecogniser, "work", failing)
+    parts = FinishedParts(storage, ("tiny-whisper",))
+    with running(model) as engine:
+        runner = JobRunner(model.model, storage, WorkerSettings(), parts)
+        with pytest.raises(OutOfMemory):
+            runner.run(JobContext(job, engine))
+        again = runner.run(JobContext(job, engine, attempt=2))
+        resumed_with = len(done)
+        alone = JobRunner(model.model, storage, WorkerSettings()).run(JobContext(job, engine))
+    parts.close()
+
+    assert resumed_with == 4  # two, one that failed, and the last alone
+    assert (again.text, again.transcript) == (alone.text, alone.transcript)
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "error"),
+    [
+        ("whisper", {"language": "fr"}, LanguageNotSupported),
+        ("whisper", {"task": {"text": "Names in it"}}, InvalidJob),
+        ("whisper", {"task": {"name": "caption"}}, TaskNotSupported),
+        ("untimed", {"commercial": True}, LicenceRefused),
+    ],
+    ids=["language", "context", "task", "licence"],
+)
+def test_what_it_cannot_do_is_refused(
+    transcribe: Transcribe, name: str, more: dict[str, Any], error: type[OmnifleetError]
+) -> None:
+    with pytest.raises(error):
+        transcribe(noise(1), name, **more)
+
+
+@pytest.mark.parametrize("missing", ["README.md", "model.safetensors", "preprocessor_config.json"])
+def test_a_folder_that_is_not_whole_is_refused(tmp_path: Path, missing: str) -> None:
+    folder = write_tiny_whisper(tmp_path)
+    (folder / missing).unlink()
+
+    with pytest.raises(CheckpointInvalid):
+        load_model(WorkerSettings(checkpoint=folder))
+
+
+def test_pieces_become_the_words_of_their_text() -> None:
+    pieces = [(" Hel", 0.5, 0.7), ("lo,", 0.7, 1.0), (" 你好", 1.0, 2.0), (" you", 2.0, None)]
+
+    words = time_words(pieces, 3.0)
+
+    assert [(word.text, word.start, word.end) for word in words] == [
+        ("Hello,", 0.5, 1.0),
+        ("你", 1.0, 1.5),
+        ("好", 1.5, 2.0),
+        ("you", 2.0, 3.0),
+    ]
+
+
+@given(
+    st.lists(
+        st.tuples(st.text(" ab,é你'", max_size=6), *[st.none() | st.floats(0, 9)] * 2),
+        max_size=8,
+    )
+)
+def test_words_are_in_order_whatever_times_their_pieces_have(
+    pieces: list[tuple[str, float | None, float | None]],
+) -> None:
+    words = time_words(pieces, 5.0)
+
+    edges = [edge for word in words for edge in (word.start, word.end)]
+    assert edges == sorted(edges)
+    assert all(0 <= edge <= 5 for edge in edges)
+    assert [word.text for word in words] == split_words("".join(piece for piece, _, _ in pieces))

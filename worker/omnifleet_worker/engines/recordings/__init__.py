@@ -1,0 +1,1 @@
+"""What engines of models that work through recordings share, and those models: recognisers and separators."""
