@@ -174,7 +174,8 @@ class LeasingChannel(redis.Channel):
     def _put_fanout(self, exchange: str, message: Any, routing_key: str, **kwargs: Any) -> None:
         # As kombu does it; but kombu drops the answer.
         with self.conn_or_acquire() as client:
-            self.listeners = int(client.publish(self._get_publish_topic(exchange, routing_key), dumps(message)))
+            channel = self._get_publish_topic(exchange, routing_key)
+            self.listeners = cast(int, client.publish(channel, dumps(message)))
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         self._polls_fleet = self.fleet_queue in self.active_queues

@@ -78,7 +78,8 @@ def test_the_tiny_checkpoint_may_be_used_for_anything() -> None:
 @pytest.mark.parametrize(
     ("call", "others"),
     [
-        (lambda omni: omni.understand("transcribe", SOUND, commercial=True), ["Qwen2.5-Omni-7B (Apache-2.0)"]),
+        (lambda omni: omni.understand("transcribe", SOUND, commercial=True), ["Whisper (MIT)"]),
+        (lambda omni: omni.understand("caption", SOUND, commercial=True), ["Qwen2.5-Omni-7B (Apache-2.0)"]),
         (lambda omni: omni.generate("tts", "Hello", commercial=True), ["VoxCPM2 (Apache-2.0)"]),
         (lambda omni: omni.generate("v2a", video=SOUND, commercial=True), []),
         (lambda omni: omni.edit("add", SOUND, desc="rain", commercial=True), []),

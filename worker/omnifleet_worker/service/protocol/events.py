@@ -32,8 +32,8 @@ class FleetDispatcher(EventDispatcher):
                         self._publish(taken, self.producer, f"{group}.multi")
                         del events[: len(taken)]
 
-    def _publish(self, event: Any, producer: Any, routing_key: str, **options: Any) -> None:
-        super()._publish(event, producer, routing_key, **options)
+    def _publish(self, event: Any, producer: Any, *about: Any, **options: Any) -> None:
+        super()._publish(event, producer, *about, **options)
         if not self.groups:  # none named: all are sent
             return
         if producer.channel.listeners:
