@@ -13,7 +13,7 @@ from redis import RedisError
 from support import services
 from support.fork_server import ForkServer
 
-WAIT = 60.0
+WAIT = 240.0
 
 
 @pytest.fixture

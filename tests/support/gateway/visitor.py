@@ -13,7 +13,7 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from support import browser, services
 
-WAIT = 60.0
+WAIT = 240.0
 MICROPHONE = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 """A microphone that beeps, and that everybody may use."""
 FINAL = ("Done", "Failed", "Cancelled")

@@ -113,7 +113,7 @@ class TestSpeech:
         engine.start()
         requests = [engine.submit(Request(inputs=inputs(text))) for text in ("one", "two", "three")]
 
-        services.wait_until(lambda: len(fake.asked) == 2, 20, "two requests")
+        services.wait_until(lambda: len(fake.asked) == 2, what="two requests")
         fake.speak.set()
 
         assert [request.outcome.result(20).shape[1] for request in requests] == [1200, 1200, 2000]
@@ -125,7 +125,7 @@ class TestSpeech:
         engine = Engine(loaded.runner, loaded.limits)
         engine.start()
         request = engine.submit(Request(inputs=inputs()))
-        services.wait_until(lambda: bool(fake.asked), 20, "the request")
+        services.wait_until(lambda: bool(fake.asked), what="the request")
 
         request.cancel()
 
@@ -250,7 +250,7 @@ class TestHealth:
 
         say(load_model(settings), inputs(), inputs("Two."))
 
-        services.wait_until(lambda: threading.active_count() <= before, 20, "the end of its threads")
+        services.wait_until(lambda: threading.active_count() <= before, what="the end of its threads")
 
 
 @pytest.mark.parametrize(
