@@ -326,8 +326,8 @@ def test_what_does_not_end_in_time_is_recorded_as_handed_back(stage: Stage) -> N
         assert (what, str(error)) == ("retried", "its device failed.")
         may_end.set()
         with pytest.raises(Reject):
-            delivery.result(30)
-    stage.deliveries.await_end(30)
+            delivery.result(300)
+    stage.deliveries.await_end(300)
 
 
 def test_an_unforeseen_error_becomes_job_failed_and_names_it(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
