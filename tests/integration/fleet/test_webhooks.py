@@ -42,7 +42,7 @@ from support.receiver import Receiver
 
 SECRET = "a secret of this very test"
 WAIT = 240.0
-TIMEOUT = 10.0
+TIMEOUT = 5.0
 """Of callbacks: a receiver that is there answers within it, however busy the machine is."""
 SHORT_TIMEOUT = 3.0
 WAITING = CALLBACKS_KEY.format(queue="audio-omni")

@@ -27,7 +27,7 @@ from support.scripted_fleet import ScriptedFleet
 SENTENCES = "One more word is said in this sentence of them. " * 8
 """Too much for one clip."""
 SPEECH = {"model": "audio-omni", "voice": "default", "input": SENTENCES}
-MUSIC = {"task": "generate.t2m", "text": "a waltz", "seconds": 35, "steps": 40, "seed": 11, "stream": True}
+MUSIC = {"task": "generate.t2m", "text": "a waltz", "seconds": 35, "steps": 100, "seed": 11, "stream": True}
 WINDOWS = [1, 2, 3, 4]
 CALL = media_files.wav(2.0, 16_000)
 JSON = {"Content-Type": "application/json"}
@@ -47,8 +47,8 @@ def client(omnigate: Gateway) -> Iterator[Any]:
 
 
 def start_worker(fleet: ScriptedFleet) -> None:
-    """One whose 100 steps take two seconds or more."""
-    fleet.start(SCRIPTED_STEP_SECONDS="0.02")
+    """One whose 100 steps take a second or two."""
+    fleet.start(SCRIPTED_STEP_SECONDS="0.01")
 
 
 def replace_worker(fleet: ScriptedFleet) -> None:
