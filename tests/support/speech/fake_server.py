@@ -35,7 +35,8 @@ class FakeSpeechServer:
         cut: whether it closes the connection in the middle of its answers.
         silent: whether it answers nothing until `speak` is set.
         stuck: whether it is silent likewise in the middle of its answers.
-        gone: requests whose client hung up while it was silent.
+        silences: requests in which it was silent.
+        gone: those whose client hung up.
         certificate: PEM file of a certificate and its key; it speaks TLS with one.
         asked: the bodies of all requests, in order.
     """
@@ -46,6 +47,7 @@ class FakeSpeechServer:
     cut: bool = False
     silent: bool = False
     stuck: bool = False
+    silences: int = 0
     gone: int = 0
     certificate: Path | None = None
     speak: threading.Event = field(default_factory=threading.Event)
@@ -107,6 +109,13 @@ class _Handler(BaseHTTPRequestHandler):
         if self.fake.statuses and (status := self.fake.statuses.pop(0)) != 200:
             self._fail(status, "told to fail")
             return
+        try:
+            self._speak(asked)
+        except ConnectionError:
+            self.fake.gone += 1
+            raise
+
+    def _speak(self, asked: dict[str, Any]) -> None:
         if self.fake.silent:
             self._stay_silent()
         if self.path == "/v1/tts":
@@ -184,9 +193,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def _stay_silent(self) -> None:
+        self.fake.silences += 1
         while not self.fake.speak.wait(0.01):
             if select.select([self.connection], [], [], 0)[0] and not self.connection.recv(1):
-                self.fake.gone += 1
                 raise ConnectionAbortedError("nobody listens any more")
 
     def _hang_up(self) -> None:

@@ -98,8 +98,8 @@ def begun(loaded: LoadedModel, fake: FakeSpeechServer, text: str = "Hello.", ask
         engine.stop()
 
 
-def inputs(text: str = "Hello.", **more: Any) -> SpeechInputs:
-    return SpeechInputs(text=text, **{"seed": 5} | more)
+def inputs(text: str = "Hello.", *, seed: int = 5, **more: Any) -> SpeechInputs:
+    return SpeechInputs(text=text, seed=seed, **more)
 
 
 def pcm(fake: FakeSpeechServer, text: str, seed: int) -> np.ndarray:
@@ -149,6 +149,7 @@ class TestEnds:
         setattr(fake, silence, True)
         loaded = load_model(settings.model_copy(update={"server_timeout": 3600}))
         with begun(loaded, fake) as request:
+            services.wait_until(lambda: fake.silences == 1, 20, "the server's silence")
             if end == "cancelled":
                 request.cancel()
             else:
