@@ -38,11 +38,13 @@ SHIPPED = {
             licence="CC BY-NC 4.0",
             parts=(LicensedPart(name="audio tokenizer (Higgs)", licence="terms of its own"),),
             # Over six hundred.
-            tasks={"generate.tts": TaskCapability()},
+            tasks={"generate.tts": TaskCapability(max_seconds=30)},
             sample_rate=24_000,
             cloning=True,
             voice_seconds=20,
             streaming=True,
+            speed=True,
+            timed=True,
             needs_transcript=True,
         ),
         Capabilities(

@@ -67,6 +67,17 @@ def test_a_named_voice_reaches_the_server_as_its_recording(start: Start, server:
     assert text == "Good morning."
 
 
+def test_it_is_asked_for_a_speed_where_the_dialect_has_one(start: Start, server: FakeSpeechServer) -> None:
+    omni = start(engine="openai")
+
+    omni.generate("tts", "Hello.", speed=1.5).result(WAIT)
+
+    assert server.asked[0]["speed"] == 1.5
+    with pytest.raises(TaskNotSupported) as refused:
+        omni.generate("tts", "Hello.", seconds=2)
+    assert refused.value.field == "seconds"
+
+
 def test_where_words_are_needed_a_voice_without_is_refused_at_once(start: Start, server: FakeSpeechServer) -> None:
     omni = start(text=None, engine="fish")
 
@@ -92,13 +103,13 @@ def test_a_job_whose_voice_was_removed_while_it_waited_fails_with_its_error(
     start: Start, scripted: ScriptedFleet, server: FakeSpeechServer
 ) -> None:
     omni = start(engine="openai")
-    request = generate("tts", "Hello.", ref="voice:anna", model="scripted-speech")
-    made = JobMaker(scripted.settings, open_storage(scripted.settings)).make(request)
+    made = JobMaker(scripted.settings, open_storage(scripted.settings)).make(generate("tts", "Hi.", ref="voice:anna"))
+    job = made.job.model_copy(update={"schema_version": 8, "model": "scripted-speech"})
 
     omni.voices.remove("anna")
-    omni.sender.transport.submit(made.job)
+    omni.sender.transport.submit(job)
 
     with pytest.raises(VoiceNotFound, match="the voice 'anna' was removed") as missing:
-        omni.job(made.job.job_id).result(WAIT)
+        omni.job(job.job_id).result(WAIT)
     assert missing.value.field == "ref"
     assert server.asked == []

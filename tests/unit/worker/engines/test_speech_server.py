@@ -229,7 +229,7 @@ class TestDialects:
     def test_openai(self, fake: FakeSpeechServer, tmp_path: Path) -> None:
         loaded = load_model(settings_of(tmp_path, "openai", fake.url))
 
-        say(loaded, inputs(voice=VOICE, language="ru"), inputs(language="en"), inputs())
+        say(loaded, inputs(voice=VOICE, language="ru"), inputs(language="en", speed=0.5), inputs())
 
         cloned, english, plain = fake.asked
         head, _, audio = cloned.pop("ref_audio").partition(",")
@@ -237,7 +237,7 @@ class TestDialects:
         assert base64.b64decode(audio)[:4] == b"RIFF"
         common = {"input": "Hello.", "response_format": "wav", "seed": 5, "model": "s2"}
         assert cloned == common | {"language": "Russian", "ref_text": "That is me."}
-        assert english == common | {"language": "en", "voice": "vivian"}
+        assert english == common | {"language": "en", "voice": "vivian", "speed": 0.5}
         assert plain == common | {"voice": "vivian"}
 
 
