@@ -78,7 +78,7 @@ def say(loaded: LoadedModel, *texts: SpeechInputs) -> list[Any]:
     engine.start()
     try:
         requests = [engine.submit(Request(inputs=text)) for text in texts]
-        return [request.outcome.exception(30) or request.outcome.result() for request in requests]
+        return [request.outcome.exception(300) or request.outcome.result() for request in requests]
     finally:
         engine.stop()
         loaded.close()
@@ -91,7 +91,7 @@ def begun(loaded: LoadedModel, fake: FakeSpeechServer, text: str = "Hello.", ask
     engine.start()
     try:
         request = engine.submit(Request(inputs=inputs(text)))
-        services.wait_until(lambda: len(fake.asked) == asked, 20, "the request")
+        services.wait_until(lambda: len(fake.asked) == asked, what="the request")
         yield request
     finally:
         fake.speak.set()
@@ -131,10 +131,10 @@ class TestSpeech:
         engine.start()
         requests = [engine.submit(Request(inputs=inputs(text))) for text in ("one", "two", "three")]
 
-        services.wait_until(lambda: len(fake.asked) == 2, 20, "two requests")
+        services.wait_until(lambda: len(fake.asked) == 2, what="two requests")
         fake.speak.set()
 
-        assert [request.outcome.result(20).shape[1] for request in requests] == [1200, 1200, 2000]
+        assert [request.outcome.result(300).shape[1] for request in requests] == [1200, 1200, 2000]
         engine.stop()
 
 
@@ -149,16 +149,16 @@ class TestEnds:
         setattr(fake, silence, True)
         loaded = load_model(settings.model_copy(update={"server_timeout": 3600}))
         with begun(loaded, fake) as request:
-            services.wait_until(lambda: fake.silences == 1, 20, "the server's silence")
+            services.wait_until(lambda: fake.silences == 1, what="the server's silence")
             if end == "cancelled":
                 request.cancel()
             else:
                 request.deadline = time.time() - 1
 
-            error = request.outcome.exception(20)
+            error = request.outcome.exception(300)
 
             assert isinstance(error, JobCancelled if end == "cancelled" else DeadlineExceeded)
-            services.wait_until(lambda: fake.gone == 1, 20, "the server to be hung up on")
+            services.wait_until(lambda: fake.gone == 1, what="the server to be hung up on")
         assert len(fake.asked) == 1
 
     def test_other_texts_are_said_to_their_end(self, settings: WorkerSettings, fake: FakeSpeechServer) -> None:
@@ -166,10 +166,10 @@ class TestEnds:
         loaded = load_model(settings.model_copy(update={"server_places": 2}))
         with begun(loaded, fake) as request, begun(loaded, fake, "Another one.", 2) as other:
             request.cancel()
-            services.wait_until(lambda: fake.gone == 1, 20, "the server to be hung up on")
+            services.wait_until(lambda: fake.gone == 1, what="the server to be hung up on")
             fake.speak.set()
 
-            assert np.array_equal(other.outcome.result(20), pcm(fake, "Another one.", 5))
+            assert np.array_equal(other.outcome.result(300), pcm(fake, "Another one.", 5))
 
     def test_a_busy_server_is_not_asked_again(
         self, settings: WorkerSettings, fake: FakeSpeechServer, monkeypatch: pytest.MonkeyPatch
@@ -181,8 +181,8 @@ class TestEnds:
         with begun(loaded, fake) as request:
             request.cancel()
 
-            assert isinstance(request.outcome.exception(20), JobCancelled)
-        services.wait_until(lambda: threading.active_count() <= before, 20, "the end of the text's thread")
+            assert isinstance(request.outcome.exception(300), JobCancelled)
+        services.wait_until(lambda: threading.active_count() <= before, what="the end of the text's thread")
         assert len(fake.asked) == 1
 
 
@@ -205,7 +205,7 @@ class TestTLS:
             fake.silent = True
             with begun(loaded, fake, asked=2) as request:
                 request.cancel()
-                services.wait_until(lambda: fake.gone == 1, 20, "the server to be hung up on")
+                services.wait_until(lambda: fake.gone == 1, what="the server to be hung up on")
 
 
 class TestDialects:
@@ -325,7 +325,7 @@ class TestHealth:
 
         say(load_model(settings), inputs(), inputs("Two."))
 
-        services.wait_until(lambda: threading.active_count() <= before, 20, "the end of its threads")
+        services.wait_until(lambda: threading.active_count() <= before, what="the end of its threads")
 
 
 @pytest.mark.parametrize(
