@@ -69,7 +69,7 @@ def settings_of(folder: Path, engine: str, url: str, **more: Any) -> WorkerSetti
 
 @pytest.fixture(params=["fish", "openai"])
 def settings(request: pytest.FixtureRequest, tmp_path: Path, fake: FakeSpeechServer) -> WorkerSettings:
-    return settings_of(tmp_path, request.param, fake.url, server_timeout=20)
+    return settings_of(tmp_path, request.param, fake.url, server_timeout=120)
 
 
 def say(loaded: LoadedModel, *texts: SpeechInputs) -> list[Any]:
