@@ -72,7 +72,8 @@ def test_what_is_extracted_and_what_is_left_are_the_recording(stage: Stage) -> N
     assert of_dog.any() and without.any()
     model = taken.result(WAIT).model
     assert (model.name, model.licence) == ("audiosep", "MIT")
-    assert taken.route().queue.endswith(".audiosep")
+    route = taken.route()
+    assert route is not None and route.queue.endswith(".audiosep")
 
 
 def test_a_killed_workers_recording_is_taken_apart_by_another_and_a_cancelled_one_makes_room(stage: Stage) -> None:

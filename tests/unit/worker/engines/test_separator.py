@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ from omnifleet_worker.settings import WorkerSettings
 from support.data.audiosep_clone import WEIGHTS, write_clone
 
 Samples = np.ndarray
-Edit = Callable[..., tuple[Samples, soundfile._SoundFileInfo]]
+Edit = Callable[..., tuple[Samples, Any]]
 NOISE = np.random.default_rng(1)
 
 
@@ -99,7 +99,7 @@ def job_of(
 def edit(loaded: LoadedModel, storage: FolderStorage) -> Edit:
     """Runs a job, and gives the samples of its result as they are written, and what its file says of itself."""
 
-    def run(samples: Samples, rate: int = 32_000, dtype: str = "float64", **more: Any) -> Any:
+    def run(samples: Samples, rate: int = 32_000, dtype: Literal["float64", "int32"] = "float64", **more: Any) -> Any:
         with running(loaded) as engine:
             job = job_of(storage, samples, rate, **more)
             result = JobRunner(loaded.model, storage, WorkerSettings()).run(JobContext(job, engine))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from omnifleet_shared.catalogue import SHIPPED
@@ -63,7 +64,7 @@ def _find_weights(folder: Path) -> str:
 
 def _capabilities(folder: Path) -> Capabilities:
     """What the clone's card says, else what is known of the published weights."""
-    known = {"revision": revision_of(folder / WEIGHTS), "sample_rate": None, "streaming": False}
+    known: dict[str, Any] = {"revision": revision_of(folder / WEIGHTS), "sample_rate": None, "streaming": False}
     if (folder / CARD).is_file():
         return read_capabilities(folder, NAME, **known)
     return SHIPPED["audiosep"].model_copy(update=known)
