@@ -66,6 +66,14 @@ SHIPPED = {
             # Ninety-nine.
             tasks={"understand.transcribe": TaskCapability()},
         ),
+        Capabilities(
+            name="audiosep",
+            engine="audiosep",
+            licence="MIT",
+            commercial_use=True,
+            parts=(LicensedPart(name="text encoder (LAION's CLAP)", licence="CC0-1.0", commercial_use=True),),
+            tasks=dict.fromkeys(("edit.extract", "edit.remove"), TaskCapability(languages=("en",), max_seconds=600)),
+        ),
     )
 }
 """Capabilities by the models' names. What workers report comes before them: it is of the checkpoint that they run."""

@@ -39,6 +39,8 @@ COMMERCIAL_MODELS = {
     "generate.t2m": ("ACE-Step (Apache-2.0)",),
     "generate.tts": ("VoxCPM2 (Apache-2.0)", "Kokoro-82M (Apache-2.0)", "Chatterbox (MIT)"),
     "generate.vc": ("VoxCPM2 (Apache-2.0)", "Chatterbox (MIT)", "OpenVoice V2 (MIT)"),
+    "edit.extract": ("AudioSep (MIT)",),
+    "edit.remove": ("AudioSep (MIT)",),
     "edit.speech": ("VoxCPM2 (Apache-2.0) with Whisper (MIT)",),
 }
 """Models whose licences allow commercial use, by task or namespace, to name in errors."""
@@ -91,7 +93,7 @@ class Capabilities(Record):
     tasks: Mapping[str, TaskCapability]
     """What it can do, by `namespace.task`."""
     sample_rate: Annotated[int, Field(ge=1)] | None = None
-    """Of what it makes, in Hz; None where it makes no sound."""
+    """Of what it makes, in Hz; None where it makes no sound, or keeps the rate of its source."""
     cloning: bool = False
     """Whether it speaks in the voice of a recording (`ref`)."""
     voice_seconds: Annotated[float, Field(gt=0)] | None = None

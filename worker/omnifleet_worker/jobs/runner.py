@@ -135,7 +135,7 @@ class JobRunner:
         if isinstance(outcome, PlannedRecording):
             return self._result(context, text=outcome.heard, plan=outcome.plan, warnings=media.warnings)
         if isinstance(outcome, EditedSound):
-            artifact = self._store_samples(context, outcome.samples, SAMPLE_RATE, outcome.subtype)
+            artifact = self._store_samples(context, outcome.samples, outcome.sample_rate, outcome.subtype)
             return self._result(context, artifact=artifact, warnings=media.warnings + outcome.warnings)
         if isinstance(outcome, EditedRecording):
             artifact = self._store_samples(context, outcome.samples, outcome.source.sample_rate, outcome.subtype)
