@@ -287,7 +287,7 @@ class TestFaults:
     def test_a_server_that_stays_silent_is_given_up(self, settings: WorkerSettings, fake: FakeSpeechServer) -> None:
         fake.silent = True
 
-        (outcome,) = say(load_model(settings.model_copy(update={"server_timeout": 0.2})), inputs())
+        (outcome,) = say(load_model(settings.model_copy(update={"server_timeout": 2.0})), inputs())
 
         assert isinstance(outcome, ModelServerUnavailable)
         assert len(fake.asked) == 1
