@@ -62,6 +62,8 @@ class LeaseRenewer:
         self._is_paused = False
         self.is_cancelled = False
         """Whether an operator said to take no messages."""
+        self.on_room: Callable[[], None] = lambda: None
+        """Called by any thread when a slot is free again after all were taken."""
         self._poll_timeout = poll_timeout
         self._polled_at: float | None = None
         self._poll_clock_from = 0.0
@@ -206,11 +208,14 @@ class LeaseRenewer:
 
     def stop_renewing(self, tag: str) -> None:
         """Stop renewing a lease, which then ends in its own time."""
+        was_full = self._all_slots_taken()
         with self._lock:
             self._held.pop(tag, None)
             self._running.discard(tag)
             self._finishing.discard(tag)
             self._batch.discard(tag)
+        if was_full:
+            self.on_room()
 
     def ack(self, tag: str) -> None:
         """End a lease that is still held; with Redis away, the message is delivered again and finds the outcome."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from celery.worker.consumer import Consumer
@@ -41,6 +43,30 @@ class _FleetApp(Protocol):
     consumer: Any
 
 
+class WakeUp:
+    """Wakes a loop that waits for its files to become readable, from any thread."""
+
+    def __init__(self) -> None:
+        self._writer, self.reader = socket.socketpair()
+        self._writer.setblocking(False)
+        self.reader.setblocking(False)
+
+    def set(self) -> None:
+        """Let the loop turn."""
+        with suppress(OSError):  # it is full, so that the loop turns in any case, or closed
+            self._writer.send(b"1")
+
+    def clear(self) -> None:
+        """Take note that it turns."""
+        with suppress(OSError):
+            self.reader.recv(4096)
+
+    def close(self) -> None:
+        """Let go of its files."""
+        self._writer.close()
+        self.reader.close()
+
+
 class FleetConsumer(Consumer):
     """Answers a message that cannot be read with InvalidMessage, and takes it off the queue."""
 
@@ -52,6 +78,7 @@ class FleetConsumer(Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.app.consumer = self
+        self._wake_up = WakeUp()
 
     def register_with_event_loop(self, hub: Any) -> None:
         super().register_with_event_loop(hub)
@@ -59,6 +86,10 @@ class FleetConsumer(Consumer):
             self._events_timer.cancel()  # of the connection before
         self._events_timer = hub.call_repeatedly(EVENTS_INTERVAL, self._send_events)
         self.event_dispatcher.buffer_limit = EVENTS_AT_ONCE
+        self._wake_up.close()  # of the connection before
+        self._wake_up = WakeUp()
+        hub.add_reader(self._wake_up.reader, self._wake_up.clear)
+        self.app.fleet.lease_renewer.on_room = self._wake_up.set
 
     def on_send_event_buffered(self) -> None:
         self._has_events = True
