@@ -18,7 +18,7 @@ REFUSED = {
     ("--prefetch-multiplier", "4"): "--prefetch-multiplier is not for this worker",
     ("-P", "prefork"): "omnifleet runs with --pool threads",
     ("-P", "solo"): "omnifleet runs with --pool threads",
-    ("-c", "2000"): "a worker holds 1 to 1024 jobs at once",
+    ("-c", "2000"): "a worker holds 1 to 1024 jobs of a kind at once",
     ("-Q", "other"): "this worker serves audio-omni alone, not other",
     ("-Q", "audio-omni,other"): "this worker serves audio-omni alone, not other",
     ("-X", "audio-omni"): "this worker serves audio-omni alone, not none",
