@@ -44,7 +44,7 @@ def test_a_worker_holds_as_many_jobs_as_its_option_says_and_lives(scripted: Scri
 
     services.wait_until(lambda: [job.status() for job in jobs].count(JobStatus.RUNNING) == 2, WAIT, "two jobs")
 
-    assert worker.metrics().value("omnifleet_worker_places") == 2
+    assert worker.metrics().value("omnifleet_worker_places") == 4  # two of each kind
     assert sorted(job.status().value for job in jobs) == ["queued", "running", "running"]
     assert all(job.result(WAIT).text.endswith(f"by {worker.pid}") for job in jobs)
 
