@@ -75,6 +75,10 @@ class Prompts:
         sentence = self._sentence("edit", task.name.capitalize())
         return Chat(system=self._sentence("system", "EDITING"), user=sentence.format(**words))
 
+    def instruction(self, text: str) -> Chat:
+        """An edit that is said in words of its own."""
+        return Chat(system=self._sentence("system", "EDITING"), user=text)
+
     def transcription(self, **media: Any) -> Chat:
         """Ask for a transcript and nothing else."""
         return Chat(system=self._sentence("transcribe", "system"), user=self._sentence("transcribe", "user"), **media)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from omnifleet_shared.errors import InvalidTrainingData
 
-from ..training.latent_cache import hash_file
+from ..training.examples.latent_cache import hash_file
 from .recipe import Corpus, Split
 
 _SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".aiff"}

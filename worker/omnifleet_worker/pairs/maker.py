@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from ..models.audio_omni.sampling import SAMPLE_RATE
 from ..models.content_cache import digest
-from ..training.data import ExampleLine
+from ..training.examples.data import ExampleLine
 from .corpora import find_recordings
 from .mixer import mix
 from .pair_plan import PairPlan, PairPlanner

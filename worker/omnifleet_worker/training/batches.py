@@ -16,8 +16,8 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from ..models.audio_omni.sampling import FRAME_SAMPLES, LATENT_FRAMES, SAMPLE_RATE
-from .example_encoder import EncodedExample
-from .latent_cache import LatentCache
+from .examples.example_encoder import EncodedExample
+from .examples.latent_cache import LatentCache
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ..checkpoint.manifest import MANIFEST, read_manifest, record_files, write_m
 from ..models import folder as checkpoint_folder
 from ..models.audio_omni.components import CONFIGS, OPTIONAL, PIPELINE
 from ..models.audio_omni.transformer import AudioOmniTransformer
-from .latent_cache import hash_file
+from .examples.latent_cache import hash_file
 from .velocity_model import TRANSFORMER, replace_folder
 
 _ADAPTER_CONFIG, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

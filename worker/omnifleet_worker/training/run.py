@@ -14,8 +14,8 @@ from ..models import folder as checkpoint_folder
 from ..models.audio_omni.components import CONFIGS, OPTIONAL, PIPELINE
 from .batches import EncodedDataset
 from .config import TrainConfig
-from .data import Example, read_examples
-from .example_encoder import EncodedExample, ExampleEncoder, data_digest
+from .examples.data import Example, read_examples
+from .examples.example_encoder import EncodedExample, ExampleEncoder, data_digest
 from .flow_matching import seeded
 from .run_states import RunStates
 from .trainer import Trainer

@@ -10,7 +10,7 @@ import soundfile
 from omnifleet_shared.errors import InvalidTrainingData
 from omnifleet_worker.pairs.corpora import Recording, find_recordings, split_of
 from omnifleet_worker.pairs.recipe import Corpus
-from omnifleet_worker.training.latent_cache import hash_file
+from omnifleet_worker.training.examples.latent_cache import hash_file
 
 
 def write_sound(path: Path, seed: int) -> None:

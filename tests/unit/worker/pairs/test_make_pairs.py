@@ -19,8 +19,8 @@ from omnifleet_worker.pairs.maker import make_pairs, rebuild_pairs
 from omnifleet_worker.pairs.mixer import mix
 from omnifleet_worker.pairs.pair_plan import PairPlan, PairPlanner
 from omnifleet_worker.pairs.recipe import PairRecipe, Split, read_recipe
-from omnifleet_worker.training.data import read_examples
-from omnifleet_worker.training.latent_cache import hash_file
+from omnifleet_worker.training.examples.data import read_examples
+from omnifleet_worker.training.examples.latent_cache import hash_file
 from typer.testing import CliRunner
 
 RATE = 22_050

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from omnifleet_worker.training.batches import EncodedDataset, MixedBatches, Row, collate, frames_of, load_batches
-from omnifleet_worker.training.example_encoder import EncodedExample
-from omnifleet_worker.training.latent_cache import LatentCache
+from omnifleet_worker.training.examples.example_encoder import EncodedExample
+from omnifleet_worker.training.examples.latent_cache import LatentCache
 from torch import Tensor
 
 PARTS = ("prompt", "speech", "sync", "audio", "latents")

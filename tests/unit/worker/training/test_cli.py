@@ -12,7 +12,7 @@ from pathlib import Path
 import omnifleet_worker.cli
 import pytest
 from omnifleet_worker.models.audio_omni.pipeline import AudioOmniPipeline
-from omnifleet_worker.training.data import read_examples
+from omnifleet_worker.training.examples.data import read_examples
 from support import ROOT, command_lines, markdown
 from typer.testing import CliRunner
 

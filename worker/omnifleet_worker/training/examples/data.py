@@ -13,18 +13,23 @@ from omnifleet_shared.schema.base import Record, Text
 from omnifleet_shared.schema.model_card import VOICE_SECONDS
 from pydantic import Field, ValidationError, model_validator
 
-from ..jobs.speech import CLIP_SECONDS
+from ...jobs.speech import CLIP_SECONDS
+from .audio_edit import example_of, is_audio_edit
+from .data_files import DataFile, find_file
 
 TrainedTask = Literal["t2a", "t2m", "v2a", "v2m", "tts", "vc", "add", "remove", "extract", "style"]
 """Tasks of the DiT."""
 
 SOURCE_SECONDS = 10.0
 """What the model hears of an edit's source."""
+PADDED_SECONDS = 0.1
+"""By which a source may be longer, as what was coded in whole frames is; the model does not hear that."""
 SAID_WITHIN_SECONDS = 0.1
 """By which a line's `seconds` and the file's header may differ."""
 MOST_LINES_SHOWN = 10
 
 _EDIT = ({"audio", "text"}, set[str]())
+_INSTRUCTED = ({"audio", "instruction"}, set[str]())
 _NEEDED_AND_ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "t2a": ({"text"}, set()),
     "t2m": ({"text"}, set()),
@@ -37,6 +42,8 @@ _NEEDED_AND_ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "extract": _EDIT,
     "style": ({"audio", "text", "replaces"}, set()),
 }
+
+_EDITS = ("add", "remove", "extract", "style")
 
 
 class ExampleLine(Record):
@@ -51,6 +58,8 @@ class ExampleLine(Record):
     """Source of an edit, at most 10 s."""
     replaces: Text | None = None
     """`style`: the sound of the source that `text` takes the place of."""
+    instruction: Text | None = None
+    """Edits: the whole instruction, in place of `text` in the checkpoint's own sentence."""
     voice: Path | None = None
     """`tts`, `vc`: a recording of the voice, at most 6 s."""
     transcript: Text | None = None
@@ -62,9 +71,15 @@ class ExampleLine(Record):
     made: dict[str, Any] | None = None
     """How `make-pairs` made the files, from which it can make them again; nothing is learned from it."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_audio_edit(cls, values: Any) -> Any:
+        return example_of(values) if is_audio_edit(values) else values
+
     @model_validator(mode="after")
     def _has_what_its_task_takes(self) -> Self:
-        needed, allowed = _NEEDED_AND_ALLOWED[self.task]
+        is_instructed = self.task in _EDITS and self.instruction is not None
+        needed, allowed = _INSTRUCTED if is_instructed else _NEEDED_AND_ALLOWED[self.task]
         given = {name for name in type(self).model_fields if getattr(self, name) is not None}
         for name in sorted(needed - given):
             raise ValueError(f"{name}: {self.task} needs it. Add it")
@@ -146,41 +161,33 @@ def _checked(place: str, line: ExampleLine) -> Example:
     seconds: dict[str, float] = {}
     for name, path in files_of(line).items():
         field = f"{place}: {name}"
-        _check_file(path, field)
-        seconds[name] = measure_seconds(path, field, said=line.seconds if name == "target" else None)
+        file = _find_file(path, field)
+        seconds[name] = _measure_seconds(file, path, field, said=line.seconds if name == "target" else None)
     learned = seconds["target"] + seconds.get("voice", 0.0)
-    _check_seconds(seconds.get("audio", 0.0), SOURCE_SECONDS, f"{place}: audio")
+    _check_seconds(seconds.get("audio", 0.0), SOURCE_SECONDS, f"{place}: audio", PADDED_SECONDS)
     _check_seconds(seconds.get("voice", 0.0), VOICE_SECONDS, f"{place}: voice")
     _check_seconds(learned, CLIP_SECONDS, f"{place}: target")
     return Example(line, place, learned)
 
 
-def _check_file(path: Path, field: str) -> None:
-    if not path.is_file():
+def _find_file(path: Path, field: str) -> DataFile:
+    file = find_file(path)
+    if file is None:
         raise MediaNotFound(f"there is no file {path}", field, "Correct the path; it is taken from the list's folder")
-    if path.stat().st_size == 0:
+    if file.size == 0:
         raise MediaEmpty(f"{path} holds no bytes", field, "Leave the line out, or make the file again")
+    return file
 
 
-def _check_seconds(seconds: float, most: float, field: str) -> None:
-    if seconds > most:
+def _check_seconds(seconds: float, most: float, field: str, more: float = 0.0) -> None:
+    if seconds > most + more:
         problem = f"it takes {seconds:.2f} s of the model's window, and {most:.2f} s are allowed"
         raise MediaTooLong(problem, field, "Cut it", {"seconds": seconds, "max_seconds": most})
 
 
-def measure_seconds(path: Path, field: str, *, said: float | None = None) -> float:
-    """Length of a recording or video in seconds, as its header tells; nothing is decoded.
-
-    Args:
-        path: the file.
-        field: line and field, for errors.
-        said: what its line says, which counts where the header does not tell.
-
-    Raises:
-        MediaUnreadable: it is neither, or nothing tells its length.
-        InvalidTrainingData: line and header differ.
-    """
-    found = _header_seconds(path, field)
+def _measure_seconds(file: DataFile, path: Path, field: str, *, said: float | None) -> float:
+    """Length in seconds: as the header tells, which the line is held to, or else as the line says."""
+    found = _header_seconds(file, path, field)
     if found <= 0 and said is None:
         remedy = "Give `seconds`, or write it as wav or flac"
         raise MediaUnreadable(f"{path} does not say how long it is", field, remedy)
@@ -190,9 +197,9 @@ def measure_seconds(path: Path, field: str, *, said: float | None = None) -> flo
     return found if found > 0 else said or 0.0
 
 
-def _header_seconds(path: Path, field: str) -> float:
+def _header_seconds(file: DataFile, path: Path, field: str) -> float:
     try:
-        with av.open(str(path)) as container:
+        with file.open() as opened, av.open(opened, "r") as container:
             streams = [*container.streams.audio, *container.streams.video]
             timed = [float(one.duration * one.time_base) for one in streams if one.duration and one.time_base]
             return timed[0] if timed else (container.duration or 0) / av.time_base

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ..models.content_cache import digest
+from ...models.content_cache import digest
 
 _TENSOR = "encoding"
 

@@ -18,7 +18,7 @@ from omnifleet_shared.errors import (
     OmnifleetError,
 )
 from omnifleet_worker.training.config import read_config
-from omnifleet_worker.training.data import read_examples
+from omnifleet_worker.training.examples.data import read_examples
 from omnifleet_worker.training.run import train
 from support.data import media_files
 

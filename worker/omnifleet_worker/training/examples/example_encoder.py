@@ -11,23 +11,25 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from omnifleet_shared.errors import MediaNotFound
 from omnifleet_shared.schema.base import Media
 from omnifleet_shared.schema.tasks import DescribedEdit, StyleTransfer
 from torch import Tensor
 
-from ..checkpoint.manifest import read_manifest
-from ..jobs.prompts import Prompts
-from ..jobs.speech import CLIP_SECONDS, join_transcript
-from ..media.decode import decode_audio
-from ..media.limits import MediaLimits
-from ..media.signal import resample, to_mono
-from ..media.video import decode_video
-from ..models import folder as checkpoint_folder
-from ..models.audio_omni.chat import Chat
-from ..models.audio_omni.pipeline import AudioOmniPipeline
-from ..models.audio_omni.sampling import SAMPLE_RATE
-from ..models.audio_omni.video import FRAME_SIDE, FRAMES_PER_SECOND, WINDOW_SECONDS, thinker_frames
+from ...checkpoint.manifest import read_manifest
+from ...jobs.prompts import Prompts
+from ...jobs.speech import CLIP_SECONDS, join_transcript
+from ...media.decode import decode_audio
+from ...media.limits import MediaLimits
+from ...media.signal import resample, to_mono
+from ...media.video import decode_video
+from ...models import folder as checkpoint_folder
+from ...models.audio_omni.chat import Chat
+from ...models.audio_omni.pipeline import AudioOmniPipeline
+from ...models.audio_omni.sampling import SAMPLE_RATE
+from ...models.audio_omni.video import FRAME_SIDE, FRAMES_PER_SECOND, WINDOW_SECONDS, thinker_frames
 from .data import Example, ExampleLine, files_of
+from .data_files import DataFile, find_file
 from .latent_cache import LatentCache, hash_file
 
 _LIMITS = MediaLimits(max_seconds=CLIP_SECONDS)
@@ -87,7 +89,7 @@ class ExampleEncoder:
     def encode(self, example: Example) -> EncodedExample:
         """Encode what is not in the cache yet. Raises MediaError with line and field, and what a pipeline raises."""
         line = example.line
-        shas = {name: hash_file(path) for name, path in files_of(line).items()}
+        shas = {name: _sha256(path) for name, path in files_of(line).items()}
         video, voice, source = (shas.get(name) for name in ("video", "voice", "audio"))
         said, chat = _words_to_say(line), self._chat(line)
         heard = "voice" if voice else "audio"
@@ -107,6 +109,8 @@ class ExampleEncoder:
         return key
 
     def _chat(self, line: ExampleLine) -> Chat:
+        if line.instruction is not None:
+            return self._prompts.instruction(line.instruction)
         text = line.text or ""
         match line.task:
             case "tts" | "vc":
@@ -164,9 +168,25 @@ def _words_to_say(line: ExampleLine) -> str | None:
     return words if line.transcript is None else join_transcript(line.transcript, words)
 
 
+def _sha256(path: Path) -> str:
+    with _found(path).open() as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    return _found(path).read_bytes()
+
+
+def _found(path: Path) -> DataFile:
+    file = find_file(path)
+    if file is None:
+        raise MediaNotFound(f"{path} is there no more", path.name, "Put it back, or leave its line out")
+    return file
+
+
 def _samples(path: Path, example: Example, field: str, channels: int) -> NDArray[np.float32]:
     """Samples [channels, n] at 44.1 kHz; more than two channels, or other than wanted, are mixed to one first."""
-    audio = decode_audio(path.read_bytes(), field=f"{example.place}: {field}", limits=_LIMITS)
+    audio = decode_audio(_read(path), field=f"{example.place}: {field}", limits=_LIMITS)
     if len(audio.samples) != channels:
         audio = to_mono(audio)
     samples = resample(audio, SAMPLE_RATE).samples.astype(np.float32, copy=False)
@@ -176,7 +196,7 @@ def _samples(path: Path, example: Example, field: str, channels: int) -> NDArray
 def _frames(example: Example) -> NDArray[np.uint8]:
     assert example.line.video is not None
     size = (FRAME_SIDE, FRAME_SIDE)
-    data, field = example.line.video.read_bytes(), f"{example.place}: video"
+    data, field = _read(example.line.video), f"{example.place}: video"
     return decode_video(
         data, frames_per_second=FRAMES_PER_SECOND, max_seconds=WINDOW_SECONDS, size=size, field=field
     ).frames

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from omnifleet_worker.training.latent_cache import LatentCache
+from omnifleet_worker.training.examples.latent_cache import LatentCache
 
 
 @pytest.fixture

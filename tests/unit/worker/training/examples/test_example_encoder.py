@@ -20,8 +20,8 @@ from omnifleet_worker.media.video import decode_video
 from omnifleet_worker.models.audio_omni.pipeline import AudioOmniPipeline
 from omnifleet_worker.models.audio_omni.video import thinker_frames
 from omnifleet_worker.training.batches import EncodedDataset, Row
-from omnifleet_worker.training.data import read_examples
-from omnifleet_worker.training.example_encoder import ExampleEncoder, fingerprint
+from omnifleet_worker.training.examples.data import read_examples
+from omnifleet_worker.training.examples.example_encoder import ExampleEncoder, fingerprint
 from support.data import media_files
 from torch import Tensor
 
