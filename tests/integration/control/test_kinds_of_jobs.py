@@ -15,7 +15,6 @@ PLACES = 2
 LONG = 250
 """Most steps of a clip."""
 LONG_ANSWER = 2000
-SLOW = {"OMNIFLEET_CONCURRENCY": str(PLACES), "SCRIPTED_STEP_SECONDS": "0.5"}
 
 
 def clip(scripted: ScriptedFleet, steps: int = 1) -> JobHandle[Any]:
@@ -39,7 +38,7 @@ def test_a_job_does_not_wait_for_those_of_the_other_kind(
     long: int,
     other: Callable[[ScriptedFleet, int], JobHandle[Any]],
 ) -> None:
-    worker = scripted.start(**SLOW)
+    worker = scripted.start(OMNIFLEET_CONCURRENCY=str(PLACES), SCRIPTED_STEP_SECONDS="0.5")
     filling = [fill(scripted, long) for _ in range(PLACES)]
     services.wait_until(lambda: count(filling, JobStatus.RUNNING) == PLACES, WAIT, "all places of that kind full")
     waiting = [fill(scripted, long) for _ in range(3 * PLACES)]

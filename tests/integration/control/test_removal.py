@@ -115,7 +115,7 @@ def test_only_jobs_without_a_message_are_lost(scripted: ScriptedFleet, omni: Cli
     foreign = scripted.redis.client()
     foreign.set("celery-task-meta-another-app-s", b'{"status": "STARTED", "result": null}')
     foreign.set("celery-task-meta-unreadable", b"\xff")
-    foreign.delete(*all_lists(scripted.settings.queue))
+    foreign.delete(ANSWERS_QUEUE.format(queue=scripted.settings.queue))
     messages = LostMessages.connect(scripted.settings)
 
     found = messages.find()

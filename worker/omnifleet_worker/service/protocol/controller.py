@@ -36,6 +36,8 @@ class FleetController(Worker):
 
     app: Any
     pool_cls: Any
+    concurrency: int
+    """Threads of the pool."""
 
     def on_after_init(self, *args: Any, **options: Any) -> None:
         """Hold the options to what this worker does. Raises click.UsageError."""
@@ -46,7 +48,7 @@ class FleetController(Worker):
         self._refuse_prefetching(options.get("prefetch_multiplier"))
         self._choose_pool()
         self._hold_at_once(self.concurrency)
-        self.concurrency = self.app.fleet.lease_renewer.places.total  # threads of the pool
+        self.concurrency = self.app.fleet.lease_renewer.places.total
         self._hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
 
     def setup_queues(self, include: Any, exclude: Any = None) -> None:
