@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 from omnifleet_shared.errors import (
     AdapterInvalid,
+    AdapterNotFound,
     AnswerUnreadable,
     BatchRunning,
     BrokerRefused,
@@ -60,6 +61,7 @@ from omnifleet_shared.errors import (
     UnknownTask,
     VoiceNotFound,
 )
+from omnifleet_shared.schema.adapter import Adapter
 from omnifleet_shared.schema.answers import Classification, Feedback, Gender, Sarcasm, Scene, Sources, Speakers
 from omnifleet_shared.schema.callback import CallbackDelivery, CallbackOutcome
 from omnifleet_shared.schema.results import EditPlan, JobStatus, Progress, Route
@@ -80,7 +82,9 @@ from .routing.route import KnownModel
 __version__ = version("omnifleet")
 
 __all__ = [
+    "Adapter",
     "AdapterInvalid",
+    "AdapterNotFound",
     "AnswerUnreadable",
     "AsyncClient",
     "AsyncJobHandle",

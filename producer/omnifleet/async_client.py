@@ -12,6 +12,8 @@ from omnifleet_shared.schema.base import check_tenant
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.storage import Storage
 
+from .adapters import Adapters
+from .async_adapters import AsyncAdapters
 from .async_handle import AsyncJobHandle
 from .async_voices import AsyncVoices
 from .batch.outcome import Outcome
@@ -123,6 +125,11 @@ class AsyncClient(
             BrokerUnavailable: Redis does not answer.
         """
         return await self._executor.run(self._maker.router.offered)
+
+    @property
+    def adapters(self) -> AsyncAdapters:
+        """The named adapters of the storage: add, get, list and remove them."""
+        return AsyncAdapters(Adapters(self._settings, self._storage), self._executor)
 
     @property
     def voices(self) -> AsyncVoices:

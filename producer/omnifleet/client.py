@@ -12,6 +12,7 @@ from omnifleet_shared.schema.base import check_tenant
 from omnifleet_shared.settings import FleetSettings, load_settings
 from omnifleet_shared.storage import Storage, open_storage
 
+from .adapters import Adapters
 from .batch.outcome import Outcome
 from .batch.sender import JobSender
 from .batch.stream import OutcomeStream
@@ -108,6 +109,11 @@ class Client(Calls[JobHandle[TextResult], JobHandle[AudioResult]]):
             BrokerUnavailable: Redis does not answer.
         """
         return self._maker.router.offered()
+
+    @property
+    def adapters(self) -> Adapters:
+        """The named adapters of the storage: add, get, list and remove them."""
+        return Adapters(self._settings, self._storage)
 
     @property
     def voices(self) -> Voices:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import io
-import socket
 from datetime import UTC, datetime
 from typing import Any, BinaryIO
 
@@ -16,6 +14,7 @@ from omnifleet_shared.storage import Storage
 from omnifleet_shared.storage.voices import VoiceFiles, check_name
 from pydantic import ValidationError
 
+from .caller import caller
 from .request.uploads import MediaSource, Uploads
 
 
@@ -54,7 +53,7 @@ class Voices:
                 "name": name,
                 "text": text,
                 "consent": consent,
-                "added_by": added_by or self._caller(),
+                "added_by": added_by or caller(self._settings),
             }
             fields |= {"sha256": described.sha256, "bytes": described.bytes, "added_at": datetime.now(UTC)}
             try:
@@ -108,12 +107,3 @@ class Voices:
         recording.seek(0)
         self._files.write(voice, recording)
         return voice
-
-    def _caller(self) -> str:
-        if self._settings.producer is not None:
-            return self._settings.producer
-        try:
-            user = getpass.getuser()
-        except (KeyError, OSError):  # in a container whose user has no name
-            user = "unknown"
-        return f"{user}@{socket.gethostname()}"[:200]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from .keys import MODEL_QUEUE
 from .schema.capabilities import Capabilities, LicensedPart, TaskCapability
 from .schema.model_card import AUDIO_OMNI
 from .settings import FleetSettings
@@ -20,7 +23,10 @@ SHIPPED = {
             engine="openai",
             licence="Apache-2.0",
             commercial_use=True,
-            tasks={"generate.tts": TaskCapability(languages=_VOXCPM2_LANGUAGES)},
+            # The last two with a recogniser beside it.
+            tasks=dict.fromkeys(
+                ("generate.tts", "generate.vc", "edit.speech"), TaskCapability(languages=_VOXCPM2_LANGUAGES)
+            ),
             sample_rate=48_000,
             cloning=True,
             streaming=True,
@@ -53,7 +59,13 @@ SHIPPED = {
 """Capabilities by the models' names. What workers report comes before them: it is of the checkpoint that they run."""
 
 
-def fleet_queues(settings: FleetSettings) -> tuple[str, ...]:
-    """Name all queues that a fleet's jobs may be in: of the models of its settings, first, and of those that ship."""
+def fleet_queues(settings: FleetSettings, reported: Iterable[str] = ()) -> tuple[str, ...]:
+    """Name all queues that a fleet's jobs may be in.
+
+    Args:
+        settings: the queues of its models come first, those of the models that ship next.
+        reported: queues whose workers reported, of any fleet; those of other models of this one come last, by name.
+    """
     known = {model: settings.queue_of(model) for model in SHIPPED}
-    return tuple(dict.fromkeys((*settings.model_queues.values(), *known.values(), settings.queue)))
+    others = sorted(queue for queue in reported if queue.startswith(MODEL_QUEUE.format(queue=settings.queue, model="")))
+    return tuple(dict.fromkeys((*settings.model_queues.values(), *known.values(), settings.queue, *others)))

@@ -31,6 +31,7 @@ OmnifleetError
 │   ├── InvalidTrainingConfig       what a training run is to do
 │   ├── InvalidTrainingData         lines of examples that are none
 │   ├── AdapterInvalid              a trained adapter that is none, or another model's
+│   │   └── AdapterNotFound         never added, or removed since
 │   ├── AnswerUnreadable            the model's answer is not the record that the task promises
 │   ├── JobFailed                   an unforeseen fault in a worker
 │   ├── JobQuarantined              it killed several workers, and was dead-lettered
@@ -55,8 +56,7 @@ OmnifleetError
     │   └── DeviceFailed            the worker's device broke: its jobs go to another worker
     └── ResultTimeout               the caller stopped waiting; the job goes on
 
-Errors cross the wire by class name with their four arguments and come back as the same class.
-"""
+Errors cross the wire by class name with their four arguments and come back as the same class."""
 
 from __future__ import annotations
 
@@ -224,7 +224,11 @@ class InvalidTrainingData(PermanentError):
 
 
 class AdapterInvalid(PermanentError):
-    """The folder holds no trained adapter or transformer, or one of another checkpoint."""
+    """What is given holds no trained adapter or transformer, or one of another checkpoint."""
+
+
+class AdapterNotFound(AdapterInvalid):
+    """No adapter of that name or hash: it was never added, or it was removed since."""
 
 
 class AnswerUnreadable(PermanentError):
@@ -268,8 +272,7 @@ class BrokerUnavailable(TransientError, BrokerError):
 
 
 class NoModelFor(TransientError):
-    """No worker is ready whose model can do the job, and the caller would not wait; `details["models"]` has the models
-    that can."""
+    """No worker is ready whose model can do the job, and nobody would wait; `details["models"]` has models that can."""
 
 
 class MessageLost(TransientError):
@@ -285,8 +288,7 @@ class RateExceeded(TransientError):
 
 
 class QuotaExceeded(RateExceeded):
-    """An API key has sent all jobs of its day, or its tenant's jobs have used all GPU-seconds of the day;
-    `details["retry_after"]` gives the seconds until the next one."""
+    """A key's jobs of the day, or its tenant's GPU-seconds, are used up; `details["retry_after"]` gives the seconds."""
 
 
 class RequestTooSlow(TransientError):
@@ -294,8 +296,7 @@ class RequestTooSlow(TransientError):
 
 
 class GatewayBusy(TransientError):
-    """The gateway serves as many requests as it may, or is about to stop; `details["retry_after"]` says when to come
-    again."""
+    """The gateway serves as many requests as it may, or stops; `details["retry_after"]` says when to come again."""
 
 
 class OutOfMemory(TransientError):

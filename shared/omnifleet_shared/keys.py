@@ -7,12 +7,12 @@ from typing import Final
 SCHEMA_VERSION = 1
 """Version of every record on the wire. A reader takes its own and older ones, and refuses newer ones."""
 
-JOB_SCHEMA_VERSION = 8
+JOB_SCHEMA_VERSION = 9
 """Newest version of jobs: 2 is a job with a callback, or of another quality than the published model's; 3 one that
 names a sound track; 4 a dry run; 5 a transcript with times, or an edit of the words in a span of seconds; 6 a streamed
 job; 7 an edit of sounds that is as loud as the published model makes it, or mono; 8 one for another model than
-Audio-Omni. One with none of these is still written as version 1, which workers of every release read; older workers
-refuse newer ones and ask to be upgraded."""
+Audio-Omni; 9 one with an adapter. One with none of these is still written as version 1, which workers of every release
+read; older workers refuse newer ones and ask to be upgraded."""
 
 MODEL: Final = "audio-omni"
 """The model that a job is for where nobody says otherwise, and the name of its queue."""
@@ -158,6 +158,8 @@ WORKERS_FAIR_KEY = "omnifleet:worker-records:{queue}:fair"
 """Sorted set: those of them that find the messages of tenants, likewise; workers of older releases are missing."""
 WORKERS_KINDS_KEY = "omnifleet:worker-records:{queue}:kinds"
 """Sorted set: those of them that find the messages of `ANSWERS_QUEUE`, likewise."""
+QUEUES_KEY = "omnifleet:queues"
+"""Set: the names of all queues whose workers ever reported, of all fleets of this Redis."""
 HEARTBEAT_INTERVAL = 2.0
 """Seconds between two reports of a worker."""
 WORKER_LIFETIME = 15
@@ -174,6 +176,11 @@ VOICE_KEY = "voices/names/{name}.json"
 VOICE_FILE_KEY = "voices/files/{name}/{sha256}"
 """Storage key of a named voice's recording. What workers make of it has the same key, with a full stop and a hash of
 what it was made of at its end."""
+
+ADAPTER_KEY = "adapters/names/{name}.json"
+"""Storage key of a named adapter's record."""
+ADAPTER_FILE_KEY = "adapters/{sha256}/{file}"
+"""Storage key of a file of an adapter, below the hash of its manifest. Nothing there is ever collected."""
 
 COLLECTED = ("inputs/", "results/", "parts/")
 """Prefixes of storage keys below which `omnifleet storage gc` deletes what nothing needs any more."""

@@ -220,5 +220,5 @@ def test_the_storages_user_may_do_what_omnifleet_does_where_it_does_it() -> None
     assert ("s3:GetObject", f"arn:aws:s3:::{storage}/*") in allowed
     assert not any("*" in action for action, _ in allowed)
     deleted = {resource for action, resource in allowed if "Delete" in action}
-    assert deleted == {f"arn:aws:s3:::{storage}/{folder}/*" for folder in ("parts", "voices")}
+    assert deleted == {f"arn:aws:s3:::{storage}/{folder}/*" for folder in ("parts", "voices", "adapters")}
     assert all(resource.startswith("arn:aws:s3:::omnifleet") for _, resource in allowed)

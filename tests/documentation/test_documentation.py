@@ -23,6 +23,7 @@ from omnifleet_worker.service.protocol.commands import REFUSED as REFUSED_COMMAN
 from omnifleet_worker.service.protocol.controller import REFUSED as REFUSED_OPTIONS
 from support import command_lines, markdown
 from support.data import media_files
+from support.data.adapter_folders import write_folder
 from support.markdown import ROOT, Block
 from support.scripted_fleet import ScriptedFleet
 from typer.testing import CliRunner
@@ -49,6 +50,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(omnifleet, "Client", FakeClient)
     monkeypatch.setattr(omnifleet, "AsyncClient", FakeAsyncClient)
     monkeypatch.setattr(omnifleet.local, "LocalModel", lambda checkpoint: FakeClient())
+    write_folder(tmp_path / "examples/train/run/adapter")
     for name in RECORDINGS:
         (tmp_path / name).write_bytes(name.encode() + media_files.wav(0.1, 16_000))
     return tmp_path

@@ -37,7 +37,8 @@ def plan_checkpoint(settings: WorkerSettings) -> MemoryPlan:
     Raises: as `load_pipeline`, save that nothing is refused for want of memory.
     """
     device = choose_device(settings.device)
-    return plan_memory(checkpoint_folder(settings), device, choose_dtype(settings.dtype, device))
+    rank = settings.adapter_rank if settings.adapter_cache else 0
+    return plan_memory(checkpoint_folder(settings), device, choose_dtype(settings.dtype, device), adapter_rank=rank)
 
 
 def load_pipeline(settings: WorkerSettings) -> AudioOmniPipeline:
@@ -89,7 +90,8 @@ def open_model(settings: WorkerSettings) -> tuple[AudioOmniRunner, EngineLimits]
     from .engine.model_runner import AudioOmniRunner
     from .engine.warm_up import compile_blocks, end_compilation, measure_costs, warm_up
 
-    limits = plan.limits(settings.max_batch, settings.max_chats, settings.encoding_cache)
+    kept = settings.encoding_cache + settings.adapter_cache
+    limits = plan.limits(settings.max_batch, settings.max_chats, kept)
     pipeline.chatter.cache_tokens = plan.cache_tokens(settings.max_batch, settings.max_chats)
     runner = AudioOmniRunner(pipeline, cache_bytes=settings.encoding_cache, costs=plan.costs)
     compiled = _wanted(settings.compile, pipeline.device)
@@ -98,7 +100,7 @@ def open_model(settings: WorkerSettings) -> tuple[AudioOmniRunner, EngineLimits]
         code.load()
         compile_blocks(pipeline)
     if compiled or _wanted(settings.warm_up, pipeline.device):
-        warm_up(runner, limits)
+        warm_up(runner, limits, adapted=settings.adapter_cache > 0)
         runner.costs = measure_costs(runner, plan.costs)
     if compiled:
         end_compilation()
@@ -106,22 +108,32 @@ def open_model(settings: WorkerSettings) -> tuple[AudioOmniRunner, EngineLimits]
     return runner, limits
 
 
-def describe(pipeline: AudioOmniPipeline, aligner: Path | None = None) -> OmniModel:
+def describe(
+    pipeline: AudioOmniPipeline, aligner: Path | None = None, *, adapter_rank: int = 0, adapter_bytes: int = 0
+) -> OmniModel:
     """Describe a loaded checkpoint to jobs; the card leaves out tasks that need a component it lacks.
 
     Args:
         pipeline: the checkpoint.
         aligner: folder of the speech recogniser that finds words in recordings, which is loaded to the CPU.
+        adapter_rank: largest rank of an adapter.
+        adapter_bytes: of the device's memory that adapters may take; with 0 there are none.
 
     Raises:
         CheckpointInvalid: its card is none, or the aligner's folder holds no such model.
     """
+    from .models.audio_omni.adapters.reader import AdapterReader
+
     try:
         card = ModelCard.model_validate(pipeline.card)
     except ValidationError as error:
         first = error.errors()[0]
         field = f"card.json: {'.'.join(str(part) for part in first['loc'])}"
         raise CheckpointInvalid(first["msg"], field, "Convert the checkpoint again") from error
+    adapters = None
+    if adapter_bytes:
+        about = (pipeline.transformer, card.name, card.revision)
+        adapters = AdapterReader(*about, max_rank=adapter_rank, max_bytes=adapter_bytes)
     if pipeline.synchformer is None:
         card = card.without_tasks(NEEDS_SYNCHFORMER)
     return OmniModel(
@@ -130,6 +142,7 @@ def describe(pipeline: AudioOmniPipeline, aligner: Path | None = None) -> OmniMo
         tokenizer=pipeline.speech_tokenizer,
         precision=f"{pipeline.device.type} {float8.precision_of(pipeline.transformer)}",
         aligner=None if aligner is None else CtcAligner.from_pretrained(aligner),
+        adapters=adapters,
     )
 
 

@@ -32,6 +32,9 @@ class WorkerSettings(FleetSettings):
     aligner: Path | None = None
     """Folder of a CTC speech recogniser of transformers (such as wav2vec2, with its processor) that says where words
     are; without one there is no editing of words."""
+    recogniser: Path | None = None
+    """Folder of a speech recogniser of transformers that tells when words are said (Whisper, or one with CTC), for a
+    model that speaks in the voices of recordings: with it, it changes words of recordings and converts voices too."""
     device: str = "auto"
     """Torch device; `auto` takes the first visible GPU, else the CPU."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -46,6 +49,11 @@ class WorkerSettings(FleetSettings):
     encoding_cache: Annotated[int, Field(ge=0)] = 256 * MEBIBYTE
     """Bytes of the device's memory that keep encoded prompts, voices and videos, for requests that come with the same
     ones; 0 keeps none."""
+    adapter_cache: Annotated[int, Field(ge=0)] = 512 * MEBIBYTE
+    """Bytes of the device's memory that keep the adapters that jobs named last, 64 MB for each of rank 16 in bfloat16;
+    with 0 the worker takes no job that names one."""
+    adapter_rank: Annotated[int, Field(ge=1, le=512)] = 64
+    """Largest rank of an adapter."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the transformer's blocks before the first job, which takes a minute or two; `auto` does on a GPU."""
     warm_up: Literal["auto", "on", "off"] = "auto"

@@ -16,8 +16,9 @@ from omnifleet_shared.observability.tracing import export_traces
 from omnifleet_shared.schema.jobs import AudioFormat, Priority, Quality
 from omnifleet_shared.schema.tasks import Loudness, Timestamps
 
-from ..request.build import JobOptions
+from ..request.build import DiffusionOptions, JobOptions
 from ..results.audio_files import format_of, is_video
+from .adapters import adapters
 from .batch import batch
 from .dead import dead
 from .keys import keys
@@ -30,6 +31,7 @@ from .storage import storage
 from .voices import voices
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.add_typer(adapters, name="adapters")
 app.add_typer(batch, name="batch")
 app.add_typer(dead, name="dead")
 app.add_typer(keys, name="keys")
@@ -59,6 +61,10 @@ LoudnessOption = Annotated[
     Loudness | None, typer.Option(help="All but speech: source (default), or peak as the published model.")
 ]
 Channels = Annotated[int | None, typer.Option(help="All but speech: 1 for a mono result; 2 by default.")]
+Adapter = Annotated[
+    str | None, typer.Option(help="What the model is to have learned besides: NAME of `omnifleet adapters list`.")
+]
+AdapterScale = Annotated[float | None, typer.Option(help="How strongly: -4 to 4; 1 by default.")]
 Guidance = Annotated[float | None, typer.Option(help="0 to 50; 7 by default to generate, 6 to edit; 1 is none.")]
 Format = Annotated[AudioFormat | None, typer.Option("--format", help="By default that of -o, else wav.")]
 PriorityOption = Annotated[Priority | None, typer.Option(help="Interactive jobs (default) are taken first.")]
@@ -159,6 +165,8 @@ def generate(
     steps: Steps = None,
     quality: QualityOption = None,
     guidance: Guidance = None,
+    adapter: Adapter = None,
+    adapter_scale: AdapterScale = None,
     seed: Seed = None,
     audio_format: Annotated[
         AudioFormat | None, typer.Option("--format", help="By default that of -o, else wav.")
@@ -178,8 +186,10 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Make audio: omnifleet generate tts "Hello" --ref voice.wav -o hello.wav"""
+    common = _common(seed, priority, deadline, language, audio_track, commercial, model, idempotency_key, callback)
     with open_session(context.obj, as_json) as session:
         about = text or about_media([source for source in (audio, video) if source])
+        sound = None if mux and output and is_video(output) else output
         file = _file(output, force, task, about, audio_format or "wav", as_json)
         session.check_output(file, no_wait=no_wait)
         job = session.client.generate(
@@ -191,12 +201,8 @@ def generate(
             video=video,
             seconds=seconds,
             mux=mux or None,
-            steps=steps,
-            quality=quality,
-            guidance=guidance,
             stream=isinstance(file, StandardOutput) and audio_format in (None, "wav"),
-            format=_format(audio_format, None if mux and output and is_video(output) else output),
-            **_common(seed, priority, deadline, language, audio_track, commercial, model, idempotency_key, callback),
+            **_sampling(steps, quality, guidance, adapter, adapter_scale, _format(audio_format, sound), common),
         )
         session.finish(job, file, timeout, no_wait=no_wait)
 
@@ -221,6 +227,8 @@ def edit(
     steps: Steps = None,
     quality: QualityOption = None,
     guidance: Guidance = None,
+    adapter: Adapter = None,
+    adapter_scale: AdapterScale = None,
     seed: Seed = None,
     audio_format: Annotated[
         AudioFormat | None, typer.Option("--format", help="By default that of -o, else wav.")
@@ -240,6 +248,7 @@ def edit(
     as_json: AsJson = False,
 ) -> None:
     """Change audio: omnifleet edit Add street.wav --desc "rain sounds" -o out.flac"""
+    common = _common(seed, priority, deadline, language, audio_track, commercial, model, idempotency_key, callback)
     with open_session(context.obj, as_json) as session:
         file = _file(output, force, task, about_media([audio]), audio_format or "wav", as_json)
         session.check_output(file, no_wait=no_wait, dry_run=dry_run)
@@ -254,11 +263,7 @@ def edit(
             dry_run=dry_run,
             loudness=loudness,
             channels=channels,
-            steps=steps,
-            quality=quality,
-            guidance=guidance,
-            format=_format(audio_format, output),
-            **_common(seed, priority, deadline, language, audio_track, commercial, model, idempotency_key, callback),
+            **_sampling(steps, quality, guidance, adapter, adapter_scale, _format(audio_format, output), common),
         )
         session.finish(job, file, timeout, no_wait=no_wait)
 
@@ -307,6 +312,19 @@ def _common(
     options: JobOptions = {"seed": seed, "priority": priority, "deadline": deadline, "language": language}
     options |= {"audio_track": audio_track, "commercial": commercial, "model": model}
     return {**options, "idempotency_key": idempotency_key, "callback": callback}
+
+
+def _sampling(
+    steps: int | None,
+    quality: Quality | None,
+    guidance: float | None,
+    adapter: str | None,
+    scale: float | None,
+    audio_format: AudioFormat | None,
+    common: JobOptions,
+) -> DiffusionOptions:
+    steps_of: DiffusionOptions = {"steps": steps, "quality": quality, "guidance": guidance, "format": audio_format}
+    return {**common, **steps_of, "adapter": adapter, "adapter_scale": scale}
 
 
 def _file(

@@ -80,7 +80,7 @@ def exporter(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Where /metrics and /livez are.")] = 8081,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",
 ) -> None:
-    """Show Prometheus the queue by priority, the workers and Redis."""
+    """Show Prometheus all queues of the fleet by priority, the workers and Redis."""
     from ..ops.exporter import serve
 
     with exit_codes(Printer(as_json=False)):

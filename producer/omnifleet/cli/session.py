@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 
 import typer
 from omnifleet_shared.errors import (
+    AdapterInvalid,
     BatchRunning,
     BrokerRefused,
     BrokerUnavailable,
@@ -43,6 +44,7 @@ EXIT_CODES: dict[type[OmnifleetError], int] = {
     InvalidJob: 2,
     BrokerRefused: 3,
     InvalidSetting: 2,
+    AdapterInvalid: 2,
     MediaError: 2,
     ForeignURI: 2,
     UnknownJob: 2,

@@ -11,6 +11,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from omnifleet_shared.errors import (
+    AdapterInvalid,
     BrokerUnavailable,
     CallbackRefused,
     CheckpointInvalid,
@@ -44,6 +45,7 @@ from starlette.exceptions import HTTPException
 logger = logging.getLogger(__name__)
 
 STATUS: dict[type[OmnifleetError], int] = {
+    AdapterInvalid: 422,
     KeyRefused: 401,
     SignatureInvalid: 401,
     LicenceRefused: 403,

@@ -1,4 +1,4 @@
-"""Metrics of the fleet's queue for Prometheus, read from Redis at every scrape."""
+"""Metrics of the fleet's queues for Prometheus, read from Redis at every scrape."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, cast, get_args
 
@@ -21,22 +21,25 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from redis import Redis
 
+from .queues import watched_queues
+
 logger = logging.getLogger(__name__)
 UP = "omnifleet_redis_up"
 
 
 class FleetCollector(Collector):
-    """Collects metrics of the queue, the workers and Redis; `omnifleet_redis_up` alone, 0, where Redis does not answer.
+    """Collects metrics of the queues, their workers and Redis; `omnifleet_redis_up` alone, 0, where none answers.
+
+    A queue that was shown once is shown until the process ends, so that its numbers fall to 0 and do not vanish.
 
     Args:
-        settings: Redis and queue.
+        settings: Redis, and the queues of the fleet's models.
     """
 
     def __init__(self, settings: FleetSettings) -> None:
         self._redis = connect_redis(settings)
-        self._queue = QueueStatsReader(self._redis, settings.queue)
-        self._workers = WorkerRegistry(self._redis, settings.queue)
-        self._name = settings.queue
+        self._settings = settings
+        self._readers: dict[str, tuple[QueueStatsReader, WorkerRegistry]] = {}
 
     def close(self) -> None:
         """Close the connections to Redis."""
@@ -49,11 +52,18 @@ class FleetCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """Read Redis; see `Collector`."""
         try:
-            found = [*_queue(self._queue.read()), *_workers(self._name, self._workers.all()), *_server(self._redis)]
+            found = [*self._queues(), *_server(self._redis)]
         except OmnifleetError as error:
             logger.warning("Redis does not answer: %s", error, extra={"action": "exporter_unreachable"})
             return [GaugeMetricFamily(UP, "1 where Redis answers.", value=0)]
         return [GaugeMetricFamily(UP, "1 where Redis answers.", value=1), *found]
+
+    def _queues(self) -> Iterator[Metric]:
+        for queue in watched_queues(self._redis, self._settings):
+            if queue not in self._readers:
+                self._readers[queue] = QueueStatsReader(self._redis, queue), WorkerRegistry(self._redis, queue)
+        yield from _stats([stats.read() for stats, _ in self._readers.values()])
+        yield from _workers({queue: workers.all() for queue, (_, workers) in self._readers.items()})
 
 
 BY_PRIORITY: dict[str, tuple[str, Callable[[PriorityStats], float]]] = {
@@ -83,36 +93,55 @@ BY_TENANT: dict[str, tuple[str, Callable[[TenantStats], float]]] = {
 }
 
 
-def _queue(found: QueueStats) -> Iterator[Metric]:
+BY_QUEUE: dict[str, tuple[str, Callable[[QueueStats], float]]] = {
+    "suspect_jobs": (
+        "Jobs that wait in the queue to run alone, because their worker was lost.",
+        lambda found: found.suspects,
+    ),
+    "dead_letters": ("Jobs that were dead-lettered.", lambda found: found.dead),
+    "last_minute_finished_jobs": ("Jobs that ended in the last full minute.", lambda found: found.finished),
+}
+
+
+def _stats(queues: Sequence[QueueStats]) -> Iterator[Metric]:
     for name, (meaning, value) in BY_PRIORITY.items():
         family = GaugeMetricFamily(f"omnifleet_{name}", meaning, labels=["queue", "priority"])
-        for level in found.priorities:
-            family.add_metric([found.queue, level.priority], value(level))
+        for found in queues:
+            for level in found.priorities:
+                family.add_metric([found.queue, level.priority], value(level))
         yield family
     for name, (meaning, value_of) in BY_TENANT.items():
         family = GaugeMetricFamily(f"omnifleet_{name}", meaning, labels=["queue", "tenant"])
-        for tenant in found.tenants:
-            family.add_metric([found.queue, tenant.tenant], value_of(tenant))
+        for found in queues:
+            for tenant in found.tenants:
+                family.add_metric([found.queue, tenant.tenant], value_of(tenant))
         yield family
+    for name, (meaning, number) in BY_QUEUE.items():
+        yield _gauge(name, meaning, {found.queue: number(found) for found in queues})
+    yield _gpu_seconds(queues)
+
+
+def _gpu_seconds(queues: Sequence[QueueStats]) -> Metric:
+    """Of all queues together: each of them knows a tenant's whole use, and was read a moment after the one before."""
     used = CounterMetricFamily("omnifleet_tenant_gpu_seconds", "GPU time that a tenant's jobs took.", labels=["tenant"])
-    for tenant in found.tenants:
-        used.add_metric([tenant.tenant], tenant.gpu_seconds)
-    yield used
-    meaning = "Jobs that wait in the queue to run alone, because their worker was lost."
-    yield _gauge("suspect_jobs", meaning, found.queue, found.suspects)
-    yield _gauge("dead_letters", "Jobs that were dead-lettered.", found.queue, found.dead)
-    yield _gauge("last_minute_finished_jobs", "Jobs that ended in the last full minute.", found.queue, found.finished)
+    for name, seconds in {one.tenant: one.gpu_seconds for found in queues for one in found.tenants}.items():
+        used.add_metric([name], seconds)
+    return used
 
 
-def _workers(queue: str, seen: Sequence[SeenWorker]) -> Iterator[Metric]:
-    states = Counter(one.record.state for one in seen)
+def _workers(queues: Mapping[str, Sequence[SeenWorker]]) -> Iterator[Metric]:
     workers = GaugeMetricFamily("omnifleet_workers", "Workers that live, by state.", labels=["queue", "state"])
-    for state in cast(tuple[str, ...], get_args(WorkerState)):
-        workers.add_metric([queue, state], states[cast(Any, state)])
+    for queue, seen in queues.items():
+        states = Counter(one.record.state for one in seen)
+        for state in cast(tuple[str, ...], get_args(WorkerState)):
+            workers.add_metric([queue, state], states[cast(Any, state)])
     yield workers
-    ready = [one.record for one in seen if one.record.state == "ready"]
     meaning = "Requests that may share the steps of all workers that are ready."
-    yield _gauge("fleet_engine_places", meaning, queue, sum(one.engine_slots for one in ready))
+    yield _gauge("fleet_engine_places", meaning, {queue: _places(seen) for queue, seen in queues.items()})
+
+
+def _places(seen: Sequence[SeenWorker]) -> int:
+    return sum(one.record.engine_slots for one in seen if one.record.state == "ready")
 
 
 def _server(redis: Redis) -> Iterator[Metric]:
@@ -125,9 +154,10 @@ def _server(redis: Redis) -> Iterator[Metric]:
     yield GaugeMetricFamily("omnifleet_redis_aof_ok", "1 where every job is written to disk too.", value=written)
 
 
-def _gauge(name: str, meaning: str, queue: str, value: float) -> Metric:
+def _gauge(name: str, meaning: str, values: Mapping[str, float]) -> Metric:
     family = GaugeMetricFamily(f"omnifleet_{name}", meaning, labels=["queue"])
-    family.add_metric([queue], value)
+    for queue, value in values.items():
+        family.add_metric([queue], value)
     return family
 
 

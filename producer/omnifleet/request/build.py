@@ -74,6 +74,11 @@ class DiffusionOptions(JobOptions, total=False):
     """0 to 50; 7 by default for `generate`, 6 for `edit`; 1 switches guidance off."""
     format: AudioFormat | None
     """`wav` (default), `flac`, `mp3` or `ogg`."""
+    adapter: str | None
+    """What the model is to have learned besides its weights: the name of one of `Client.adapters`, or
+    `NAME@sha256:HASH` for exactly that one. None by default."""
+    adapter_scale: float | None
+    """-4 to 4, how strongly the adapter is applied; 1 by default, as it was trained."""
 
 
 class GenerateOptions(DiffusionOptions, total=False):

@@ -89,10 +89,11 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             video: v2a, v2m: the video to make sound for.
             seconds: length; 10 by default, for v2a and v2m that of the video.
             mux: v2a, v2m: True to have the video with the new sound too, as `result().video`.
-            options: steps, quality, guidance, stream, seed, format, language, audio_track, priority, deadline,
-                commercial, idempotency_key, callback; see `GenerateOptions`.
+            options: adapter, adapter_scale, steps, quality, guidance, stream, seed, format, language, audio_track,
+                priority, deadline, commercial, idempotency_key, callback; see `GenerateOptions`.
 
         Raises:
+            AdapterNotFound: there is no such adapter.
             OmnifleetError: the errors of `understand`.
         """
         media = {"ref": ref, "audio": audio, "video": video}
@@ -182,11 +183,12 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             loudness: all but speech: `source` (default) leaves what is kept as loud as it was, in its place between
                 left and right; `peak` gives what the published model does, with a peak of full scale.
             channels: all but speech: 1 for a mono result; stereo by default.
-            options: steps, quality, guidance, seed, format, language, audio_track, priority, deadline, commercial,
-                idempotency_key, callback; see `DiffusionOptions`.
+            options: adapter, adapter_scale, steps, quality, guidance, seed, format, language, audio_track, priority,
+                deadline, commercial, idempotency_key, callback; see `DiffusionOptions`.
 
         Raises:
             EditAmbiguous: as the job's result: `desc` of speech can be read in several ways.
+            AdapterNotFound: there is no such adapter.
             OmnifleetError: the errors of `understand`.
         """
         fields = {"desc": desc, "source": source, "target": target, "span": span, "text": text}

@@ -16,6 +16,7 @@ from omnifleet_shared.webhooks.allow_list import CallbackHosts
 
 from ..results.audio_files import sound_form
 from ..routing.router import Router, Workers, routed
+from .adapters import NamedAdapters
 from .build import OPTIONS, build_job, check_arguments, task_fields
 from .idempotency import idempotency_key
 from .request import MEDIA, Request
@@ -57,6 +58,7 @@ class JobMaker:
         self._max_bytes = settings.max_input_bytes
         self._storage = storage
         self._voices = VoiceFiles(storage)
+        self._adapters = NamedAdapters(storage)
         self._callback_hosts = CallbackHosts(settings.callback_hosts)
 
     def make(self, request: Request, *, job_id: str | None = None) -> MadeJob:
@@ -84,6 +86,8 @@ class JobMaker:
         check_arguments(request.namespace, request.arguments)
         arguments = {name: value for name, value in request.arguments.items() if value is not None}
         options = {name: arguments.pop(name) for name in OPTIONS[request.namespace] & arguments.keys()}
+        adapter, scale = options.pop("adapter", None), options.pop("adapter_scale", None)
+        options["adapter"] = self._adapters.find(adapter, scale, commercial=bool(options.get("commercial")))
         fields = task_fields(request.namespace, arguments)
         media = _media(request, uploads)
         job = build_job(request.namespace, fields | media | self._voice(request), options, job_id)

@@ -10,6 +10,7 @@ from pathlib import Path
 from omnifleet_shared.atomic_file import write_atomically
 from omnifleet_shared.errors import InvalidJob
 from omnifleet_shared.schema import results as records
+from omnifleet_shared.schema.adapter import UsedAdapter
 from omnifleet_shared.schema.answers import Answer
 from omnifleet_shared.schema.jobs import AudioFormat
 from omnifleet_shared.schema.results import (
@@ -177,6 +178,11 @@ class JobResult(ABC):
     def model(self) -> ModelInfo:
         """Which model made it, and the licence that the result comes under."""
         return self.record.model
+
+    @property
+    def adapter(self) -> UsedAdapter | None:
+        """The adapter that it was made with, and the licence that holds besides the model's; None where it has none."""
+        return self.record.adapter
 
     @property
     def seed(self) -> int:

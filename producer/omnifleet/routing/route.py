@@ -61,6 +61,7 @@ def model_record(model: KnownModel) -> dict[str, Any]:
         "cloning": known is not None and known.cloning,
         "streaming": known is not None and known.streaming,
         "editing": known is not None and known.editing,
+        "adapters": known is not None and known.adapters,
         "seeded": known and known.seeded,
         "sample_rate": known and known.sample_rate,
         "voice_seconds": known and known.voice_seconds,

@@ -28,6 +28,7 @@ from omnifleet_shared.errors import (
 from omnifleet_shared.job_state.batch_waiter import BatchResultWaiter, PollingResultWaiter
 from omnifleet_shared.schema import answers
 from omnifleet_shared.schema import results as records
+from omnifleet_shared.schema.adapter import UsedAdapter
 from omnifleet_shared.schema.callback import CallbackDelivery
 from omnifleet_shared.schema.idempotency import IdempotencyKey
 from omnifleet_shared.schema.job_state import JobState
@@ -37,6 +38,7 @@ from omnifleet_shared.schema.results import JobStatus, ModelInfo, Progress, Rout
 from omnifleet_shared.schema.tasks import SpeechEdit
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.storage import Storage
+from omnifleet_shared.storage.adapters import AdapterFiles
 
 from ..client import Client
 from .answers import make_answer, make_plan
@@ -225,6 +227,12 @@ class FakeFleet:
         except AnswerUnreadable as error:
             return JobState(status=JobStatus.FAILED, error=error)
 
+    def _adapter(self, job: Job) -> UsedAdapter | None:
+        if isinstance(job, UnderstandJob) or job.adapter is None:
+            return None
+        licence = AdapterFiles(self.storage).manifest(job.adapter.sha256).licence
+        return UsedAdapter(**job.adapter.model_dump(), licence=licence)
+
     def _result(self, job: Job, answer: Made | None) -> records.JobResult:
         made: dict[str, Any]
         if isinstance(job, UnderstandJob):
@@ -239,6 +247,7 @@ class FakeFleet:
             task=job.task.name,
             model=ModelInfo(name=job.model, revision="fake", licence=_licence(job.model)),
             route=self._routes.get(job.job_id),
+            adapter=self._adapter(job),
             seed=job.seed,
             attempts=1,
             timings=Timings(),

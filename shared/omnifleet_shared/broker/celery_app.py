@@ -80,7 +80,6 @@ def _delivery() -> dict[str, Any]:
         # A job that waits inside one worker is a job that an idle worker cannot have.
         "worker_prefetch_multiplier": 1,
         "worker_disable_prefetch": True,
-        "worker_send_task_events": True,
         "worker_hijack_root_logger": False,
         # On Redis loss Celery would otherwise forget jobs that still run here and take them twice.
         "worker_cancel_long_running_tasks_on_connection_loss": False,

@@ -19,6 +19,7 @@ from ..schema.job_state import STATE_KEY, queued_record
 from ..schema.jobs import Job
 from ..settings import FleetSettings
 from .submit import HELPERS
+from .worker_registry import reported_queues
 
 REMEMBER = f"""
 local function remember(runs, field, answer)
@@ -89,7 +90,8 @@ class DeadLetters:
     @classmethod
     def connect(cls, settings: FleetSettings) -> DeadLetters:
         """Open the dead letters of all the fleet's models in the Redis of these settings."""
-        return cls(connect_redis(settings), *fleet_queues(settings))
+        redis = connect_redis(settings)
+        return cls(redis, *fleet_queues(settings, reported_queues(redis)))
 
     def close(self) -> None:
         """Close the connections to Redis."""

@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any, Protocol, cast
 
 from kombu.transport import redis, virtual
+from kombu.utils.json import dumps
 from redis import UnixDomainSocketConnection
 from redis.exceptions import NoScriptError, RedisError
 
@@ -145,6 +146,8 @@ class LeasingChannel(redis.Channel):
     """Seconds that the records of purged jobs are kept."""
     unix_socket_path: str | None = None
     """Of the Redis, in place of host and port."""
+    listeners: int = 0
+    """How many heard the last event."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.leased: set[str] = set()
@@ -169,6 +172,11 @@ class LeasingChannel(redis.Channel):
             problem = f"Celery itself sends nothing to {queue!r}"
             raise InvalidMessage(problem, "message", "Send jobs with omnifleet's client, or with schemas/submit.lua")
         super()._put(queue, message, **kwargs)
+
+    def _put_fanout(self, exchange: str, message: Any, routing_key: str, **kwargs: Any) -> None:
+        # As kombu does it; but kombu drops the answer.
+        with self.conn_or_acquire() as client:
+            self.listeners = int(client.publish(self._get_publish_topic(exchange, routing_key), dumps(message)))
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         self._polls_fleet = self.fleet_queue in self.active_queues

@@ -14,6 +14,7 @@ from redis import Redis
 
 from ..keys import (
     LEASED_KEY,
+    QUEUES_KEY,
     TENANT_LEASES_KEY,
     WORKER_LIFETIME,
     WORKER_RECORDS_KEY,
@@ -47,11 +48,12 @@ for known = 3, 4 do
   redis.call('ZADD', KEYS[known], now[1] + now[2] / 1e6, ARGV[1])
 end
 for place = 1, 4 do redis.call('EXPIRE', KEYS[place], {WORKER_LIFETIME}) end
+redis.call('SADD', KEYS[7], ARGV[3])
 if #redis.call('ZDIFF', 2, KEYS[2], KEYS[4]) > 0 then
-  for lane = 7, #KEYS do spill_answers(KEYS[lane], {SPILLED_AT_ONCE}) end
+  for lane = 8, #KEYS do spill_answers(KEYS[lane], {SPILLED_AT_ONCE}) end
 end
 if #redis.call('ZDIFF', 2, KEYS[2], KEYS[3]) > 0 then
-  for lane = 7, #KEYS do spill_tenants(KEYS[lane], {SPILLED_AT_ONCE}) end
+  for lane = 8, #KEYS do spill_tenants(KEYS[lane], {SPILLED_AT_ONCE}) end
   forget_ended(KEYS[5], KEYS[6])
 end
 """
@@ -173,8 +175,9 @@ class WorkerRegistry:
 
     def __init__(self, redis: Redis, queue: str) -> None:
         self._redis = redis
+        self._queue = queue
         known = (WORKERS_SEEN_KEY, WORKERS_FAIR_KEY, WORKERS_KINDS_KEY)
-        keys = (WORKER_RECORDS_KEY, *known, TENANT_LEASES_KEY, LEASED_KEY)
+        keys = (WORKER_RECORDS_KEY, *known, TENANT_LEASES_KEY, LEASED_KEY, QUEUES_KEY)
         self._keys = [*(key.format(queue=queue) for key in keys), *queue_lists(queue)]
         self._report, self._read = (cast(Any, redis.register_script(script)) for script in (REPORT, READ))
 
@@ -190,7 +193,7 @@ class WorkerRegistry:
     def report(self, record: WorkerRecord) -> None:
         """Store a worker's report, and drop those of workers that are gone."""
         with typed_redis_errors():
-            self._report(keys=self._keys, args=[record.name, record.model_dump_json()])
+            self._report(keys=self._keys, args=[record.name, record.model_dump_json(), self._queue])
 
     def remove(self, name: str) -> None:
         """Remove a worker that ends."""
@@ -213,6 +216,16 @@ class WorkerRegistry:
         ready = [one.record for one in seen if one.record.state == "ready"]
         slots, engine_slots = sum(one.slots for one in ready), sum(one.engine_slots for one in ready)
         return Capacity(len(ready), slots, engine_slots, alive=len(seen))
+
+
+def reported_queues(redis: Redis) -> set[str]:
+    """Name all queues whose workers ever reported, of all fleets of this Redis.
+
+    Raises:
+        BrokerUnavailable: Redis does not answer.
+    """
+    with typed_redis_errors():
+        return {name.decode() for name in cast(set[bytes], redis.smembers(QUEUES_KEY))}
 
 
 def _seen(stored: bytes, seen_at: float, age: float) -> SeenWorker | None:

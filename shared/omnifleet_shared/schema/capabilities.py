@@ -38,6 +38,7 @@ COMMERCIAL_MODELS = {
     "generate.t2m": ("ACE-Step (Apache-2.0)",),
     "generate.tts": ("VoxCPM2 (Apache-2.0)", "Kokoro-82M (Apache-2.0)", "Chatterbox (MIT)"),
     "generate.vc": ("VoxCPM2 (Apache-2.0)", "Chatterbox (MIT)", "OpenVoice V2 (MIT)"),
+    "edit.speech": ("VoxCPM2 (Apache-2.0) with Whisper (MIT)",),
 }
 """Models whose licences allow commercial use, by task or namespace, to name in errors."""
 
@@ -98,6 +99,8 @@ class Capabilities(Record):
     """Whether it needs `ref_text` with a recording."""
     streaming: bool = False
     """Whether it gives out its result in parts, as they are done."""
+    adapters: bool = False
+    """Whether it takes adapters, such as `omnifleet-worker train` makes for it."""
     seeded: bool = True
     """Whether the same request with the same seed gives the same result."""
 
@@ -116,7 +119,8 @@ class Capabilities(Record):
 
         Raises:
             LicenceRefused: a commercial job, and weights that are not for that.
-            TaskNotSupported: a task that it does not have, or a voice where it speaks with its own alone.
+            TaskNotSupported: a task that it does not have, a voice where it speaks with its own alone, or an adapter
+                where it takes none.
             LanguageNotSupported: a language that it does not know, named or evident from the script of the text.
             InvalidJob: more seconds or text than it can make, parts from a model that gives none, or a job of another
                 model.
@@ -139,6 +143,10 @@ class Capabilities(Record):
         yield from self._language_refusals(job, capability)
         yield from self._voice_refusals(job)
         yield from self._length_refusals(job, capability)
+        if getattr(job, "adapter", None) is not None and not self.adapters:
+            yield TaskNotSupported(
+                f"{self.name} takes no adapters", "adapter", "Leave adapter out, or use another model"
+            )
         if getattr(job, "stream", False) and not self.streaming:
             yield InvalidJob(f"{self.name} gives out nothing before it is done", "stream", "Leave stream out")
 

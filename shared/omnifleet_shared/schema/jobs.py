@@ -22,6 +22,7 @@ from pydantic import (
 
 from ..errors import InvalidJob, InvalidMessage, SchemaTooNew
 from ..keys import JOB_SCHEMA_VERSION, MODEL, SCHEMA_VERSION
+from .adapter import JobAdapter
 from .base import JobId, ModelName, Record
 from .tasks import (
     TASK_NAMES,
@@ -137,6 +138,9 @@ class _DiffusionJob(_Job):
     """`exact` uses Euler steps, as the published model does; `fast` uses second-order ones, a quarter of which come as
     near to the exact solution. Since schema version 2."""
     format: AudioFormat = "wav"
+    # Left out where there is none: workers of schema version 8 refuse the field.
+    adapter: Annotated[JobAdapter | None, Field(exclude_if=lambda adapter: adapter is None)] = None
+    """What the model is to have learned besides its weights. Since schema version 9."""
 
     @model_validator(mode="before")
     @classmethod
@@ -149,7 +153,8 @@ class _DiffusionJob(_Job):
     @property
     def newer_fields(self) -> dict[str, int]:
         """Fields that this job has and that older workers refuse, with the schema version that brought them."""
-        return super().newer_fields | ({"quality": 2} if self.quality != "exact" else {})
+        newer = ({"quality": 2} if self.quality != "exact" else {}) | ({"adapter": 9} if self.adapter else {})
+        return super().newer_fields | newer
 
 
 class GenerateJob(_DiffusionJob):

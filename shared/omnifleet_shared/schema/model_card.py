@@ -92,6 +92,7 @@ def _capabilities(card: ModelCard) -> Capabilities:
         cloning=True,
         voice_seconds=VOICE_SECONDS,
         streaming=True,
+        adapters=True,
     )
 
 

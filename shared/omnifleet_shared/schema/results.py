@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import InvalidMessage
 from ..keys import SCHEMA_VERSION
+from .adapter import UsedAdapter
 from .answers import Answer
 from .base import JobId, ModelName, Record, Sha256
 from .jobs import AudioFormat, check_record, payload_sample
@@ -151,6 +152,9 @@ class JobResult(Record):
     # Left out likewise.
     route: Annotated[Route | None, Field(exclude_if=lambda route: route is None)] = None
     """Which model was chosen and why, where there was a choice."""
+    # Left out likewise.
+    adapter: Annotated[UsedAdapter | None, Field(exclude_if=lambda adapter: adapter is None)] = None
+    """What the model had learned besides its weights, where the job named an adapter."""
     seed: int
     attempts: Annotated[int, Field(ge=1)]
     """Times that workers started the job, this attempt included."""

@@ -179,6 +179,24 @@ def test_dead_letters_of_all_queues_are_listed_and_go_back_to_their_own(settings
         assert transport.read(job.job_id).status is JobStatus.QUEUED
 
 
+def test_dead_letters_of_a_model_that_nobody_names_are_listed(settings: FleetSettings, redis: Redis) -> None:
+    queue = "audio-omni.mine"
+    report(settings, queue)
+    job = read_job(
+        {"schema_version": 1, "job_id": "lost", "namespace": "generate", "task": {"name": "t2a", "text": "x"}}
+    )
+    letter = DeadLetter(job=job, reason="it killed 3 workers", worker="w:1", attempts=3)
+    redis.hset(DEAD_KEY.format(queue=queue), job.job_id, letter.model_dump_json())
+    redis.delete(*redis.keys("omnifleet:worker-records:*"))  # type: ignore[misc]
+    environment = {"OMNIFLEET_REDIS_URL": settings.redis_url, "OMNIFLEET_STORAGE": settings.storage, "COLUMNS": "200"}
+
+    listed = CliRunner().invoke(app, ["dead", "list"], env=environment)
+    frame = CliRunner().invoke(app, ["top", "--once"], env=environment)
+
+    assert "lost" in listed.stdout
+    assert f"{queue}: 0 of 0 workers ready" in frame.stdout
+
+
 def test_capabilities_that_workers_report_come_back(settings: FleetSettings, redis: Redis) -> None:
     now, model = datetime.now(UTC), SHIPPED["omnivoice"]
     with closing(WorkerRegistry(redis, "q")) as workers:

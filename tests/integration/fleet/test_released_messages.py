@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from omnifleet import AnswerUnreadable, Client, FleetSettings, InvalidJob, JobHandle, OmnifleetError
+from omnifleet import AdapterNotFound, AnswerUnreadable, Client, FleetSettings, InvalidJob, JobHandle, OmnifleetError
 from omnifleet_shared.broker.submit import Submissions, queue_lists
 from omnifleet_shared.keys import BROKER_PRIORITY
 from omnifleet_shared.schema.tasks import TASK_NAMES
@@ -21,6 +21,7 @@ TEXTS = {f"understand-{task}" for task in ("question", "transcribe", "transcribe
 """What a model with random weights can answer: any text is one. Records and words that it should hear are beyond it."""
 OF_OTHER_MODELS = {"generate-tts-routed"}
 """Jobs that a worker of Audio-Omni refuses, wherever they come from."""
+OF_REMOVED_ADAPTERS = {"generate-t2a-adapted"}
 WORDS = {"edit-speech", "edit-speech-dry", "edit-speech-span", "generate-vc"}
 
 
@@ -88,6 +89,8 @@ def test_every_message_of_a_release_is_run_by_today_s_worker(omni: Client, relea
             assert type(made) is InvalidJob and made.field in ("desc", "audio", "text"), made
         elif job_id in OF_OTHER_MODELS:
             assert type(made) is InvalidJob and made.field == "model", made
+        elif job_id in OF_REMOVED_ADAPTERS:
+            assert type(made) is AdapterNotFound, made
         elif job_id.startswith("understand") and job_id not in TEXTS:
             assert type(made) is AnswerUnreadable, made
         else:

@@ -213,6 +213,51 @@ def test_dead_letters_the_pace_and_the_workers_are_there(port: int, settings: Fl
     workers.close()
 
 
+def test_every_queue_of_the_fleet_is_shown_and_none_of_another_fleet(
+    port: int, transport: CeleryTransport, settings: FleetSettings, redis_url: str
+) -> None:
+    own, shipped, abandoned, staging = "audio-omni.mine", "audio-omni.voxcpm2", "audio-omni.old", "staging.voxcpm2"
+    now = datetime.now(UTC)
+    record = WorkerRecord(name="w", version="1", state="ready", started_at=now, reported_at=now, slots=1)
+    with Redis.from_url(redis_url) as redis:
+        for queue in (own, abandoned, staging):
+            WorkerRegistry(redis, queue).report(record)
+        WorkerRegistry(redis, abandoned).remove("w")
+        # No worker of this one ever lived, and none of that one does: their jobs wait all the same.
+        redis.lpush(shipped, b"x")
+        redis.lpush(abandoned, b"x")
+        found = scripted_fleet.scrape(port)
+        redis.delete(abandoned)
+        later = scripted_fleet.scrape(port)
+
+    assert {dict(labels)["queue"] for name, labels in found if name == "omnifleet_queue_jobs"} == {
+        *(QUEUE, own, shipped, abandoned)
+    }
+    assert found.value("omnifleet_workers", queue=own, state="ready") == 1
+    assert found.value("omnifleet_workers", queue=abandoned, state="ready") == 0
+    waiting = [found.value("omnifleet_queue_jobs", queue=queue, priority="interactive") for queue in (shipped, QUEUE)]
+    assert waiting == [1, 0]
+    # What was shown falls to 0 and does not vanish: alerts and whatever scales workers go on from it.
+    assert later.value("omnifleet_queue_jobs", queue=abandoned, priority="interactive") == 0
+
+
+def test_a_tenant_that_used_several_queues_is_counted_once(
+    port: int, transport: CeleryTransport, redis_url: str
+) -> None:
+    transport.of_tenant("acme").submit(job := a_job())
+    with Redis.from_url(redis_url) as redis:
+        taken = Leases(redis, QUEUE, seconds=60).take(LISTS)
+        assert taken is not None
+        attempts = Attempts(redis, QUEUE, lifetime=100, worker="w")
+        attempts.fail(job.job_id, JobFailed("it broke"), taken.tag, gpu_seconds=2.5)
+        redis.lpush("audio-omni.voxcpm2", b"x")
+
+    _, text = scripted_fleet.page(port, "/metrics")
+
+    lines = [line for line in text.splitlines() if line.startswith("omnifleet_tenant_gpu_seconds_total{")]
+    assert lines == ['omnifleet_tenant_gpu_seconds_total{tenant="acme"} 2.5']
+
+
 def test_without_redis_it_lives_and_says_so() -> None:
     port = services.free_port()
     command = [sys.executable, "-m", "omnifleet", "exporter", "--port", str(port)]

@@ -18,6 +18,9 @@ import pytest
 import redis
 from omnifleet import AsyncClient, Client, FleetSettings, JobCancelled, JobStatus, QueueFull, batch
 from omnifleet.ops.exporter import FleetCollector
+from omnifleet_shared.broker.celery_app import create_app
+from omnifleet_shared.catalogue import SHIPPED
+from omnifleet_shared.keys import MODEL
 from support import processes, scripted_fleet, services
 from support.gateway.process import gateway, new_key
 from support.markdown import ROOT
@@ -77,6 +80,36 @@ async def _ask(settings: FleetSettings) -> None:
     async with AsyncClient(settings) as omni:
         job = await omni.understand(question="Who is it?", max_new_tokens=1)
         assert (await job.result(WAIT)).text
+
+
+def test_the_workers_of_a_second_model_do_jobs_and_hear_commands(fleet: ScriptedFleet) -> None:
+    model, queue = "voxcpm2", f"{MODEL}.voxcpm2"
+    card = {"name": model, "revision": "1", "licence": "MIT", "commercial_use": True, "languages": ["en"]}
+    start_worker(fleet)
+    url = url_of(fleet, "worker")
+    other = fleet.start(OMNIFLEET_REDIS_URL=url, OMNIFLEET_QUEUE=queue, SCRIPTED_CARD=json.dumps(card))
+    with Client(settings_of(fleet, "producer", models=f"{MODEL},{model}")) as omni:
+        services.wait_until(lambda: all(one.live for one in omni.models()), WAIT, "two models")
+        answer = omni.understand(question="Who is it?", max_new_tokens=1, model=model).result(WAIT)
+        usual = omni.understand(question="Who is it?", max_new_tokens=1).result(WAIT)
+
+    assert answer.text == f"Who is it? by {other.pid}"
+    assert usual.text != answer.text
+    assert f"{queue}: 1 of 1 workers ready" in _omnifleet(fleet, "top", "--once").stdout
+    with closing(FleetCollector(settings_of(fleet, "operator"))) as collector:
+        samples = [one for family in collector.collect() for one in family.samples]
+    assert {one.labels["queue"] for one in samples if "queue" in one.labels} == {MODEL, queue}
+    app = create_app(settings_of(fleet, "flower", queue=queue))
+    assert list(app.control.inspect(timeout=WAIT, limit=1).ping() or {})
+
+
+@pytest.mark.parametrize("user", ["worker", "flower"])
+def test_the_channels_of_every_model_that_ships_are_there(user: str) -> None:
+    queues = [FleetSettings().queue_of(model) for model in SHIPPED]
+
+    wanted = {f"&/0.omnifleet.{queue}.{channel}" for queue in queues for channel in ("pidbox", "events/*")}
+
+    assert wanted <= set(USERS[user])
 
 
 def test_a_job_of_a_lost_worker_comes_again(fleet: ScriptedFleet) -> None:

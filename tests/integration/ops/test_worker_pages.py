@@ -185,7 +185,8 @@ def test_workers_tell_redis_of_themselves_until_they_end(scripted: ScriptedFleet
     assert name.endswith(f":{worker.pid}")
     # One name, in Celery's commands and so in Flower, in metrics and in the log.
     assert list(create_app(scripted.settings).control.inspect(timeout=10, limit=1).ping() or {}) == [name]
-    assert worker.metrics().labels("omnifleet_worker_info")["name"] == name
+    about = worker.metrics().labels("omnifleet_worker_info")
+    assert (about["name"], about["queue"]) == (name, scripted.settings.queue)
     assert {line["worker"] for line in worker.lines()} == {name}
     assert (seen.record.state, seen.record.checkpoint, seen.record.revision) == ("ready", "scripted", "1")
     assert abs(seen.skew) < 1

@@ -19,6 +19,7 @@ from omnifleet_shared.broker.dead_letters import DeadLetter
 from omnifleet_shared.broker.submit import all_lists
 from omnifleet_shared.errors import error_classes
 from omnifleet_shared.keys import JOB_SCHEMA_VERSION
+from omnifleet_shared.schema.adapter import UsedAdapter
 from omnifleet_shared.schema.callback import CallbackOutcome
 from omnifleet_shared.schema.job_state import (
     failure_record,
@@ -87,6 +88,7 @@ ROUTE = Route(
     licence="Apache-2.0",
     live=True,
 )
+ADAPTER: dict[str, Any] = {"name": "rain-lora", "sha256": "1" * 64, "scale": 0.8}
 LATER = datetime(2096, 1, 2, 3, 4, 5, tzinfo=UTC)
 FILE = {"url": "https://storage.invalid/x", "sha256": "0" * 64, "bytes": 1000, "seconds": 1.5}
 
@@ -130,6 +132,9 @@ def jobs(version: int = 1) -> Iterator[Job]:
     if version > 7:
         head = {"schema_version": 8, "job_id": "generate-tts-routed", "namespace": "generate", "model": "voxcpm2"}
         yield read_job(head | {"task": {"name": "tts", "text": "Привет"}, "language": "ru", "commercial": True})
+    if version > 8:
+        head = {"schema_version": 9, "job_id": "generate-t2a-adapted", "namespace": "generate", "steps": 1}
+        yield read_job(head | {"task": {"name": "t2a", **TASKS["generate.t2a"]}, "adapter": ADAPTER})
 
 
 def messages() -> dict[str, Any]:
@@ -160,6 +165,7 @@ def results() -> dict[str, JobResult]:
         "plan": _result("edit", "speech", **make_plan(None)),
         "times": _result("understand", "transcribe", text="Hello world", transcript=TIMES),
         "routed": _result("generate", "tts", artifact=audio, route=ROUTE),
+        "adapted": _result("generate", "t2a", artifact=audio, adapter=UsedAdapter(**ADAPTER, licence="CC BY-NC 4.0")),
     }
 
 

@@ -30,6 +30,8 @@ _BLOCK_WIDTHS = 20
 (4) and their product (4), the residual and its norm (4)."""
 _PREFILL_HIDDEN, _PREFILL_INNER = 8, 3
 """Vectors a token alive at once in a layer of the thinker, of the hidden and of the feed-forward's size."""
+_ADAPTED_WIDTHS = 24
+"""Features into and out of the layers of a block that an adapter has parts for in every step, in units of its width."""
 _ROWS = 2
 """Of a clip in a batch: with the conditioning, and without."""
 _LATENTS_BYTES = 4 * LATENT_CHANNELS * LATENT_FRAMES * torch.float32.itemsize
@@ -148,7 +150,9 @@ class MemoryPlan:
         return self.context * self.chat_token
 
 
-def plan_memory(folder: Path, device: torch.device, dtype: torch.dtype, free: int | None = None) -> MemoryPlan:
+def plan_memory(
+    folder: Path, device: torch.device, dtype: torch.dtype, free: int | None = None, adapter_rank: int = 0
+) -> MemoryPlan:
     """Plan for a checkpoint folder; reads headers and configurations, loads nothing.
 
     Args:
@@ -156,6 +160,7 @@ def plan_memory(folder: Path, device: torch.device, dtype: torch.dtype, free: in
         device: where it is to be loaded.
         dtype: of the transformer and the thinker; the other components are float32.
         free: bytes of the device's memory; without it the device is asked.
+        adapter_rank: largest rank of an adapter; 0 where there are none.
 
     Raises:
         CheckpointInvalid: a file is missing or damaged.
@@ -163,7 +168,7 @@ def plan_memory(folder: Path, device: torch.device, dtype: torch.dtype, free: in
     names = checkpoint_folder.list_components(folder, PIPELINE, CONFIGS, OPTIONAL)
     try:
         weights = {name: _weights(folder / name, dtype) for name in names if name != "processor"}
-        sizes = _Sizes(folder, dtype.itemsize)
+        sizes = _Sizes(folder, dtype.itemsize, adapter_rank)
         needs = {"decode": sizes.decode(), "prefill": sizes.prefill(), "request": sizes.request()}
         needs |= {"graphs": sizes.graphs(), "context": sizes.context(), "chat_token": sizes.chat_token()}
         costs = sizes.costs()
@@ -183,9 +188,10 @@ def plan_memory(folder: Path, device: torch.device, dtype: torch.dtype, free: in
 class _Sizes:
     """Bytes of activations, from the components' configurations."""
 
-    def __init__(self, folder: Path, itemsize: int) -> None:
+    def __init__(self, folder: Path, itemsize: int, adapter_rank: int) -> None:
         self._folder = folder
         self._itemsize = itemsize
+        self._adapter_rank = adapter_rank
 
     def decode(self) -> int:
         channels: int = self._config("vae")["decoder_channels"]
@@ -225,7 +231,12 @@ class _Sizes:
             clip_activations=self.clip_activations(),
             longest_clip=self._context(self._context_tokens()) + self._global_embeds() + _LATENTS_BYTES,
             longest_chat=self.context() * (text["hidden_size"] * self._itemsize + positions),
+            adapter_place=self._adapter_place(),
         )
+
+    def _adapter_place(self) -> int:
+        dit: dict[str, int] = self._config("transformer")
+        return dit["depth"] * self._adapter_rank * _ADAPTED_WIDTHS * dit["width"] * self._itemsize
 
     def _context(self, tokens: int) -> int:
         dit: dict[str, int] = self._config("transformer")

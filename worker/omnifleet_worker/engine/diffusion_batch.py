@@ -14,6 +14,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
+from ..models.audio_omni.adapters.low_rank import AdapterBatch, AppliedAdapter
 from ..models.audio_omni.pipeline import AudioOmniPipeline, Conditioning
 from ..models.audio_omni.sampling import (
     LATENT_CHANNELS,
@@ -52,6 +53,7 @@ class DiffusionState:
         known: of a clip of which a part is known.
         velocity: [64, 236] of the last step; None before the first.
         launched: the last step, which the device may not have taken yet.
+        adapter: that it is sampled with.
     """
 
     conditioning: Conditioning | None
@@ -59,6 +61,7 @@ class DiffusionState:
     known: Known | None = None
     velocity: Tensor | None = None
     launched: LaunchedWork | None = None
+    adapter: AppliedAdapter | None = None
 
     @property
     def tensors(self) -> Iterator[Tensor]:
@@ -87,6 +90,7 @@ class BatchTensors:
         known: clean latents [B, 64, 236], where a part is known.
         noise: that the clips started from, [B, 64, 236], likewise.
         unknown: bool [B, 1, 236], frames to sample.
+        adapters: of the B clips; None where none has one.
     """
 
     context: ContextBatch
@@ -97,9 +101,16 @@ class BatchTensors:
     known: Tensor
     noise: Tensor
     unknown: Tensor
+    adapters: AdapterBatch | None = None
 
     @classmethod
-    def allocate(cls, pipeline: AudioOmniPipeline, context: ContextBatch, guidance: Guidance) -> Self:
+    def allocate(
+        cls,
+        pipeline: AudioOmniPipeline,
+        context: ContextBatch,
+        guidance: Guidance,
+        adapters: AdapterBatch | None = None,
+    ) -> Self:
         """Allocate what the context's rows need besides it."""
         batch, device = len(context.mask), pipeline.device
         global_embeds = (batch, pipeline.global_tokens, pipeline.transformer.config.width)
@@ -107,6 +118,7 @@ class BatchTensors:
         return cls(
             context=context,
             guidance=guidance,
+            adapters=adapters,
             global_embeds=torch.zeros(global_embeds, dtype=context.keys.dtype, device=device),
             latents=torch.zeros(latents, device=device),
             velocity=torch.zeros(latents, device=device),
@@ -139,7 +151,7 @@ class BatchTensors:
             moment: [B, 4], the row of each clip's `solver_schedule`.
         """
         now, after, weight, last_weight = moment.unbind(1)
-        velocity = transformer(self.latents, now, self.context, self.global_embeds, self.guidance)
+        velocity = transformer(self.latents, now, self.context, self.global_embeds, self.guidance, self.adapters)
         direction = weight[:, None, None] * velocity + last_weight[:, None, None] * self.velocity
         moved = euler_step(self.latents, direction, now, after)
         moved = restore_known(moved, self.known, self.noise, self.unknown, after)
@@ -202,12 +214,14 @@ class DiffusionBatch:
         pipeline = self._pipeline
         guidance = Guidance.of([_inputs(request).guidance for request in states], pipeline.device)
         length = max(state.conditioning.context.length for state in states.values() if state.conditioning is not None)
-        graph = None if self.graphs is None else self.graphs.find(guidance, length)
+        adapters = AdapterBatch.of([state.adapter for state in states.values()])
+        # What was captured has no place for adapters: with one in the batch the kernels are launched one by one.
+        graph = None if self.graphs is None or adapters is not None else self.graphs.find(guidance, length)
         if graph is not None:
             graph.tensors.fill(list(states.values()), guidance)
             return _CollatedBatch(states, graph.tensors, graph.replay)
         context = pipeline.transformer.empty_context(len(states), length)
-        tensors = BatchTensors.allocate(pipeline, context, guidance)
+        tensors = BatchTensors.allocate(pipeline, context, guidance, adapters)
         tensors.fill(list(states.values()), guidance)
         return _CollatedBatch(states, tensors, partial(tensors.step, pipeline.transformer))
 

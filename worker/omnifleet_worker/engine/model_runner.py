@@ -49,7 +49,9 @@ class AudioOmniRunner:
 
     def weigh(self, request: Request) -> int:
         """Return what the request holds at the longest, in bytes."""
-        return self.costs.most_of_clip if request.kind == "diffusion" else self.costs.longest_chat
+        if isinstance(request.inputs, DiffusionInputs):
+            return self.costs.most_of_clip + self.costs.of_adapter(request.inputs.adapter)
+        return self.costs.longest_chat
 
     def prepare(self, request: Request) -> LaunchedWork:
         """Condition a clip and draw its noise, or encode the media of a chat; beside the steps of others."""
@@ -143,10 +145,11 @@ class AudioOmniRunner:
             speech=cached("speech", inputs.speech, lambda: pipeline.encode_speech(inputs.speech)),
             audio=cached("audio", inputs.audio, lambda: pipeline.encode_audio(inputs.audio)),
             sync=cached("sync", inputs.video, lambda: self._encode_sync(inputs)),
+            adapter=inputs.adapter,
         )
         latents = to_device(prepare_latents(inputs.seed), pipeline.device)
         known = None if inputs.inpainting is None else self._prepare_known(inputs.inpainting, latents)
-        return DiffusionState(conditioning, latents, known)
+        return DiffusionState(conditioning, latents, known, adapter=inputs.adapter)
 
     def _encode_sync(self, inputs: DiffusionInputs) -> Tensor:
         features = None if inputs.video is None else self.pipeline.encode_video(inputs.video)

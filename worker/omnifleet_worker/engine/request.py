@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from omnifleet_shared.errors import DeadlineExceeded, JobCancelled, OmnifleetError
@@ -15,6 +15,9 @@ from omnifleet_shared.schema.jobs import Priority
 
 from ..models.audio_omni.chat import Chat
 from ..models.speech_model import SpeechInputs
+
+if TYPE_CHECKING:
+    from ..models.audio_omni.adapters.low_rank import AppliedAdapter
 
 Kind = Literal["diffusion", "chat", "speech"]
 Solver = Literal["euler", "multistep"]
@@ -48,6 +51,8 @@ class DiffusionInputs:
     steps: int
     guidance: float
     seed: int
+    adapter: AppliedAdapter | None = None
+    """What the transformer learned besides its weights; nothing where absent."""
     solver: Solver = "euler"
     """Euler's steps, as the published model takes them, or second-order ones, of which fewer will do."""
 

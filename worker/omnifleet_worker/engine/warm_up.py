@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch.compiler import config as compiler
 
+from ..models.audio_omni.adapters.low_rank import RANK_STEP, AdapterWeights, AppliedAdapter
+from ..models.audio_omni.adapters.reader import layer_sizes
 from ..models.audio_omni.chat import Chat
 from ..models.audio_omni.pipeline import AudioOmniPipeline
 from ..models.audio_omni.sampling import prepare_latents
@@ -27,8 +29,9 @@ Peak = Callable[[Callable[[], None]], int]
 
 _CHAT = Chat(system="Answer.", user="Are you there?")
 _WARM_STEPS = 2
-_VARIANTS = 8
-"""Compilations of a block: one or several rows, none, one or several of them guided; with some room."""
+_VARIANTS = 16
+"""Compilations of a block: one or several rows, none, one or several of them guided, each with and without adapters;
+with some room."""
 
 
 def compile_blocks(pipeline: AudioOmniPipeline, backend: str | Callable[..., Any] = "inductor") -> None:
@@ -51,12 +54,23 @@ def end_compilation() -> None:
     torch.compiler.set_stance("eager_on_recompile")
 
 
-def warm_up(runner: AudioOmniRunner, limits: EngineLimits) -> None:
-    """Take every kind of step once, at every batch size that makes a difference, so that no job is the first one."""
+def warm_up(runner: AudioOmniRunner, limits: EngineLimits, *, adapted: bool = False) -> None:
+    """Take every kind of step once, at every batch size that makes a difference, so that no job is the first one.
+
+    Args:
+        runner: to warm up.
+        limits: say how large batches may be.
+        adapted: with adapters too. Their number and ranks make no difference.
+    """
     start = time.monotonic()
     for size in _sizes(limits.clips):
         for guided in _guided(size):
             _sample(runner, size, guided, decode=size <= limits.decoded)
+    if adapted:
+        adapter = _adapter(runner.pipeline)
+        for size in _sizes(min(2, limits.clips)):
+            for guided in _guided(size):
+                _sample(runner, size, guided, decode=False, adapter=adapter)
     runner.pipeline.chatter.capture(limits.chats)
     runner.capture_steps(limits.clips)
     for size in _sizes(limits.chats):
@@ -97,8 +111,10 @@ def _guided(size: int) -> list[int]:
     return sorted({0, 1, size}) if size <= 2 else [size]
 
 
-def _sample(runner: AudioOmniRunner, size: int, guided: int, *, decode: bool) -> None:
-    requests = [_clip_request(number, guidance=7.0 if number < guided else 1.0) for number in range(size)]
+def _sample(
+    runner: AudioOmniRunner, size: int, guided: int, *, decode: bool, adapter: AppliedAdapter | None = None
+) -> None:
+    requests = [_clip_request(number, 7.0 if number < guided else 1.0, adapter) for number in range(size)]
     _run(runner, requests, finish=decode)
 
 
@@ -120,9 +136,16 @@ def _run(runner: AudioOmniRunner, requests: list[Request], *, finish: bool) -> N
             runner.release(request)
 
 
-def _clip_request(seed: int, guidance: float) -> Request:
-    inputs = DiffusionInputs(prompt=_CHAT, speech="one two", steps=_WARM_STEPS, guidance=guidance, seed=seed)
-    return Request(inputs=inputs)
+def _clip_request(seed: int, guidance: float, adapter: AppliedAdapter | None = None) -> Request:
+    about: dict[str, Any] = {"steps": _WARM_STEPS, "guidance": guidance, "seed": seed, "adapter": adapter}
+    return Request(inputs=DiffusionInputs(prompt=_CHAT, speech="one two", **about))
+
+
+def _adapter(pipeline: AudioOmniPipeline) -> AppliedAdapter:
+    """One that changes nothing."""
+    transformer = pipeline.transformer
+    about = (layer_sizes(transformer), len(transformer.blocks), RANK_STEP, transformer.proj_in.weight)
+    return AppliedAdapter(sha256="", scale=1.0, weights=AdapterWeights.zeros(*about))
 
 
 def _longest_clip(pipeline: AudioOmniPipeline, seed: int) -> DiffusionState:

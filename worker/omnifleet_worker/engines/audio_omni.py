@@ -19,5 +19,6 @@ PROBES = (
 def load(settings: WorkerSettings) -> LoadedModel:
     """Load the checkpoint. Raises as `open_model` and `describe`."""
     runner, limits = open_model(settings)
-    model = describe(runner.pipeline, settings.aligner)
+    limits_of_adapters = {"adapter_rank": settings.adapter_rank, "adapter_bytes": settings.adapter_cache}
+    model = describe(runner.pipeline, settings.aligner, **limits_of_adapters)
     return LoadedModel(model=model, runner=runner, limits=limits, probes=PROBES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,15 +34,28 @@ def load_model(settings: WorkerSettings) -> LoadedModel:
     """Load the model of the settings with its engine.
 
     Raises:
-        InvalidSetting: there is no such engine, no folder is named, or the device will not do.
-        CheckpointInvalid: the folder is not what the engine needs.
+        InvalidSetting: there is no such engine, no folder is named, the device will not do, or a recogniser is named
+            beside a model that has no use for it.
+        CheckpointInvalid: the folder is not what the engine needs, or the recogniser's holds none.
     """
     name = choose_engine(settings)
     load: Callable[[WorkerSettings], LoadedModel] | None = getattr(import_module(module_of(name)), "load", None)
     if load is None:
         problem = f"the module {name} is no engine: it has no function load"
         raise InvalidSetting(problem, "OMNIFLEET_ENGINE", "docs/engines.md says what an engine is")
-    return load(settings)
+    loaded = load(settings)
+    return loaded if settings.recogniser is None else _with_recogniser(loaded, settings.recogniser)
+
+
+def _with_recogniser(loaded: LoadedModel, folder: Path) -> LoadedModel:
+    from .speech.recogniser import TransformersRecogniser
+    from .speech.tasks import SpeechTasks
+
+    model = loaded.model
+    if not isinstance(model, SpeechTasks) or not model.capabilities.cloning:
+        problem = f"{model.capabilities.name} does not speak in the voices of recordings, or hears by itself"
+        raise InvalidSetting(problem, "OMNIFLEET_RECOGNISER", "Leave it out, or run a model that clones voices")
+    return replace(loaded, model=model.with_recogniser(TransformersRecogniser.from_pretrained(folder)))
 
 
 def choose_engine(settings: WorkerSettings) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from omnifleet_shared.errors import DeadlineExceeded, JobCancelled, OmnifleetError
@@ -28,6 +28,9 @@ from .parts.job_parts import JobParts
 from .parts.requests_in_turn import RequestsInTurn
 from .progress import StepCount
 from .streaming.job_stream import INTERVAL, JobStream
+
+if TYPE_CHECKING:
+    from ..models.audio_omni.adapters.low_rank import AppliedAdapter
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +88,8 @@ class JobContext:
         """Takes the parts of a streamed job as they are done; None for any other."""
         self.parts: JobParts | None = None
         """Finished windows and parts, of this attempt and earlier ones; without them the job starts anew each time."""
+        self.adapter: AppliedAdapter | None = None
+        """What all clips of the job are sampled with; None where it names none."""
         self.gpu_seconds = 0.0
         """The device's time that requests of the job took, of those that have ended."""
         self.resumed_from = 0
@@ -229,6 +234,7 @@ class JobContext:
             steps=self.job.steps,
             guidance=self.job.guidance,
             seed=self.job.seed + clip.index,
+            adapter=self.adapter,
             solver="multistep" if self.job.quality == "fast" else "euler",
         )
 

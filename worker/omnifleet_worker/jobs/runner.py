@@ -17,6 +17,7 @@ from omnifleet_shared.content_types import CONTENT_TYPES
 from omnifleet_shared.errors import DiskFull, MediaError, StorageUnavailable, TransientError
 from omnifleet_shared.file_names import file_name
 from omnifleet_shared.keys import RESULT_KEY
+from omnifleet_shared.schema.adapter import UsedAdapter
 from omnifleet_shared.schema.answers import Answer
 from omnifleet_shared.schema.base import Media
 from omnifleet_shared.schema.jobs import AudioFormat, EditJob, Job, UnderstandJob
@@ -31,6 +32,7 @@ from ..media.limits import MediaLimits
 from ..models.audio_omni.sampling import SAMPLE_RATE, to_int16
 from ..retry import retry_until
 from ..settings import WorkerSettings
+from .adapters.kept_adapters import KeptAdapters
 from .answers import StructuredAnswer
 from .host_memory import Room, host_memory
 from .inputs import JobMedia, decode, decoded_bytes, fetch, fetched_bytes, names_media
@@ -77,6 +79,7 @@ class JobRunner:
         self._limits = MediaLimits(max_bytes=settings.max_input_bytes, max_decode_seconds=settings.decode_seconds)
         self._media = shared_processes()
         about_model = (model.card.name, model.card.revision, model.precision)
+        self._adapters = None if model.adapters is None else KeptAdapters(storage, model.adapters)
         self._voices = VoicesOfJobs(storage, about_model) if model.keeps_voices else None
 
     def run(self, context: JobContext) -> JobResult:
@@ -116,8 +119,8 @@ class JobRunner:
         self._model.validate_job(context.job)
         context.raise_if_too_late()  # before anything is fetched
         with self.host_memory.room(context.job.job_id, context.raise_if_cancelled) as room:
-            media = self._load(context, room)
-            result = self._run(context, media)
+            media, adapter = self._load(context, room), self._load_adapter(context)
+            result = self._run(context, media).model_copy(update={"adapter": adapter})
             if self._voices is not None:
                 self._voices.keep(context.job, media)
             return result
@@ -137,7 +140,8 @@ class JobRunner:
             return self._result(context, artifact=artifact, warnings=media.warnings + outcome.warnings)
         if isinstance(outcome, EditedRecording):
             artifact = self._store_samples(context, outcome.samples, outcome.source.sample_rate, outcome.subtype)
-            return self._result(context, artifact=artifact, edits=outcome.edits, warnings=media.warnings)
+            warnings = media.warnings + outcome.warnings
+            return self._result(context, artifact=artifact, edits=outcome.edits, warnings=warnings)
         made = outcome if isinstance(outcome, SpokenText) else SpokenText(outcome, SAMPLE_RATE)
         given_out = context.stream.pcm if context.stream is not None else None
         pcm = _to_pcm(made.samples) if given_out is None else given_out
@@ -165,6 +169,15 @@ class JobRunner:
             media = media.with_recording("ref", DecodedAudio(voice.wave[None], SAMPLE_RATE), voice.text)
         room.settle(media.nbytes)
         return media
+
+    def _load_adapter(self, context: JobContext) -> UsedAdapter | None:
+        job, adapters = context.job, self._adapters
+        if isinstance(job, UnderstandJob) or job.adapter is None or adapters is None:
+            return None
+        load = partial(adapters.load, job.adapter, commercial=job.commercial)
+        with context.stage("fetched"):
+            context.adapter, used = self._retry_storage(context, load, self._settings.storage_patience)
+        return used
 
     def _store(self, context: JobContext, pcm: np.ndarray, rate: int) -> Artifact:
         assert not isinstance(context.job, UnderstandJob)

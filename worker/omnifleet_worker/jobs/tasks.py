@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from omnifleet_shared.errors import MediaTooLong
@@ -33,12 +33,16 @@ from .job_context import JobContext
 from .model import ModelData
 from .sound_edit.sound_editor import EditedSound, edit_sound
 from .speech import convert_voice, tts
+from .speech_edit.omni_editing import OmniEditing
 from .speech_edit.plan import PlannedRecording
 from .speech_edit.speech_editor import EditedRecording, edit_speech, plan_speech_edit
 from .streaming.text import ask_streamed
 from .timestamps.transcripts import TimedTranscript, transcribe_timed
 from .transcripts import transcribe_parts
 from .windows import continuation_prompt, count_generated, join_generated, newest_generated
+
+if TYPE_CHECKING:
+    from ..models.audio_omni.adapters.reader import AdapterReader
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +80,7 @@ class JobModel(Protocol):
         capabilities: what it can do, as producers route by it.
         precision: what it computes in, and where; with the revision it decides a seed's samples.
         keeps_voices: whether what it hears of a named voice is kept between jobs.
+        adapters: reads the adapters that jobs name; None where it takes none.
     """
 
     @property
@@ -89,6 +94,9 @@ class JobModel(Protocol):
 
     @property
     def keeps_voices(self) -> bool: ...
+
+    @property
+    def adapters(self) -> AdapterReader | None: ...
 
     def validate_job(self, job: Job) -> None:
         """Refuse a job that this worker cannot do, before anything of it is fetched. Raises InvalidJob."""
@@ -107,8 +115,8 @@ class OmniModel(ModelData):
 
     @property
     def capabilities(self) -> Capabilities:
-        """Those of its card."""
-        return self.card.capabilities
+        """Those of its card, and whether this worker takes adapters."""
+        return self.card.capabilities.model_copy(update={"adapters": self.adapters is not None})
 
     def run(self, context: JobContext, media: JobMedia) -> TaskOutput:
         """See `run_task`."""
@@ -138,7 +146,7 @@ def run_task(context: JobContext, media: JobMedia, model: ModelData) -> TaskOutp
             return edit_sound(context, task, media, model)
         case SpeechEdit() as task:
             edit_or_plan = plan_speech_edit if task.dry_run else edit_speech
-            return edit_or_plan(context, task, media.recording("audio"), model)
+            return edit_or_plan(context, task, media.recording("audio"), OmniEditing(model))
 
 
 def understand(

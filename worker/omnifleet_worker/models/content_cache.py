@@ -50,7 +50,8 @@ class ContentCache(Generic[T]):
 
         Args:
             kind: what is made; different things may be made of the same content.
-            content: text, arrays, numbers, None, and dataclasses and tuples of them.
+            content: text, arrays, numbers, None, and tuples and dataclasses of them, of which the fields count that are
+                compared.
             make: makes it.
         """
         key = digest((kind, content))
@@ -83,7 +84,7 @@ def _feed(hashed: hashlib.blake2b, content: object) -> None:
         for part in content:
             _feed(hashed, part)
     elif is_dataclass(content):
-        _feed(hashed, tuple(getattr(content, field.name) for field in fields(content)))
+        _feed(hashed, tuple(getattr(content, field.name) for field in fields(content) if field.compare))
     else:
         text = repr(content).encode()
         hashed.update(b"%d:" % len(text) + text)

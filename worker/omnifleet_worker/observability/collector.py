@@ -14,9 +14,10 @@ from .heartbeat import Heartbeat
 
 
 class WorkerCollector(Collector):
-    """Collects what the heartbeat reports, and the counts of leases."""
+    """Collects what the heartbeat reports of a worker of that queue, and the counts of leases."""
 
-    def __init__(self, heartbeat: Heartbeat, renewer: LeaseRenewer, health: Health) -> None:
+    def __init__(self, queue: str, heartbeat: Heartbeat, renewer: LeaseRenewer, health: Health) -> None:
+        self._queue = queue
         self._heartbeat = heartbeat
         self._health = health
         self._renewer = renewer
@@ -29,7 +30,7 @@ class WorkerCollector(Collector):
         """See `Collector`."""
         record = self._heartbeat.record()
         yield from _leases(self._renewer)
-        yield from _worker(record)
+        yield from _worker(record, self._queue)
         aside = float(self._health.out_of_service is not None)
         help_text = "1 while the worker stepped aside; its health page says why."
         yield GaugeMetricFamily("omnifleet_worker_out_of_service", help_text, value=aside)
@@ -45,8 +46,8 @@ def _leases(renewer: LeaseRenewer) -> Iterator[Metric]:
     yield CounterMetricFamily("omnifleet_leases_recovered", help_text, value=counts.recovered)
 
 
-def _worker(record: WorkerRecord) -> Iterator[Metric]:
-    about = {"name": record.name, "version": record.version, "device": record.device}
+def _worker(record: WorkerRecord, queue: str) -> Iterator[Metric]:
+    about = {"name": record.name, "version": record.version, "device": record.device, "queue": queue}
     yield InfoMetricFamily("omnifleet_worker", "The worker process.", value=about)
     if record.checkpoint is not None:
         checkpoint = {"name": record.checkpoint, "revision": record.revision or ""}

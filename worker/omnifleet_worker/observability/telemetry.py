@@ -55,7 +55,7 @@ class Telemetry:
             lambda: Device(settings.device, on_device_failed),
             storage_home(settings),
         )
-        self.metrics.registry.register(WorkerCollector(self._heartbeat, renewer, self.health))
+        self.metrics.registry.register(WorkerCollector(settings.queue, self._heartbeat, renewer, self.health))
         self._pages: PageServer | None = None
 
     @property

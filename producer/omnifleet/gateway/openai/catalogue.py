@@ -1,4 +1,4 @@
-"""`GET /v1/models` and `GET /v1/voices`: what may be named in the other requests."""
+"""`GET /v1/models`, `GET /v1/voices` and `GET /v1/adapters`: what may be named in the other requests."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path
 from omnifleet_shared.keys import MODEL
+from omnifleet_shared.schema.adapter import Adapter
 from starlette.exceptions import HTTPException
 
 from ...routing.route import KnownModel, model_record
@@ -42,6 +43,17 @@ async def list_voices(backend: TheBackend) -> dict[str, Any]:
     ]
     own = {"id": DEFAULT_VOICE, "object": "voice", "name": DEFAULT_VOICE, "created_at": PUBLISHED}
     return {"object": "list", "data": [own, *named]}
+
+
+@router.get("/v1/adapters")
+async def list_adapters(backend: TheBackend) -> dict[str, Any]:
+    """List the adapters that jobs may name: what each was trained on, and its licence."""
+    return {"object": "list", "data": [_adapter(one) for one in await backend.omni.adapters.list()]}
+
+
+def _adapter(adapter: Adapter) -> dict[str, Any]:
+    about = {"id": adapter.name, "object": "adapter", "created_at": int(adapter.added_at.timestamp())}
+    return about | adapter.model_dump(include={"sha256", "rank", "base", "revision", "licence", "commercial_use"})
 
 
 def _model(known: KnownModel) -> dict[str, Any]:

@@ -198,3 +198,16 @@ def test_a_pinned_model_is_chosen_or_nothing(job: Job, models: list[KnownModel],
         assert issubclass(found[0], InvalidJob)
     else:
         assert found.model == name
+
+
+def test_a_job_with_an_adapter_goes_to_a_model_that_takes_them() -> None:
+    adapter = {"name": "rain", "sha256": "0" * 64}
+    job = read_job(
+        {"schema_version": 9, "namespace": "generate", "task": {"name": "tts", "text": "42"}, "adapter": adapter}
+    )
+    other = model("other", adapters=True)
+
+    assert route(job, [POLYGLOT, other]).model == "other"
+    with pytest.raises(TaskNotSupported, match="polyglot takes no adapters") as refused:
+        route(job, [POLYGLOT])
+    assert refused.value.field == "adapter"

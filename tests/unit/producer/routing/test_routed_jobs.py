@@ -8,11 +8,20 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from omnifleet import IdempotencyConflict, InvalidJob, InvalidSetting, LicenceRefused, NoModelFor, batch
+from omnifleet import (
+    IdempotencyConflict,
+    InvalidJob,
+    InvalidSetting,
+    LicenceRefused,
+    NoModelFor,
+    TaskNotSupported,
+    batch,
+)
 from omnifleet.cli import app
 from omnifleet.testing import FakeAsyncClient, FakeClient, FakeFleet
 from omnifleet_shared.broker.worker_registry import WorkerRecord
 from omnifleet_shared.catalogue import SHIPPED, fleet_queues
+from omnifleet_shared.schema.capabilities import TaskCapability
 from omnifleet_shared.settings import FleetSettings, load_settings
 from typer.testing import CliRunner
 
@@ -72,6 +81,26 @@ def test_what_workers_report_comes_before_what_ships() -> None:
         omni.generate("tts", "Hello", commercial=True)
 
     assert omni.jobs == []
+
+
+def test_commercial_edits_of_words_and_voices_go_to_a_model_that_may() -> None:
+    omni = FakeClient(settings=SEVERAL)
+
+    omni.edit("Speech", SOUND, desc="delete 'um'", commercial=True)
+    omni.generate("vc", audio=SOUND, ref=SOUND, commercial=True)
+    omni.edit("Speech", SOUND, desc="delete 'um'")
+
+    assert [job.model for job in omni.jobs] == ["voxcpm2", "voxcpm2", "audio-omni"]
+
+
+def test_a_commercial_edit_is_refused_where_the_workers_that_may_hear_nothing() -> None:
+    deaf = SHIPPED["voxcpm2"].model_copy(update={"tasks": {"generate.tts": TaskCapability()}})
+    omni = FakeClient(fleet=PartlyStaffed("audio-omni.voxcpm2", capabilities=deaf), settings=SEVERAL)
+
+    with pytest.raises(LicenceRefused, match="voxcpm2 cannot do"):
+        omni.edit("Speech", SOUND, desc="delete 'um'", commercial=True)
+    with pytest.raises(TaskNotSupported):
+        omni.edit("Speech", SOUND, desc="delete 'um'", commercial=True, model="voxcpm2")
 
 
 def test_without_waiting_a_missing_worker_is_told_at_once() -> None:

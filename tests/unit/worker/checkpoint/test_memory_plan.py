@@ -127,6 +127,14 @@ def test_a_clip_of_usual_length_costs_less_than_the_longest(full_size: Path) -> 
     assert 0 < plan.costs.clip_activations < plan.request / 2
 
 
+def test_a_clip_with_an_adapter_costs_a_place_of_the_largest_rank_more(full_size: Path) -> None:
+    plan = plan_memory(full_size, GPU, torch.bfloat16, free=0, adapter_rank=16)
+
+    # 36 blocks, 24 widths of 2,048 into and out of the layers of a step: 28 M parameters of rank 16.
+    assert plan.costs.adapter_place == 2 * 16 * 36 * 24 * 2048
+    assert plan.request == plan_memory(full_size, GPU, torch.bfloat16, free=0).request
+
+
 def test_a_request_is_weighed_with_what_the_longest_holds(tiny: Path) -> None:
     plan = plan_memory(tiny, CPU, torch.float32)
     pipeline = load_pipeline(WorkerSettings(checkpoint=tiny, device="cpu"))

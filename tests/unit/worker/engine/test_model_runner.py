@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from omnifleet_worker.engine.request import ChatInputs, DiffusionInputs, Request
 from omnifleet_worker.models.audio_omni.chat import Chat
 from omnifleet_worker.models.audio_omni.pipeline import AudioOmniPipeline
 from omnifleet_worker.models.audio_omni.tiny import tiny_pipeline
+from support.data.adapters import random_adapters
 
 RATE = 44_100
 LIMITS = EngineLimits(clips=16, chats=16, decoded=3)
@@ -96,6 +98,43 @@ def test_every_clip_sounds_the_same_in_a_crowd_that_comes_and_goes(
 
     for name, request in requests.items():
         assert np.abs(request.outcome.result() - alone[name]).max() < TOLERANCE, name
+
+
+def test_clips_with_adapters_and_without_sound_in_one_crowd_as_they_do_alone(
+    pipeline: AudioOmniPipeline, alone: dict[str, np.ndarray]
+) -> None:
+    clips = {
+        name: replace(CLIPS[name], adapter=adapter)
+        for name, adapter in zip(
+            CLIPS, [*random_adapters(pipeline.transformer, (16, 3, 8, 40)), None, None], strict=False
+        )
+    }
+    by_itself = {name: outcome_of(Engine(AudioOmniRunner(pipeline), LIMITS), inputs) for name, inputs in clips.items()}
+    engine = Engine(AudioOmniRunner(pipeline), LIMITS)
+    requests = {name: Request(inputs=inputs) for name, inputs in clips.items()}
+    for number, request in enumerate(requests.values()):
+        engine.submit(request)
+        if number % 2:
+            engine.step()
+
+    run_dry(engine)
+
+    for name, request in requests.items():
+        assert np.abs(request.outcome.result() - by_itself[name]).max() < TOLERANCE, name
+        is_as_without = np.abs(by_itself[name] - alone[name]).max() < TOLERANCE
+        assert is_as_without == (clips[name].adapter is None), name
+
+
+def test_a_clip_with_an_adapter_is_weighed_with_it(pipeline: AudioOmniPipeline) -> None:
+    runner = AudioOmniRunner(pipeline, costs=RequestCosts(longest_clip=10**7, adapter_place=10**6))
+    (adapter,) = random_adapters(pipeline.transformer, (4,))
+    plain, adapted = (Request(inputs=replace(CLIPS["t2a"], adapter=one)) for one in (None, adapter))
+    own = adapter.weights.nbytes + 2 * 10**6
+
+    assert runner.weigh(adapted) == runner.weigh(plain) + own
+    for request in (plain, adapted):
+        runner.prepare(request)
+    assert adapted.cost == plain.cost + own
 
 
 def test_other_requests_sound_different(alone: dict[str, np.ndarray]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,12 @@ from omnifleet_worker.engine.model_runner import AudioOmniRunner
 from omnifleet_worker.engine.request import DiffusionInputs, Request
 from omnifleet_worker.engine.warm_up import compile_blocks, end_compilation, measure_costs, warm_up
 from omnifleet_worker.model_loader import open_model
+from omnifleet_worker.models.audio_omni.adapters.low_rank import AppliedAdapter
 from omnifleet_worker.models.audio_omni.chat import Chat
 from omnifleet_worker.models.audio_omni.pipeline import AudioOmniPipeline
 from omnifleet_worker.models.audio_omni.tiny import tiny_pipeline
 from omnifleet_worker.settings import WorkerSettings
+from support.data.adapters import random_adapters
 
 LIMITS = EngineLimits(clips=4, chats=3, decoded=2)
 
@@ -63,11 +65,14 @@ class Watched(AudioOmniRunner):
         super().release(request)
 
 
-def sample(engine: Engine, *clips: tuple[int, float]) -> list[np.ndarray]:
+def sample(engine: Engine, *clips: tuple[int, float], adapters: Sequence[AppliedAdapter] = ()) -> list[np.ndarray]:
+    """The first clips have the adapters, one each."""
     requests = [
-        engine.submit(Request(inputs=DiffusionInputs(prompt=Chat("", user), steps=2, guidance=scale, seed=seed)))
+        engine.submit(Request(inputs=inputs))
         for seed, (length, scale) in enumerate(clips)
-        for user in ["a" * length]
+        for adapter in [adapters[seed] if seed < len(adapters) else None]
+        for about in [{"steps": 2, "guidance": scale, "seed": seed, "adapter": adapter}]
+        for inputs in [DiffusionInputs(prompt=Chat("", "a" * length), **about)]  # type: ignore[arg-type]
     ]
     while engine.step():
         pass
@@ -95,14 +100,16 @@ def test_after_warm_up_no_batch_waits_for_the_compiler_and_none_sounds_different
         pytest.skip("torch's compiler needs g++: apt-get install g++")
     clips = [(3, 7.0), (40, 1.0), (8, 3.0), (200, 0.0)]
     crowds = [clips[:1], clips[1:2], clips[:2], clips[:3], clips, clips[2:]]
-    plain = [sample(Engine(AudioOmniRunner(pipeline), LIMITS), *crowd) for crowd in crowds]
+    some = random_adapters(pipeline.transformer, (1, 4, 24))
+    adapted = [(crowd, some[:count]) for crowd in crowds for count in range(4)]
+    plain = [sample(Engine(AudioOmniRunner(pipeline), LIMITS), *crowd, adapters=used) for crowd, used in adapted]
     compiled = tiny_pipeline()
     compile_blocks(compiled)
     runner = AudioOmniRunner(compiled)
-    warm_up(runner, LIMITS)
+    warm_up(runner, LIMITS, adapted=True)
 
     with torch.compiler.set_stance("fail_on_recompile"):
-        fast = [sample(Engine(runner, LIMITS), *crowd) for crowd in crowds]
+        fast = [sample(Engine(runner, LIMITS), *crowd, adapters=used) for crowd, used in adapted]
 
     for one, other in zip(plain, fast, strict=True):
         for expected, heard in zip(one, other, strict=True):
@@ -137,16 +144,21 @@ def test_without_a_gpu_costs_stay_as_planned(pipeline: AudioOmniPipeline) -> Non
     assert measure_costs(AudioOmniRunner(pipeline), planned) == planned
 
 
-@pytest.mark.parametrize(("choice", "warmed"), [("auto", False), ("on", True), ("off", False)])
+@pytest.mark.parametrize(
+    ("choice", "cache", "warmed"), [("auto", 1, False), ("on", 1, True), ("on", 0, True), ("off", 1, False)]
+)
 def test_settings_say_whether_to_warm_up(
-    monkeypatch: pytest.MonkeyPatch, checkpoint: Path, choice: str, warmed: bool
+    monkeypatch: pytest.MonkeyPatch, checkpoint: Path, choice: str, cache: int, warmed: bool
 ) -> None:
-    calls: list[EngineLimits] = []
-    monkeypatch.setattr("omnifleet_worker.engine.warm_up.warm_up", lambda runner, limits: calls.append(limits))
-    settings = WorkerSettings(checkpoint=checkpoint, device="cpu", warm_up=choice, max_batch=3, max_chats=5)
+    calls: list[tuple[EngineLimits, bool]] = []
+    monkeypatch.setattr(
+        "omnifleet_worker.engine.warm_up.warm_up", lambda runner, limits, adapted: calls.append((limits, adapted))
+    )
+    sizes: dict[str, int] = {"max_batch": 3, "max_chats": 5, "adapter_cache": cache}
+    settings = WorkerSettings(checkpoint=checkpoint, device="cpu", warm_up=choice, **sizes)
 
     runner, limits = open_model(settings)
 
     assert (limits.clips, limits.chats) == (3, 5)
-    assert calls == ([limits] if warmed else [])
+    assert calls == ([(limits, cache > 0)] if warmed else [])
     assert runner.encodings._cached.maxsize == settings.encoding_cache

@@ -75,3 +75,14 @@ def test_choosing_imports_no_engine(tmp_path: Path) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_each_engine_of_the_table_can_be_loaded(engine: str) -> None:
     assert callable(import_module(ENGINES[engine]).load)
+
+
+@pytest.mark.parametrize("clones", [True, False])
+def test_a_recogniser_is_for_a_model_that_clones_voices(tmp_path: Path, clones: bool) -> None:
+    card = {"engine": "openai", "name": "m", "licence": "MIT", "tasks": {"generate.tts": {}}, "sample_rate": 24_000}
+    (tmp_path / "card.json").write_text(json.dumps(card | {"cloning": clones}))
+    settings = WorkerSettings(checkpoint=tmp_path, server_url="http://localhost:1", recogniser=tmp_path)
+
+    # That it is no recogniser is found out only where one is of use.
+    with pytest.raises(CheckpointInvalid if clones else InvalidSetting, match="OMNIFLEET_RECOGNISER"):
+        load_model(settings)

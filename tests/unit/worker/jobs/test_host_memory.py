@@ -133,7 +133,7 @@ def test_a_job_fetches_nothing_before_there_is_room_for_it(tmp_path: Path, monke
         assert may_end.acquire(timeout=60)
         return "an answer"
 
-    about: dict[str, Any] = {"card": CARD, "precision": "cpu float32", "keeps_voices": False}
+    about: dict[str, Any] = {"card": CARD, "precision": "cpu float32", "keeps_voices": False, "adapters": None}
     model = cast(JobModel, SimpleNamespace(**about, validate_job=CARD.validate_job, run=work))
     # Decoded, a file of 16-bit samples is twice as large.
     runner = JobRunner(model, storage, WorkerSettings(host_memory=int(2.5 * fetched_bytes(job, 2**30))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from celery import Celery
@@ -22,8 +23,9 @@ class Published:
             self._dispatcher.send("task-succeeded", uuid="late")
 
 
-def dispatcher_of(app: Celery) -> FleetDispatcher:
-    return FleetDispatcher(Connection("memory://"), app=app, buffer_group=["task"], on_send_buffered=lambda: None)
+def dispatcher_of(app: Celery, **options: Any) -> FleetDispatcher:
+    connection, buffered = Connection("memory://"), ["task"]
+    return FleetDispatcher(connection, app=app, buffer_group=buffered, on_send_buffered=lambda: None, **options)
 
 
 def test_an_event_that_comes_while_others_are_sent_is_sent_next() -> None:
@@ -37,6 +39,43 @@ def test_an_event_that_comes_while_others_are_sent_is_sent_next() -> None:
         dispatcher.flush()
 
     assert published.batches == [["early"], ["late"]]
+
+
+class Heard:
+    """A producer whose channel tells how many listen."""
+
+    def __init__(self, listeners: int) -> None:
+        self.channel = SimpleNamespace(listeners=listeners)
+        self.kinds: list[str] = []
+
+    def publish(self, events: Any, **_: Any) -> None:
+        self.kinds.extend(event["type"] for event in ([events] if isinstance(events, dict) else events))
+
+
+def test_events_of_jobs_are_sent_while_somebody_hears_the_heartbeats() -> None:
+    with Celery("test", broker="memory://", set_as_current=False) as app:
+        dispatcher = dispatcher_of(app, groups=["worker"])
+        dispatcher.producer = heard = Heard(0)
+
+        for heard.channel.listeners in (0, 1, 0):
+            dispatcher.send("worker-heartbeat")
+            dispatcher.send("task-received", uuid="a")
+            dispatcher.flush()
+
+    assert heard.kinds == ["worker-heartbeat", "worker-heartbeat", "task-received", "worker-heartbeat"]
+
+
+def test_where_all_events_are_asked_for_all_are_sent() -> None:
+    with Celery("test", broker="memory://", set_as_current=False) as app:
+        dispatcher = dispatcher_of(app)
+        dispatcher.producer = heard = Heard(0)
+
+        for _ in range(2):
+            dispatcher.send("worker-heartbeat")
+            dispatcher.send("task-received", uuid="a")
+            dispatcher.flush()
+
+    assert heard.kinds == ["worker-heartbeat", "task-received"] * 2
 
 
 def test_what_a_lost_connection_left_unsent_is_taken_over() -> None:

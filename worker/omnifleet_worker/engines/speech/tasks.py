@@ -6,18 +6,25 @@ from collections.abc import Sequence
 
 import numpy as np
 from omnifleet_shared.audio_formats import check_format
-from omnifleet_shared.errors import MediaTooLong
-from omnifleet_shared.schema.capabilities import Capabilities
+from omnifleet_shared.errors import InvalidJob, MediaTooLong, TaskNotSupported
+from omnifleet_shared.schema.capabilities import Capabilities, LicensedPart, TaskCapability
 from omnifleet_shared.schema.jobs import GenerateJob, Job
 from omnifleet_shared.schema.model_card import ModelCard
-from omnifleet_shared.schema.tasks import Speech
+from omnifleet_shared.schema.tasks import Speech, SpeechEdit, VoiceConversion
 
 from ...jobs.inputs import JobMedia
 from ...jobs.job_context import JobContext
+from ...jobs.speech_edit.plan import PlannedRecording
+from ...jobs.speech_edit.speech_editor import EditedRecording, edit_speech, plan_speech_edit
+from ...jobs.speech_edit.words import join_words
 from ...jobs.speech_parts import join_speech, split_text, streamed_speech
 from ...jobs.tasks import SpokenText
-from ...media.signal import to_mono, trim_silence
+from ...media.decode import DecodedAudio
+from ...media.signal import resample, to_mono, trim_silence
 from ...models.speech_model import ReferenceVoice, Samples, SpeechInputs, SpeechModel
+from .recogniser import RATE, Recogniser, recognise_parts
+from .word_edits.editing import SpeechModelEditing
+from .word_edits.word_synthesiser import SpeakingModel
 
 
 class SpeechTasks:
@@ -28,29 +35,65 @@ class SpeechTasks:
         model: speaks.
         precision: what it computes in, and where.
         most_text: characters that it says well in one go; a longer text is cut at its sentences, and said in parts.
+        recogniser: hears recordings, so that they can be said in another voice, and their words be changed.
     """
 
     keeps_voices = False
+    adapters = None
 
-    def __init__(self, capabilities: Capabilities, model: SpeechModel, *, precision: str, most_text: int) -> None:
+    def __init__(
+        self,
+        capabilities: Capabilities,
+        model: SpeechModel,
+        *,
+        precision: str,
+        most_text: int,
+        recogniser: Recogniser | None = None,
+    ) -> None:
+        if recogniser is not None:
+            capabilities = _with_recogniser(capabilities, recogniser.card)
         self.capabilities = capabilities
         self.card = _card(capabilities)
         self.precision = precision
         self._model = model
         self._most_text = most_text
+        self._recogniser = recogniser
+
+    def with_recogniser(self, recogniser: Recogniser) -> SpeechTasks:
+        """Copy it with a recogniser, with which a model that clones voices converts speech and edits words too."""
+        about = (self.capabilities, self._model)
+        return SpeechTasks(*about, precision=self.precision, most_text=self._most_text, recogniser=recogniser)
 
     def validate_job(self, job: Job) -> None:
         """Refuse a job that the model cannot do. Raises as `Capabilities`, and InvalidJob for a format."""
+        if (
+            self.capabilities.cloning
+            and self._recogniser is None
+            and isinstance(job.task, SpeechEdit | VoiceConversion)
+        ):
+            remedy = "Start the worker with OMNIFLEET_RECOGNISER, the folder of a speech recogniser"
+            raise TaskNotSupported(f"this worker of {self.card.name} hears nothing", "task", remedy)
         self.capabilities.validate_job(job)
         if isinstance(job, GenerateJob):
             check_format(job.format, self._model.sample_rate, 1)
 
-    def run(self, context: JobContext, media: JobMedia) -> SpokenText:
-        """Say the job's text. Raises the engine's typed errors, and MediaTooLong for a voice."""
-        task = context.job.task
-        assert isinstance(task, Speech)
-        parts = [part for part in split_text(task.text, lambda part: len(part) <= self._most_text) if part.strip()]
-        voice, rate = self._voice(task, media), self._model.sample_rate
+    def run(self, context: JobContext, media: JobMedia) -> SpokenText | EditedRecording | PlannedRecording:
+        """Say the job's text, or edit its words. Raises the engine's typed errors, and MediaTooLong for a voice."""
+        match context.job.task:
+            case SpeechEdit() as task:
+                edit_or_plan = plan_speech_edit if task.dry_run else edit_speech
+                return edit_or_plan(context, task, media.recording("audio"), self._editing(context.job))
+            case VoiceConversion() as task:
+                text = task.text or self._heard(context, media.recording("audio"), "audio")
+                return self._say(context, task, text, media)
+            case Speech() as task:
+                return self._say(context, task, task.text, media)
+            case task:
+                raise AssertionError(f"a job for {task.name} is refused before it runs")
+
+    def _say(self, context: JobContext, task: Speech | VoiceConversion, text: str, media: JobMedia) -> SpokenText:
+        parts = [part for part in split_text(text, lambda part: len(part) <= self._most_text) if part.strip()]
+        voice, rate = self._voice(context, task, media), self._model.sample_rate
         context.plan_steps(len(parts), self._model.most_steps)
         if len(parts) == 1:
             (clip,) = self._speak(context, parts, voice)
@@ -84,7 +127,7 @@ class SpeechTasks:
             ]
         )
 
-    def _voice(self, task: Speech, media: JobMedia) -> ReferenceVoice | None:
+    def _voice(self, context: JobContext, task: Speech | VoiceConversion, media: JobMedia) -> ReferenceVoice | None:
         """The recording's last seconds, as many as the model hears."""
         if not media.has("ref"):
             return None
@@ -95,7 +138,47 @@ class SpeechTasks:
                 problem = f"{recording.seconds:.1f} s are more than the {heard:g} s that {self.card.name} hears"
                 raise MediaTooLong(problem, "ref", "Send a shorter recording with its text, or leave ref_text out")
             wave = wave[-round(heard * rate) :]
-        return ReferenceVoice(wave=wave, sample_rate=rate, text=task.ref_text)
+        text = task.ref_text
+        if text is None and self._recogniser is not None:
+            text = self._heard(context, DecodedAudio(wave[None], rate), "ref")
+        return ReferenceVoice(wave=wave, sample_rate=rate, text=text)
+
+    def _heard(self, context: JobContext, recording: DecodedAudio, field: str) -> str:
+        """What is said in a recording. Raises InvalidJob where that is nothing."""
+        assert self._recogniser is not None, "a model without one does no task that needs it"
+        wave = resample(to_mono(recording), RATE).samples[0].astype(np.float32, copy=False)
+        words = recognise_parts(context, self._recogniser, wave, context.job.language)
+        if not words:
+            known_as = "ref_text" if field == "ref" else "text"
+            raise InvalidJob("no words are heard in it", field, f"Send clear speech, or what it says as {known_as}")
+        return join_words([word.text for word in words])
+
+    def _editing(self, job: Job) -> SpeechModelEditing:
+        assert self._recogniser is not None, "a model without one edits no words"
+        speaking = SpeakingModel(
+            sample_rate=self._model.sample_rate,
+            most_steps=self._model.most_steps,
+            most_text=self._most_text,
+            voice_seconds=self.capabilities.voice_seconds,
+        )
+        return SpeechModelEditing(speaking, self._recogniser, job.language)
+
+
+def _with_recogniser(capabilities: Capabilities, recogniser: Capabilities) -> Capabilities:
+    """What a model that clones voices can do beside a recogniser, whose licence counts as that of a part."""
+    speaks = capabilities.tasks.get("generate.tts", TaskCapability())
+    hears = {code for task in recogniser.tasks.values() for code in task.languages or ()}
+    both = speaks.languages
+    if hears:
+        both = tuple(sorted(hears)) if both is None else tuple(code for code in both if code in hears)
+    part = LicensedPart(
+        name=f"speech recogniser ({recogniser.name})", licence=recogniser.licence, commercial_use=recogniser.commercial
+    )
+    able = speaks.model_copy(update={"languages": both})
+    tasks = {**capabilities.tasks, "generate.vc": able, "edit.speech": able}
+    return capabilities.model_copy(
+        update={"tasks": tasks, "parts": (*capabilities.parts, part), "needs_transcript": False}
+    )
 
 
 def _card(capabilities: Capabilities) -> ModelCard:

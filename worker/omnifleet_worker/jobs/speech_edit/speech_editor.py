@@ -16,22 +16,16 @@ from omnifleet_shared.schema.tasks import SpeechEdit
 from ...media.decode import DecodedAudio
 from ...media.encode import Subtype, exact_subtype
 from ...media.signal import resample, to_mono
-from ...models.audio_omni.chat import Chat
 from ..job_context import JobContext
-from ..model import ModelData
 from .alignment import ALIGNER_RATE
 from .changes import Clause, NewTranscript, certain
+from .editing_model import EditingModel, NewSpeech, Place, WordMaker
 from .instruction import read_instruction
 from .plan import PlannedRecording, ambiguous, plan_edits
-from .splice import Patch, Samples, Span, splice, widen
-from .synthesis import SpeechInpainter
-from .thinker import QUESTION_SYSTEM, question, read_answer
+from .splice import Patch, Samples, splice, widen
 from .word_edits import Ambiguous, WordEdit, find_edit_between, find_edits, is_transcript_of
 from .words import Word, join_words, split_words
 
-TRANSCRIPT_TOKENS = 2048
-"""Longest transcript: five minutes of fast speech."""
-ANSWER_TOKENS = 512
 _MARGIN_SECONDS = 0.05
 """Most that is taken of the pauses beside a word, whose place is known to some hundredths of a second."""
 
@@ -44,11 +38,13 @@ class EditedRecording:
         samples: float64 [channels, n], which holds every source format's values exactly.
         source: the recording before the edits.
         edits: the new spans.
+        warnings: of new words that may not be what was asked for.
     """
 
     samples: Samples
     source: DecodedAudio
     edits: tuple[EditedSpan, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def subtype(self) -> Subtype:
@@ -56,30 +52,31 @@ class EditedRecording:
         return exact_subtype(self.source.samples.astype(np.float64, copy=False))
 
 
-def edit_speech(context: JobContext, task: SpeechEdit, source: DecodedAudio, model: ModelData) -> EditedRecording:
+def edit_speech(context: JobContext, task: SpeechEdit, source: DecodedAudio, model: EditingModel) -> EditedRecording:
     """Change words of a recording as `task.desc` asks, or those in `task.span`.
 
     Args:
         context: the job's attempt.
         task: the request.
-        source: float64 [channels, n], up to five minutes; only ten seconds around each edit go to the model.
-        model: describes the checkpoint, and holds the aligner.
+        source: float64 [channels, n], up to five minutes; only some seconds around each edit go to the model.
+        model: hears the recording, and makes the new words.
 
     Raises:
-        TaskNotSupported: the worker has no aligner.
         EditAmbiguous: a request that can be read in several ways; its message names them with their times.
         InvalidJob: a request that cannot be read, a word that is not said (`details["heard"]`), no words at all, a
             span beyond the recording or with nothing to delete in it.
         OmnifleetError: of the engine.
     """
     with _errors_of_request(task):
-        return _listen(context, task, source, model).apply(context, model)
+        return _listen(context, task, source, model).apply(context)
 
 
-def plan_speech_edit(context: JobContext, task: SpeechEdit, source: DecodedAudio, model: ModelData) -> PlannedRecording:
+def plan_speech_edit(
+    context: JobContext, task: SpeechEdit, source: DecodedAudio, model: EditingModel
+) -> PlannedRecording:
     """Find out what `edit_speech` would change, and make nothing. Takes and raises what that does."""
     with _errors_of_request(task):
-        return _listen(context, task, source, model).plan(model)
+        return _listen(context, task, source, model).plan()
 
 
 @contextmanager
@@ -93,27 +90,26 @@ def _errors_of_request(task: SpeechEdit) -> Iterator[None]:
         raise type(error)(error.problem, "text", error.remedy, error.details) from error
 
 
-def _listen(context: JobContext, task: SpeechEdit, source: DecodedAudio, model: ModelData) -> _Editor:
+def _listen(context: JobContext, task: SpeechEdit, source: DecodedAudio, model: EditingModel) -> _Editor:
     """Hear the words, understand the request by them, and find when they are said."""
-    aligner = model.require_aligner()
     if task.span is not None:
         _check_span(task.span, source)
     clauses = None if task.desc is None else read_instruction(task.desc)
-    wave = _mono_16k(source)
-    heard = context.ask(model.prompts.transcription(audio=(wave,)), TRANSCRIPT_TOKENS)
-    if not split_words(heard):
+    heard = model.hear(context, _mono_16k(source))
+    if not split_words(heard.text):
         raise InvalidJob("no words are heard in it", "audio", "Send clear speech")
     edits = None
     if task.desc is not None:
-        edits = find_edits(clauses or _ask_thinker(context, task.desc, heard), split_words(heard))
+        read = clauses or _read_free_words(context, task.desc, heard.text, model)
+        edits = find_edits(read, split_words(heard.text))
     with context.stage("conditioned"):
-        words = aligner.align(wave, heard)
+        words = heard.find_words()
     if isinstance(edits, Ambiguous):
         raise ambiguous(edits, words)
     if edits is None:
         assert task.span is not None, "the contract sees to it that there is a span where there is no desc"
         edits = [find_edit_between(task.span, task.text, words)]
-    return _Editor(source, words, edits)
+    return _Editor(source, words, edits, model.word_maker(source, words, edits))
 
 
 def _check_span(span: tuple[float, float], source: DecodedAudio) -> None:
@@ -126,44 +122,48 @@ def _mono_16k(source: DecodedAudio) -> NDArray[np.float32]:
     return np.array(resample(to_mono(source), ALIGNER_RATE).samples[0], np.float32)
 
 
-def _ask_thinker(context: JobContext, request: str, heard: str) -> Sequence[Clause]:
-    """Interpret a request in free words: a new transcript if it is much like what was heard, else by the thinker."""
+def _read_free_words(context: JobContext, request: str, heard: str, model: EditingModel) -> Sequence[Clause]:
+    """Interpret a request in free words: a new transcript if it is much like what was heard, else by the model."""
     if is_transcript_of(request, split_words(heard)):
         return [certain(NewTranscript(request))]
-    chat = Chat(system=QUESTION_SYSTEM, user=question(request, heard))
-    return read_answer(context.ask(chat, ANSWER_TOKENS), request)
+    return model.read_request(context, request, heard)
 
 
 class _Editor:
     """Applies edits to one recording, once its words are found."""
 
-    def __init__(self, source: DecodedAudio, words: Sequence[Word], edits: Sequence[WordEdit]) -> None:
+    def __init__(
+        self, source: DecodedAudio, words: Sequence[Word], edits: Sequence[WordEdit], maker: WordMaker
+    ) -> None:
         self._source = source
         self._samples: Samples = source.samples.astype(np.float64, copy=False)
         self._rate = source.sample_rate
         self._words = words
         self._edits = edits
+        self._maker = maker
 
-    def plan(self, model: ModelData) -> PlannedRecording:
+    def plan(self) -> PlannedRecording:
         """Say what would change. Raises what only the new words can tell, as `apply` does."""
-        spoken = [(edit, span) for edit, span in zip(self._edits, self._spans(), strict=True) if edit.new]
-        SpeechInpainter(self._source, self._words, model).check(spoken)
+        self._maker.check([place for place in self._places() if place.edit.new])
         return PlannedRecording(join_words([word.text for word in self._words]), plan_edits(self._edits, self._words))
 
-    def apply(self, context: JobContext, model: ModelData) -> EditedRecording:
-        spans = self._spans()
-        spoken = [(edit, span) for edit, span in zip(self._edits, spans, strict=True) if edit.new]
-        made = iter(SpeechInpainter(self._source, self._words, model).inpaint(context, spoken) if spoken else [])
-        patches = [Patch(span, next(made) if edit.new else None) for edit, span in zip(self._edits, spans, strict=True)]
+    def apply(self, context: JobContext) -> EditedRecording:
+        places = self._places()
+        spoken = [place for place in places if place.edit.new]
+        new = self._maker.make(context, spoken) if spoken else NewSpeech([])
+        made = iter(new.patches)
+        patches = [next(made) if place.edit.new else Patch(place.span, None) for place in places]
         samples, positions = splice(self._samples, patches)
         if not samples.shape[1]:
             raise InvalidJob("nothing would be left of the recording", "desc", "Leave a word of it")
-        return EditedRecording(samples, self._source, self._report(spans, positions))
+        return EditedRecording(samples, self._source, self._report(patches, positions), new.warnings)
 
-    def _spans(self) -> list[Span]:
+    def _places(self) -> list[Place]:
         gaps = [self._gap(edit) for edit in self._edits]
         borders = [0, *((one[1] + next_one[0]) // 2 for one, next_one in pairwise(gaps)), self._samples.shape[1]]
-        return [widen(self._samples, self._rate, gap, room) for gap, room in zip(gaps, pairwise(borders), strict=True)]
+        rooms = list(pairwise(borders))
+        spans = [widen(self._samples, self._rate, gap, room) for gap, room in zip(gaps, rooms, strict=True)]
+        return [Place(*one) for one in zip(self._edits, spans, rooms, strict=True)]
 
     def _gap(self, edit: WordEdit) -> tuple[int, int]:
         """Samples to replace: the words and part of the pauses beside them; beside a cut, one pause stays."""
@@ -197,15 +197,15 @@ class _Editor:
         first = min(max(0, round(start * self._rate)), self._samples.shape[1])
         return first, min(max(first, round(end * self._rate)), self._samples.shape[1])
 
-    def _report(self, spans: Sequence[Span], positions: Sequence[tuple[int, int]]) -> tuple[EditedSpan, ...]:
+    def _report(self, patches: Sequence[Patch], positions: Sequence[tuple[int, int]]) -> tuple[EditedSpan, ...]:
         return tuple(
             EditedSpan(
                 start=position[0] / self._rate,
                 end=position[1] / self._rate,
-                source_start=span.start / self._rate,
-                source_end=span.end / self._rate,
+                source_start=patch.span.start / self._rate,
+                source_end=patch.span.end / self._rate,
                 old=join_words([word.text for word in self._words[edit.first : edit.last]]),
                 new=join_words(edit.new),
             )
-            for edit, span, position in zip(self._edits, spans, positions, strict=True)
+            for edit, patch, position in zip(self._edits, patches, positions, strict=True)
         )

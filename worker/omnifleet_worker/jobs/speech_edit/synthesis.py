@@ -19,7 +19,8 @@ from ...media.signal import resample
 from ...models.audio_omni.sampling import SAMPLE_RATE
 from ..job_context import Clip, JobContext
 from ..model import ModelData
-from .splice import Samples, Span
+from .editing_model import NewSpeech, Place
+from .splice import Patch, Samples, Span
 from .word_edits import WordEdit
 from .words import Word, join_words
 
@@ -58,7 +59,7 @@ class ContextWindow:
 
 
 class SpeechInpainter:
-    """Synthesises new words for one recording by inpainting.
+    """Synthesises new words for one recording by inpainting; see `WordMaker`.
 
     Args:
         source: the recording, float64 [channels, n].
@@ -72,22 +73,17 @@ class SpeechInpainter:
         self._words = words
         self._model = model
 
-    def check(self, wanted: Sequence[tuple[WordEdit, Span]]) -> None:
-        """Refuse new words that `inpaint` would refuse, with the same errors; nothing is made."""
-        for edit, span in wanted:
-            self._gap_samples(edit, span)
+    def check(self, wanted: Sequence[Place]) -> None:
+        """Refuse new words that `make` would refuse, with the same errors; nothing is made."""
+        for one in wanted:
+            self._gap_samples(one.edit, one.span)
 
-    def inpaint(self, context: JobContext, wanted: Sequence[tuple[WordEdit, Span]]) -> list[Samples]:
-        """Synthesise material for each edit, crossfades included: float64 [channels, n]; clips share engine steps.
-
-        Raises:
-            InvalidJob: new words take longer to say than can be made at once.
-            LanguageNotSupported: new words in signs that the model has no sound for.
-            OmnifleetError: of the engine.
-        """
-        windows = [self._window(edit, span) for edit, span in wanted]
+    def make(self, context: JobContext, wanted: Sequence[Place]) -> NewSpeech:
+        """Synthesise what goes to each place; clips share engine steps. Raises as `WordMaker.make`."""
+        windows = [self._window(one.edit, one.span) for one in wanted]
         clips = context.sample_all([self._clip(window, index) for index, window in enumerate(windows)])
-        return [self._material(window, clip) for window, clip in zip(windows, clips, strict=True)]
+        materials = [self._material(window, clip) for window, clip in zip(windows, clips, strict=True)]
+        return NewSpeech([Patch(one.span, made) for one, made in zip(wanted, materials, strict=True)])
 
     def _window(self, edit: WordEdit, span: Span) -> ContextWindow:
         gap = self._gap_samples(edit, span)

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
 
 from omnifleet_worker.models import folder as checkpoint_folder
+from omnifleet_worker.models.audio_omni.adapters.low_rank import AppliedAdapter
 from omnifleet_worker.models.audio_omni.autoencoder import AudioOmniAutoencoder
 from omnifleet_worker.models.audio_omni.chat import Chat
 from omnifleet_worker.models.audio_omni.components import ALWAYS_FLOAT32, CONFIGS, OPTIONAL
@@ -196,10 +197,15 @@ class AudioOmniPipeline:
         return self.sync_encoder(None if features is None else torch.as_tensor(features))
 
     @torch.inference_mode()
-    def encode_conditioning(self, prompt: Tensor, speech: Tensor, audio: Tensor, sync: Tensor) -> Conditioning:
-        """Bring the four encodings of one request into the form that the transformer takes at each step."""
+    def encode_conditioning(
+        self, prompt: Tensor, speech: Tensor, audio: Tensor, sync: Tensor, adapter: AppliedAdapter | None = None
+    ) -> Conditioning:
+        """Bring the four encodings of one request into the form that the transformer takes at each step.
+
+        With an adapter the conditioning is that adapter's own; the encodings are the same for all of them.
+        """
         return Conditioning(
-            context=self.transformer.encode_context(torch.cat([prompt, speech])),
+            context=self.transformer.encode_context(torch.cat([prompt, speech]), adapter),
             global_embeds=self.transformer.encode_global(torch.cat([sync, audio])),
         )
 

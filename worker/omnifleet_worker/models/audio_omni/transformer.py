@@ -7,21 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-from diffusers.models.attention import FeedForward
-from diffusers.models.embeddings import (
-    GaussianFourierProjection,
-    TimestepEmbedding,
-    apply_rotary_emb,
-    get_1d_rotary_pos_embed,
-)
-from diffusers.models.normalization import FP32LayerNorm
+from diffusers.models.embeddings import GaussianFourierProjection, TimestepEmbedding, get_1d_rotary_pos_embed
 from torch import Tensor, nn
-from torch.nn import functional
 
+from omnifleet_worker.models.audio_omni.adapters.low_rank import AdapterBatch, AppliedAdapter, BlockAdapters
+from omnifleet_worker.models.audio_omni.transformer_block import Rotary, TransformerBlock
 from omnifleet_worker.models.diffusers_model import DiffusersModel, register_to_config
 from omnifleet_worker.models.streams import to_device
-
-Rotary = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -100,91 +92,6 @@ class Guidance:
         return conditional.index_copy(0, self.rows, guided)
 
 
-def _split_heads(hidden: Tensor, heads: int) -> Tensor:
-    return hidden.unflatten(-1, (heads, -1)).transpose(-3, -2)
-
-
-def _join_heads(hidden: Tensor) -> Tensor:
-    return hidden.transpose(-3, -2).flatten(-2)
-
-
-def _rotate(hidden: Tensor, rotary: Rotary) -> Tensor:
-    """Rotate the first dimensions of each head, as many as `rotary` has; diffusers does it in float32."""
-    turned, kept = hidden.split([rotary[0].shape[-1], hidden.shape[-1] - rotary[0].shape[-1]], dim=-1)
-    # Declared for one tensor, or for what it gives where one is rotated by another.
-    rotated: Tensor = apply_rotary_emb(turned, rotary, use_real_unbind_dim=-2)  # type: ignore[arg-type, assignment]
-    return torch.cat([rotated, kept], dim=-1)
-
-
-class SelfAttention(nn.Module):
-    """Attention of the sequence to itself: fused qkv without bias, rotary positions on part of each head."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.to_qkv = nn.Linear(width, 3 * width, bias=False)
-        self.to_out = nn.Linear(width, width, bias=False)
-
-    def forward(self, hidden: Tensor, rotary: Rotary) -> Tensor:
-        query, key, value = (_split_heads(part, self.heads) for part in self.to_qkv(hidden).chunk(3, dim=-1))
-        attended = functional.scaled_dot_product_attention(_rotate(query, rotary), _rotate(key, rotary), value)
-        return self.to_out(_join_heads(attended))
-
-
-class CrossAttention(nn.Module):
-    """Attention of the sequence to the context, whose keys and values are projected once a request."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.to_q = nn.Linear(width, width, bias=False)
-        self.to_kv = nn.Linear(width, 2 * width, bias=False)
-        self.to_out = nn.Linear(width, width, bias=False)
-
-    def project_context(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values, each [heads, n, head_dim], of the context [n, width]."""
-        key, value = self.to_kv(context).chunk(2, dim=-1)
-        return _split_heads(key, self.heads), _split_heads(value, self.heads)
-
-    def forward(self, hidden: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-        query = _split_heads(self.to_q(hidden), self.heads)
-        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return self.to_out(_join_heads(attended))
-
-
-class TransformerBlock(nn.Module):
-    """Pre-norm self-attention, cross-attention and feed-forward, each added to the residual."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.norm1 = FP32LayerNorm(width, eps=1e-5, bias=False)
-        self.attn1 = SelfAttention(width, heads)
-        self.norm2 = FP32LayerNorm(width, eps=1e-5, bias=False)
-        self.attn2 = CrossAttention(width, heads)
-        self.norm3 = FP32LayerNorm(width, eps=1e-5, bias=False)
-        self.ff = FeedForward(width, activation_fn="swiglu")
-
-    def forward(self, hidden: Tensor, rotary: Rotary, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-        """One block over the conditional rows followed by the unconditional ones.
-
-        Args:
-            hidden: [B + U, sequence, width]; the last U rows are unconditional.
-            rotary: cosines and sines, [sequence, rotary_dim] each.
-            key: [B, heads, n, head_dim] of the B conditional rows' context.
-            value: as `key`.
-            mask: [B, 1, 1, n].
-        """
-        hidden = hidden + self.attn1(self.norm1(hidden), rotary)
-        # An unconditional context is zeros through bias-free layers: what it would add is exactly nothing.
-        if hidden.shape[0] == key.shape[0]:  # said plainly for the compiler, which takes an empty half for no half
-            hidden = hidden + self.attn2(self.norm2(hidden), key, value, mask)
-        else:
-            conditional, unconditional = hidden.tensor_split([key.shape[0]])
-            conditional = conditional + self.attn2(self.norm2(conditional), key, value, mask)
-            hidden = torch.cat([conditional, unconditional])
-        return hidden + self.ff(self.norm3(hidden))
-
-
 def _bias_free_mlp(in_features: int, width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(in_features, width, bias=False), nn.SiLU(), nn.Linear(width, width, bias=False))
 
@@ -240,10 +147,16 @@ class AudioOmniTransformer(DiffusersModel):
         """Its blocks, the first one first."""
         return [block for block in self.transformer_blocks if isinstance(block, TransformerBlock)]
 
-    def encode_context(self, tokens: Tensor) -> CrossAttentionCache:
-        """Project context tokens [..., n, 768], unpadded, to every block's keys and values; once a request."""
+    def encode_context(self, tokens: Tensor, adapter: AppliedAdapter | None = None) -> CrossAttentionCache:
+        """Project context tokens [..., n, 768], unpadded, to every block's keys and values; once a request.
+
+        Args:
+            tokens: of the request.
+            adapter: of the request, whose keys and values are then that adapter's own.
+        """
         context = self.context_embedder(tokens.to(self.dtype))
-        projected = [block.attn2.project_context(context) for block in self.blocks]
+        parts = [None] * len(self.blocks) if adapter is None else adapter.context_parts()
+        projected = [block.attn2.project_context(context, part) for block, part in zip(self.blocks, parts, strict=True)]
         return CrossAttentionCache(*(torch.stack(parts) for parts in zip(*projected, strict=True)))
 
     def encode_global(self, tokens: Tensor) -> Tensor:
@@ -269,7 +182,13 @@ class AudioOmniTransformer(DiffusersModel):
         return self.timestep_embedder(self.time_proj(timesteps.float()).to(self.dtype))
 
     def forward(
-        self, latents: Tensor, timesteps: Tensor, context: ContextBatch, global_embeds: Tensor, guidance: Guidance
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        context: ContextBatch,
+        global_embeds: Tensor,
+        guidance: Guidance,
+        adapters: AdapterBatch | None = None,
     ) -> Tensor:
         """Predict the velocity of B requests, each with its own timestep and guidance.
 
@@ -281,12 +200,14 @@ class AudioOmniTransformer(DiffusersModel):
             context: from `collate_context`, in the same order.
             global_embeds: [B, 364, width] from `encode_global`.
             guidance: of the B requests.
+            adapters: of the B requests; None where none of them has one.
 
         Returns:
             Velocity [B, 64, 236], float32.
         """
         sequence = guidance.double(self._embed_sequence(latents, timesteps, global_embeds))
-        return guidance.combine(self._predict(sequence, context, latents.shape[-1]))
+        of_blocks = None if adapters is None else adapters.of_blocks(guidance.double)
+        return guidance.combine(self._predict(sequence, context, latents.shape[-1], of_blocks))
 
     def predict_from_tokens(
         self, latents: Tensor, timesteps: Tensor, context: Tensor, mask: Tensor, global_tokens: Tensor
@@ -314,12 +235,17 @@ class AudioOmniTransformer(DiffusersModel):
         embedded = self.proj_in((latents + self.conv_in(latents)).mT)
         return torch.cat([global_embeds + self.embed_timestep(timesteps)[:, None], embedded], dim=1)
 
-    def _predict(self, sequence: Tensor, context: ContextBatch, frames: int) -> Tensor:
+    def _predict(
+        self, sequence: Tensor, context: ContextBatch, frames: int, adapters: Sequence[BlockAdapters] | None = None
+    ) -> Tensor:
         """Run the blocks and read the velocity off the last `frames` positions, in float32."""
         rotary = self._rotary(sequence)
         recompute: Any = self._gradient_checkpointing_func if self.gradient_checkpointing else None
-        for block, key, value in zip(self.transformer_blocks, context.keys, context.values, strict=True):
-            given = (sequence, rotary, key, value, context.mask)
+        of_blocks: Sequence[BlockAdapters | None] = adapters or [None] * len(self.transformer_blocks)
+        for block, key, value, adapted in zip(
+            self.transformer_blocks, context.keys, context.values, of_blocks, strict=True
+        ):
+            given = (sequence, rotary, key, value, context.mask, adapted)
             sequence = block(*given) if recompute is None else recompute(block, *given)
         velocity = self.proj_out(sequence[:, -frames:]).mT
         return (velocity + self.conv_out(velocity)).float()

@@ -22,6 +22,8 @@ export const FIELDS = {
   steps: { kind: "number", label: "Diffusion steps", min: 1, max: 1000, step: 1, placeholder: "100" },
   quality: { kind: "choice", label: "Quality", options: [["", "exact (default)"], ["fast", "fast"]] },
   guidance: { kind: "number", label: "Guidance", min: 0, max: 50 },
+  adapter: { kind: "line", label: "Adapter", placeholder: "none" },
+  adapter_scale: { kind: "number", label: "Strength of the adapter", min: -4, max: 4, placeholder: "1" },
   format: { kind: "choice", label: "File format", options: FORMATS },
   loudness: { kind: "choice", label: "Loudness", options: [["", "as the source (default)"], ["peak", "to full scale"]] },
   channels: { kind: "choice", label: "Channels", number: true, options: [["", "stereo (default)"], ["1", "mono"]] },
@@ -38,7 +40,7 @@ export const FIELDS = {
 };
 
 const COMMON = ["model", "seed", "language", "audio_track", "priority", "deadline", "commercial"];
-const DIFFUSION = ["steps", "quality", "guidance", "format"];
+const DIFFUSION = ["steps", "quality", "guidance", "adapter", "adapter_scale", "format"];
 const OPTIONS = {
   understand: ["system", "max_new_tokens", "temperature", "stream", ...COMMON],
   generate: [...DIFFUSION, "stream", ...COMMON],

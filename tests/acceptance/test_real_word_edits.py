@@ -1,0 +1,119 @@
+"""Words of real speech are changed, and a recogniser hears the new ones: what the job promises, with small real models.
+
+A synthesiser says the sentences and the new words, Whisper finds the words and hears the result.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from omnifleet_shared.schema.jobs import read_job
+from omnifleet_shared.schema.results import JobResult
+from omnifleet_shared.storage.folder import FolderStorage
+from omnifleet_worker.engine.engine import Engine
+from omnifleet_worker.engines.table import load_model
+from omnifleet_worker.jobs.job_context import JobContext
+from omnifleet_worker.jobs.runner import JobRunner
+from omnifleet_worker.settings import WorkerSettings
+from support.speech.real_speech import SPOKEN_RATE, heard, speak
+from support.speech.spoken_engine import NAME
+from support.speech.whisper_folder import write_whisper_folder
+
+
+class Desk:
+    """Runs jobs on the loaded models, one after the other."""
+
+    def __init__(self, runner: JobRunner, engine: Engine, storage: FolderStorage) -> None:
+        self._runner, self._engine, self._storage = runner, engine, storage
+
+    def put(self, samples: np.ndarray) -> dict[str, Any]:
+        file = io.BytesIO()
+        soundfile.write(file, samples, SPOKEN_RATE, format="WAV", subtype="PCM_16")
+        return self._storage.put_input(self._storage.describe_input(file), file).model_dump()
+
+    def run(self, namespace: str, task: dict[str, Any]) -> tuple[JobResult, np.ndarray]:
+        head = {"schema_version": 8, "model": NAME, "namespace": namespace, "seed": 5, "commercial": True}
+        result = self._runner.run(JobContext(read_job(head | {"task": task}), self._engine))
+        assert result.artifact is not None
+        stored = self._storage.get(result.artifact.uri, max_bytes=10**8)
+        return result, soundfile.read(io.BytesIO(stored), dtype="int16")[0]
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    folder = tmp_path_factory.mktemp("models")
+    recogniser = write_whisper_folder(folder / "whisper")
+    settings = WorkerSettings(checkpoint=folder, engine="support.speech.spoken_engine", recogniser=recogniser)
+    loaded = load_model(settings)
+    storage = FolderStorage(Path(tmp_path_factory.mktemp("storage")))
+    engine = Engine(loaded.runner, loaded.limits)
+    engine.start()
+    try:
+        yield Desk(JobRunner(loaded.model, storage, settings), engine, storage)
+    finally:
+        engine.stop()
+
+
+@pytest.mark.parametrize(
+    ("said", "desc", "after"),
+    [
+        (
+            "We will meet on Monday in front of the station.",
+            "replace 'Monday' with 'Friday'",
+            "we will meet on friday in front of the station",
+        ),
+        (
+            "She said hello and then walked slowly down the street.",
+            "delete 'slowly'",
+            "she said hello and then walked down the street",
+        ),
+        (
+            "Please replace the old battery with a new one before tomorrow morning.",
+            "replace 'old battery' with 'kitchen window'; replace 'tomorrow morning' with 'Sunday evening'",
+            "please replace the kitchen window with a new one before sunday evening",
+        ),
+    ],
+)
+def test_the_new_words_are_heard_and_the_old_are_not(desk: Desk, said: str, desc: str, after: str) -> None:
+    source = speak(said)
+
+    result, edited = desk.run("edit", {"name": "speech", "audio": desk.put(source), "desc": desc})
+
+    assert result.edits
+    assert " ".join(heard(edited / 32768)) == after
+    assert_rest_untouched(result, edited, _as_stored(source))
+
+
+def test_what_is_said_is_said_again_in_the_other_voice(desk: Desk) -> None:
+    text = "Every worker takes one message and answers it exactly once."
+    task = {"name": "vc", "audio": desk.put(speak(text, speed=0.9)), "ref": desk.put(speak("This is my own voice."))}
+
+    _, converted = desk.run("generate", task)
+
+    assert " ".join(heard(converted / 32768)) == text.lower().rstrip(".")
+
+
+def _as_stored(samples: np.ndarray) -> np.ndarray:
+    file = io.BytesIO()
+    soundfile.write(file, samples, SPOKEN_RATE, format="WAV", subtype="PCM_16")
+    stored: np.ndarray = soundfile.read(io.BytesIO(file.getvalue()), dtype="int16")[0]
+    return stored
+
+
+def assert_rest_untouched(result: JobResult, edited: np.ndarray, source: np.ndarray) -> None:
+    """Every sample outside the reported spans is the source's, bit for bit."""
+    there, here = [0], [0]
+    for span in result.edits or ():
+        there += [round(span.source_start * SPOKEN_RATE), round(span.source_end * SPOKEN_RATE)]
+        here += [round(span.start * SPOKEN_RATE), round(span.end * SPOKEN_RATE)]
+    kept = list(zip(pairwise([*there, len(source)]), pairwise([*here, len(edited)]), strict=True))[::2]
+    for (begin, end), (first, last) in kept:
+        np.testing.assert_array_equal(edited[first:last], source[begin:end])
+    assert sum(end - begin for (begin, end), _ in kept) > len(source) / 2
