@@ -347,7 +347,7 @@ class TestTenants:
             omni.of_tenant("globex").understand(question="?")
 
             assert tenants_in(queue) == {"acme": 1, "globex": 1}
-            [message] = queue.lrange("omnifleet:tenants:audio-omni:jobs:acme", 0, -1)
+            [message] = queue.lrange("omnifleet:tenants:omnifleet:answers:audio-omni:jobs:acme", 0, -1)
             headers = json.loads(message)["headers"]
             # What Flower shows of it, beside the rest.
             assert (headers["tenant"], "tenant=acme" in headers["kwargsrepr"]) == ("acme", True)
