@@ -13,6 +13,7 @@ so that an older worker that recovers the lease puts it back there too.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -34,6 +35,7 @@ from ..keys import (
 from ..numbered_calls import NUMBERED_CALL, NumberedCalls
 from ..redis_client import connect_redis, typed_redis_errors
 from ..settings import FleetSettings
+from .kinds import BESIDE, KINDS, JobKind, kind_of
 from .tenants.fair_queue import CHARGE, CHOOSE, ENQUEUE, HOLD, LANES
 
 FAIR_TURN = 8
@@ -45,18 +47,19 @@ FAIR_TURN = 8
 TAKE = f"""{NUMBERED_CALL}
 local leases, leased, suspects, suspect_tags, workers, wake, held = unpack(KEYS, 2, 8)
 local seconds, is_idle, is_awake = ARGV[3], ARGV[4], ARGV[5]
+{BESIDE}
 if is_late then return false end
 if is_again then
-  local kept = redis.call('HGET', leased, call)
-  return kept and {{string.match(kept, '^([^\\n]*)\\n(.*)$')}}
+  local lane, message = string.match(redis.call('HGET', leased, call) or '', '^([^\\n]*)\\n(.*)$')
+  return lane and {{lane, message, given}}
 end
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1e6
 local function lease(place, message)
   if not message then return false end
-  redis.call('HSET', leased, call, place .. '\\n' .. message)
+  redis.call('HSET', leased, call, lane_of(place) .. '\\n' .. message)
   redis.call('ZADD', leases, now + seconds, call)
-  return {{place, message}}
+  return {{lane_of(place), message, place}}
 end
 local function tenants_wait(place)
   return redis.call('EXISTS', '{FAIR_LANE_KEY.format(place="")}' .. place .. ':waiting') == 1
@@ -86,12 +89,16 @@ local function may_run_alone()
   return is_idle == '1' and not others_wait()
 end
 local taken = redis.call('LLEN', suspects) > 0 and may_run_alone() and lease(suspects, redis.call('RPOP', suspects))
-if taken then redis.call('SADD', suspect_tags, call) end
-for place = 9, #KEYS do
-  taken = taken or take(KEYS[place])
+if taken then
+  redis.call('SADD', suspect_tags, call)
+else
+  for place = 9, #KEYS do
+    taken = taken or take(KEYS[place])
+  end
+  wake = taken and wake_of(taken[3])
 end
 if taken and is_awake == '1' then redis.call('RPOP', wake) end
-remember('')
+remember(taken and taken[3] or '')
 return taken
 """
 # ZREM, which removes nothing, comes first: see TAKE.
@@ -142,14 +149,15 @@ for _, tag in ipairs(over) do
     local cut = string.find(kept, '\\n', 1, true)
     local origin, message = string.sub(kept, 1, cut - 1), string.sub(kept, cut + 1)
     settle(held, tag, not was_started and 0)
+    local tokens = wake
     if was_started then
       redis.call('LPUSH', suspects, origin == suspects and message or kept)
     elseif origin == suspects then
       redis.call('RPUSH', suspects, message)
     else
-      enqueue(origin, message, 'RPUSH')
+      tokens = wake_of(enqueue(origin, message, 'RPUSH'))
     end
-    redis.call('LPUSH', wake, '1')
+    redis.call('LPUSH', tokens, '1')
   end
 end
 return #over
@@ -162,8 +170,10 @@ class LeasedMessage:
 
     tag: str
     origin: str
-    """Key of the list that it was queued in."""
+    """Key of the list of its priority."""
     message: bytes
+    kind: JobKind = "sounds"
+    """Of the list that it was taken from: what competes for the same places."""
     is_suspect: bool = False
     """Whether its worker must do nothing else while it runs: its last worker was lost."""
 
@@ -190,7 +200,8 @@ class Leases:
         self._suspect_tags = SUSPECT_TAGS_KEY.format(queue=queue)
         self._workers = WORKERS_SEEN_KEY.format(queue=queue)
         self._held = TENANT_LEASES_KEY.format(queue=queue)
-        self._taken = 0
+        self._taken = Counter[JobKind]()
+        self._last: JobKind = KINDS[-1]
         self._take = NumberedCalls(redis, TAKE)
         self._renew, self._postpone, self._release, self._recover = (
             cast(Any, redis.register_script(script)) for script in (RENEW, POSTPONE, RELEASE, RECOVER)
@@ -208,10 +219,12 @@ class Leases:
     def take(self, lists: Sequence[str], *, idle: bool = True, awake: bool = False) -> LeasedMessage | None:
         """Lease a suspect, or the next message of the first list that has one; None where all are empty.
 
+        Kinds take turns, and of each its first list goes before its others.
+
         After BrokerUnavailable the next call is given what the failed one took, if it did take something.
 
         Args:
-            lists: keys of the queue's lists, most urgent first; see `FAIR_TURN`.
+            lists: keys of the lists to take from, the most urgent of each kind first; see `FAIR_TURN`.
             idle: whether the worker holds no message, so that a suspect keeps it from nothing.
             awake: whether no wake-up token woke the worker, so that the message's own is removed here.
         """
@@ -230,17 +243,26 @@ class Leases:
         return self._noted(self._take.note_answer(), reply)
 
     def _take_from(self, lists: Sequence[str], idle: bool, *, awake: bool) -> tuple[list[str], list[Any]]:
-        order = reversed(lists) if self._taken % FAIR_TURN == FAIR_TURN - 1 else lists
+        order = [place for kind in self._kinds_in_turn() for place in self._in_turn(kind, lists)]
         keys = [self._leases, self._leased, self._suspects, self._suspect_tags, self._workers, self._wake, self._held]
         return [*keys, *order], [self.seconds, int(idle), int(awake)]
+
+    def _kinds_in_turn(self) -> Sequence[JobKind]:
+        """Kinds, the one that was taken last behind the other, which so waits for none of it, however many come."""
+        return sorted(KINDS, key=lambda kind: kind == self._last)
+
+    def _in_turn(self, kind: JobKind, lists: Sequence[str]) -> Sequence[str]:
+        of_kind = [place for place in lists if kind_of(place) == kind]
+        return of_kind[::-1] if self._taken[kind] % FAIR_TURN == FAIR_TURN - 1 else of_kind
 
     def _noted(self, tag: str, taken: Any) -> LeasedMessage | None:
         if not taken:
             return None
-        self._taken += 1
-        origin, message = taken[0].decode(), taken[1]
+        origin, message, kind = taken[0].decode(), taken[1], kind_of(taken[2].decode())
+        self._taken[kind] += 1
+        self._last = kind
         if origin != self._suspects:
-            return LeasedMessage(tag, origin, message)
+            return LeasedMessage(tag, origin, message, kind)
         first_origin, _, message = message.partition(b"\n")
         return LeasedMessage(tag, first_origin.decode(), message, is_suspect=True)
 

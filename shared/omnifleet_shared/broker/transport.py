@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from queue import Empty
 from time import monotonic
@@ -22,9 +23,10 @@ from ..errors import BrokerError, InvalidMessage
 from ..keys import NO_WAKE_KEY, SUSPECTS_KEY, WAKE_KEY
 from ..observability.outage_log import OutageLog
 from ..redis_errors import typed_redis_error
+from .kinds import KINDS, JobKind, kind_queue
 from .leases import LeasedMessage, Leases
 from .removal.purge import Purge
-from .submit import fair_lanes
+from .submit import fair_lanes, queue_lists
 
 logger = logging.getLogger(__name__)
 POLLS = OutageLog(logger, "polls_unreachable", "no jobs are taken", "jobs are taken again")
@@ -32,12 +34,15 @@ POLLS = OutageLog(logger, "polls_unreachable", "no jobs are taken", "jobs are ta
 CONNECTION_ERRORS = (*redis.Transport.connection_errors, RedisError, BrokerError)
 """Errors after which Celery's consumer connects anew. To kombu a refusal (UNBLOCKED of a failover, say) is none, and
 would end the worker."""
-OPTIONS = ("lease_holder", "fleet_queue", "record_lifetime", "batch_priority_slots", "unix_socket_path")
+OPTIONS = ("lease_holder", "fleet_queue", "record_lifetime", "unix_socket_path")
 """Transport options of these channels, beside kombu's."""
 MORE_AT_ONCE = 8
 """Messages that are taken one after the other, each as its slot is free, before the loop looks at anything else."""
 ALONE_POLL_SECONDS = 0.2
 """Seconds between two looks of a worker that holds a suspect at whether all else has ended, and then whether it has."""
+SOME_FULL_POLL_SECONDS = 0.1
+"""Seconds between two looks for messages of a worker that has places for one kind alone: it listens for no message of
+the other, one of whose places may be free by then."""
 
 
 class LeaseHolder(Protocol):
@@ -55,9 +60,8 @@ class LeaseHolder(Protocol):
         """Whether the worker may hold another message."""
         ...
 
-    @property
-    def batch_jobs(self) -> int:
-        """Messages of batch priority that the worker holds."""
+    def has_room_for(self, kind: JobKind, *, batch: bool = False) -> bool:
+        """Whether the worker may hold another message of a kind; `batch`: of batch priority."""
         ...
 
     @property
@@ -79,8 +83,8 @@ class LeaseHolder(Protocol):
     def note_poll(self) -> None:
         """Note that the consumer polls for messages."""
 
-    def track(self, tag: str, *, batch: bool = False) -> None:
-        """Renew the lease from now on; `batch` marks a message of batch priority."""
+    def track(self, tag: str, kind: JobKind | None = "sounds", *, batch: bool = False) -> None:
+        """Renew the lease from now on; the message takes a place of that kind; `batch`: it is of batch priority."""
 
     def stop_renewing(self, tag: str) -> None:
         """Stop renewing the lease; the message goes back to the queue when it ends."""
@@ -140,9 +144,6 @@ class LeasingChannel(redis.Channel):
     fleet_queue: str = ""
     record_lifetime: int = 7 * 24 * 3600
     """Seconds that the records of purged jobs are kept."""
-    batch_priority_slots: int = 1
-    """Most batch jobs that a worker process holds at once; its other slots stay free for interactive ones."""
-
     unix_socket_path: str | None = None
     """Of the Redis, in place of host and port."""
     listeners: int = 0
@@ -150,7 +151,8 @@ class LeasingChannel(redis.Channel):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.leased: set[str] = set()
-        self._more_expected = True
+        self._drained: set[JobKind] = set()
+        self._asked: list[JobKind] = []
         self._takes_in_poll = False
         self._polls_fleet = False
         super().__init__(*args, **kwargs)
@@ -194,11 +196,13 @@ class LeasingChannel(redis.Channel):
         if holder.has_suspect or not holder.takes:
             # It takes nothing that others wait for, and no token that would wake them.
             return ("BRPOP", NO_WAKE_KEY.format(queue=self.fleet_queue), ALONE_POLL_SECONDS)
-        if not self._more_expected:
-            return ("BRPOP", WAKE_KEY.format(queue=self.fleet_queue), timeout)
+        with_room = self._kinds_with_room()
+        if self._drained.issuperset(with_room):
+            wakes = [WAKE_KEY.format(queue=kind_queue(self.fleet_queue, kind)) for kind in with_room]
+            return ("BRPOP", *wakes, timeout if len(with_room) == len(KINDS) else SOME_FULL_POLL_SECONDS)
         # After a message there may be another, which needs no token.
         self._takes_in_poll = True
-        return holder.leases.take_command(self._lists(), idle=holder.is_idle)
+        return holder.leases.take_command(self._lists_of(with_room), idle=holder.is_idle)
 
     def _brpop_read(self, **options: Any) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
         # As it was when the poll began: a channel that closes has no active queues, and reads a last reply.
@@ -217,7 +221,6 @@ class LeasingChannel(redis.Channel):
             self._in_poll = None
         POLLS.answered()
         leased = self._accept(self.lease_holder.leases.read_taken(reply)) if self._takes_in_poll else self._take()
-        self._more_expected = leased is not None
         if leased is None:
             raise Empty
         self._deliver(leased)
@@ -230,7 +233,6 @@ class LeasingChannel(redis.Channel):
             if not self.qos.can_consume():
                 return
             leased = self._take(awake=True)
-            self._more_expected = leased is not None
             if leased is None:
                 return
             self._deliver(leased)
@@ -241,14 +243,26 @@ class LeasingChannel(redis.Channel):
             return None
         if holder.has_suspect:
             return holder.next_suspect()
-        return self._accept(holder.leases.take(self._lists(), idle=holder.is_idle, awake=awake))
+        lists = self._lists_of(self._kinds_with_room())
+        return self._accept(holder.leases.take(lists, idle=holder.is_idle, awake=awake))
 
-    def _lists(self) -> list[str]:
-        lists: list[str] = [self._q_for_pri(self.fleet_queue, priority) for priority in self.priority_steps]
-        return lists[:1] if self.lease_holder.batch_jobs >= self.batch_priority_slots else lists
+    def _kinds_with_room(self) -> list[JobKind]:
+        self._asked = [kind for kind in KINDS if self.lease_holder.has_room_for(kind)]
+        return self._asked
+
+    def _lists_of(self, kinds: Sequence[JobKind]) -> list[str]:
+        return [place for kind in kinds for place in self._lists_with_room(kind)]
+
+    def _lists_with_room(self, kind: JobKind) -> list[str]:
+        lists = queue_lists(kind_queue(self.fleet_queue, kind))
+        return lists if self.lease_holder.has_room_for(kind, batch=True) else lists[:1]
 
     def _accept(self, taken: LeasedMessage | None) -> LeasedMessage | None:
         holder = self.lease_holder
+        if taken is None:
+            self._drained.update(self._asked)
+        else:
+            self._drained.discard(taken.kind)
         if taken is not None and not holder.takes:
             # It came while this worker stopped taking messages: it is for another one.
             with suppress(BrokerError):  # its lease then ends in its own time
@@ -275,14 +289,15 @@ class LeasingChannel(redis.Channel):
         super()._delete(queue, *args, **kwargs)
 
     def _kept_apart(self, queue: str) -> int:
-        """Count the suspects, and the messages of tenants."""
+        """Count the suspects, the answers, and the messages of tenants."""
         with self.conn_or_acquire() as client:
             of_tenants = sum(int(cast(Any, client).hget(lane, "jobs") or 0) for lane in fair_lanes(queue))
-            return of_tenants + cast(int, client.llen(SUSPECTS_KEY.format(queue=queue)))
+            others = (SUSPECTS_KEY.format(queue=queue), *queue_lists(kind_queue(queue, "answers")))
+            return of_tenants + sum(cast(int, client.llen(place)) for place in others)
 
     def _deliver(self, taken: LeasedMessage) -> bool:
         self.leased.add(taken.tag)
-        self.lease_holder.track(taken.tag, batch=taken.origin != self.fleet_queue)
+        self.lease_holder.track(taken.tag, taken.kind, batch=taken.origin != self.fleet_queue)
         try:
             message = json.loads(taken.message)
             message["properties"]["delivery_tag"] = taken.tag

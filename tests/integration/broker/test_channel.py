@@ -37,7 +37,7 @@ def channel(redis: Redis, redis_url: str, delivered: list[int]) -> Iterator[Any]
     """A worker's channel that consumes, with nothing to slow it down but its slots."""
     renewer = LeaseRenewer(
         Leases(redis, QUEUE, seconds=60),
-        slots=100,
+        places={"sounds": 100},
         engine_stalled=lambda: 0.0,
         engine_timeout=60,
         poll_timeout=60,

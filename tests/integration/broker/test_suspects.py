@@ -241,7 +241,12 @@ class TestWhoTakesThem:
 
 def a_renewer(leases: Leases, slots: int = 8) -> LeaseRenewer:
     return LeaseRenewer(
-        leases, slots=slots, engine_stalled=lambda: 0.0, engine_timeout=60, poll_timeout=60, on_lost=lambda tag: None
+        leases,
+        places={"sounds": slots},
+        engine_stalled=lambda: 0.0,
+        engine_timeout=60,
+        poll_timeout=60,
+        on_lost=lambda tag: None,
     )
 
 
@@ -250,7 +255,7 @@ def channel(redis_url: str, leases: Leases) -> Iterator[Any]:
     """A worker's channel."""
     app = Celery("suspects", set_as_current=False)
     configure(app, FleetSettings(redis_url=redis_url))
-    app.conf.broker_transport_options |= {"lease_holder": a_renewer(leases), "batch_priority_slots": 7}
+    app.conf.broker_transport_options |= {"lease_holder": a_renewer(leases)}
     with app.connection_for_read() as connection, closing(connection.channel()) as channel:
         yield channel
     app.close()

@@ -69,7 +69,7 @@ def keeper_of(
 ) -> LeaseRenewer:
     return LeaseRenewer(
         cast(Leases, leases),
-        slots=slots,
+        places={"sounds": slots},
         engine_stalled=lambda: engine_stalled,
         engine_timeout=10,
         poll_timeout=0.05,
