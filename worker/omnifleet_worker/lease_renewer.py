@@ -66,7 +66,7 @@ class LeaseRenewer:
         self.is_cancelled = False
         """Whether an operator said to take no messages."""
         self.on_room: Callable[[], None] = lambda: None
-        """Called by any thread when a slot is free again after all were taken."""
+        """Called by any thread when a place is free again after all of its kind were taken."""
         self._poll_timeout = poll_timeout
         self._polled_at: float | None = None
         self._poll_clock_from = 0.0
@@ -108,16 +108,16 @@ class LeaseRenewer:
     @property
     def has_room(self) -> bool:
         """Whether a place is free, of any kind; a suspect that waits for the others takes none yet."""
-        return any(self.has_room_for(kind) for kind in KINDS)
+        return any(self.room_for(kind) for kind in KINDS)
 
-    def has_room_for(self, kind: JobKind, *, batch: bool = False) -> bool:
-        """Whether a place is free for a message of a kind; `batch`: of batch priority."""
+    def room_for(self, kind: JobKind, *, batch: bool = False) -> int:
+        """Places that are free for messages of a kind; `batch`: of batch priority."""
         # Most often it is enough to count, which costs a message less.
-        if self.places.has_one(kind, batch=batch):
-            return True
+        if free := self.places.free(kind, batch=batch):
+            return free
         held = self._worth_renewing()
         with self._lock:
-            return self.places.has_one_beside(held, kind, batch=batch)
+            return self.places.free_beside(held, kind, batch=batch)
 
     @property
     def is_idle(self) -> bool:
@@ -212,7 +212,7 @@ class LeaseRenewer:
 
     def stop_renewing(self, tag: str) -> None:
         """Stop renewing a lease, which then ends in its own time."""
-        was_full = self._all_slots_taken()
+        was_full = self.places.has_full_kind
         with self._lock:
             self._held.pop(tag, None)
             self._running.discard(tag)

@@ -36,6 +36,11 @@ class JobPlaces:
         """Whether no place is free, of those whose jobs were dropped on the way neither."""
         return all(self._count(self._counts, kind) >= most for kind, most in self.most.items())
 
+    @property
+    def has_full_kind(self) -> bool:
+        """Whether no place is free of one kind or another."""
+        return any(self._count(self._counts, kind) >= most for kind, most in self.most.items())
+
     def take(self, tag: str, kind: JobKind, *, batch: bool) -> None:
         """Give a message its place."""
         self.leave(tag)
@@ -47,19 +52,18 @@ class JobPlaces:
         if (place := self._taken.pop(tag, None)) is not None:
             self._counts[place] -= 1
 
-    def has_one(self, kind: JobKind, *, batch: bool) -> bool:
-        """Whether a place is free, counting what is taken."""
-        return self._is_free(self._counts, kind, batch=batch)
+    def free(self, kind: JobKind, *, batch: bool) -> int:
+        """Places that are free, counting what is taken."""
+        return self._free(self._counts, kind, batch=batch)
 
-    def has_one_beside(self, tags: Iterable[str], kind: JobKind, *, batch: bool) -> bool:
-        """Whether a place is free where these messages alone have theirs."""
-        return self._is_free(Counter(self._taken[tag] for tag in tags if tag in self._taken), kind, batch=batch)
+    def free_beside(self, tags: Iterable[str], kind: JobKind, *, batch: bool) -> int:
+        """Places that are free where these messages alone have theirs."""
+        return self._free(Counter(self._taken[tag] for tag in tags if tag in self._taken), kind, batch=batch)
 
-    def _is_free(self, counts: Counter[_Place], kind: JobKind, *, batch: bool) -> bool:
+    def _free(self, counts: Counter[_Place], kind: JobKind, *, batch: bool) -> int:
         most = self.most.get(kind, 0)
-        if batch and counts[_Place(kind, True)] >= max(1, most - 1):
-            return False
-        return self._count(counts, kind) < most
+        free = most - self._count(counts, kind)
+        return max(0, min(free, max(1, most - 1) - counts[_Place(kind, True)]) if batch else free)
 
     @staticmethod
     def _count(counts: Counter[_Place], kind: JobKind) -> int:

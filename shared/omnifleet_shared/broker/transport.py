@@ -37,7 +37,7 @@ would end the worker."""
 OPTIONS = ("lease_holder", "fleet_queue", "record_lifetime", "unix_socket_path")
 """Transport options of these channels, beside kombu's."""
 MORE_AT_ONCE = 8
-"""Messages that are taken one after the other, each as its slot is free, before the loop looks at anything else."""
+"""Messages that are taken in one trip to Redis at most, and twice that before the loop looks at anything else."""
 ALONE_POLL_SECONDS = 0.2
 """Seconds between two looks of a worker that holds a suspect at whether all else has ended, and then whether it has."""
 SOME_FULL_POLL_SECONDS = 0.1
@@ -60,8 +60,8 @@ class LeaseHolder(Protocol):
         """Whether the worker may hold another message."""
         ...
 
-    def has_room_for(self, kind: JobKind, *, batch: bool = False) -> bool:
-        """Whether the worker may hold another message of a kind; `batch`: of batch priority."""
+    def room_for(self, kind: JobKind, *, batch: bool = False) -> int:
+        """How many more messages of a kind the worker may hold; `batch`: of batch priority."""
         ...
 
     @property
@@ -202,7 +202,7 @@ class LeasingChannel(redis.Channel):
             return ("BRPOP", *wakes, timeout if len(with_room) == len(KINDS) else SOME_FULL_POLL_SECONDS)
         # After a message there may be another, which needs no token.
         self._takes_in_poll = True
-        return holder.leases.take_command(self._lists_of(with_room), idle=holder.is_idle)
+        return holder.leases.take_command(self._room_of(with_room), idle=holder.is_idle)
 
     def _brpop_read(self, **options: Any) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
         # As it was when the poll began: a channel that closes has no active queues, and reads a last reply.
@@ -221,58 +221,59 @@ class LeasingChannel(redis.Channel):
             self._in_poll = None
         POLLS.answered()
         leased = self._accept(self.lease_holder.leases.read_taken(reply)) if self._takes_in_poll else self._take()
-        if leased is None:
+        if not leased:
             raise Empty
-        self._deliver(leased)
-        self._deliver_more()
+        self._deliver_all(leased)
+        # A turn of the loop costs more than to take a message.
+        if self.qos.can_consume():
+            self._deliver_all(self._take(awake=True))
         return True
 
-    def _deliver_more(self) -> None:
-        """Deliver what waits as long as there are free slots: a turn of the loop costs more than to take a message."""
-        for _ in range(MORE_AT_ONCE):
-            if not self.qos.can_consume():
-                return
-            leased = self._take(awake=True)
-            if leased is None:
-                return
-            self._deliver(leased)
-
-    def _take(self, *, awake: bool = False) -> LeasedMessage | None:
+    def _take(self, *, awake: bool = False) -> list[LeasedMessage]:
         holder = self.lease_holder
         if not holder.takes:
-            return None
+            return []
         if holder.has_suspect:
-            return holder.next_suspect()
-        lists = self._lists_of(self._kinds_with_room())
-        return self._accept(holder.leases.take(lists, idle=holder.is_idle, awake=awake))
+            return self._next_suspect()
+        room = self._room_of(self._kinds_with_room())
+        return self._accept(holder.leases.take_several(room, idle=holder.is_idle, awake=awake))
+
+    def _next_suspect(self) -> list[LeasedMessage]:
+        suspect = self.lease_holder.next_suspect()
+        return [] if suspect is None else [suspect]
 
     def _kinds_with_room(self) -> list[JobKind]:
-        self._asked = [kind for kind in KINDS if self.lease_holder.has_room_for(kind)]
+        self._asked = [kind for kind in KINDS if self.lease_holder.room_for(kind)]
         return self._asked
 
-    def _lists_of(self, kinds: Sequence[JobKind]) -> list[str]:
-        return [place for kind in kinds for place in self._lists_with_room(kind)]
+    def _room_of(self, kinds: Sequence[JobKind]) -> dict[str, int]:
+        """Lists that there is room for, and how much."""
+        return {place: most for kind in kinds for place, most in self._room_of_kind(kind)}
 
-    def _lists_with_room(self, kind: JobKind) -> list[str]:
-        lists = queue_lists(kind_queue(self.fleet_queue, kind))
-        return lists if self.lease_holder.has_room_for(kind, batch=True) else lists[:1]
+    def _room_of_kind(self, kind: JobKind) -> list[tuple[str, int]]:
+        interactive, batch = queue_lists(kind_queue(self.fleet_queue, kind))
+        room = [(interactive, self.lease_holder.room_for(kind)), (batch, self.lease_holder.room_for(kind, batch=True))]
+        allowed = self.qos.can_consume_max_estimate()
+        at_once = MORE_AT_ONCE if allowed is None else min(allowed, MORE_AT_ONCE)
+        return [(place, min(most, at_once)) for place, most in room if most and at_once]
 
-    def _accept(self, taken: LeasedMessage | None) -> LeasedMessage | None:
+    def _accept(self, taken: list[LeasedMessage]) -> list[LeasedMessage]:
         holder = self.lease_holder
-        if taken is None:
-            self._drained.update(self._asked)
+        if taken:
+            self._drained.discard(taken[0].kind)
         else:
-            self._drained.discard(taken.kind)
-        if taken is not None and not holder.takes:
-            # It came while this worker stopped taking messages: it is for another one.
-            with suppress(BrokerError):  # its lease then ends in its own time
-                holder.leases.postpone(taken.tag, 0)
+            self._drained.update(self._asked)
+        if taken and not holder.takes:
+            # They came while this worker stopped taking messages: they are for other ones.
+            with suppress(BrokerError):  # their leases then end in their own time
+                for one in taken:
+                    holder.leases.postpone(one.tag, 0)
                 holder.leases.recover()
-            return None
-        if taken is None or not taken.is_suspect:
+            return []
+        if not taken or not taken[0].is_suspect:
             return taken
-        holder.claim_suspect(taken)
-        return holder.next_suspect()
+        holder.claim_suspect(taken[0])
+        return self._next_suspect()
 
     def _size(self, queue: str) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         return int(super()._size(queue)) + self._kept_apart(queue)
@@ -295,9 +296,14 @@ class LeasingChannel(redis.Channel):
             others = (SUSPECTS_KEY.format(queue=queue), *queue_lists(kind_queue(queue, "answers")))
             return of_tenants + sum(cast(int, client.llen(place)) for place in others)
 
-    def _deliver(self, taken: LeasedMessage) -> bool:
-        self.leased.add(taken.tag)
-        self.lease_holder.track(taken.tag, taken.kind, batch=taken.origin != self.fleet_queue)
+    def _deliver_all(self, messages: list[LeasedMessage]) -> None:
+        for one in messages:  # under this worker's care before the first is delivered
+            self.leased.add(one.tag)
+            self.lease_holder.track(one.tag, one.kind, batch=one.origin != self.fleet_queue)
+        for one in messages:
+            self._deliver(one)
+
+    def _deliver(self, taken: LeasedMessage) -> None:
         try:
             message = json.loads(taken.message)
             message["properties"]["delivery_tag"] = taken.tag
@@ -306,8 +312,6 @@ class LeasingChannel(redis.Channel):
             extra = {"action": "message_dropped"}
             logger.exception("dropped something from the queue that is no message: %s", error, extra=extra)
             self.qos.ack(taken.tag)
-            raise Empty from error
-        return True
 
 
 class Channel(LeasingChannel):

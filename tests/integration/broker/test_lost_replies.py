@@ -21,7 +21,7 @@ from hypothesis.stateful import run_state_machine_as_test as run_machine
 from omnifleet_shared.broker.attempts import BEGIN, Attempts
 from omnifleet_shared.broker.attempts import Fault as RetryFault
 from omnifleet_shared.broker.dead_letters import DeadLetter, DeadLetters, Replay
-from omnifleet_shared.broker.leases import RECOVER, RENEW, TAKE, Leases
+from omnifleet_shared.broker.leases import RECOVER, RENEW, TAKE, LeasedMessage, Leases
 from omnifleet_shared.broker.submit import AlreadySubmitted, Submissions, all_lists
 from omnifleet_shared.broker.worker_registry import WorkerRecord, WorkerRegistry
 from omnifleet_shared.errors import (
@@ -164,12 +164,16 @@ class Fleet(RuleBasedStateMachine):
 
     # Workers.
 
-    @rule(target=leases, worker=WORKERS, faults=MANY_FAULTS)
-    def take(self, worker: int, faults: list[Fault]) -> Any:
-        taken = self.network.call(faults, lambda: self.queues[worker].take(all_lists(QUEUE)))
-        if taken is None:
+    @rule(target=leases, worker=WORKERS, most=st.integers(1, 3), faults=MANY_FAULTS)
+    def take(self, worker: int, most: int, faults: list[Fault]) -> Any:
+        room = dict.fromkeys(all_lists(QUEUE), most)
+        taken = self.network.call(faults, lambda: self.queues[worker].take_several(room))
+        if not taken:
             assert self.model.waiting() == 0
-            return multiple()
+        assert len(taken) <= most
+        return multiple(*(self._held(one, worker) for one in taken))
+
+    def _held(self, taken: LeasedMessage, worker: int) -> Lease:
         job = json.loads(taken.message)["headers"]["id"]
         assert self.model.place[job] == (SUSPECTS if taken.is_suspect else taken.origin)
         self.model.place[job] = taken.tag
@@ -446,7 +450,8 @@ def is_same_answer(script: SentScript, reply: Any) -> bool:
     if reply is None and (script.runs(TAKE) or script.runs(CLAIM)):
         return True  # the lease, or the claim, is over
     if script.runs(TAKE):
-        return bool(job_of(reply[1].decode()) == job_of(script.reply[1].decode()))
+        left, first = (dict(zip(one[2::2], one[3::2], strict=True)) for one in (reply, script.reply))
+        return all(job_of(first[tag].decode()) == job_of(message.decode()) for tag, message in left.items())
     if script.runs(BEGIN):
         # Not the traceback, which a retry may have written since.
         return bool(reply[0] == b"lost" or reply[:2] == script.reply[:2])

@@ -14,13 +14,13 @@ def test_a_kind_takes_no_place_of_the_other() -> None:
     places.take("a", "sounds", batch=False)
     places.take("b", "sounds", batch=False)
 
-    assert not places.has_one("sounds", batch=False)
-    assert places.has_one("answers", batch=False)
+    assert not places.free("sounds", batch=False)
+    assert places.free("answers", batch=False)
     assert not places.all_taken
     places.take("c", "answers", batch=False)
     assert places.all_taken
     places.leave("a")
-    assert places.has_one("sounds", batch=False)
+    assert places.free("sounds", batch=False)
 
 
 def test_a_batch_leaves_one_place_of_each_kind_where_there_are_several() -> None:
@@ -28,10 +28,10 @@ def test_a_batch_leaves_one_place_of_each_kind_where_there_are_several() -> None
 
     places.take("a", "sounds", batch=True)
 
-    assert not places.has_one("sounds", batch=True)
-    assert places.has_one("sounds", batch=False)
-    assert places.has_one("answers", batch=True)
-    assert JobPlaces(of_each_kind(1)).has_one("sounds", batch=True)
+    assert not places.free("sounds", batch=True)
+    assert places.free("sounds", batch=False)
+    assert places.free("answers", batch=True)
+    assert JobPlaces(of_each_kind(1)).free("sounds", batch=True)
 
 
 def test_a_message_that_is_tracked_twice_has_one_place() -> None:
@@ -42,8 +42,8 @@ def test_a_message_that_is_tracked_twice_has_one_place() -> None:
     places.leave("a")
     places.leave("a")
 
-    assert places.has_one_beside(["a"], "sounds", batch=True)
-    assert places.has_one("sounds", batch=True)
+    assert places.free_beside(["a"], "sounds", batch=True)
+    assert places.free("sounds", batch=True)
 
 
 def test_messages_that_were_dropped_on_the_way_hold_no_place() -> None:
@@ -51,13 +51,13 @@ def test_messages_that_were_dropped_on_the_way_hold_no_place() -> None:
 
     places.take("dropped", "sounds", batch=False)
 
-    assert not places.has_one("sounds", batch=False)
-    assert places.has_one_beside([], "sounds", batch=False)
-    assert not places.has_one_beside(["dropped"], "sounds", batch=False)
+    assert not places.free("sounds", batch=False)
+    assert places.free_beside([], "sounds", batch=False)
+    assert not places.free_beside(["dropped"], "sounds", batch=False)
 
 
 def test_there_is_no_place_of_a_kind_that_is_not_named() -> None:
-    assert not JobPlaces({"sounds": 1}).has_one("answers", batch=False)
+    assert not JobPlaces({"sounds": 1}).free("answers", batch=False)
 
 
 @pytest.mark.parametrize(
