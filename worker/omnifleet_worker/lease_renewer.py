@@ -65,8 +65,10 @@ class LeaseRenewer:
         self._is_paused = False
         self.is_cancelled = False
         """Whether an operator said to take no messages."""
+        self.polled_kinds: frozenset[JobKind] = frozenset()
+        """Kinds of messages that the consumer's poll is for, which is on its way."""
         self.on_room: Callable[[], None] = lambda: None
-        """Called by any thread when a place is free again after all of its kind were taken."""
+        """Called by any thread when a place is free again for messages that no poll is for."""
         self._poll_timeout = poll_timeout
         self._polled_at: float | None = None
         self._poll_clock_from = 0.0
@@ -212,13 +214,12 @@ class LeaseRenewer:
 
     def stop_renewing(self, tag: str) -> None:
         """Stop renewing a lease, which then ends in its own time."""
-        was_full = self.places.has_full_kind
         with self._lock:
             self._held.pop(tag, None)
             self._running.discard(tag)
             self._finishing.discard(tag)
-            self.places.leave(tag)
-        if was_full:
+            kind = self.places.leave(tag)
+        if kind is not None and kind not in self.polled_kinds:
             self.on_room()
 
     def ack(self, tag: str) -> None:

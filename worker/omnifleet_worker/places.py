@@ -36,21 +36,18 @@ class JobPlaces:
         """Whether no place is free, of those whose jobs were dropped on the way neither."""
         return all(self._count(self._counts, kind) >= most for kind, most in self.most.items())
 
-    @property
-    def has_full_kind(self) -> bool:
-        """Whether no place is free of one kind or another."""
-        return any(self._count(self._counts, kind) >= most for kind, most in self.most.items())
-
     def take(self, tag: str, kind: JobKind, *, batch: bool) -> None:
         """Give a message its place."""
         self.leave(tag)
         self._taken[tag] = place = _Place(kind, batch)
         self._counts[place] += 1
 
-    def leave(self, tag: str) -> None:
-        """Free a message's place, if it has one."""
-        if (place := self._taken.pop(tag, None)) is not None:
-            self._counts[place] -= 1
+    def leave(self, tag: str) -> JobKind | None:
+        """Free a message's place, and give its kind; None where it has none."""
+        if (place := self._taken.pop(tag, None)) is None:
+            return None
+        self._counts[place] -= 1
+        return place.kind
 
     def free(self, kind: JobKind, *, batch: bool) -> int:
         """Places that are free, counting what is taken."""

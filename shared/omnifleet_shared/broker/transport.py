@@ -49,6 +49,8 @@ class LeaseHolder(Protocol):
     """What a channel needs of the worker's lease renewer."""
 
     leases: Leases
+    polled_kinds: frozenset[JobKind]
+    """Kinds of messages that the poll is for, which is on its way."""
 
     @property
     def takes(self) -> bool:
@@ -193,10 +195,13 @@ class LeasingChannel(redis.Channel):
     def _poll_command(self, timeout: float) -> tuple[Any, ...]:
         holder = self.lease_holder
         self._takes_in_poll = False
+        # A place that is free from now on, and not counted below, wakes the loop.
+        holder.polled_kinds = frozenset()
         if holder.has_suspect or not holder.takes:
             # It takes nothing that others wait for, and no token that would wake them.
             return ("BRPOP", NO_WAKE_KEY.format(queue=self.fleet_queue), ALONE_POLL_SECONDS)
         with_room = self._kinds_with_room()
+        holder.polled_kinds = frozenset(with_room)
         if self._drained.issuperset(with_room):
             wakes = [WAKE_KEY.format(queue=kind_queue(self.fleet_queue, kind)) for kind in with_room]
             return ("BRPOP", *wakes, timeout if len(with_room) == len(KINDS) else SOME_FULL_POLL_SECONDS)
@@ -228,6 +233,11 @@ class LeasingChannel(redis.Channel):
         if self.qos.can_consume():
             self._deliver_all(self._take(awake=True))
         return True
+
+    def deliver_waiting(self) -> None:
+        """Deliver what waits although a poll is on its way: it may wait for messages of another kind."""
+        if self.fleet_queue in self.active_queues and self.qos.can_consume():
+            self._deliver_all(self._take(awake=True))
 
     def _take(self, *, awake: bool = False) -> list[LeasedMessage]:
         holder = self.lease_holder

@@ -72,6 +72,7 @@ class FleetConsumer(Consumer):
 
     app: _FleetApp
     event_dispatcher: Any
+    task_consumer: Any
     _has_events = False
     _events_timer: Any = None
 
@@ -88,8 +89,12 @@ class FleetConsumer(Consumer):
         self.event_dispatcher.buffer_limit = EVENTS_AT_ONCE
         self._wake_up.close()  # of the connection before
         self._wake_up = WakeUp()
-        hub.add_reader(self._wake_up.reader, self._wake_up.clear)
+        hub.add_reader(self._wake_up.reader, self._take_waiting)
         self.app.fleet.lease_renewer.on_room = self._wake_up.set
+
+    def _take_waiting(self) -> None:
+        self._wake_up.clear()
+        self.task_consumer.channel.deliver_waiting()
 
     def on_send_event_buffered(self) -> None:
         self._has_events = True
