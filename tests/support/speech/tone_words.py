@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from omnifleet_shared.schema.capabilities import Capabilities
+from omnifleet_worker.engines.speech import recogniser
 from omnifleet_worker.jobs.speech_edit.words import Word, spoken_forms
 from omnifleet_worker.models.speech_model import Samples, SpeechInputs
 
@@ -82,9 +83,9 @@ class ToneRecogniser:
         self.times = 0
         self._mishear = mishear
 
-    def recognise(self, samples: Samples, rate: int, language: str | None) -> list[Word]:
+    def recognise(self, samples: Samples, language: str | None) -> list[Word]:
         self.times += 1
-        return self._mishear(hear(samples, rate))
+        return self._mishear(hear(samples, recogniser.RATE))
 
 
 class ToneSpeech:

@@ -21,9 +21,9 @@ from ..installation import checkpoint_folder
 from ..models.content_cache import ContentCache
 from ..models.speech_model import ReferenceVoice, Samples, SpeechInputs
 from ..settings import WorkerSettings
+from .folder_card import CARD, read_capabilities, revision_of
 from .loaded_model import LoadedModel
 from .speech.engine import run_speech_model
-from .speech.folder_card import CARD, read_capabilities, revision_of
 from .speech.random_numbers import OwnRandomNumbers
 
 NAME = "omnivoice"

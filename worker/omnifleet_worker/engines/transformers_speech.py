@@ -24,9 +24,9 @@ from ..installation import checkpoint_folder
 from ..models.folder import load_component
 from ..models.speech_model import Samples, SpeechInputs
 from ..settings import WorkerSettings
+from .folder_card import read_capabilities
 from .loaded_model import LoadedModel
 from .speech.engine import run_speech_model
-from .speech.folder_card import read_capabilities
 
 NAME = "transformers"
 

@@ -10,8 +10,8 @@ import torch
 from ...engine.limits import EngineLimits
 from ...models.recording_model import RecordingInputs
 from ...models.speech_model import Samples
+from ..folder_card import read_capabilities
 from ..loaded_model import LoadedModel
-from ..speech.folder_card import read_capabilities
 from .recogniser import RATE, open_recogniser
 from .runner import RecordingRunner
 from .transcripts import Transcriber

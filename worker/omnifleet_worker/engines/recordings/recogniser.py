@@ -115,8 +115,16 @@ class SpeechRecogniser:
         return self._codes[int(number)]
 
 
-def open_recogniser(folder: Path, device: torch.device, dtype: torch.dtype) -> SpeechRecogniser:
+def open_recogniser(
+    folder: Path, device: torch.device, dtype: torch.dtype, *, setting: str = "OMNIFLEET_CHECKPOINT"
+) -> SpeechRecogniser:
     """Load a recogniser from a local folder of transformers, saved with its processor; none of its own code is run.
+
+    Args:
+        folder: of the model.
+        device: that it runs on.
+        dtype: of its weights.
+        setting: that names the folder, for errors.
 
     Raises:
         CheckpointInvalid: the folder is no recogniser of transformers, or not whole.
@@ -127,7 +135,7 @@ def open_recogniser(folder: Path, device: torch.device, dtype: torch.dtype) -> S
         kind = next((found for kind in kinds if (found := kind.get(type(config), None)) is not None), None)
         if kind is None:
             problem = f"{folder} holds a {config.model_type}, which recognises no speech"
-            raise CheckpointInvalid(problem, "config.json", "Give another folder, or name its engine")
+            raise CheckpointInvalid(problem, setting, "Name a speech recogniser, saved with its processor")
         model = load_component(folder, kind, dtype).eval()
         # As objects: by its name alone, the pipeline asks the network about a folder's feature extractor.
         files: dict[str, Any] = {
@@ -137,9 +145,9 @@ def open_recogniser(folder: Path, device: torch.device, dtype: torch.dtype) -> S
         make: Any = pipeline  # whose overloads know no task of this name
         found = make("automatic-speech-recognition", model=model, device=device, trust_remote_code=False, **files)
     except (OSError, ValueError, KeyError) as error:
-        raise CheckpointInvalid(f"transformers cannot load {folder}: {error}", "OMNIFLEET_CHECKPOINT") from error
+        raise CheckpointInvalid(f"transformers cannot load {folder}: {error}", setting) from error
     if (rate := found.feature_extractor.sampling_rate) != RATE:
-        raise CheckpointInvalid(f"{folder} is for {rate} Hz, and not for {RATE}", "OMNIFLEET_CHECKPOINT")
+        raise CheckpointInvalid(f"{folder} is for {rate} Hz, and not for {RATE}", setting)
     return SpeechRecogniser(found)
 
 

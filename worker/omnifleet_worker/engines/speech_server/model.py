@@ -17,9 +17,9 @@ from ...media.encode import encode_samples
 from ...media.wav import missing_from_wav, read_wav
 from ...models.speech_model import ReferenceVoice, Samples, SpeechInputs
 from ...settings import WorkerSettings
+from ..folder_card import read_capabilities, read_card
 from ..loaded_model import LoadedModel
 from ..speech.engine import run_speech_model
-from ..speech.folder_card import read_capabilities, read_card
 from .client import SpeechServer
 
 POLL_SECONDS = 0.02

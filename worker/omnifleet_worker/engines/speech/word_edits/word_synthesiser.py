@@ -209,7 +209,7 @@ class WordSynthesiser:
     def _hear(self, samples: Samples) -> list[Word]:
         wave = resample(DecodedAudio(samples[None].astype(np.float32), self._rate), RATE).samples[0]
         wave = wave[: round(PART_SECONDS * RATE)]
-        return settle_words(self._recogniser.recognise(wave, RATE, self._language), wave, RATE)
+        return settle_words(self._recogniser.recognise(wave, self._language), wave, RATE)
 
     def _edges(self, words: Sequence[Word], first: int, last: int, made: Samples) -> Joints:
         """Seconds between which new words are said, with some of the pauses beside them."""
