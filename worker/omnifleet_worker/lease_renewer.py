@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from omnifleet_shared.broker.kinds import KINDS, JobKind
+from omnifleet_shared.broker.kinds import KINDS, JobKind, Place
 from omnifleet_shared.broker.leases import LeasedMessage, Leases
 from omnifleet_shared.errors import BrokerError
 from omnifleet_shared.observability.outage_log import OutageLog
@@ -65,10 +65,10 @@ class LeaseRenewer:
         self._is_paused = False
         self.is_cancelled = False
         """Whether an operator said to take no messages."""
-        self.polled_kinds: frozenset[JobKind] = frozenset()
-        """Kinds of messages that the consumer's poll is for, which is on its way."""
+        self.polled: frozenset[Place] = frozenset()
+        """Places that the consumer's poll is for, which is on its way; none where no poll is."""
         self.on_room: Callable[[], None] = lambda: None
-        """Called by any thread when a place is free again for messages that no poll is for."""
+        """Called by any thread when a place is free again that no poll is for."""
         self._poll_timeout = poll_timeout
         self._polled_at: float | None = None
         self._poll_clock_from = 0.0
@@ -110,16 +110,16 @@ class LeaseRenewer:
     @property
     def has_room(self) -> bool:
         """Whether a place is free, of any kind; a suspect that waits for the others takes none yet."""
-        return any(self.room_for(kind) for kind in KINDS)
+        return any(self.room_for(Place(kind, False)) for kind in KINDS)
 
-    def room_for(self, kind: JobKind, *, batch: bool = False) -> int:
-        """Places that are free for messages of a kind; `batch`: of batch priority."""
+    def room_for(self, place: Place) -> int:
+        """Places that are free for messages of a kind and priority."""
         # Most often it is enough to count, which costs a message less.
-        if free := self.places.free(kind, batch=batch):
+        if free := self.places.free(place):
             return free
         held = self._worth_renewing()
         with self._lock:
-            return self.places.free_beside(held, kind, batch=batch)
+            return self.places.free_beside(held, place)
 
     @property
     def is_idle(self) -> bool:
@@ -185,7 +185,7 @@ class LeaseRenewer:
         with self._lock:
             self._held[tag] = time.monotonic()
             if kind is not None:
-                self.places.take(tag, kind, batch=batch)
+                self.places.take(tag, Place(kind, batch))
 
     def claim_suspect(self, suspect: LeasedMessage) -> None:
         """Hold a suspect under lease until everything else has ended; nothing is taken before it has ended too."""
@@ -218,8 +218,8 @@ class LeaseRenewer:
             self._held.pop(tag, None)
             self._running.discard(tag)
             self._finishing.discard(tag)
-            kind = self.places.leave(tag)
-        if kind is not None and kind not in self.polled_kinds:
+            place = self.places.leave(tag)
+        if place is not None and place not in self.polled:
             self.on_room()
 
     def ack(self, tag: str) -> None:

@@ -6,15 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from omnifleet_shared.broker.kinds import KINDS, JobKind
+from omnifleet_shared.broker.kinds import KINDS, JobKind, Place
 
 from .engine.limits import EngineLimits
-
-
-@dataclass(frozen=True)
-class _Place:
-    kind: JobKind
-    batch: bool
 
 
 @dataclass
@@ -23,8 +17,8 @@ class JobPlaces:
 
     most: Mapping[JobKind, int]
     """Places of each kind; none of a kind that is missing."""
-    _taken: dict[str, _Place] = field(default_factory=dict[str, _Place])
-    _counts: Counter[_Place] = field(default_factory=Counter[_Place])
+    _taken: dict[str, Place] = field(default_factory=dict[str, Place])
+    _counts: Counter[Place] = field(default_factory=Counter[Place])
 
     @property
     def total(self) -> int:
@@ -36,35 +30,35 @@ class JobPlaces:
         """Whether no place is free, of those whose jobs were dropped on the way neither."""
         return all(self._count(self._counts, kind) >= most for kind, most in self.most.items())
 
-    def take(self, tag: str, kind: JobKind, *, batch: bool) -> None:
+    def take(self, tag: str, place: Place) -> None:
         """Give a message its place."""
         self.leave(tag)
-        self._taken[tag] = place = _Place(kind, batch)
+        self._taken[tag] = place
         self._counts[place] += 1
 
-    def leave(self, tag: str) -> JobKind | None:
-        """Free a message's place, and give its kind; None where it has none."""
-        if (place := self._taken.pop(tag, None)) is None:
-            return None
-        self._counts[place] -= 1
-        return place.kind
+    def leave(self, tag: str) -> Place | None:
+        """Free a message's place, and give it; None where it has none."""
+        place = self._taken.pop(tag, None)
+        if place is not None:
+            self._counts[place] -= 1
+        return place
 
-    def free(self, kind: JobKind, *, batch: bool) -> int:
+    def free(self, place: Place) -> int:
         """Places that are free, counting what is taken."""
-        return self._free(self._counts, kind, batch=batch)
+        return self._free(self._counts, place)
 
-    def free_beside(self, tags: Iterable[str], kind: JobKind, *, batch: bool) -> int:
+    def free_beside(self, tags: Iterable[str], place: Place) -> int:
         """Places that are free where these messages alone have theirs."""
-        return self._free(Counter(self._taken[tag] for tag in tags if tag in self._taken), kind, batch=batch)
+        return self._free(Counter(self._taken[tag] for tag in tags if tag in self._taken), place)
 
-    def _free(self, counts: Counter[_Place], kind: JobKind, *, batch: bool) -> int:
-        most = self.most.get(kind, 0)
-        free = most - self._count(counts, kind)
-        return max(0, min(free, max(1, most - 1) - counts[_Place(kind, True)]) if batch else free)
+    def _free(self, counts: Counter[Place], place: Place) -> int:
+        most = self.most.get(place.kind, 0)
+        free = most - self._count(counts, place.kind)
+        return max(0, min(free, max(1, most - 1) - counts[place]) if place.batch else free)
 
     @staticmethod
-    def _count(counts: Counter[_Place], kind: JobKind) -> int:
-        return counts[_Place(kind, True)] + counts[_Place(kind, False)]
+    def _count(counts: Counter[Place], kind: JobKind) -> int:
+        return counts[Place(kind, True)] + counts[Place(kind, False)]
 
 
 def of_each_kind(jobs: int) -> dict[JobKind, int]:

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
-from omnifleet_shared.broker.kinds import kind_queue
+from omnifleet_shared.broker.kinds import KINDS, kind_queue
 from omnifleet_shared.broker.queue_stats import QueueStatsReader
 from omnifleet_shared.broker.removal.lost_messages import LostMessages
 from omnifleet_shared.broker.submit import fair_lanes, queue_lists
@@ -220,8 +220,11 @@ def _lost(redis: Redis, settings: FleetSettings) -> Iterator[Finding]:
 
 
 def _priorities(redis: Redis, queue: str) -> Iterator[Finding]:
+    queues = [kind_queue(queue, kind) for kind in KINDS]
     with typed_redis_errors():
-        unread = {level: cast(Any, redis).llen(f"{queue}\x06\x16{level}") for level in UNREAD_PRIORITIES}
+        unread = {
+            level: sum(cast(Any, redis).llen(f"{one}\x06\x16{level}") for one in queues) for level in UNREAD_PRIORITIES
+        }
     for level, count in unread.items():
         if count:
             fix = f"Send with priority {' or '.join(map(str, sorted(BROKER_PRIORITY.values())))}"

@@ -10,13 +10,25 @@ that make sounds.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ..keys import ANSWERS_QUEUE, CELERY_TASKS, WAKE_KEY
 
 JobKind = Literal["sounds", "answers"]
 KINDS: tuple[JobKind, ...] = ("sounds", "answers")
 _ANSWERS = ANSWERS_QUEUE.format(queue="")
+
+
+class Place(NamedTuple):
+    """What a message takes up of the worker that holds it."""
+
+    kind: JobKind
+    batch: bool
+    """Whether it is of batch priority."""
+
+
+PLACES = tuple(Place(kind, batch) for kind in KINDS for batch in (False, True))
+"""Of each kind the interactive ones first."""
 
 
 def kind_queue(queue: str, kind: JobKind) -> str:

@@ -89,6 +89,12 @@ end
 local function take(place)
   return tenants_wait(place) and take_fairly(place) or lease(place, redis.call('RPOP', place))
 end
+-- Where few wait, other workers may want some of them: each takes its share in one trip.
+local function share_of(place)
+  local of_tenants = redis.call('HGET', '{FAIR_LANE_KEY.format(place="")}' .. place, 'jobs') or 0
+  local waiting = redis.call('LLEN', place) + of_tenants
+  return math.max(1, math.ceil(waiting / math.max(1, redis.call('ZCARD', workers))))
+end
 local function others_wait()
   for place = 9, #KEYS do
     if redis.call('EXISTS', KEYS[place]) == 1 or tenants_wait(KEYS[place]) then return true end
@@ -107,8 +113,7 @@ if redis.call('LLEN', suspects) > 0 and may_run_alone() and lease(suspects, redi
   redis.call('SADD', suspect_tags, call)
 else
   for place = 9, #KEYS do
-    local most = reply and 0 or tonumber(ARGV[place - 3])
-    for _ = 1, most do
+    for _ = 1, reply and 0 or math.min(tonumber(ARGV[place - 3]), share_of(KEYS[place])) do
       if not take(KEYS[place]) then break end
     end
   end

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from queue import Empty
@@ -23,7 +24,7 @@ from ..errors import BrokerError, InvalidMessage
 from ..keys import NO_WAKE_KEY, SUSPECTS_KEY, WAKE_KEY
 from ..observability.outage_log import OutageLog
 from ..redis_errors import typed_redis_error
-from .kinds import KINDS, JobKind, kind_queue
+from .kinds import KINDS, PLACES, JobKind, Place, kind_queue
 from .leases import LeasedMessage, Leases
 from .removal.purge import Purge
 from .submit import fair_lanes, queue_lists
@@ -49,8 +50,8 @@ class LeaseHolder(Protocol):
     """What a channel needs of the worker's lease renewer."""
 
     leases: Leases
-    polled_kinds: frozenset[JobKind]
-    """Kinds of messages that the poll is for, which is on its way."""
+    polled: frozenset[Place]
+    """Places that the poll is for, which is on its way; none where no poll is."""
 
     @property
     def takes(self) -> bool:
@@ -62,8 +63,8 @@ class LeaseHolder(Protocol):
         """Whether the worker may hold another message."""
         ...
 
-    def room_for(self, kind: JobKind, *, batch: bool = False) -> int:
-        """How many more messages of a kind the worker may hold; `batch`: of batch priority."""
+    def room_for(self, place: Place) -> int:
+        """How many more messages of a kind and priority the worker may hold."""
         ...
 
     @property
@@ -153,8 +154,8 @@ class LeasingChannel(redis.Channel):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.leased: set[str] = set()
-        self._drained: set[JobKind] = set()
-        self._asked: list[JobKind] = []
+        self._drained: set[Place] = set()
+        self._asked: list[Place] = []
         self._takes_in_poll = False
         self._polls_fleet = False
         super().__init__(*args, **kwargs)
@@ -196,15 +197,16 @@ class LeasingChannel(redis.Channel):
         holder = self.lease_holder
         self._takes_in_poll = False
         # A place that is free from now on, and not counted below, wakes the loop.
-        holder.polled_kinds = frozenset()
-        if holder.has_suspect or not holder.takes:
+        holder.polled = frozenset()
+        with_room = self._with_room()
+        if holder.has_suspect or not holder.takes or not with_room:
             # It takes nothing that others wait for, and no token that would wake them.
             return ("BRPOP", NO_WAKE_KEY.format(queue=self.fleet_queue), ALONE_POLL_SECONDS)
-        with_room = self._kinds_with_room()
-        holder.polled_kinds = frozenset(with_room)
+        holder.polled = frozenset(with_room)
         if self._drained.issuperset(with_room):
-            wakes = [WAKE_KEY.format(queue=kind_queue(self.fleet_queue, kind)) for kind in with_room]
-            return ("BRPOP", *wakes, timeout if len(with_room) == len(KINDS) else SOME_FULL_POLL_SECONDS)
+            kinds = list(dict.fromkeys(place.kind for place in with_room))
+            wakes = [WAKE_KEY.format(queue=kind_queue(self.fleet_queue, kind)) for kind in kinds]
+            return ("BRPOP", *wakes, timeout if len(kinds) == len(KINDS) else SOME_FULL_POLL_SECONDS)
         # After a message there may be another, which needs no token.
         self._takes_in_poll = True
         return holder.leases.take_command(self._room_of(with_room), idle=holder.is_idle)
@@ -224,6 +226,7 @@ class LeasingChannel(redis.Channel):
             raise
         finally:
             self._in_poll = None
+            self.lease_holder.polled = frozenset()
         POLLS.answered()
         leased = self._accept(self.lease_holder.leases.read_taken(reply)) if self._takes_in_poll else self._take()
         if not leased:
@@ -236,6 +239,9 @@ class LeasingChannel(redis.Channel):
 
     def deliver_waiting(self) -> None:
         """Deliver what waits although a poll is on its way: it may wait for messages of another kind."""
+        if self._in_poll and self._takes_in_poll:
+            # Redis answers it at once. A call beside it would have its number, and be given the same messages.
+            return
         if self.fleet_queue in self.active_queues and self.qos.can_consume():
             self._deliver_all(self._take(awake=True))
 
@@ -245,32 +251,31 @@ class LeasingChannel(redis.Channel):
             return []
         if holder.has_suspect:
             return self._next_suspect()
-        room = self._room_of(self._kinds_with_room())
+        room = self._room_of(self._with_room())
         return self._accept(holder.leases.take_several(room, idle=holder.is_idle, awake=awake))
 
     def _next_suspect(self) -> list[LeasedMessage]:
         suspect = self.lease_holder.next_suspect()
         return [] if suspect is None else [suspect]
 
-    def _kinds_with_room(self) -> list[JobKind]:
-        self._asked = [kind for kind in KINDS if self.lease_holder.room_for(kind)]
+    def _with_room(self) -> list[Place]:
+        self._asked = [place for place in PLACES if self.lease_holder.room_for(place)]
         return self._asked
 
-    def _room_of(self, kinds: Sequence[JobKind]) -> dict[str, int]:
+    def _room_of(self, places: Sequence[Place]) -> dict[str, int]:
         """Lists that there is room for, and how much."""
-        return {place: most for kind in kinds for place, most in self._room_of_kind(kind)}
-
-    def _room_of_kind(self, kind: JobKind) -> list[tuple[str, int]]:
-        interactive, batch = queue_lists(kind_queue(self.fleet_queue, kind))
-        room = [(interactive, self.lease_holder.room_for(kind)), (batch, self.lease_holder.room_for(kind, batch=True))]
         allowed = self.qos.can_consume_max_estimate()
         at_once = MORE_AT_ONCE if allowed is None else min(allowed, MORE_AT_ONCE)
-        return [(place, min(most, at_once)) for place, most in room if most and at_once]
+        return {self._list_of(one): min(self.lease_holder.room_for(one), at_once) for one in places}
+
+    def _list_of(self, place: Place) -> str:
+        interactive, batch = queue_lists(kind_queue(self.fleet_queue, place.kind))
+        return batch if place.batch else interactive
 
     def _accept(self, taken: list[LeasedMessage]) -> list[LeasedMessage]:
         holder = self.lease_holder
         if taken:
-            self._drained.discard(taken[0].kind)
+            self._drained.discard(self._place_of(taken[0]))
         else:
             self._drained.update(self._asked)
         if taken and not holder.takes:
@@ -309,9 +314,17 @@ class LeasingChannel(redis.Channel):
     def _deliver_all(self, messages: list[LeasedMessage]) -> None:
         for one in messages:  # under this worker's care before the first is delivered
             self.leased.add(one.tag)
-            self.lease_holder.track(one.tag, one.kind, batch=one.origin != self.fleet_queue)
-        for one in messages:
-            self._deliver(one)
+            self.lease_holder.track(one.tag, one.kind, batch=self._place_of(one).batch)
+        left = deque(messages)
+        try:
+            while left:
+                self._deliver(left.popleft())
+        finally:  # of an error: the others are back in the queue when their leases end
+            for one in left:
+                self.lease_holder.stop_renewing(one.tag)
+
+    def _place_of(self, message: LeasedMessage) -> Place:
+        return Place(message.kind, message.origin != self.fleet_queue)
 
     def _deliver(self, taken: LeasedMessage) -> None:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from omnifleet_shared.broker.kinds import JobKind
+from omnifleet_shared.broker.kinds import JobKind, Place
 from omnifleet_worker.engine.limits import EngineLimits
 from omnifleet_worker.places import JobPlaces, of_each_kind, worth_holding
 
@@ -11,53 +11,53 @@ from omnifleet_worker.places import JobPlaces, of_each_kind, worth_holding
 def test_a_kind_takes_no_place_of_the_other() -> None:
     places = JobPlaces({"sounds": 2, "answers": 1})
 
-    places.take("a", "sounds", batch=False)
-    places.take("b", "sounds", batch=False)
+    places.take("a", Place("sounds", False))
+    places.take("b", Place("sounds", False))
 
-    assert not places.free("sounds", batch=False)
-    assert places.free("answers", batch=False)
+    assert not places.free(Place("sounds", False))
+    assert places.free(Place("answers", False))
     assert not places.all_taken
-    places.take("c", "answers", batch=False)
+    places.take("c", Place("answers", False))
     assert places.all_taken
     places.leave("a")
-    assert places.free("sounds", batch=False)
+    assert places.free(Place("sounds", False))
 
 
 def test_a_batch_leaves_one_place_of_each_kind_where_there_are_several() -> None:
     places = JobPlaces(of_each_kind(2))
 
-    places.take("a", "sounds", batch=True)
+    places.take("a", Place("sounds", True))
 
-    assert not places.free("sounds", batch=True)
-    assert places.free("sounds", batch=False)
-    assert places.free("answers", batch=True)
-    assert JobPlaces(of_each_kind(1)).free("sounds", batch=True)
+    assert not places.free(Place("sounds", True))
+    assert places.free(Place("sounds", False))
+    assert places.free(Place("answers", True))
+    assert JobPlaces(of_each_kind(1)).free(Place("sounds", True))
 
 
 def test_a_message_that_is_tracked_twice_has_one_place() -> None:
     places = JobPlaces({"sounds": 2})
 
-    places.take("a", "sounds", batch=False)
-    places.take("a", "sounds", batch=True)
+    places.take("a", Place("sounds", False))
+    places.take("a", Place("sounds", True))
     places.leave("a")
     places.leave("a")
 
-    assert places.free_beside(["a"], "sounds", batch=True)
-    assert places.free("sounds", batch=True)
+    assert places.free_beside(["a"], Place("sounds", True))
+    assert places.free(Place("sounds", True))
 
 
 def test_messages_that_were_dropped_on_the_way_hold_no_place() -> None:
     places = JobPlaces({"sounds": 1})
 
-    places.take("dropped", "sounds", batch=False)
+    places.take("dropped", Place("sounds", False))
 
-    assert not places.free("sounds", batch=False)
-    assert places.free_beside([], "sounds", batch=False)
-    assert not places.free_beside(["dropped"], "sounds", batch=False)
+    assert not places.free(Place("sounds", False))
+    assert places.free_beside([], Place("sounds", False))
+    assert not places.free_beside(["dropped"], Place("sounds", False))
 
 
 def test_there_is_no_place_of_a_kind_that_is_not_named() -> None:
-    assert not JobPlaces({"sounds": 1}).free("answers", batch=False)
+    assert not JobPlaces({"sounds": 1}).free(Place("answers", False))
 
 
 @pytest.mark.parametrize(

@@ -47,24 +47,19 @@ class WakeUp:
     """Wakes a loop that waits for its files to become readable, from any thread."""
 
     def __init__(self) -> None:
-        self._writer, self.reader = socket.socketpair()
-        self._writer.setblocking(False)
+        self.writer, self.reader = socket.socketpair()
+        self.writer.setblocking(False)
         self.reader.setblocking(False)
 
     def set(self) -> None:
         """Let the loop turn."""
-        with suppress(OSError):  # it is full, so that the loop turns in any case, or closed
-            self._writer.send(b"1")
+        with suppress(BlockingIOError):  # it is full, so that the loop turns in any case
+            self.writer.send(b"1")
 
     def clear(self) -> None:
         """Take note that it turns."""
-        with suppress(OSError):
+        with suppress(BlockingIOError):
             self.reader.recv(4096)
-
-    def close(self) -> None:
-        """Let go of its files."""
-        self._writer.close()
-        self.reader.close()
 
 
 class FleetConsumer(Consumer):
@@ -87,8 +82,6 @@ class FleetConsumer(Consumer):
             self._events_timer.cancel()  # of the connection before
         self._events_timer = hub.call_repeatedly(EVENTS_INTERVAL, self._send_events)
         self.event_dispatcher.buffer_limit = EVENTS_AT_ONCE
-        self._wake_up.close()  # of the connection before
-        self._wake_up = WakeUp()
         hub.add_reader(self._wake_up.reader, self._take_waiting)
         self.app.fleet.lease_renewer.on_room = self._wake_up.set
 
