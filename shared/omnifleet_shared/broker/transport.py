@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from queue import Empty
 from time import monotonic
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from kombu.transport import redis, virtual
 from kombu.utils.json import dumps
@@ -24,8 +24,9 @@ from ..errors import BrokerError, InvalidMessage
 from ..keys import NO_WAKE_KEY, SUSPECTS_KEY, WAKE_KEY
 from ..observability.outage_log import OutageLog
 from ..redis_errors import typed_redis_error
-from .kinds import KINDS, PLACES, JobKind, Place, kind_queue
-from .leases import LeasedMessage, Leases
+from .kinds import KINDS, PLACES, Place, kind_queue
+from .lease_holder import LeaseHolder
+from .leases import LeasedMessage
 from .removal.purge import Purge
 from .submit import fair_lanes, queue_lists
 
@@ -44,56 +45,6 @@ ALONE_POLL_SECONDS = 0.2
 SOME_FULL_POLL_SECONDS = 0.1
 """Seconds between two looks for messages of a worker that has places for one kind alone: it listens for no message of
 the other, one of whose places may be free by then."""
-
-
-class LeaseHolder(Protocol):
-    """What a channel needs of the worker's lease renewer."""
-
-    leases: Leases
-    polled: frozenset[Place]
-    """Places that the poll is for, which is on its way; none where no poll is."""
-
-    @property
-    def takes(self) -> bool:
-        """Whether the worker accepts messages."""
-        ...
-
-    @property
-    def has_room(self) -> bool:
-        """Whether the worker may hold another message."""
-        ...
-
-    def room_for(self, place: Place) -> int:
-        """How many more messages of a kind and priority the worker may hold."""
-        ...
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether the worker holds no message."""
-        ...
-
-    @property
-    def has_suspect(self) -> bool:
-        """Whether the worker holds a suspect, so that it takes nothing else."""
-        ...
-
-    def claim_suspect(self, suspect: LeasedMessage) -> None:
-        """Hold a suspect under lease until all other messages have ended."""
-
-    def next_suspect(self) -> LeasedMessage | None:
-        """Give the suspect once nothing else is held, for delivery; None before, and afterwards."""
-
-    def note_poll(self) -> None:
-        """Note that the consumer polls for messages."""
-
-    def track(self, tag: str, kind: JobKind | None = "sounds", *, batch: bool = False) -> None:
-        """Renew the lease from now on; the message takes a place of that kind; `batch`: it is of batch priority."""
-
-    def stop_renewing(self, tag: str) -> None:
-        """Stop renewing the lease; the message goes back to the queue when it ends."""
-
-    def ack(self, tag: str) -> None:
-        """End the lease: the message is done with."""
 
 
 class LeasedQoS(redis.QoS):
@@ -204,7 +155,7 @@ class LeasingChannel(redis.Channel):
             return ("BRPOP", NO_WAKE_KEY.format(queue=self.fleet_queue), ALONE_POLL_SECONDS)
         holder.polled = frozenset(with_room)
         if self._drained.issuperset(with_room):
-            kinds = list(dict.fromkeys(place.kind for place in with_room))
+            kinds = {place.kind: None for place in with_room}
             wakes = [WAKE_KEY.format(queue=kind_queue(self.fleet_queue, kind)) for kind in kinds]
             return ("BRPOP", *wakes, timeout if len(kinds) == len(KINDS) else SOME_FULL_POLL_SECONDS)
         # After a message there may be another, which needs no token.
