@@ -24,7 +24,7 @@ from ..errors import BrokerError, InvalidMessage
 from ..keys import NO_WAKE_KEY, SUSPECTS_KEY, WAKE_KEY
 from ..observability.outage_log import OutageLog
 from ..redis_errors import typed_redis_error
-from .kinds import KINDS, PLACES, Place, kind_queue
+from .kinds import KINDS, PLACES, JobKind, Place, kind_queue
 from .lease_holder import LeaseHolder
 from .leases import LeasedMessage
 from .removal.purge import Purge
@@ -155,7 +155,7 @@ class LeasingChannel(redis.Channel):
             return ("BRPOP", NO_WAKE_KEY.format(queue=self.fleet_queue), ALONE_POLL_SECONDS)
         holder.polled = frozenset(with_room)
         if self._drained.issuperset(with_room):
-            kinds = {place.kind: None for place in with_room}
+            kinds: list[JobKind] = [kind for kind in KINDS if any(place.kind == kind for place in with_room)]
             wakes = [WAKE_KEY.format(queue=kind_queue(self.fleet_queue, kind)) for kind in kinds]
             return ("BRPOP", *wakes, timeout if len(kinds) == len(KINDS) else SOME_FULL_POLL_SECONDS)
         # After a message there may be another, which needs no token.
