@@ -44,7 +44,7 @@ QUEUE = "audio-omni"
 OURS = "the-test-itself"
 MANY = 2_000
 A_HANDFUL = 7
-WAIT = 60.0
+WAIT = 240.0
 
 
 @pytest.fixture

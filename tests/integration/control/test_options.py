@@ -39,8 +39,8 @@ def test_an_option_that_is_not_carried_out_is_refused_in_one_line(
 
 
 def test_a_worker_holds_as_many_jobs_as_its_option_says_and_lives(scripted: ScriptedFleet) -> None:
-    worker = scripted.start("-c", "2", "-P", "threads", OMNIFLEET_POLL_PATIENCE="1")
-    jobs = [scripted.omni.understand(question=f"number {number}", max_new_tokens=60) for number in range(3)]
+    worker = scripted.start("-c", "2", "-P", "threads", OMNIFLEET_POLL_PATIENCE="4")
+    jobs = [scripted.omni.understand(question=f"number {number}", max_new_tokens=120) for number in range(3)]
 
     services.wait_until(lambda: [job.status() for job in jobs].count(JobStatus.RUNNING) == 2, WAIT, "two jobs")
 

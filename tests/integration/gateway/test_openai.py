@@ -219,7 +219,6 @@ class TestModels:
             client.models.retrieve("gpt-4o")
 
 
-@pytest.mark.timeout(300)  # one speech and one transcript, without a GPU
 def test_the_client_for_node_speaks_and_transcribes(omnigate: Gateway, tmp_path: Path) -> None:
     node = shutil.which("node")
     if node is None or not (NODE_TEST / "node_modules").exists():
@@ -230,7 +229,7 @@ def test_the_client_for_node_speaks_and_transcribes(omnigate: Gateway, tmp_path:
         [node, str(NODE_TEST / "call.mjs"), f"{omnigate.url}/v1", str(omnigate.key), str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=WAIT,
     )
 
     assert done.returncode == 0, done.stderr

@@ -52,7 +52,7 @@ def port(settings: FleetSettings) -> Iterator[int]:
     port = services.free_port()
     command = [sys.executable, "-m", "omnifleet", "exporter", "--port", str(port)]
     with services.process(command, environment={"OMNIFLEET_REDIS_URL": settings.redis_url}):
-        services.wait_until(lambda: scripted_fleet.page(port, "/livez")[0] == 200, 60, "the exporter")
+        services.wait_until(lambda: scripted_fleet.page(port, "/livez")[0] == 200, what="the exporter")
         yield port
 
 
@@ -263,7 +263,7 @@ def test_without_redis_it_lives_and_says_so() -> None:
     command = [sys.executable, "-m", "omnifleet", "exporter", "--port", str(port)]
     nowhere = {"OMNIFLEET_REDIS_URL": f"redis://127.0.0.1:{services.free_port()}/0"}
     with services.process(command, environment=nowhere):
-        services.wait_until(lambda: scripted_fleet.page(port, "/livez")[0] == 200, 60, "the exporter")
+        services.wait_until(lambda: scripted_fleet.page(port, "/livez")[0] == 200, what="the exporter")
 
         assert dict(scripted_fleet.scrape(port)) == {("omnifleet_redis_up", frozenset()): 0}
 
@@ -271,7 +271,7 @@ def test_without_redis_it_lives_and_says_so() -> None:
 def test_a_port_that_is_taken_is_said(port: int, settings: FleetSettings) -> None:
     command = [sys.executable, "-m", "omnifleet", "exporter", "--port", str(port)]
 
-    second = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    second = subprocess.run(command, capture_output=True, text=True, timeout=scripted_fleet.WAIT)
 
     assert second.returncode == 2
     assert "--port: nothing can listen on" in second.stderr

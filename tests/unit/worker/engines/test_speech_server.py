@@ -65,7 +65,7 @@ def settings_of(folder: Path, engine: str, url: str, **more: Any) -> WorkerSetti
 
 @pytest.fixture(params=["fish", "openai"])
 def settings(request: pytest.FixtureRequest, tmp_path: Path, fake: FakeSpeechServer) -> WorkerSettings:
-    return settings_of(tmp_path, request.param, fake.url, server_timeout=20)
+    return settings_of(tmp_path, request.param, fake.url, server_timeout=120)
 
 
 def say(loaded: LoadedModel, *texts: SpeechInputs) -> list[Any]:
@@ -74,7 +74,7 @@ def say(loaded: LoadedModel, *texts: SpeechInputs) -> list[Any]:
     engine.start()
     try:
         requests = [engine.submit(Request(inputs=text)) for text in texts]
-        return [request.outcome.exception(30) or request.outcome.result() for request in requests]
+        return [request.outcome.exception(300) or request.outcome.result() for request in requests]
     finally:
         engine.stop()
         loaded.close()
@@ -113,10 +113,10 @@ class TestSpeech:
         engine.start()
         requests = [engine.submit(Request(inputs=inputs(text))) for text in ("one", "two", "three")]
 
-        services.wait_until(lambda: len(fake.asked) == 2, 20, "two requests")
+        services.wait_until(lambda: len(fake.asked) == 2, what="two requests")
         fake.speak.set()
 
-        assert [request.outcome.result(20).shape[1] for request in requests] == [1200, 1200, 2000]
+        assert [request.outcome.result(300).shape[1] for request in requests] == [1200, 1200, 2000]
         engine.stop()
 
     def test_a_cancelled_text_is_waited_for_no_longer(self, settings: WorkerSettings, fake: FakeSpeechServer) -> None:
@@ -125,11 +125,11 @@ class TestSpeech:
         engine = Engine(loaded.runner, loaded.limits)
         engine.start()
         request = engine.submit(Request(inputs=inputs()))
-        services.wait_until(lambda: bool(fake.asked), 20, "the request")
+        services.wait_until(lambda: bool(fake.asked), what="the request")
 
         request.cancel()
 
-        assert isinstance(request.outcome.exception(20), JobCancelled)
+        assert isinstance(request.outcome.exception(300), JobCancelled)
         engine.stop()
 
 
@@ -212,7 +212,7 @@ class TestFaults:
     def test_a_server_that_stays_silent_is_given_up(self, settings: WorkerSettings, fake: FakeSpeechServer) -> None:
         fake.silent = True
 
-        (outcome,) = say(load_model(settings.model_copy(update={"server_timeout": 0.2})), inputs())
+        (outcome,) = say(load_model(settings.model_copy(update={"server_timeout": 2.0})), inputs())
 
         assert isinstance(outcome, ModelServerUnavailable)
         assert len(fake.asked) == 1
@@ -250,7 +250,7 @@ class TestHealth:
 
         say(load_model(settings), inputs(), inputs("Two."))
 
-        services.wait_until(lambda: threading.active_count() <= before, 20, "the end of its threads")
+        services.wait_until(lambda: threading.active_count() <= before, what="the end of its threads")
 
 
 @pytest.mark.parametrize(
