@@ -16,8 +16,11 @@ class WorkerSettings(FleetSettings):
     """Folder of the checkpoint, in diffusers' layout, or of another model (docs/engines.md); there is no worker without
     one."""
     engine: str | None = None
-    """Engine that runs it: `audio-omni`, `transformers`, `voxcpm`, `omnivoice`, `openai`, `fish`, or the name of a
-    module of your own; by default the one that the folder's card names, or its files are for."""
+    """Engine that runs it: `audio-omni`, `transformers`, `voxcpm`, `omnivoice`, `openai`, `fish`, `audiosep`, or the
+    name of a module of your own; by default the one that the folder's card names, or its files are for."""
+    clone_python: Path | None = None
+    """Python of the environment in which a clone of AudioSep runs, as in `/opt/conda/envs/AudioSep/bin/python`, for the
+    engine `audiosep`; by default the worker's own."""
     lora: Path | None = None
     """Folder of a LoRA that VoxCPM2's own training wrote (`lora_weights.safetensors`, `lora_config.json`), with a
     `card.json` that names its licence; the engine `voxcpm` speaks with it."""

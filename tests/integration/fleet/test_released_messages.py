@@ -19,7 +19,7 @@ from support.data import media_files, released_records
 WAIT = 240.0
 TEXTS = {f"understand-{task}" for task in ("question", "transcribe", "transcribe-timed", "caption", "streamed", "qa")}
 """What a model with random weights can answer: any text is one. Records and words that it should hear are beyond it."""
-OF_OTHER_MODELS = {"generate-tts-routed"}
+OF_OTHER_MODELS = {"generate-tts-routed", "generate-tts-speed", "generate-tts-seconds"}
 """Jobs that a worker of Audio-Omni refuses, wherever they come from."""
 OF_REMOVED_ADAPTERS = {"generate-t2a-adapted"}
 WORDS = {"edit-speech", "edit-speech-dry", "edit-speech-span", "generate-vc"}

@@ -135,6 +135,10 @@ def jobs(version: int = 1) -> Iterator[Job]:
     if version > 8:
         head = {"schema_version": 9, "job_id": "generate-t2a-adapted", "namespace": "generate", "steps": 1}
         yield read_job(head | {"task": {"name": "t2a", **TASKS["generate.t2a"]}, "adapter": ADAPTER})
+        for pace in ({"speed": 1.5}, {"seconds": 2.5}):
+            (name,) = pace
+            head = {"schema_version": 9, "job_id": f"generate-tts-{name}", "namespace": "generate"}
+            yield read_job(head | {"model": "omnivoice", "task": {"name": "tts", "text": "Hello world", **pace}})
 
 
 def messages() -> dict[str, Any]:
