@@ -139,7 +139,10 @@ def generate(
     ref_text: Annotated[str | None, typer.Option(help="What is said in --ref.")] = None,
     audio: Annotated[str | None, typer.Option(help="vc: the speech to convert.")] = None,
     video: Annotated[str | None, typer.Option(help="v2a, v2m: the video to make sound for.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Length; 10, or the video's, by default.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Length; 10, the video's, or as long as it takes to say, by default.")
+    ] = None,
+    speed: Annotated[float | None, typer.Option(help="tts: 0.25 to 4, how fast it is said; 1 by default.")] = None,
     mux: Annotated[
         bool, typer.Option("--mux", help="v2a, v2m: make the video with the new sound too; -o film.mp4 writes it.")
     ] = False,
@@ -181,6 +184,7 @@ def generate(
             audio=audio,
             video=video,
             seconds=seconds,
+            speed=speed,
             mux=mux or None,
             stream=isinstance(file, StandardOutput) and audio_format in (None, "wav"),
             **_sampling(steps, quality, guidance, adapter, adapter_scale, _format(audio_format, sound), common),
