@@ -65,7 +65,8 @@ class WorkerSettings(FleetSettings):
     warm_up: Literal["auto", "on", "off"] = "auto"
     """Run every batch size once before the first job, and measure what a clip holds; `auto` does on a GPU."""
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
-    """Jobs that a worker holds at once: those in the engine, and those that fetch, decode, encode or store."""
+    """Most jobs of each kind, sounds and answers, that a worker holds at once: those in the engine, and those that
+    fetch, decode, encode or store. It holds no more of a kind than twice what shares a step of the engine."""
     host_memory: Annotated[int, Field(ge=1)] | None = None
     """Bytes of the host's memory for the files and decoded media of all jobs at once; a job waits for its share before
     it fetches and before it decodes. By default 80 % of what the container, or the machine, has free once the

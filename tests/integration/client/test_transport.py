@@ -349,7 +349,7 @@ class TestTenants:
             omni.of_tenant("globex").understand(question="?")
 
             assert tenants_in(queue) == {"acme": 1, "globex": 1}
-            [message] = queue.lrange("omnifleet:tenants:audio-omni:jobs:acme", 0, -1)
+            [message] = queue.lrange("omnifleet:tenants:omnifleet:answers:audio-omni:jobs:acme", 0, -1)
             headers = json.loads(message)["headers"]
             # What Flower shows of it, beside the rest.
             assert (headers["tenant"], "tenant=acme" in headers["kwargsrepr"]) == ("acme", True)
@@ -365,7 +365,7 @@ class TestTenants:
         asyncio.run(ask())
 
         with redis.Redis.from_url(settings.redis_url) as queue:
-            assert (tenants_in(queue), queue.llen("audio-omni")) == ({"acme": 1, "globex": 1}, 1)
+            assert (tenants_in(queue), queue.llen("omnifleet:answers:audio-omni")) == ({"acme": 1, "globex": 1}, 1)
 
     @pytest.mark.parametrize("name", ["", "a b", "-a", "x" * 65, 'a"', "*"])
     def test_what_is_no_name_is_refused(self, client: Client, settings: FleetSettings, name: str) -> None:
@@ -379,5 +379,5 @@ class TestTenants:
 
 def tenants_in(queue: redis.Redis) -> dict[str, int]:
     """Messages that wait, by their tenants."""
-    names = [name.decode() for name in queue.keys("omnifleet:tenants:audio-omni:jobs:*")]
+    names = [name.decode() for name in queue.keys("omnifleet:tenants:*audio-omni:jobs:*")]
     return {name.rpartition(":")[2]: queue.llen(name) for name in names}

@@ -29,7 +29,7 @@ from omnifleet import (
 )
 from omnifleet_shared.broker.attempts import Attempts
 from omnifleet_shared.broker.leases import Leases
-from omnifleet_shared.broker.submit import queue_lists
+from omnifleet_shared.broker.submit import all_lists
 from omnifleet_shared.errors import JobFailed
 from omnifleet_shared.keys import CALLBACK_KEY, CALLBACKS_KEY
 from omnifleet_shared.settings import FleetSettings
@@ -332,7 +332,7 @@ class TestKilledWorkers:
         self, omni: Client, receiver: Receiver, start_worker: StartWorker, redis: Redis
     ) -> None:
         job_id = omni.understand(question="time", max_new_tokens=2, callback=receiver.url).id
-        taken = Leases(redis, "audio-omni", seconds=60).take(queue_lists("audio-omni"))
+        taken = Leases(redis, "audio-omni", seconds=60).take(all_lists("audio-omni"))
         assert taken is not None
         attempts = Attempts(redis, "audio-omni", lifetime=3600, worker="a worker that is gone")
         assert attempts.fail(job_id, JobFailed("it broke"), taken.tag, receiver.url) == "written"
@@ -350,7 +350,7 @@ class TestClaims:
     def wish(self, omni: Client, receiver: Receiver, redis: Redis) -> str:
         """A job whose outcome waits to be posted."""
         job_id = ask(omni, receiver).id
-        taken = Leases(redis, "audio-omni", seconds=60).take(queue_lists("audio-omni"))
+        taken = Leases(redis, "audio-omni", seconds=60).take(all_lists("audio-omni"))
         assert taken is not None
         attempts = Attempts(redis, "audio-omni", lifetime=3600, worker="w")
         attempts.fail(job_id, JobFailed("it broke"), taken.tag, receiver.url)

@@ -15,7 +15,7 @@ from omnifleet_shared.broker.attempts import Attempts
 from omnifleet_shared.broker.dead_letters import DeadLetter
 from omnifleet_shared.broker.leases import Leases
 from omnifleet_shared.broker.queue_stats import OLDEST_AMONG, submitted_at
-from omnifleet_shared.broker.submit import queue_lists
+from omnifleet_shared.broker.submit import all_lists
 from omnifleet_shared.broker.worker_registry import WorkerRecord, WorkerRegistry
 from omnifleet_shared.errors import JobFailed
 from omnifleet_shared.keys import DEAD_KEY, LEASES_KEY, THROUGHPUT_KEY
@@ -26,7 +26,7 @@ from redis import Redis
 from support import scripted_fleet, services
 
 QUEUE = "audio-omni"
-LISTS = queue_lists(QUEUE)
+LISTS = all_lists(QUEUE)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_jobs_are_counted_by_priority_wherever_they_are(port: int, transport: Ce
     for priority, jobs in (("interactive", 5), ("batch", 4)):
         for _ in range(jobs):
             transport.submit(a_job(priority))
-    taken = [leases.take(LISTS[:1]), leases.take(LISTS[:1]), leases.take(LISTS[1:])]
+    taken = [leases.take(LISTS[::2]), leases.take(LISTS[::2]), leases.take(LISTS[1::2])]
     assert taken[0] is not None
     leases.postpone(taken[0].tag, 60)
 

@@ -36,7 +36,7 @@ def test_a_worker_lives_while_it_loads_and_is_ready_only_when_it_polls(scripted:
     assert metrics.value("omnifleet_worker_ready") == 1
     assert metrics.labels("omnifleet_checkpoint_info") == {"name": "scripted", "revision": "1"}
     assert metrics.value("omnifleet_engine_places") == 8
-    assert metrics.value("omnifleet_worker_places") == 16
+    assert metrics.value("omnifleet_worker_places") == 32  # 16 of each kind
     assert worker.status("/elsewhere") == 404
 
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from omnifleet_shared.broker.kinds import Place
 from omnifleet_shared.broker.leases import Leases
 from omnifleet_shared.errors import BrokerUnavailable
 from omnifleet_worker import lease_renewer as renewer_module
@@ -90,7 +91,7 @@ def keeper_of(
 ) -> LeaseRenewer:
     return LeaseRenewer(
         cast(Leases, leases),
-        slots=slots,
+        places={"sounds": slots},
         engine_stalled=lambda: engine_stalled,
         engine_timeout=10,
         poll_timeout=0.05,
@@ -225,3 +226,28 @@ def test_a_consumer_with_a_reason_not_to_ask_is_left_alone(
     lease_renewer._check_consumer()
 
     assert ended == []
+
+
+class TestAFreePlace:
+    @pytest.mark.parametrize("batch", [False, True])
+    def test_wakes_a_consumer_that_does_not_poll_for_it(self, leases: FakeLeases, batch: bool) -> None:
+        lease_renewer, woken = keeper_of(leases), list[str]()
+        lease_renewer.on_room = lambda: woken.append("woken")
+        lease_renewer.track("a", "sounds", batch=batch)
+        lease_renewer.polled = frozenset({Place("sounds", not batch), Place("answers", batch)})
+
+        lease_renewer.stop_renewing("a")
+        lease_renewer.stop_renewing("a")
+
+        assert woken == ["woken"]
+        assert lease_renewer.room_for(Place("sounds", batch))
+
+    def test_is_no_news_to_one_that_polls_for_it(self, leases: FakeLeases) -> None:
+        lease_renewer, woken = keeper_of(leases), list[str]()
+        lease_renewer.on_room = lambda: woken.append("woken")
+        lease_renewer.track("a")
+        lease_renewer.polled = frozenset({Place("sounds", False)})
+
+        lease_renewer.stop_renewing("a")
+
+        assert woken == []

@@ -39,7 +39,12 @@ class Stage:
         self.ended = threading.Event()
         leases = cast(Leases, None)
         self.renewer = LeaseRenewer(
-            leases, slots=1, engine_stalled=lambda: 0.0, engine_timeout=1, poll_timeout=60, on_lost=lambda tag: None
+            leases,
+            places={"sounds": 1},
+            engine_stalled=lambda: 0.0,
+            engine_timeout=1,
+            poll_timeout=60,
+            on_lost=lambda tag: None,
         )
         self.health = Health(self.renewer, lambda: 0.0, 1, 60)
         self.health.loaded()
