@@ -65,6 +65,7 @@ SHIPPED = {
             commercial_use=True,
             # Ninety-nine.
             tasks={"understand.transcribe": TaskCapability()},
+            streaming=True,
         ),
         Capabilities(
             name="audiosep",

@@ -68,6 +68,24 @@ def test_a_killed_workers_recording_is_heard_by_another_as_if_nothing_had_been(s
     assert (result.model.name, result.model.licence) == ("tiny-whisper", "mit")
 
 
+def test_a_streamed_recordings_parts_are_its_text_whoever_hears_them(stage: Stage) -> None:
+    # The tiny model writes letters only where it tells no times.
+    stage.checkpoint = write_tiny_whisper(stage.folder / "untimed" / "tiny-whisper", word_times=False)
+    first = stage.start()
+    services.wait_until(lambda: any(one.live for one in stage.omni.models()), WAIT, "the worker's report")
+    job = stage.transcribe(600, timestamps=None, stream=True)
+    parts = job.stream(timeout=WAIT)
+    given = [next(parts)]
+
+    first.kill()
+    stage.start()
+    given += parts
+
+    assert [one.number for one in given] == list(range(1, len(given) + 1)) and len(given) > 20
+    text, undisturbed = job.result(WAIT).text, stage.transcribe(600, timestamps=None).result(WAIT)
+    assert text and "".join(one.text or "" for one in given) == text == undisturbed.text
+
+
 def test_a_cancelled_recording_makes_room_for_others_and_a_late_one_is_given_up(stage: Stage) -> None:
     stage.start()
     services.wait_until(lambda: any(one.live for one in stage.omni.models()), WAIT, "the worker's report")

@@ -230,14 +230,20 @@ class JobContext:
         with self._steps.counting(requests):
             return self._submit_all(requests, watch)
 
-    def work_all(self, stretches: Sequence[RecordingInputs]) -> list[Any]:
+    def work_all(
+        self, stretches: Sequence[RecordingInputs], watch: Callable[[Sequence[Request]], None] | None = None
+    ) -> list[Any]:
         """Return what becomes of the stretches of a recording, in their order; two at a time are in the engine.
 
         All come, or none. Raises the engine's typed errors.
+
+        Args:
+            stretches: to work through.
+            watch: called with all requests every `INTERVAL` seconds while they run, and once they are done.
         """
         requests = self._requests_of(stretches)
         with self._steps.counting(requests):
-            return self._submit_all(requests)
+            return self._submit_all(requests, watch)
 
     def _inputs(self, clip: Clip) -> DiffusionInputs:
         assert not isinstance(self.job, UnderstandJob)

@@ -34,6 +34,8 @@ from omnifleet_worker.jobs.job_context import JobContext
 from omnifleet_worker.jobs.parts.finished_parts import FinishedParts
 from omnifleet_worker.jobs.runner import JobRunner
 from omnifleet_worker.jobs.speech_edit.words import split_words
+from omnifleet_worker.jobs.streaming.job_stream import JobStreams
+from omnifleet_worker.local import PartLog
 from omnifleet_worker.models.recording_model import RecordingInputs
 from omnifleet_worker.settings import WorkerSettings
 from support.speech.recogniser_folders import LANGUAGES, write_tiny_wav2vec2, write_tiny_whisper
@@ -197,6 +199,65 @@ def test_a_later_attempt_goes_on_where_the_earlier_one_was(
 
     assert resumed_with == 4  # two, one that failed, and the last alone
     assert (again.text, again.transcript) == (alone.text, alone.transcript)
+
+
+@pytest.mark.parametrize("language", [None, "en"])
+def test_a_streamed_transcript_is_given_out_stretch_by_stretch(
+    transcribe: Transcribe, loaded: dict[str, LoadedModel], storage: FolderStorage, language: str | None
+) -> None:
+    wave, log, settings = noise(24, 20, 16), PartLog(), WorkerSettings()
+    job = transcription(storage, wave, "untimed", stream=True, language=language)
+
+    with running(loaded["untimed"]) as engine:
+        runner = JobRunner(loaded["untimed"].model, storage, settings, streams=JobStreams(storage, log, settings))
+        result = runner.run(JobContext(job, engine))
+
+    texts = [part.text for part in log.read(job.job_id)]
+    assert len(texts) == 3 and all(texts)
+    assert "".join(map(str, texts)) == result.text == transcribe(wave, "untimed", language=language).text
+
+
+def test_what_an_earlier_attempt_gave_out_is_not_given_out_again(
+    transcribe: Transcribe,
+    loaded: dict[str, LoadedModel],
+    storage: FolderStorage,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wave, log, settings = noise(24, 20, 16), PartLog(), WorkerSettings()
+    whole, job = transcribe(wave, "untimed").text, transcription(storage, wave, "untimed", stream=True)
+    work, failing = SpeechRecogniser.work, [True]
+
+    def fail_at_the_last(recogniser: SpeechRecogniser, inputs: RecordingInputs) -> str:
+        if failing and len(log.read(job.job_id)) == 2:
+            raise OutOfMemory("none is left")
+        return work(recogniser, inputs)
+
+    monkeypatch.setattr(SpeechRecogniser, "work", fail_at_the_last)
+    parts = FinishedParts(storage, ("tiny-untimed",))
+    with running(loaded["untimed"]) as engine:
+        streams = JobStreams(storage, log, settings)
+        runner = JobRunner(loaded["untimed"].model, storage, settings, parts, streams)
+        with pytest.raises(OutOfMemory):
+            runner.run(JobContext(job, engine))
+        before = list(log.read(job.job_id))
+        failing.clear()
+        result = runner.run(JobContext(job, engine, attempt=2))
+    parts.close()
+
+    after = list(log.read(job.job_id))
+    assert (after[:2], len(after)) == (before, 3)
+    assert "".join(str(part.text) for part in after) == result.text == whole
+
+
+def test_a_transcript_with_times_comes_as_a_whole(loaded: dict[str, LoadedModel], storage: FolderStorage) -> None:
+    log, settings = PartLog(), WorkerSettings()
+    job = transcription(storage, noise(24, 20), stream=True, task={"timestamps": "segment"})
+
+    with running(loaded["whisper"]) as engine:
+        runner = JobRunner(loaded["whisper"].model, storage, settings, streams=JobStreams(storage, log, settings))
+        result = runner.run(JobContext(job, engine))
+
+    assert log.read(job.job_id) == [] and result.transcript is not None
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def load_recogniser(folder: Path, engine: str, device: torch.device, dtype: torc
         CheckpointInvalid: it is no recogniser, not whole, or its card does not say enough.
     """
     model = open_recogniser(folder, device, dtype)
-    capabilities = read_capabilities(folder, engine, task=TRANSCRIBE, streaming=False)
+    capabilities = read_capabilities(folder, engine, task=TRANSCRIBE, streaming=True)
     return LoadedModel(
         model=Transcriber(capabilities, model, precision=f"{device.type} {dtype}"),
         runner=RecordingRunner(model),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, pairwise
 
 from omnifleet_shared.errors import InvalidJob, LanguageNotSupported, TaskNotSupported
@@ -12,11 +13,13 @@ from omnifleet_shared.schema.jobs import Job
 from omnifleet_shared.schema.tasks import NamedUnderstanding
 from omnifleet_shared.schema.transcript import HeardSegment, HeardWord, Transcript
 
+from ...engine.request import Request
 from ...jobs.inputs import JobMedia, can_transcribe_in_parts
 from ...jobs.job_context import JobContext
+from ...jobs.streaming.job_stream import JobStream
 from ...jobs.timestamps.pauses import find_speech
 from ...jobs.timestamps.transcripts import SEGMENT_SECONDS, TimedTranscript, cut_segments
-from ...jobs.transcripts import join_parts
+from ...jobs.transcripts import following, join_parts
 from ...media.signal import split_at_pauses
 from ...models.recording_model import RecordingInputs
 from ...models.speech_model import Samples
@@ -79,7 +82,10 @@ class Transcriber:
         wave, timed = media.mono("audio", RATE), task.timestamps is not None and self._model.times_words
         by_pauses = task.timestamps is not None and not timed
         stretches = find_speech(wave, RATE, SEGMENT_SECONDS) if by_pauses else _parts(wave)
-        heard = self._hear(context, wave, stretches, timed=timed)
+        stream = context.stream if task.timestamps is None else None  # times come with all of the text
+        heard = self._hear(context, wave, stretches, stream, timed=timed)
+        if stream is not None:
+            return stream.text
         text = join_parts([one.speech.text for one in heard])
         if task.timestamps is None:
             return text
@@ -93,16 +99,41 @@ class Transcriber:
         )
         return TimedTranscript(text, transcript)
 
-    def _hear(self, context: JobContext, wave: Samples, stretches: Sequence[range], *, timed: bool) -> list[_Heard]:
+    def _hear(
+        self,
+        context: JobContext,
+        wave: Samples,
+        stretches: Sequence[range],
+        stream: JobStream | None,
+        *,
+        timed: bool,
+    ) -> list[_Heard]:
         """Hear the stretches; where nobody said in which language, all are heard in that of the first."""
         context.plan_steps(len(stretches), 1)
         language, heard = context.job.language, list[HeardSpeech]()
         alone = 1 if language is None and self._model.languages else 0
         for group in (stretches[:alone], stretches[alone:]):
             inputs = [RecordingInputs(wave=wave[one.start : one.stop], language=language, timed=timed) for one in group]
-            heard += [HeardSpeech.decode(str(one)) for one in context.work_all(inputs)] if inputs else []
+            if not inputs:
+                continue
+            watch = None if stream is None else partial(_give_out, stream, len(heard))
+            heard += [HeardSpeech.decode(str(one)) for one in context.work_all(inputs, watch)]
             language = language or next((one.language for one in heard), None)
         return [_Heard(samples, speech) for samples, speech in zip(stretches, heard, strict=True)]
+
+
+def _give_out(stream: JobStream, before: int, requests: Sequence[Request]) -> None:
+    """Give out the text of each stretch that is heard, as are those before it; none that an earlier attempt gave out.
+
+    Args:
+        stream: of the job.
+        before: stretches that come before those of the requests.
+        requests: of stretches.
+    """
+    for request in requests[len(stream.texts) - before :]:
+        if not request.outcome.done():
+            return
+        stream.add_text(following(stream.text, HeardSpeech.decode(str(request.outcome.result())).text))
 
 
 def _parts(wave: Samples) -> list[range]:
