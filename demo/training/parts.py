@@ -120,8 +120,10 @@ def untrained_transformer(seed: int) -> AudioOmniTransformer:
     transformer = AudioOmniTransformer(width=WIDTH, depth=DEPTH, heads=HEADS)
     nn.init.zeros_(transformer.conv_in.weight)
     nn.init.zeros_(transformer.conv_out.weight)
-    nn.init.eye_(transformer.proj_in.weight)
-    nn.init.eye_(transformer.proj_out.weight)
+    # Latents are as loud as 20: the blocks work on half of it.
+    transformer.proj_in.weight.copy_(torch.eye(WIDTH, 64) / 2)
+    transformer.proj_out.weight.copy_(torch.eye(64, WIDTH) * 2)
+    _spread(transformer.context_embedder)
     for block in transformer.blocks:
         nn.init.zeros_(block.attn2.to_out.weight)
     first, *others = transformer.blocks
@@ -130,6 +132,13 @@ def untrained_transformer(seed: int) -> AudioOmniTransformer:
     for block in others:
         _look_back(block.attn1.to_qkv, 236)
     return transformer
+
+
+def _spread(embedder: nn.Sequential, features: int = 192) -> None:
+    """Let whitened tokens, which have so many features, come out with spread 1: at torch's own they are 13 times less."""
+    into, _, out = embedder
+    for layer, sources, gain in ((into, features, 1.5), (out, WIDTH, 1.1)):
+        nn.init.normal_(layer.weight, std=gain / math.sqrt(sources))  # type: ignore[arg-type]
 
 
 def _look_back(qkv: nn.Linear, distance: int) -> None:

@@ -30,6 +30,7 @@ from .grains import LEVEL, render
 from .parts import whitened_projection
 from .prompts import EDIT_FRAMES, FRAMES, answer, ask
 from .sounds import NAMES, TEXTS, Levels, make
+from .trained import store
 
 _UNREAD = Media(uri="file:///none")
 SEED = 1
@@ -141,13 +142,13 @@ def train(out: Path, cache: LatentCache, examples: list[EncodedExample], steps: 
         out=out,
         train=(out / "made",),
         method="full",
-        weights={"t2a": 3.0, "extract": 2.0, "remove": 2.0},
+        weights={"t2a": 4.0, "extract": 2.0, "remove": 2.0},
         steps=steps,
         batch_size=8,
         learning_rate=1.5e-3,
         warmup_steps=60,
-        time_shift=4.0,
-        ema=0.99,
+        time_shift=6.0,
+        ema=0.998,
         precision="float32",
         save_every=100,
         validate_every=10**9,
@@ -163,10 +164,14 @@ def train(out: Path, cache: LatentCache, examples: list[EncodedExample], steps: 
 
 
 def export(out: Path) -> None:
-    """Put the trained DiT in the place of the untrained one: `checkpoint` below `out` is what a worker serves."""
+    """Put the trained DiT in the place of the untrained one.
+
+    `checkpoint` below `out` is what a worker serves, and `trained.safetensors` what the repository keeps of it.
+    """
     pipeline = AudioOmniPipeline.from_pretrained(out / "base")
     pipeline.transformer = load_component(out / TRANSFORMER, AudioOmniTransformer, torch.float32)
     pipeline.save_pretrained(out / "checkpoint")
+    store(pipeline, out / "trained.safetensors")
 
 
 if __name__ == "__main__":
