@@ -24,8 +24,11 @@ demo-checkpoint: $(VENV)/.dev ## train a small checkpoint on sounds that are mad
 demo-measure: $(VENV)/.dev ## what that checkpoint makes of requests that it did not learn
 	$(BIN)/python -m demo.training.measure .cache/demo-training/checkpoint
 
+# RETRY=1 runs tests that failed (pytest's status 1, no other) once more, alone: what fails again has failed.
+RETRY ?=
 test: $(VENV)/.dev $(NODE) ## all tests, against a real Redis and a real S3 API
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS) || (test $$? = 1 -a -n "$(RETRY)" \
+		&& $(BIN)/python -m pytest --last-failed --last-failed-no-failures none)
 
 test-lowest: ## the unit and parity tests with the lowest versions that pyproject.toml allows
 	$(MAKE) VENV=.venv-lowest .venv-lowest/.lowest

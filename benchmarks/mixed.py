@@ -16,7 +16,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from statistics import mean, quantiles
 from typing import Annotated, Any
@@ -35,7 +34,6 @@ from rich.table import Table
 
 KINDS = ("understand", "generate", "edit")
 FLEET_STAGES = ("fetched", "decoded", "encoded", "stored")
-LOOK_SECONDS = 0.1
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -73,51 +71,40 @@ class Burst:
 
 
 @dataclass(frozen=True)
-class Look:
-    """The worker at a moment."""
+class Carried:
+    """A job that has its outcome; seconds of the monotonic clock."""
 
-    at: float
-    busy_seconds: float
-    unfinished: int
-    """Jobs without an outcome."""
+    kind: str
+    began: float
+    ended: float
+    fleet_seconds: float
+    """Of the fleet's own work."""
+
+    @property
+    def latency(self) -> float:
+        """Seconds from submission to outcome."""
+        return self.ended - self.began
 
 
-class Watcher:
-    """Looks at the worker's metrics while the stream runs.
+def unfinished_seconds(jobs: Sequence[Carried]) -> float:
+    """In which any of the jobs had no outcome: overlapping ones count once."""
+    seconds, until = 0.0, float("-inf")
+    for job in sorted(jobs, key=lambda one: one.began):
+        seconds += max(0.0, job.ended - max(job.began, until))
+        until = max(until, job.ended)
+    return seconds
 
-    Args:
-        pages: of the worker.
-        sent: jobs so far.
-    """
 
-    def __init__(self, pages: str, sent: Sequence[Future[Any]]) -> None:
-        self._pages = pages
-        self._sent = sent
-        self.looks: list[Look] = []
-        self.done = False
-
-    def watch(self) -> None:
-        """Until `done`."""
-        while not self.done:
-            unfinished = sum(not job.done() for job in self._sent)
-            self.looks.append(Look(time.monotonic(), self._busy_seconds(), unfinished))
-            time.sleep(LOOK_SECONDS)
-
-    def busy_share(self) -> float:
-        """Over all pairs of looks of which the first one saw jobs without an outcome."""
-        pairs = [(one, other) for one, other in pairwise(self.looks) if one.unfinished]
-        seconds = sum(other.at - one.at for one, other in pairs)
-        return sum(other.busy_seconds - one.busy_seconds for one, other in pairs) / seconds if seconds else 0.0
-
-    def _busy_seconds(self) -> float:
-        with urlopen(f"{self._pages}/metrics", timeout=10) as page:
-            families = text_string_to_metric_families(page.read().decode())
-        return next(
-            sample.value
-            for family in families
-            for sample in family.samples
-            if sample.name == "omnifleet_engine_busy_seconds_total"
-        )
+def _busy_seconds(pages: str) -> float:
+    """In which the worker's device has worked; counted before a job has its outcome, and only while there is one."""
+    with urlopen(f"{pages}/metrics", timeout=60) as page:
+        families = text_string_to_metric_families(page.read().decode())
+    return next(
+        sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name == "omnifleet_engine_busy_seconds_total"
+    )
 
 
 def measure(jobs: int, rate: float, steps: int, burst: int, checkpoint: Path | None) -> Report:
@@ -126,26 +113,22 @@ def measure(jobs: int, rate: float, steps: int, burst: int, checkpoint: Path | N
         sound = _sound(folder)
         for kind in KINDS:  # connections, caches
             _carry(client, kind, sound, steps)
-        sent: list[Future[Any]] = []
-        watcher = Watcher(pages, sent)
-        watching = threads.submit(watcher.watch)
-        moments, start = random.Random(1), time.monotonic()
+        sent: list[Future[Carried]] = []
+        busy, moments, start = _busy_seconds(pages), random.Random(1), time.monotonic()
         for number in range(jobs):
             time.sleep(moments.expovariate(rate))
             sent.append(threads.submit(_carry, client, KINDS[number % len(KINDS)], sound, steps))
         carried = [job.result() for job in sent]
-        seconds = time.monotonic() - start
-        watcher.done = True
-        watching.result()
+        busy = _busy_seconds(pages) - busy
         at_once = _measure_burst(client, threads, sound, burst, steps)
-    latencies = {kind: [latency for which, latency, _ in carried if which == kind] for kind in KINDS}
+    latencies = {kind: [job.latency for job in carried if job.kind == kind] for kind in KINDS}
     return Report(
         date=datetime.now(UTC).isoformat(timespec="minutes"),
         device=torch.cuda.get_device_name() if torch.cuda.is_available() else machine.cpu(),
         jobs=jobs,
-        jobs_per_second=jobs / seconds,
-        busy_share=watcher.busy_share(),
-        fleet_seconds=mean(own for _, _, own in carried),
+        jobs_per_second=jobs / (max(job.ended for job in carried) - start),
+        busy_share=busy / unfinished_seconds(carried),
+        fleet_seconds=mean(job.fleet_seconds for job in carried),
         p50={kind: quantiles(values, n=100, method="inclusive")[49] for kind, values in latencies.items()},
         p99={kind: quantiles(values, n=100, method="inclusive")[98] for kind, values in latencies.items()},
         burst=at_once,
@@ -167,21 +150,21 @@ def _last(
 ) -> dict[str, float]:
     """Seconds to the last outcome of each kind, of jobs that are sent at once."""
     carried = list(threads.map(lambda kind: _carry(client, kind, sound, steps), kinds))
-    return {which: max(latency for kind, latency, _ in carried if kind == which) for which in set(kinds)}
+    return {kind: max(job.latency for job in carried if job.kind == kind) for kind in set(kinds)}
 
 
-def _carry(client: Client, kind: str, sound: Path, steps: int) -> tuple[str, float, float]:
-    """A job's namespace, seconds in all, and those of the fleet's own work."""
-    start = time.monotonic()
+def _carry(client: Client, kind: str, sound: Path, steps: int) -> Carried:
+    began = time.monotonic()
     if kind == "understand":
         result: Any = client.understand("transcribe", sound, max_new_tokens=64).result(timeout=3600)
     elif kind == "generate":
         result = client.generate("t2a", "rain on a tin roof", steps=steps).result(timeout=3600)
     else:
         result = client.edit("add", sound, desc="rain", steps=steps).result(timeout=3600)
-    latency, timings = time.monotonic() - start, result.record.timings.model_dump()
+    ended, timings = time.monotonic(), result.record.timings.model_dump()
     of_the_model = timings["queued"] + timings["conditioned"] + timings["sampled"]
-    return kind, latency, max(latency - of_the_model, sum(timings[stage] for stage in FLEET_STAGES))
+    own = max(ended - began - of_the_model, sum(timings[stage] for stage in FLEET_STAGES))
+    return Carried(kind, began, ended, own)
 
 
 @contextmanager

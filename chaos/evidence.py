@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from omnifleet_shared.broker.submit import queue_lists
+from omnifleet_shared.broker.submit import all_lists
 from omnifleet_shared.keys import ATTEMPTS_KEY, LEASED_KEY, LEASES_KEY, MODEL
 from omnifleet_shared.schema.job_state import STATE_KEY
 from redis import Redis
@@ -48,7 +48,7 @@ def _place(job_id: str, redis: Redis) -> Iterator[str]:
     """Tell where Redis has the job's message, and what its records are."""
     yield f"state {redis.get(STATE_KEY.format(job_id=job_id))!r}"
     yield f"runs {redis.hgetall(ATTEMPTS_KEY.format(job_id=job_id))!r}"
-    for name in queue_lists(MODEL):
+    for name in all_lists(MODEL):
         messages = cast(list[bytes], redis.lrange(name, 0, -1))
         yield f"{sum(job_id.encode() in message for message in messages)} messages in the queue {name!r}"
     for tag, message in cast(dict[bytes, bytes], redis.hgetall(LEASED_KEY.format(queue=MODEL))).items():

@@ -9,7 +9,7 @@ import traceback
 from dataclasses import dataclass, field
 from typing import Any
 
-from omnifleet import BrokerUnavailable, Client, JobHandle, JobStatus, OmnifleetError, TransientError
+from omnifleet import BrokerUnavailable, Client, JobHandle, JobStatus, OmnifleetError, ResultTimeout, TransientError
 
 from .workload import WorkloadJob, random_job
 
@@ -125,6 +125,8 @@ class LoadGenerator:
     @staticmethod
     def _is_outcome(job: JobHandle[Any], error: OmnifleetError) -> bool:
         """Tell whether the job ended with the error; otherwise this side could not reach Redis or storage for now."""
+        if isinstance(error, ResultTimeout | BrokerUnavailable):
+            return False  # of this side alone, also where the job has failed by now
         try:
             return not isinstance(error, TransientError) or job.status() is JobStatus.FAILED
         except BrokerUnavailable:

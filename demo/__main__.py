@@ -14,6 +14,7 @@ from filelock import Timeout
 from omnifleet import Client, FleetSettings, JobHandle, OmnifleetError
 from omnifleet.pictures.recordings import read_recording
 from omnifleet.pictures.spectrogram import Panel, draw_spectrograms
+from omnifleet_shared.settings import load_settings
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -21,10 +22,13 @@ from rich.table import Table
 from . import keeper
 from .media import write_call, write_street, write_voice
 from .services import fleet
+from .speech import show_speech, wait_until_all_live
 
 OUT = Path("demo-output")
 HOME = Path(".cache/demo").resolve()
 STEPS = 25
+OF_CLIENTS = ("OMNIFLEET_REDIS_URL", "OMNIFLEET_STORAGE", "OMNIFLEET_MODELS")
+"""Settings of the fleet that its clients need."""
 console = Console()
 
 
@@ -45,18 +49,21 @@ def run(*, keep: bool) -> None:
     """Start a fleet, or take the one that is up, run the jobs, and say how it ended."""
     start = time.monotonic()
     OUT.mkdir(exist_ok=True)
-    console.print("Starting Redis (from a wheel), folder storage and one worker on a tiny checkpoint…")
+    console.print("Starting Redis (from a wheel), folder storage, a worker on a tiny checkpoint, two for speech…")
     with opened_fleet(keep) as environment:
-        settings = FleetSettings(redis_url=environment["OMNIFLEET_REDIS_URL"], storage=environment["OMNIFLEET_STORAGE"])
+        values = {name.removeprefix("OMNIFLEET_").lower(): environment[name] for name in OF_CLIENTS}
+        settings = load_settings(FleetSettings, **values)
         with Client(settings) as omni:
+            wait_until_all_live(omni)
             jobs = submit(omni)
             watch(jobs)
             show(jobs)
+            show_speech(omni, OUT, console)
     draw(OUT / "street.wav", OUT / "add.flac")
     console.print(
         "[yellow]The checkpoint has random weights: its sound is noise and its words are random letters. "
         "What is real is the way they went.[/yellow]\n"
-        f"{time.monotonic() - start:.0f} s, files in {OUT}/, worker's log in {HOME}/."
+        f"{time.monotonic() - start:.0f} s, files in {OUT}/, workers' logs in {HOME}/."
     )
     if keeper.kept_environment(HOME) is None:
         console.print("Everything is stopped again; make demo KEEP=1 leaves it up.")
@@ -82,10 +89,9 @@ def opened_fleet(keep: bool) -> Iterator[dict[str, str]]:
 
 def lines_to_use(environment: dict[str, str]) -> list[str]:
     """The lines that lead a shell to the fleet and to recordings by the names that the README uses."""
-    names = ("OMNIFLEET_REDIS_URL", "OMNIFLEET_STORAGE")
     # Last in the path: Redis, which comes with the demo, must not stand in for one that is installed.
     path = f'PATH="$PATH":{shlex.quote(str(Path(sys.executable).parent))}'
-    variables = " ".join(f"{name}={shlex.quote(environment[name])}" for name in names)
+    variables = " ".join(f"{name}={shlex.quote(environment[name])}" for name in OF_CLIENTS)
     return [f"export {variables} {path}", f"cd {shlex.quote(str(OUT.resolve()))}"]
 
 

@@ -16,8 +16,8 @@ from omnifleet_shared.atomic_file import write_atomically
 
 from .services import fleet
 
-START_SECONDS = 180.0
-"""Longest wait for the fleet to be up: a slow machine takes a minute."""
+START_SECONDS = 300.0
+"""Longest wait for the fleet to be up: its workers start together, which takes a slow machine minutes."""
 STOP_SECONDS = 60.0
 
 

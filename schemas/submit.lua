@@ -32,8 +32,13 @@
 --  unfinished  refused: so many jobs of the producer have no outcome yet
 --  quota       refused: the tenant has used its GPU-seconds of today; the fifth value is seconds until midnight, UTC
 
+local function is_answer(message)
+  return string.find(message, '"task": "omnifleet.understand"', 1, true)
+    or string.find(message, '"task":"omnifleet.understand"', 1, true)
+end
+
 local function push(place, message, wake, state, record, lifetime)
-  if string.find(message, '"tenant"', 1, true) then
+  if string.find(message, '"tenant"', 1, true) or is_answer(message) then
 
 local function fair(place, what) return 'omnifleet:tenants:' .. place .. (what or '') end
 local function queue_of(place) return string.match(place, '^[^\6]+') end
@@ -51,25 +56,45 @@ local function tenant_of(message)
   return tenant and #tenant <= 64 and tenant
 end
 
-local function older_workers_live(place)
-  local records = 'omnifleet:worker-records:' .. queue_of(place)
-  return #redis.call('ZDIFF', 2, records .. ':seen', records .. ':fair') > 0
+local function beside(lane) return 'omnifleet:answers:' .. lane end
+local function lane_of(place) return string.match(place, '^omnifleet:answers:(.*)$') or place end
+local function wake_of(place) return 'omnifleet:wake:' .. string.match(place, '^[^\6]+') end
+
+local function is_answer(message)
+  return string.find(message, '"task": "omnifleet.understand"', 1, true)
+    or string.find(message, '"task":"omnifleet.understand"', 1, true)
 end
-local function enqueue(place, message, side)
-  local tenant = tenant_of(message)
-  if not tenant or older_workers_live(place) then return redis.call(side, place, message) end
+
+local function all_workers_know(what, lane)
+  local records = 'omnifleet:worker-records:' .. queue_of(lane)
+  return #redis.call('ZDIFF', 2, records .. ':seen', records .. what) == 0
+end
+local function note_queue(queue)
+  redis.call('SADD', '_kombu.binding.' .. queue, queue .. '\6\22\6\22' .. queue)
+end
+local function enqueue_fairly(place, tenant, message, side)
   redis.call(side, jobs_of(place, tenant), message)
   redis.call('HINCRBY', fair(place), 'jobs', 1)
   if redis.call('ZSCORE', fair(place, ':waiting'), tenant) then return end
-  local queue = tenants_queue(place, tenant)
-  redis.call('SADD', '_kombu.binding.' .. queue, queue .. '\6\22\6\22' .. queue)
+  note_queue(tenants_queue(place, tenant))
   local now = virtual_time(place)
   local due = math.max(now, tonumber(redis.call('ZSCORE', fair(place, ':idle'), tenant) or now))
   redis.call('ZREM', fair(place, ':idle'), tenant)
   redis.call('ZADD', fair(place, ':waiting'), exact(due), tenant)
 end
+local function enqueue(lane, message, side)
+  local place = is_answer(message) and all_workers_know(':kinds', lane) and beside(lane) or lane
+  local tenant = tenant_of(message)
+  if tenant and all_workers_know(':fair', lane) then
+    enqueue_fairly(place, tenant, message, side)
+  else
+    redis.call(side, place, message)
+  end
+  if place ~= lane then note_queue(queue_of(place)) end
+  return place
+end
 
-    enqueue(place, message, 'LPUSH')
+    wake = wake_of(enqueue(place, message, 'LPUSH'))
   else
     redis.call('LPUSH', place, message)
   end
@@ -182,8 +207,10 @@ end
 end
 local queued = 0
 for list = 8, #KEYS do
-  local of_tenants = redis.call('HGET', 'omnifleet:tenants:' .. KEYS[list], 'jobs') or 0
-  queued = queued + redis.call('LLEN', KEYS[list]) + of_tenants
+  for _, place in ipairs({KEYS[list], 'omnifleet:answers:' .. KEYS[list]}) do
+    local of_tenants = redis.call('HGET', 'omnifleet:tenants:' .. place, 'jobs') or 0
+    queued = queued + redis.call('LLEN', place) + of_tenants
+  end
 end
 if queued >= most_queued then return refusal('queued', queued) end
 if most_unfinished then

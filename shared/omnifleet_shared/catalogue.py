@@ -38,11 +38,13 @@ SHIPPED = {
             licence="CC BY-NC 4.0",
             parts=(LicensedPart(name="audio tokenizer (Higgs)", licence="terms of its own"),),
             # Over six hundred.
-            tasks={"generate.tts": TaskCapability()},
+            tasks={"generate.tts": TaskCapability(max_seconds=30)},
             sample_rate=24_000,
             cloning=True,
             voice_seconds=20,
             streaming=True,
+            speed=True,
+            timed=True,
             needs_transcript=True,
         ),
         Capabilities(
@@ -63,6 +65,14 @@ SHIPPED = {
             commercial_use=True,
             # Ninety-nine.
             tasks={"understand.transcribe": TaskCapability()},
+        ),
+        Capabilities(
+            name="audiosep",
+            engine="audiosep",
+            licence="MIT",
+            commercial_use=True,
+            parts=(LicensedPart(name="text encoder (LAION's CLAP)", licence="CC0-1.0", commercial_use=True),),
+            tasks=dict.fromkeys(("edit.extract", "edit.remove"), TaskCapability(languages=("en",), max_seconds=600)),
         ),
     )
 }

@@ -32,6 +32,10 @@ CELERY_TASKS = {
 QUEUED = "QUEUED"
 """Celery state of a job that was submitted and that no worker has taken yet."""
 
+ANSWERS_QUEUE = "omnifleet:answers:{queue}"
+"""Name of the queue in which jobs of the namespace `understand` wait, beside those of `queue` that make sounds: its
+lists, wake-up tokens and tenants are named as those of any queue."""
+
 BROKER_PRIORITY = {"interactive": 0, "batch": 6}
 """Redis priority of each class; kombu takes the lower number first."""
 
@@ -152,6 +156,8 @@ WORKERS_SEEN_KEY = "omnifleet:worker-records:{queue}:seen"
 """Sorted set: the same names, by the Unix time at which Redis got the report."""
 WORKERS_FAIR_KEY = "omnifleet:worker-records:{queue}:fair"
 """Sorted set: those of them that find the messages of tenants, likewise; workers of older releases are missing."""
+WORKERS_KINDS_KEY = "omnifleet:worker-records:{queue}:kinds"
+"""Sorted set: those of them that find the messages of `ANSWERS_QUEUE`, likewise."""
 QUEUES_KEY = "omnifleet:queues"
 """Set: the names of all queues whose workers ever reported, of all fleets of this Redis."""
 HEARTBEAT_INTERVAL = 2.0

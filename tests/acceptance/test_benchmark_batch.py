@@ -7,14 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "batch.py"
 ROOM = 20.0
 """Megabytes by which a larger batch's process may be larger; a list of its lines would be, many times over."""
 
 
-@pytest.mark.timeout(600)  # two workers and six processes start
 def test_it_reports_all_figures() -> None:
     command = [sys.executable, str(SCRIPT), "--jobs", "200", "--json"]
 

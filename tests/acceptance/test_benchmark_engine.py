@@ -20,7 +20,6 @@ def run(script: str, *options: str) -> Any:
     return json.loads(done.stdout)
 
 
-@pytest.mark.timeout(600)
 def test_the_engine_gives_the_latents_of_the_published_loop_at_every_batch_size() -> None:
     report = run("engine.py", "--size", "tiny", "--batches", "1,2", "--steps", "1")
 
@@ -37,7 +36,6 @@ def test_the_engine_gives_the_latents_of_the_published_loop_at_every_batch_size(
     assert report["left_out"] == []
 
 
-@pytest.mark.timeout(600)
 def test_a_mixed_load_is_measured_through_the_whole_fleet() -> None:
     report = run("mixed.py", "--jobs", "6", "--rate", "3", "--steps", "2", "--burst", "2")
 
@@ -51,7 +49,6 @@ def test_a_mixed_load_is_measured_through_the_whole_fleet() -> None:
     assert burst["ratio"] == pytest.approx(max(burst["answers"], burst["clips_mixed"]) / burst["clips_alone"])
 
 
-@pytest.mark.timeout(600)
 def test_answers_are_measured_in_every_way_and_are_the_same_in_all_of_them() -> None:
     report = run("answers.py", "--size", "tiny", "--answers", "1,3", "--tokens", "4")
 

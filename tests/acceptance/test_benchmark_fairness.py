@@ -12,7 +12,6 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fairness"
 
 
-@pytest.mark.timeout(600)  # two workers start
 def test_it_reports_all_figures() -> None:
     command = [sys.executable, str(SCRIPT), "--greedy", "80", "--each", "1", "--json"]
 

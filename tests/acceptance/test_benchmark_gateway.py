@@ -13,11 +13,10 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gateway.py"
 FIGURES = {"jobs_per_second", "p50_ms", "p99_ms"}
 
 
-@pytest.mark.timeout(300)  # a worker and two gateways start
 def test_it_reports_all_figures_of_both_ways_and_of_streams() -> None:
     command = [sys.executable, str(SCRIPT), "--jobs", "20", "--streams", "20", "--json"]
 
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=580)
 
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

@@ -7,12 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "streaming.py"
 
 
-@pytest.mark.timeout(600)  # a worker starts
 def test_it_reports_all_figures() -> None:
     command = [sys.executable, str(SCRIPT), "--steps", "2", "--runs", "1", "--json"]
 

@@ -19,10 +19,9 @@ from support.data import media_files
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))
 MOST_LINES = 39
-WAIT = 150.0
+WAIT = 300.0
 SECRET = "a secret of this very test"
 # The first test of a process waits for the checkpoint and the worker of all.
-pytestmark = pytest.mark.timeout(2 * WAIT)
 
 
 def run(script: str, *arguments: str | Path, cwd: Path) -> str:

@@ -22,7 +22,7 @@ from support.data.contract import check
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NODE = EXAMPLES / "node"
 SECRET = "a secret of this very test"
-WAIT = 60.0
+WAIT = 240.0
 SOUND = media_files.wav(1.0, 16_000)
 
 

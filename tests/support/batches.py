@@ -17,7 +17,7 @@ from typing import Any
 from support import PYTHONPATH, services
 from support.fork_server import ForkServer
 
-WAIT = 120.0
+WAIT = 240.0
 KILLED = -9
 
 
@@ -64,7 +64,7 @@ def batch_fleet(folder: Path, fork_server: ForkServer, **settings: str) -> Itera
     environment = {
         "OMNIFLEET_REDIS_URL": redis.url,
         "OMNIFLEET_STORAGE": f"file://{folder}/storage",
-        "OMNIFLEET_LEASE": "2",
+        "OMNIFLEET_LEASE": "4",
         "OMNIFLEET_RETRY_BACKOFF": "0.2",
         "PYTHONPATH": PYTHONPATH,
     }

@@ -5,12 +5,14 @@ Needs the standard library and redis-py alone: the demo runs where no test tools
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,19 +22,44 @@ from typing import Any
 
 import redis as redis_py
 
-START_SECONDS = 120.0
-"""Longest wait for a process to be ready."""
+START_SECONDS = 300.0
+"""Longest wait for a process to be ready, or for a condition: a busy machine makes them slow, and not wrong."""
+PORTS = range(20_000, 32_000)
+"""Below those that the kernel gives to whoever connects or asks for any port."""
 NO_LOG = Path(os.devnull)
 
 
 def free_port() -> int:
-    """Give a TCP port of this machine that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Give a TCP port that nothing listens on, and that no other call gives, in whatever process, until all were given.
+
+    A port that the kernel chose may be somebody else's again before a server listens on it, or while one restarts.
+    """
+    with _last_port().open("a+") as last:
+        fcntl.flock(last, fcntl.LOCK_EX)
+        last.seek(0)
+        port = int(last.read() or PORTS.stop)
+        while True:
+            port = port + 1 if port + 1 in PORTS else PORTS.start
+            if _is_free(port):
+                break
+        last.truncate(0)
+        last.write(str(port))
+        return port
 
 
-def wait_until(ready: Callable[[], bool], seconds: float = 30, what: str = "the condition") -> None:
+def _last_port() -> Path:
+    """The file with the port that was given last, to anybody on this machine who is this user."""
+    return Path(tempfile.gettempdir()) / f"omnifleet-last-port-{os.getuid()}"
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe, suppress(OSError):
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
+def wait_until(ready: Callable[[], bool], seconds: float = START_SECONDS, what: str = "the condition") -> None:
     """Return once `ready` is true. Raises TimeoutError after so many seconds."""
     until = time.monotonic() + seconds
     while not ready():
@@ -75,7 +102,7 @@ class Process:
 
         Raises:
             RuntimeError: the process has ended before, with the log's end in the message.
-            TimeoutError: not within 120 s.
+            TimeoutError: not within 300 s.
         """
 
         def is_logged() -> bool:

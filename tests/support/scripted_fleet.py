@@ -19,8 +19,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from support import services
 from support.fork_server import ForkServer, is_alive
 
-LEASE = 2.0
-WAIT = 90.0
+LEASE = 4.0
+"""Renewed every second: a worker may be held up for three before another one takes its jobs."""
+WAIT = 240.0
 
 
 @dataclass

@@ -37,9 +37,11 @@ from celery.utils.nodenames import default_nodename
 from omnifleet_shared.broker.celery_app import configure
 from omnifleet_shared.settings import load_settings
 
+from .engine.limits import EngineLimits
 from .observability.celery_log import quiet_reconnects
 from .observability.log_context import enter_job, leave_job
 from .observability.logging import configure_logging
+from .places import of_each_kind, worth_holding
 from .service.protocol.commands import register_commands
 from .service.protocol.controller import FleetController
 from .service.protocol.events import FleetEvents
@@ -78,11 +80,13 @@ class WorkerApp(Celery):
             return error.exit_code
 
     def hold_at_once(self, jobs: int) -> None:
-        """Hold so many jobs at once, before the first one is taken."""
+        """Hold so many jobs of each kind at once at most, before the first one is taken."""
         self.conf.worker_concurrency = jobs
-        # A batch leaves a slot free for interactive jobs.
-        self.conf.broker_transport_options["batch_priority_slots"] = max(1, jobs - 1)
-        self.fleet.lease_renewer.slots = jobs
+        self.fleet.lease_renewer.places.most = of_each_kind(jobs)
+
+    def hold_what_is_worth(self, limits: EngineLimits) -> None:
+        """Hold no more jobs of each kind than the engine has use for."""
+        self.fleet.lease_renewer.places.most = worth_holding(limits, self.conf.worker_concurrency)
 
 
 class EngineStep(bootsteps.StartStopStep):
@@ -97,9 +101,7 @@ class EngineStep(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         try:
             self.app.fleet.start()
-            most = self.app.fleet.most_held
-            if most is not None:
-                self.app.hold_at_once(min(most, self.app.conf.worker_concurrency))
+            self.app.hold_what_is_worth(self.app.fleet.limits)
         except PermanentError as error:
             logger.critical("%s: %s", type(error).__name__, error, extra={"action": "worker_refused"})
             raise WorkerShutdown(EX_FAILURE) from error

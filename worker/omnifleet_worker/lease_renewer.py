@@ -6,12 +6,15 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from omnifleet_shared.broker.kinds import KINDS, JobKind, Place
 from omnifleet_shared.broker.leases import LeasedMessage, Leases
 from omnifleet_shared.errors import BrokerError
 from omnifleet_shared.observability.outage_log import OutageLog
+
+from .places import JobPlaces
 
 logger = logging.getLogger(__name__)
 EXIT_HUNG = 70
@@ -38,7 +41,7 @@ class LeaseRenewer:
 
     Args:
         leases: the queue's leases in Redis.
-        slots: messages that the process holds at once.
+        places: messages of each kind that the process holds at once.
         engine_stalled: returns the seconds since the engine finished a step; 0 while it is idle.
         engine_timeout: seconds without a step after which the process is ended.
         poll_timeout: seconds without polling, with slots free and Redis reachable, after which it is ended.
@@ -49,7 +52,7 @@ class LeaseRenewer:
         self,
         leases: Leases,
         *,
-        slots: int,
+        places: Mapping[JobKind, int],
         engine_stalled: Callable[[], float],
         engine_timeout: float,
         poll_timeout: float,
@@ -57,11 +60,15 @@ class LeaseRenewer:
     ) -> None:
         self.leases = leases
         self.counts = LeaseCounts()
-        self.slots = slots
+        self.places = JobPlaces(places)
         self._has_stopped_polling = False
         self._is_paused = False
         self.is_cancelled = False
         """Whether an operator said to take no messages."""
+        self.polled: frozenset[Place] = frozenset()
+        """Places that the consumer's poll is for, which is on its way; none where no poll is."""
+        self.on_room: Callable[[], None] = lambda: None
+        """Called by any thread when a place is free again that no poll is for."""
         self._poll_timeout = poll_timeout
         self._polled_at: float | None = None
         self._poll_clock_from = 0.0
@@ -72,7 +79,6 @@ class LeaseRenewer:
         self._held: dict[str, float] = {}
         self._running: set[str] = set()
         self._finishing: set[str] = set()
-        self._batch: set[str] = set()
         self._suspect: LeasedMessage | None = None
         self._suspect_waits = False
         self._lock = threading.Lock()
@@ -83,7 +89,7 @@ class LeaseRenewer:
 
     def __json__(self) -> str:
         """Return what `celery inspect` and Flower show among the options of the transport."""
-        return f"{len(self._held)} of {self.slots} slots held"
+        return f"{len(self._held)} of {self.places.total} slots held"
 
     def start(self) -> None:
         """Renew and recover four times a lease, until `stop`."""
@@ -102,16 +108,18 @@ class LeaseRenewer:
         return not (self._has_stopped_polling or self._is_paused or self.is_cancelled)
 
     @property
-    def batch_jobs(self) -> int:
-        """Messages of batch priority that are held."""
-        return len(self._batch.intersection(self._worth_renewing())) if self._batch else 0
-
-    @property
     def has_room(self) -> bool:
-        """Whether a slot is free; a suspect that waits for the others takes none yet."""
-        waits = self._suspect is not None and self._suspect_waits
+        """Whether a place is free, of any kind; a suspect that waits for the others takes none yet."""
+        return any(self.room_for(Place(kind, False)) for kind in KINDS)
+
+    def room_for(self, place: Place) -> int:
+        """Places that are free for messages of a kind and priority."""
         # Most often it is enough to count, which costs a message less.
-        return len(self._held) - waits < self.slots or len(self._worth_renewing()) - waits < self.slots
+        if free := self.places.free(place):
+            return free
+        held = self._worth_renewing()
+        with self._lock:
+            return self.places.free_beside(held, place)
 
     @property
     def is_idle(self) -> bool:
@@ -172,17 +180,17 @@ class LeaseRenewer:
         """Take messages again after `cancel_consumer`."""
         self.is_cancelled = False
 
-    def track(self, tag: str, *, batch: bool = False) -> None:
+    def track(self, tag: str, kind: JobKind | None = "sounds", *, batch: bool = False) -> None:
         """Renew the lease of a message that was taken, for a while at first and then as long as its job runs."""
         with self._lock:
             self._held[tag] = time.monotonic()
-            if batch:
-                self._batch.add(tag)
+            if kind is not None:
+                self.places.take(tag, Place(kind, batch))
 
     def claim_suspect(self, suspect: LeasedMessage) -> None:
         """Hold a suspect under lease until everything else has ended; nothing is taken before it has ended too."""
         self._suspect, self._suspect_waits = suspect, True
-        self.track(suspect.tag)
+        self.track(suspect.tag, None)
         extra = {"action": "suspect_claimed", "lease": suspect.tag, "others": self.held_jobs - 1}
         logger.info("a job whose worker was lost runs alone once %d others have ended", self.held_jobs - 1, extra=extra)
 
@@ -210,7 +218,9 @@ class LeaseRenewer:
             self._held.pop(tag, None)
             self._running.discard(tag)
             self._finishing.discard(tag)
-            self._batch.discard(tag)
+            place = self.places.leave(tag)
+        if place is not None and place not in self.polled:
+            self.on_room()
 
     def ack(self, tag: str) -> None:
         """End a lease that is still held; with Redis away, the message is delivered again and finds the outcome."""
@@ -305,7 +315,7 @@ class LeaseRenewer:
             end_process(EXIT_POLL_STALLED)
 
     def _all_slots_taken(self) -> bool:
-        return len(self._held) >= self.slots
+        return self.places.all_taken
 
     def _restart_poll_clock(self) -> None:
         """Count from now: the consumer could not poll so far, with Redis away or no slot free."""

@@ -16,8 +16,11 @@ class WorkerSettings(FleetSettings):
     """Folder of the checkpoint, in diffusers' layout, or of another model (docs/engines.md); there is no worker without
     one."""
     engine: str | None = None
-    """Engine that runs it: `audio-omni`, `transformers`, `voxcpm`, `omnivoice`, `openai`, `fish`, or the name of a
-    module of your own; by default the one that the folder's card names, or its files are for."""
+    """Engine that runs it: `audio-omni`, `transformers`, `voxcpm`, `omnivoice`, `openai`, `fish`, `audiosep`, or the
+    name of a module of your own; by default the one that the folder's card names, or its files are for."""
+    clone_python: Path | None = None
+    """Python of the environment in which a clone of AudioSep runs, as in `/opt/conda/envs/AudioSep/bin/python`, for the
+    engine `audiosep`; by default the worker's own."""
     lora: Path | None = None
     """Folder of a LoRA that VoxCPM2's own training wrote (`lora_weights.safetensors`, `lora_config.json`), with a
     `card.json` that names its licence; the engine `voxcpm` speaks with it."""
@@ -62,7 +65,8 @@ class WorkerSettings(FleetSettings):
     warm_up: Literal["auto", "on", "off"] = "auto"
     """Run every batch size once before the first job, and measure what a clip holds; `auto` does on a GPU."""
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
-    """Jobs that a worker holds at once: those in the engine, and those that fetch, decode, encode or store."""
+    """Most jobs of each kind, sounds and answers, that a worker holds at once: those in the engine, and those that
+    fetch, decode, encode or store. It holds no more of a kind than twice what shares a step of the engine."""
     host_memory: Annotated[int, Field(ge=1)] | None = None
     """Bytes of the host's memory for the files and decoded media of all jobs at once; a job waits for its share before
     it fetches and before it decodes. By default 80 % of what the container, or the machine, has free once the

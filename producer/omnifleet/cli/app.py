@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from omnifleet_shared.observability.tracing import export_traces
 from omnifleet_shared.schema.jobs import AudioFormat, Priority, Quality
-from omnifleet_shared.schema.tasks import Loudness, Timestamps
+from omnifleet_shared.schema.tasks import Timestamps
 
 from ..request.build import DiffusionOptions, JobOptions
 from ..results.audio_files import format_of, is_video
@@ -23,10 +23,34 @@ from .batch import batch
 from .dead import dead
 from .keys import keys
 from .ops import add_commands
-from .output_file import TEXT_SUFFIX, OutputFile, about_media
+from .options import (
+    Adapter,
+    AdapterScale,
+    AsJson,
+    AudioTrack,
+    Callback,
+    Channels,
+    Commercial,
+    Deadline,
+    Force,
+    Guidance,
+    IdempotencyKey,
+    JobIdArgument,
+    Language,
+    LoudnessOption,
+    Model,
+    NoWait,
+    Output,
+    PriorityOption,
+    QualityOption,
+    Seed,
+    Steps,
+    Timeout,
+)
+from .outputs.output_file import TEXT_SUFFIX, OutputFile, about_media
+from .outputs.standard_output import NAME, StandardOutput
 from .session import open_session
 from .spectrogram import spectrogram
-from .standard_output import NAME, StandardOutput
 from .storage import storage
 from .voices import voices
 
@@ -39,49 +63,6 @@ app.add_typer(storage, name="storage")
 app.add_typer(voices, name="voices")
 app.command()(spectrogram)
 add_commands(app)
-
-JobIdArgument = Annotated[str, typer.Argument(help="Id of the job.")]
-Output = Annotated[
-    Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        help="File to write, whose suffix decides the format; a folder, to name it by task and input; or - for standard"
-        " output, part by part as they are made.",
-    ),
-]
-Force = Annotated[bool, typer.Option("--force", help="Write over a file that is there already.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print records as JSON, errors too.")]
-NoWait = Annotated[bool, typer.Option("--no-wait", help="Print the job's id and do not wait for it.")]
-Timeout = Annotated[float | None, typer.Option(min=0, help="Seconds to wait; as long as it takes by default.")]
-Seed = Annotated[int | None, typer.Option(help="Same seed, same result; drawn by default.")]
-Steps = Annotated[int | None, typer.Option(help="Diffusion steps, 1 to 1000; 100 by default, 25 if fast.")]
-QualityOption = Annotated[Quality | None, typer.Option(help="exact (default), or fast: a quarter of the steps.")]
-LoudnessOption = Annotated[
-    Loudness | None, typer.Option(help="All but speech: source (default), or peak as the published model.")
-]
-Channels = Annotated[int | None, typer.Option(help="All but speech: 1 for a mono result; 2 by default.")]
-Adapter = Annotated[
-    str | None, typer.Option(help="What the model is to have learned besides: NAME of `omnifleet adapters list`.")
-]
-AdapterScale = Annotated[float | None, typer.Option(help="How strongly: -4 to 4; 1 by default.")]
-Guidance = Annotated[float | None, typer.Option(help="0 to 50; 7 by default to generate, 6 to edit; 1 is none.")]
-Format = Annotated[AudioFormat | None, typer.Option("--format", help="By default that of -o, else wav.")]
-PriorityOption = Annotated[Priority | None, typer.Option(help="Interactive jobs (default) are taken first.")]
-Deadline = Annotated[float | None, typer.Option(help="Seconds from now after which the job fails.")]
-Language = Annotated[str | None, typer.Option(help="BCP 47 tag of what is said, such as en or zh-yue.")]
-AudioTrack = Annotated[
-    int | None, typer.Option(help="Sound track that is heard, 0 is the first; the file's default one by default.")
-]
-IdempotencyKey = Annotated[
-    str | None, typer.Option(help="Join the job of this key, if one waits, runs or succeeded; auto: by its content.")
-]
-Callback = Annotated[str | None, typer.Option(help="URL that the workers post the outcome to, if they allow its host.")]
-Commercial = Annotated[bool, typer.Option("--commercial", help="Only by a model whose licence allows such use.")]
-Model = Annotated[
-    str | None,
-    typer.Option(help="Model that does it, as `omnifleet models` lists them; by default the first that can."),
-]
 
 
 @app.callback(help=__doc__, invoke_without_command=True)
@@ -158,7 +139,10 @@ def generate(
     ref_text: Annotated[str | None, typer.Option(help="What is said in --ref.")] = None,
     audio: Annotated[str | None, typer.Option(help="vc: the speech to convert.")] = None,
     video: Annotated[str | None, typer.Option(help="v2a, v2m: the video to make sound for.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Length; 10, or the video's, by default.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Length; 10, the video's, or as long as it takes to say, by default.")
+    ] = None,
+    speed: Annotated[float | None, typer.Option(help="tts: 0.25 to 4, how fast it is said; 1 by default.")] = None,
     mux: Annotated[
         bool, typer.Option("--mux", help="v2a, v2m: make the video with the new sound too; -o film.mp4 writes it.")
     ] = False,
@@ -200,6 +184,7 @@ def generate(
             audio=audio,
             video=video,
             seconds=seconds,
+            speed=speed,
             mux=mux or None,
             stream=isinstance(file, StandardOutput) and audio_format in (None, "wav"),
             **_sampling(steps, quality, guidance, adapter, adapter_scale, _format(audio_format, sound), common),

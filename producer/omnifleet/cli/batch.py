@@ -36,7 +36,7 @@ from ..batch.manifest import Manifest, prepare_output
 from ..batch.run import BatchRun, prepare
 from ..batch.sender import JobSender
 from ..client import Client
-from .batch_output import BatchPrinter
+from .outputs.batch_printer import BatchPrinter
 from .session import INTERRUPTED, JOB_FAILED, exit_codes
 
 batch = typer.Typer(no_args_is_help=True, help=__doc__)

@@ -12,13 +12,13 @@ from omnifleet_shared.broker.dead_letters import DeadLetter, DeadLetters
 from omnifleet_shared.settings import FleetSettings, load_settings
 
 from ..transport.celery import CeleryTransport
-from .output import Printer
+from .options import AsJson
+from .outputs.printer import Printer
 from .session import exit_codes
 
 dead = typer.Typer(no_args_is_help=True, help=__doc__)
 
 JobIdArgument = Annotated[str, typer.Argument(help="Id of the job.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print records as JSON, errors too.")]
 
 
 @dead.command("list")

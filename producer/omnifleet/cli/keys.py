@@ -13,12 +13,11 @@ from omnifleet_shared.settings import FleetSettings, load_settings
 
 from ..gateway.access.api_key import DEFAULT_RATE, ApiKey, make_key
 from ..gateway.access.key_store import KeyStore
-from .output import Printer
+from .options import AsJson
+from .outputs.printer import Printer
 from .session import exit_codes
 
 keys = typer.Typer(no_args_is_help=True, help=__doc__)
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print records as JSON, errors too.")]
 
 
 @keys.command()

@@ -10,7 +10,8 @@ from omnifleet_shared.settings import FleetSettings, load_settings
 
 from ..client import Client
 from ..routing.route import KnownModel, model_record
-from .output import Printer
+from .options import AsJson
+from .outputs.printer import Printer
 from .session import exit_codes
 
 MARKS = {"ok": "✓", "note": "!", "fault": "✗"}
@@ -24,7 +25,7 @@ def add_commands(app: typer.Typer) -> None:
 
 def models(
     context: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="Print records as JSON, errors too.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the models that jobs may be sent to: whether a worker is ready, the licence, and what they can do."""
     printer = Printer(as_json)

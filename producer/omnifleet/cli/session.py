@@ -36,9 +36,9 @@ from ..handle import JobHandle
 from ..results.results import JobResult
 from ..results.subtitles import SUBTITLE_FORMATS
 from ..transport.unattended import Absence
-from .output import JobDisplay, Printer
-from .output_file import OutputFile
-from .standard_output import StandardOutput
+from .outputs.output_file import OutputFile
+from .outputs.printer import JobDisplay, Printer
+from .outputs.standard_output import StandardOutput
 
 EXIT_CODES: dict[type[OmnifleetError], int] = {
     InvalidJob: 2,

@@ -12,7 +12,8 @@ from omnifleet_shared.errors import InvalidJob
 from omnifleet_shared.schema.results import EditedSpan
 
 from ..client import Client
-from .output import Printer
+from .options import AsJson
+from .outputs.printer import Printer
 from .session import exit_codes
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def spectrogram(
     job: Annotated[
         str | None, typer.Option(metavar="JOB_ID", help="Mark the spans that this edit of words reports.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print records as JSON, errors too.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Draw the spectrograms of two recordings: omnifleet spectrogram call.wav edited.wav -o edit.png
 

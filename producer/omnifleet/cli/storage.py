@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from omnifleet_shared.settings import FleetSettings, load_settings
 
-from .output import Printer
+from .outputs.printer import Printer
 from .session import exit_codes
 
 if TYPE_CHECKING:

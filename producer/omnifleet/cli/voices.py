@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 from omnifleet_shared.schema.voice import Voice
 
+from .options import AsJson
 from .session import open_session
 
 voices = typer.Typer(no_args_is_help=True, help=__doc__)
 
 Name = Annotated[str, typer.Argument(help="Name of the voice: a-z, 0-9, - and _.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print records as JSON, errors too.")]
 
 
 @voices.command()

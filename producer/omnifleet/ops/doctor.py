@@ -12,12 +12,13 @@ from importlib.metadata import version
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
+from omnifleet_shared.broker.kinds import KINDS, kind_queue
 from omnifleet_shared.broker.queue_stats import QueueStatsReader
 from omnifleet_shared.broker.removal.lost_messages import LostMessages
-from omnifleet_shared.broker.submit import fair_lanes
+from omnifleet_shared.broker.submit import fair_lanes, queue_lists
 from omnifleet_shared.broker.worker_registry import SeenWorker, WorkerRecord, WorkerRegistry
 from omnifleet_shared.errors import OmnifleetError, StorageRefused
-from omnifleet_shared.keys import BROKER_PRIORITY, PROBE_KEY, WORKERS_FAIR_KEY, WORKERS_SEEN_KEY
+from omnifleet_shared.keys import BROKER_PRIORITY, PROBE_KEY, WORKERS_FAIR_KEY, WORKERS_KINDS_KEY, WORKERS_SEEN_KEY
 from omnifleet_shared.redis_client import connect_redis, refuse_eviction, typed_redis_errors
 from omnifleet_shared.settings import FleetSettings
 from omnifleet_shared.storage import Storage, open_storage, storage_home
@@ -89,6 +90,7 @@ def _queue(redis: Redis, queue: str, settings: FleetSettings) -> Iterator[Findin
     yield from _checked("priorities", lambda: _priorities(redis, queue))
     yield from _checked("suspects", lambda: _suspects(QueueStatsReader(redis, queue).read().suspects))
     yield from _checked("tenants", lambda: _tenants(redis, queue))
+    yield from _checked("answers", lambda: _answers(redis, queue))
 
 
 def _in_queue(queue: str, settings: FleetSettings, findings: Iterator[Finding]) -> Iterator[Finding]:
@@ -218,8 +220,11 @@ def _lost(redis: Redis, settings: FleetSettings) -> Iterator[Finding]:
 
 
 def _priorities(redis: Redis, queue: str) -> Iterator[Finding]:
+    queues = [kind_queue(queue, kind) for kind in KINDS]
     with typed_redis_errors():
-        unread = {level: cast(Any, redis).llen(f"{queue}\x06\x16{level}") for level in UNREAD_PRIORITIES}
+        unread = {
+            level: sum(cast(Any, redis).llen(f"{one}\x06\x16{level}") for one in queues) for level in UNREAD_PRIORITIES
+        }
     for level, count in unread.items():
         if count:
             fix = f"Send with priority {' or '.join(map(str, sorted(BROKER_PRIORITY.values())))}"
@@ -236,8 +241,23 @@ def _tenants(redis: Redis, queue: str) -> Iterator[Finding]:
         )
     jobs = sum(int(count or 0) for count in waiting)
     if jobs and alive and not fair:
-        message = f"{jobs} jobs of tenants wait where the workers that live, of an older release, do not look"
-        yield Finding("tenants", "fault", message, "Start a worker of this release: it hands them over within seconds")
+        yield _overlooked("tenants", f"{jobs} jobs of tenants")
+
+
+def _answers(redis: Redis, queue: str) -> Iterator[Finding]:
+    with typed_redis_errors(), cast(Any, redis).pipeline() as pipe:
+        for place in queue_lists(kind_queue(queue, "answers")):
+            pipe.llen(place)
+        *waiting, alive, kinds = (
+            pipe.zcard(WORKERS_SEEN_KEY.format(queue=queue)).zcard(WORKERS_KINDS_KEY.format(queue=queue)).execute()
+        )
+    if sum(waiting) and alive and not kinds:
+        yield _overlooked("answers", f"{sum(waiting)} jobs that are answered in words")
+
+
+def _overlooked(check: str, jobs: str) -> Finding:
+    message = f"{jobs} wait where the workers that live, of an older release, do not look"
+    return Finding(check, "fault", message, "Start a worker of this release: it hands them over within seconds")
 
 
 def _suspects(count: int) -> Iterator[Finding]:

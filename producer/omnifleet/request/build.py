@@ -101,7 +101,7 @@ OPTIONS: dict[Namespace, frozenset[str]] = {
 """Options by namespace."""
 FIELDS: dict[Namespace, tuple[str, ...]] = {
     "understand": ("system", "max_new_tokens", "timestamps"),
-    "generate": ("text", "ref_text", "seconds", "mux"),
+    "generate": ("text", "ref_text", "seconds", "speed", "mux"),
     "edit": ("desc", "source", "target", "dry_run", "span", "text", "loudness", "channels"),
 }
 """Arguments that are fields of the task as they stand."""

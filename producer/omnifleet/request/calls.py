@@ -75,6 +75,7 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
         audio: MediaSource | None = None,
         video: MediaSource | None = None,
         seconds: float | None = None,
+        speed: float | None = None,
         mux: bool | None = None,
         **options: Unpack[GenerateOptions],
     ) -> AudioJob:
@@ -87,7 +88,10 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             ref_text: what is said in `ref`; the text of the voice, where one is named.
             audio: vc: the speech to convert.
             video: v2a, v2m: the video to make sound for.
-            seconds: length; 10 by default, for v2a and v2m that of the video.
+            seconds: length; 10 by default, for v2a and v2m that of the video. tts: as long as the model takes to say
+                the text by default, and only by models that can be told.
+            speed: tts, in place of `seconds`: 0.25 to 4, how fast the text is said, only by models that can be told; 1
+                by default.
             mux: v2a, v2m: True to have the video with the new sound too, as `result().video`.
             options: adapter, adapter_scale, steps, quality, guidance, stream, seed, format, language, audio_track,
                 priority, deadline, commercial, idempotency_key, callback; see `GenerateOptions`.
@@ -97,7 +101,7 @@ class Calls(ABC, Generic[TextJob, AudioJob]):
             OmnifleetError: the errors of `understand`.
         """
         media = {"ref": ref, "audio": audio, "video": video}
-        fields = {"text": text, "ref_text": ref_text, "seconds": seconds, "mux": mux}
+        fields = {"text": text, "ref_text": ref_text, "seconds": seconds, "speed": speed, "mux": mux}
         job: AudioJob = self._submit(Request.of("generate", options, task=task, **media, **fields))
         return job
 

@@ -61,6 +61,8 @@ def model_record(model: KnownModel) -> dict[str, Any]:
         "cloning": known is not None and known.cloning,
         "streaming": known is not None and known.streaming,
         "editing": known is not None and known.editing,
+        "speed": known is not None and known.speed,
+        "timed": known is not None and known.timed,
         "adapters": known is not None and known.adapters,
         "seeded": known and known.seeded,
         "sample_rate": known and known.sample_rate,

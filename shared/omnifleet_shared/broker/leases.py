@@ -13,7 +13,8 @@ so that an older worker that recovers the lease puts it back there too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -34,29 +35,46 @@ from ..keys import (
 from ..numbered_calls import NUMBERED_CALL, NumberedCalls
 from ..redis_client import connect_redis, typed_redis_errors
 from ..settings import FleetSettings
+from .kinds import BESIDE, KINDS, JobKind, kind_of
 from .tenants.fair_queue import CHARGE, CHOOSE, ENQUEUE, HOLD, LANES
 
 FAIR_TURN = 8
 """One in so many messages is taken from the last list first, so that the first list cannot starve it."""
 
-# The call's id is the tag. RPOP comes first: Redis refuses the first write of a script when memory is full, and none
-# after it. `fair_queue` chooses the message of a lane. A suspect takes a worker out of the common work, so half of the
-# workers at most do that while others wait.
+# The call's id is the tag of the first message, and begins those of the others, which come from the same list. RPOP
+# comes first: Redis refuses the first write of a script when memory is full, and none after it. `fair_queue` chooses
+# the messages of a lane. A suspect takes a worker out of the common work, so half of the workers at most do that while
+# others wait.
 TAKE = f"""{NUMBERED_CALL}
 local leases, leased, suspects, suspect_tags, workers, wake, held = unpack(KEYS, 2, 8)
 local seconds, is_idle, is_awake = ARGV[3], ARGV[4], ARGV[5]
+{BESIDE}
 if is_late then return false end
+local function tag_of(number) return number == 1 and call or call .. ':' .. number end
 if is_again then
-  local kept = redis.call('HGET', leased, call)
-  return kept and {{string.match(kept, '^([^\\n]*)\\n(.*)$')}}
+  local count, place = string.match(given, '^(%d+) (.*)$')
+  local reply = false
+  for number = 1, tonumber(count or 0) do
+    local kept = redis.call('HGET', leased, tag_of(number))
+    if kept then
+      local lane, message = string.match(kept, '^([^\\n]*)\\n(.*)$')
+      reply = reply or {{lane, place}}
+      reply[#reply + 1], reply[#reply + 2] = tag_of(number), message
+    end
+  end
+  return reply
 end
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1e6
+local reply, count = false, 0
 local function lease(place, message)
   if not message then return false end
-  redis.call('HSET', leased, call, place .. '\\n' .. message)
-  redis.call('ZADD', leases, now + seconds, call)
-  return {{place, message}}
+  count = count + 1
+  redis.call('HSET', leased, tag_of(count), lane_of(place) .. '\\n' .. message)
+  redis.call('ZADD', leases, now + seconds, tag_of(count))
+  reply = reply or {{lane_of(place), place}}
+  reply[#reply + 1], reply[#reply + 2] = tag_of(count), message
+  return tag_of(count)
 end
 local function tenants_wait(place)
   return redis.call('EXISTS', '{FAIR_LANE_KEY.format(place="")}' .. place .. ':waiting') == 1
@@ -64,12 +82,18 @@ end
 local function take_fairly(place)
 {LANES}{CHOOSE}{CHARGE}{HOLD}
   local message, account = next_of(place)
-  local taken = lease(place, message)
-  if account then hold(held, place, account, call, now) end
-  return taken
+  local tag = lease(place, message)
+  if account then hold(held, place, account, tag, now) end
+  return tag
 end
 local function take(place)
   return tenants_wait(place) and take_fairly(place) or lease(place, redis.call('RPOP', place))
+end
+-- Where few wait, other workers may want some of them: each takes its share in one trip.
+local function share_of(place)
+  local of_tenants = redis.call('HGET', '{FAIR_LANE_KEY.format(place="")}' .. place, 'jobs') or 0
+  local waiting = redis.call('LLEN', place) + of_tenants
+  return math.max(1, math.ceil(waiting / math.max(1, redis.call('ZCARD', workers))))
 end
 local function others_wait()
   for place = 9, #KEYS do
@@ -85,14 +109,21 @@ local function may_run_alone()
   if alone < math.max(1, math.floor(redis.call('ZCARD', workers) / 2)) then return true end
   return is_idle == '1' and not others_wait()
 end
-local taken = redis.call('LLEN', suspects) > 0 and may_run_alone() and lease(suspects, redis.call('RPOP', suspects))
-if taken then redis.call('SADD', suspect_tags, call) end
-for place = 9, #KEYS do
-  taken = taken or take(KEYS[place])
+if redis.call('LLEN', suspects) > 0 and may_run_alone() and lease(suspects, redis.call('RPOP', suspects)) then
+  redis.call('SADD', suspect_tags, call)
+else
+  for place = 9, #KEYS do
+    for _ = 1, reply and 0 or math.min(tonumber(ARGV[place - 3]), share_of(KEYS[place])) do
+      if not take(KEYS[place]) then break end
+    end
+  end
+  wake = reply and wake_of(reply[2])
 end
-if taken and is_awake == '1' then redis.call('RPOP', wake) end
-remember('')
-return taken
+-- A worker that a token woke has taken one.
+local tokens = is_awake == '1' and count or count - 1
+for _ = 1, tokens do redis.call('RPOP', wake) end
+remember(count .. ' ' .. (reply and reply[2] or ''))
+return reply
 """
 # ZREM, which removes nothing, comes first: see TAKE.
 RENEW = """
@@ -142,14 +173,15 @@ for _, tag in ipairs(over) do
     local cut = string.find(kept, '\\n', 1, true)
     local origin, message = string.sub(kept, 1, cut - 1), string.sub(kept, cut + 1)
     settle(held, tag, not was_started and 0)
+    local tokens = wake
     if was_started then
       redis.call('LPUSH', suspects, origin == suspects and message or kept)
     elseif origin == suspects then
       redis.call('RPUSH', suspects, message)
     else
-      enqueue(origin, message, 'RPUSH')
+      tokens = wake_of(enqueue(origin, message, 'RPUSH'))
     end
-    redis.call('LPUSH', wake, '1')
+    redis.call('LPUSH', tokens, '1')
   end
 end
 return #over
@@ -162,8 +194,10 @@ class LeasedMessage:
 
     tag: str
     origin: str
-    """Key of the list that it was queued in."""
+    """Key of the list of its priority."""
     message: bytes
+    kind: JobKind = "sounds"
+    """Of the list that it was taken from: what competes for the same places."""
     is_suspect: bool = False
     """Whether its worker must do nothing else while it runs: its last worker was lost."""
 
@@ -190,7 +224,8 @@ class Leases:
         self._suspect_tags = SUSPECT_TAGS_KEY.format(queue=queue)
         self._workers = WORKERS_SEEN_KEY.format(queue=queue)
         self._held = TENANT_LEASES_KEY.format(queue=queue)
-        self._taken = 0
+        self._taken = Counter[JobKind]()
+        self._last: JobKind = KINDS[-1]
         self._take = NumberedCalls(redis, TAKE)
         self._renew, self._postpone, self._release, self._recover = (
             cast(Any, redis.register_script(script)) for script in (RENEW, POSTPONE, RELEASE, RECOVER)
@@ -206,43 +241,72 @@ class Leases:
         self._redis.close()
 
     def take(self, lists: Sequence[str], *, idle: bool = True, awake: bool = False) -> LeasedMessage | None:
-        """Lease a suspect, or the next message of the first list that has one; None where all are empty.
+        """Lease one message, as `take_several` does; None where all lists are empty."""
+        return next(iter(self.take_several(dict.fromkeys(lists, 1), idle=idle, awake=awake)), None)
+
+    def take_several(self, room: Mapping[str, int], *, idle: bool = True, awake: bool = False) -> list[LeasedMessage]:
+        """Lease a suspect, or the next messages of the first list that has any; none where all are empty.
+
+        Kinds take turns, and of each its first list goes before its others.
 
         After BrokerUnavailable the next call is given what the failed one took, if it did take something.
 
         Args:
-            lists: keys of the queue's lists, most urgent first; see `FAIR_TURN`.
+            room: keys of the lists to take from, the most urgent of each kind first, with the most to take of each; see
+                `FAIR_TURN`.
             idle: whether the worker holds no message, so that a suspect keeps it from nothing.
-            awake: whether no wake-up token woke the worker, so that the message's own is removed here.
+            awake: whether no wake-up token woke the worker, so that the messages' own are removed here.
         """
-        tag, taken = self._take.make(*self._take_from(lists, idle, awake=awake))
-        return self._noted(tag, taken)
+        _, taken = self._take.make(*self._take_from(room, idle, awake=awake))
+        return self._noted(taken)
 
-    def take_command(self, lists: Sequence[str], *, idle: bool) -> tuple[Any, ...]:
-        """Make the command that takes as `take` does, for a worker that no wake-up token woke: it removes one itself.
+    def take_command(self, room: Mapping[str, int], *, idle: bool) -> tuple[Any, ...]:
+        """Make the command that takes as `take_several` does, for a worker that no wake-up token woke.
 
         The caller sends it on a connection of its own, and gives its reply to `read_taken`.
         """
-        return self._take.command(*self._take_from(lists, idle, awake=True))
+        return self._take.command(*self._take_from(room, idle, awake=True))
 
-    def read_taken(self, reply: Any) -> LeasedMessage | None:
+    def read_taken(self, reply: Any) -> list[LeasedMessage]:
         """Read the reply to `take_command`."""
-        return self._noted(self._take.note_answer(), reply)
+        self._take.note_answer()
+        return self._noted(reply)
 
-    def _take_from(self, lists: Sequence[str], idle: bool, *, awake: bool) -> tuple[list[str], list[Any]]:
-        order = reversed(lists) if self._taken % FAIR_TURN == FAIR_TURN - 1 else lists
+    def _take_from(self, room: Mapping[str, int], idle: bool, *, awake: bool) -> tuple[list[str], list[Any]]:
+        order = [one for kind in self._kinds_in_turn() for one in self._in_turn(kind, room)]
         keys = [self._leases, self._leased, self._suspects, self._suspect_tags, self._workers, self._wake, self._held]
-        return [*keys, *order], [self.seconds, int(idle), int(awake)]
+        return [*keys, *(place for place, _ in order)], [
+            self.seconds,
+            int(idle),
+            int(awake),
+            *(most for _, most in order),
+        ]
 
-    def _noted(self, tag: str, taken: Any) -> LeasedMessage | None:
+    def _kinds_in_turn(self) -> Sequence[JobKind]:
+        """Kinds, the one that was taken last behind the other, which so waits for none of it, however many come."""
+        return sorted(KINDS, key=lambda kind: kind == self._last)
+
+    def _in_turn(self, kind: JobKind, room: Mapping[str, int]) -> Sequence[tuple[str, int]]:
+        """Lists of a kind, and how much to take of each: no more than up to the turn of the last list."""
+        of_kind = [place for place in room if kind_of(place) == kind]
+        before_turn = FAIR_TURN - 1 - self._taken[kind] % FAIR_TURN
+        if before_turn or len(of_kind) < 2:
+            return [(place, min(room[place], before_turn or FAIR_TURN)) for place in of_kind]
+        *others, last = of_kind
+        return [(last, 1), *((place, min(room[place], FAIR_TURN)) for place in reversed(others))]
+
+    def _noted(self, taken: Any) -> list[LeasedMessage]:
         if not taken:
-            return None
-        self._taken += 1
-        origin, message = taken[0].decode(), taken[1]
+            return []
+        origin, place = taken[0].decode(), taken[1].decode()
+        messages = list(zip(taken[2::2], taken[3::2], strict=True))
+        kind = self._last = kind_of(place)
+        self._taken[kind] += len(messages)
         if origin != self._suspects:
-            return LeasedMessage(tag, origin, message)
+            return [LeasedMessage(tag.decode(), origin, message, kind) for tag, message in messages]
+        ((tag, message),) = messages
         first_origin, _, message = message.partition(b"\n")
-        return LeasedMessage(tag, first_origin.decode(), message, is_suspect=True)
+        return [LeasedMessage(tag.decode(), first_origin.decode(), message, is_suspect=True)]
 
     def renew(self, tags: Sequence[str]) -> set[str]:
         """Renew leases for their full time from now; gives the tags of those that were lost."""

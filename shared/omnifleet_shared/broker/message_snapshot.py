@@ -21,6 +21,7 @@ from redis import Redis
 
 from ..errors import BrokerUnavailable, InvalidMessage
 from ..keys import (
+    ANSWERS_QUEUE,
     BINDINGS,
     DEAD_KEY,
     FAIR_LANE_KEY,
@@ -31,13 +32,13 @@ from ..keys import (
     SUSPECTS_KEY,
 )
 from ..redis_client import typed_redis_errors
-from .submit import queue_lists
+from .submit import all_lists
 from .tenants.fair_queue import LANES
 
 PIECE = 500
 """Messages that are read at a time."""
-OF_TENANTS = FAIR_LANE_KEY.format(place="")
-"""Beginning of the names of tenants' own queues."""
+OF_OTHERS = (FAIR_LANE_KEY.format(place=""), ANSWERS_QUEUE.format(queue=""))
+"""Beginnings of the names of queues that are part of another: those of tenants, and of answers."""
 # Which lists of tenants there are is found out at the moment of the copy: a message may have been moved to a new one.
 COPY = f"""{LANES}
 local copies = {{}}
@@ -128,17 +129,17 @@ def queue_names(redis: Redis) -> list[str]:
     with typed_redis_errors():
         exchanges = [key.decode().removeprefix(BINDINGS) for key in known.scan_iter(f"{BINDINGS}*", PIECE)]
         bound = {name: known.smembers(BINDINGS + name) for name in exchanges}
-    # The queues of Celery's own answers and events have exchanges of other names; those of tenants belong to another.
+    # The queues of Celery's own answers and events have exchanges of other names.
     return sorted(
         name
         for name, queues in bound.items()
-        if not name.startswith(OF_TENANTS) and any(_queue_of(queue) == name for queue in queues)
+        if not name.startswith(OF_OTHERS) and any(_queue_of(queue) == name for queue in queues)
     )
 
 
 def _places(queue: str) -> list[str]:
     """Name everything in Redis that holds a queue's messages, but for the lists of tenants."""
-    return [*queue_lists(queue), *(key.format(queue=queue) for key in (LEASED_KEY, SUSPECTS_KEY, DEAD_KEY))]
+    return [*all_lists(queue), *(key.format(queue=queue) for key in (LEASED_KEY, SUSPECTS_KEY, DEAD_KEY))]
 
 
 def _queue_of(binding: bytes) -> str:

@@ -20,6 +20,7 @@ from redis import Redis
 from ..keys import BROKER_PRIORITY, DEAD_KEY, LEASED_KEY, POSTPONED_KEY, SUSPECTS_KEY, TENANT_USE_KEY, THROUGHPUT_KEY
 from ..redis_client import connect_redis, typed_redis_errors
 from ..settings import FleetSettings
+from .kinds import BESIDE
 from .submit import queue_lists
 from .tenants.fair_queue import LANES, TODAY
 
@@ -27,7 +28,7 @@ OLDEST_AMONG = 16
 """Messages at the end of a list, where the next one is taken, among which the oldest is searched: a message that came
 back after a lease stands before older ones."""
 
-READ_STATS = f"""{LANES}{TODAY}
+READ_STATS = f"""{LANES}{TODAY}{BESIDE}
 local leased, postponed, dead, finished, suspects = unpack(KEYS, 1, 5)
 local now = redis.call('TIME')
 local function origin_of(kept)
@@ -58,11 +59,15 @@ for place = 6, #KEYS do
   for next = math.max(1, #alone - {OLDEST_AMONG - 1}), #alone do
     if origin_of(alone[next]) == list then next_ones[#next_ones + 1] = string.sub(alone[next], #list + 2) end
   end
-  local waiting, queues = redis.call('LLEN', list) + (suspected[list] or 0), {{}}
-  for _, tenant in ipairs(redis.call('ZRANGE', fair(list, ':waiting'), 0, -1)) do
-    local jobs = redis.call('LLEN', jobs_of(list, tenant))
-    waiting = waiting + jobs
-    queues[#queues + 1] = {{tenant, jobs, redis.call('LINDEX', jobs_of(list, tenant), -1)}}
+  local answers = beside(list)
+  for _, next in ipairs(redis.call('LRANGE', answers, -{OLDEST_AMONG}, -1)) do next_ones[#next_ones + 1] = next end
+  local waiting, queues = redis.call('LLEN', list) + redis.call('LLEN', answers) + (suspected[list] or 0), {{}}
+  for _, place in ipairs({{list, answers}}) do
+    for _, tenant in ipairs(redis.call('ZRANGE', fair(place, ':waiting'), 0, -1)) do
+      local jobs = redis.call('LLEN', jobs_of(place, tenant))
+      waiting = waiting + jobs
+      queues[#queues + 1] = {{tenant, jobs, redis.call('LINDEX', jobs_of(place, tenant), -1)}}
+    end
   end
   levels[#levels + 1] = {{waiting, held[list] or 0, later[list] or 0, next_ones, queues}}
 end

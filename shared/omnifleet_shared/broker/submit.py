@@ -17,6 +17,7 @@ from ..errors import InvalidSetting, QueueFull, QuotaExceeded
 from ..keys import (
     ANSWER_KEY,
     ANSWER_LIFETIME,
+    ANSWERS_QUEUE,
     ATTEMPTS_KEY,
     BINDINGS,
     BROKER_PRIORITY,
@@ -33,6 +34,7 @@ from ..schema.idempotency import IdempotencyKey
 from ..schema.job_state import STATE_KEY, queued_record
 from ..schema.results import Route
 from ..settings import FleetSettings
+from .kinds import IS_ANSWER, KINDS, kind_queue
 from .tenants.fair_queue import DAY, ENQUEUE, HEADER, LANES, QUOTA
 
 MIN_RETRY_AFTER, DEFAULT_RETRY_AFTER, MAX_RETRY_AFTER = 1, 30, 600
@@ -44,10 +46,11 @@ ROOM = 0.01
 # The message comes first: Redis refuses the first write of a script when memory is full, and none after it. The queue
 # is noted as kombu does it (routing key, pattern, queue), so that it is known before any worker has served it.
 HELPERS = f"""
+{IS_ANSWER}
 local function push(place, message, wake, state, record, lifetime)
-  if string.find(message, '{HEADER}', 1, true) then
+  if string.find(message, '{HEADER}', 1, true) or is_answer(message) then
 {ENQUEUE}
-    enqueue(place, message, 'LPUSH')
+    wake = wake_of(enqueue(place, message, 'LPUSH'))
   else
     redis.call('LPUSH', place, message)
   end
@@ -137,8 +140,10 @@ if string.find(message, '{HEADER}', 1, true) then
 end
 local queued = 0
 for list = 8, #KEYS do
-  local of_tenants = redis.call('HGET', '{FAIR_LANE_KEY.format(place="")}' .. KEYS[list], 'jobs') or 0
-  queued = queued + redis.call('LLEN', KEYS[list]) + of_tenants
+  for _, place in ipairs({{KEYS[list], '{ANSWERS_QUEUE.format(queue="")}' .. KEYS[list]}}) do
+    local of_tenants = redis.call('HGET', '{FAIR_LANE_KEY.format(place="")}' .. place, 'jobs') or 0
+    queued = queued + redis.call('LLEN', place) + of_tenants
+  end
 end
 if queued >= most_queued then return refusal('queued', queued) end
 if most_unfinished then
@@ -271,9 +276,14 @@ def queue_lists(queue: str) -> list[str]:
     return [f"{queue}\x06\x16{step}" if step else queue for step in steps]
 
 
+def all_lists(queue: str) -> list[str]:
+    """Name the Redis lists in which a queue's messages wait: its own, and those of answers (`broker.kinds`)."""
+    return [place for kind in KINDS for place in queue_lists(kind_queue(queue, kind))]
+
+
 def fair_lanes(queue: str) -> list[str]:
-    """Name the hashes of a queue's lanes, which count the messages of tenants that wait (`keys.FAIR_LANE_KEY`)."""
-    return [FAIR_LANE_KEY.format(place=place) for place in queue_lists(queue)]
+    """Name the hashes of all these lists, which count the messages of tenants that wait (`keys.FAIR_LANE_KEY`)."""
+    return [FAIR_LANE_KEY.format(place=place) for place in all_lists(queue)]
 
 
 def unfinished_key(producer: str | None) -> str:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from queue import Empty
 from time import monotonic
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from kombu.transport import redis, virtual
 from kombu.utils.json import dumps
@@ -22,9 +24,11 @@ from ..errors import BrokerError, InvalidMessage
 from ..keys import NO_WAKE_KEY, SUSPECTS_KEY, WAKE_KEY
 from ..observability.outage_log import OutageLog
 from ..redis_errors import typed_redis_error
-from .leases import LeasedMessage, Leases
+from .kinds import KINDS, PLACES, JobKind, Place, kind_queue
+from .lease_holder import LeaseHolder
+from .leases import LeasedMessage
 from .removal.purge import Purge
-from .submit import fair_lanes
+from .submit import fair_lanes, queue_lists
 
 logger = logging.getLogger(__name__)
 POLLS = OutageLog(logger, "polls_unreachable", "no jobs are taken", "jobs are taken again")
@@ -32,61 +36,15 @@ POLLS = OutageLog(logger, "polls_unreachable", "no jobs are taken", "jobs are ta
 CONNECTION_ERRORS = (*redis.Transport.connection_errors, RedisError, BrokerError)
 """Errors after which Celery's consumer connects anew. To kombu a refusal (UNBLOCKED of a failover, say) is none, and
 would end the worker."""
-OPTIONS = ("lease_holder", "fleet_queue", "record_lifetime", "batch_priority_slots", "unix_socket_path")
+OPTIONS = ("lease_holder", "fleet_queue", "record_lifetime", "unix_socket_path")
 """Transport options of these channels, beside kombu's."""
 MORE_AT_ONCE = 8
-"""Messages that are taken one after the other, each as its slot is free, before the loop looks at anything else."""
+"""Messages that are taken in one trip to Redis at most, and twice that before the loop looks at anything else."""
 ALONE_POLL_SECONDS = 0.2
 """Seconds between two looks of a worker that holds a suspect at whether all else has ended, and then whether it has."""
-
-
-class LeaseHolder(Protocol):
-    """What a channel needs of the worker's lease renewer."""
-
-    leases: Leases
-
-    @property
-    def takes(self) -> bool:
-        """Whether the worker accepts messages."""
-        ...
-
-    @property
-    def has_room(self) -> bool:
-        """Whether the worker may hold another message."""
-        ...
-
-    @property
-    def batch_jobs(self) -> int:
-        """Messages of batch priority that the worker holds."""
-        ...
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether the worker holds no message."""
-        ...
-
-    @property
-    def has_suspect(self) -> bool:
-        """Whether the worker holds a suspect, so that it takes nothing else."""
-        ...
-
-    def claim_suspect(self, suspect: LeasedMessage) -> None:
-        """Hold a suspect under lease until all other messages have ended."""
-
-    def next_suspect(self) -> LeasedMessage | None:
-        """Give the suspect once nothing else is held, for delivery; None before, and afterwards."""
-
-    def note_poll(self) -> None:
-        """Note that the consumer polls for messages."""
-
-    def track(self, tag: str, *, batch: bool = False) -> None:
-        """Renew the lease from now on; `batch` marks a message of batch priority."""
-
-    def stop_renewing(self, tag: str) -> None:
-        """Stop renewing the lease; the message goes back to the queue when it ends."""
-
-    def ack(self, tag: str) -> None:
-        """End the lease: the message is done with."""
+SOME_FULL_POLL_SECONDS = 0.1
+"""Seconds between two looks for messages of a worker that has places for one kind alone: it listens for no message of
+the other, one of whose places may be free by then."""
 
 
 class LeasedQoS(redis.QoS):
@@ -140,9 +98,6 @@ class LeasingChannel(redis.Channel):
     fleet_queue: str = ""
     record_lifetime: int = 7 * 24 * 3600
     """Seconds that the records of purged jobs are kept."""
-    batch_priority_slots: int = 1
-    """Most batch jobs that a worker process holds at once; its other slots stay free for interactive ones."""
-
     unix_socket_path: str | None = None
     """Of the Redis, in place of host and port."""
     listeners: int = 0
@@ -150,7 +105,8 @@ class LeasingChannel(redis.Channel):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.leased: set[str] = set()
-        self._more_expected = True
+        self._drained: set[Place] = set()
+        self._asked: list[Place] = []
         self._takes_in_poll = False
         self._polls_fleet = False
         super().__init__(*args, **kwargs)
@@ -191,14 +147,20 @@ class LeasingChannel(redis.Channel):
     def _poll_command(self, timeout: float) -> tuple[Any, ...]:
         holder = self.lease_holder
         self._takes_in_poll = False
-        if holder.has_suspect or not holder.takes:
+        # A place that is free from now on, and not counted below, wakes the loop.
+        holder.polled = frozenset()
+        with_room = self._with_room()
+        if holder.has_suspect or not holder.takes or not with_room:
             # It takes nothing that others wait for, and no token that would wake them.
             return ("BRPOP", NO_WAKE_KEY.format(queue=self.fleet_queue), ALONE_POLL_SECONDS)
-        if not self._more_expected:
-            return ("BRPOP", WAKE_KEY.format(queue=self.fleet_queue), timeout)
+        holder.polled = frozenset(with_room)
+        if self._drained.issuperset(with_room):
+            kinds: list[JobKind] = [kind for kind in KINDS if any(place.kind == kind for place in with_room)]
+            wakes = [WAKE_KEY.format(queue=kind_queue(self.fleet_queue, kind)) for kind in kinds]
+            return ("BRPOP", *wakes, timeout if len(kinds) == len(KINDS) else SOME_FULL_POLL_SECONDS)
         # After a message there may be another, which needs no token.
         self._takes_in_poll = True
-        return holder.leases.take_command(self._lists(), idle=holder.is_idle)
+        return holder.leases.take_command(self._room_of(with_room), idle=holder.is_idle)
 
     def _brpop_read(self, **options: Any) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
         # As it was when the poll began: a channel that closes has no active queues, and reads a last reply.
@@ -215,50 +177,69 @@ class LeasingChannel(redis.Channel):
             raise
         finally:
             self._in_poll = None
+            self.lease_holder.polled = frozenset()
         POLLS.answered()
         leased = self._accept(self.lease_holder.leases.read_taken(reply)) if self._takes_in_poll else self._take()
-        self._more_expected = leased is not None
-        if leased is None:
+        if not leased:
             raise Empty
-        self._deliver(leased)
-        self._deliver_more()
+        self._deliver_all(leased)
+        # A turn of the loop costs more than to take a message.
+        if self.qos.can_consume():
+            self._deliver_all(self._take(awake=True))
         return True
 
-    def _deliver_more(self) -> None:
-        """Deliver what waits as long as there are free slots: a turn of the loop costs more than to take a message."""
-        for _ in range(MORE_AT_ONCE):
-            if not self.qos.can_consume():
-                return
-            leased = self._take(awake=True)
-            self._more_expected = leased is not None
-            if leased is None:
-                return
-            self._deliver(leased)
+    def deliver_waiting(self) -> None:
+        """Deliver what waits although a poll is on its way: it may wait for messages of another kind."""
+        if self._in_poll and self._takes_in_poll:
+            # Redis answers it at once. A call beside it would have its number, and be given the same messages.
+            return
+        if self.fleet_queue in self.active_queues and self.qos.can_consume():
+            self._deliver_all(self._take(awake=True))
 
-    def _take(self, *, awake: bool = False) -> LeasedMessage | None:
+    def _take(self, *, awake: bool = False) -> list[LeasedMessage]:
         holder = self.lease_holder
         if not holder.takes:
-            return None
+            return []
         if holder.has_suspect:
-            return holder.next_suspect()
-        return self._accept(holder.leases.take(self._lists(), idle=holder.is_idle, awake=awake))
+            return self._next_suspect()
+        room = self._room_of(self._with_room())
+        return self._accept(holder.leases.take_several(room, idle=holder.is_idle, awake=awake))
 
-    def _lists(self) -> list[str]:
-        lists: list[str] = [self._q_for_pri(self.fleet_queue, priority) for priority in self.priority_steps]
-        return lists[:1] if self.lease_holder.batch_jobs >= self.batch_priority_slots else lists
+    def _next_suspect(self) -> list[LeasedMessage]:
+        suspect = self.lease_holder.next_suspect()
+        return [] if suspect is None else [suspect]
 
-    def _accept(self, taken: LeasedMessage | None) -> LeasedMessage | None:
+    def _with_room(self) -> list[Place]:
+        self._asked = [place for place in PLACES if self.lease_holder.room_for(place)]
+        return self._asked
+
+    def _room_of(self, places: Sequence[Place]) -> dict[str, int]:
+        """Lists that there is room for, and how much."""
+        allowed = self.qos.can_consume_max_estimate()
+        at_once = MORE_AT_ONCE if allowed is None else min(allowed, MORE_AT_ONCE)
+        return {self._list_of(one): min(self.lease_holder.room_for(one), at_once) for one in places}
+
+    def _list_of(self, place: Place) -> str:
+        interactive, batch = queue_lists(kind_queue(self.fleet_queue, place.kind))
+        return batch if place.batch else interactive
+
+    def _accept(self, taken: list[LeasedMessage]) -> list[LeasedMessage]:
         holder = self.lease_holder
-        if taken is not None and not holder.takes:
-            # It came while this worker stopped taking messages: it is for another one.
-            with suppress(BrokerError):  # its lease then ends in its own time
-                holder.leases.postpone(taken.tag, 0)
+        if taken:
+            self._drained.discard(self._place_of(taken[0]))
+        else:
+            self._drained.update(self._asked)
+        if taken and not holder.takes:
+            # They came while this worker stopped taking messages: they are for other ones.
+            with suppress(BrokerError):  # their leases then end in their own time
+                for one in taken:
+                    holder.leases.postpone(one.tag, 0)
                 holder.leases.recover()
-            return None
-        if taken is None or not taken.is_suspect:
+            return []
+        if not taken or not taken[0].is_suspect:
             return taken
-        holder.claim_suspect(taken)
-        return holder.next_suspect()
+        holder.claim_suspect(taken[0])
+        return self._next_suspect()
 
     def _size(self, queue: str) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         return int(super()._size(queue)) + self._kept_apart(queue)
@@ -275,14 +256,28 @@ class LeasingChannel(redis.Channel):
         super()._delete(queue, *args, **kwargs)
 
     def _kept_apart(self, queue: str) -> int:
-        """Count the suspects, and the messages of tenants."""
+        """Count the suspects, the answers, and the messages of tenants."""
         with self.conn_or_acquire() as client:
             of_tenants = sum(int(cast(Any, client).hget(lane, "jobs") or 0) for lane in fair_lanes(queue))
-            return of_tenants + cast(int, client.llen(SUSPECTS_KEY.format(queue=queue)))
+            others = (SUSPECTS_KEY.format(queue=queue), *queue_lists(kind_queue(queue, "answers")))
+            return of_tenants + sum(cast(int, client.llen(place)) for place in others)
 
-    def _deliver(self, taken: LeasedMessage) -> bool:
-        self.leased.add(taken.tag)
-        self.lease_holder.track(taken.tag, batch=taken.origin != self.fleet_queue)
+    def _deliver_all(self, messages: list[LeasedMessage]) -> None:
+        for one in messages:  # under this worker's care before the first is delivered
+            self.leased.add(one.tag)
+            self.lease_holder.track(one.tag, one.kind, batch=self._place_of(one).batch)
+        left = deque(messages)
+        try:
+            while left:
+                self._deliver(left.popleft())
+        finally:  # of an error: the others are back in the queue when their leases end
+            for one in left:
+                self.lease_holder.stop_renewing(one.tag)
+
+    def _place_of(self, message: LeasedMessage) -> Place:
+        return Place(message.kind, message.origin != self.fleet_queue)
+
+    def _deliver(self, taken: LeasedMessage) -> None:
         try:
             message = json.loads(taken.message)
             message["properties"]["delivery_tag"] = taken.tag
@@ -291,8 +286,6 @@ class LeasingChannel(redis.Channel):
             extra = {"action": "message_dropped"}
             logger.exception("dropped something from the queue that is no message: %s", error, extra=extra)
             self.qos.ack(taken.tag)
-            raise Empty from error
-        return True
 
 
 class Channel(LeasingChannel):

@@ -19,6 +19,7 @@ from ..keys import (
     WORKER_LIFETIME,
     WORKER_RECORDS_KEY,
     WORKERS_FAIR_KEY,
+    WORKERS_KINDS_KEY,
     WORKERS_SEEN_KEY,
 )
 from ..redis_client import connect_redis, typed_redis_errors
@@ -26,14 +27,14 @@ from ..schema.base import Record, wire_names
 from ..schema.capabilities import Capabilities
 from ..settings import FleetSettings
 from .submit import queue_lists
-from .tenants.fair_queue import CHARGE, CHOOSE, LANES, SPILL
+from .tenants.fair_queue import CHARGE, CHOOSE, ENQUEUE, SPILL
 
 logger = logging.getLogger(__name__)
 
 SPILLED_AT_ONCE = 1000
-"""Messages of tenants that one report hands to older workers."""
-# A worker that reports and does not say that it finds tenants' messages is of an older release.
-REPORT = f"""{LANES}{CHOOSE}{CHARGE}{SPILL}
+"""Messages of one list, or of its tenants, that a report hands to older workers."""
+# A worker that reports and does not say that it finds tenants' messages, or answers, is of an older release.
+REPORT = f"""{ENQUEUE}{CHOOSE}{CHARGE}{SPILL}
 local now = redis.call('TIME')
 for _, gone in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now[1] - {WORKER_LIFETIME})) do
   redis.call('HDEL', KEYS[1], gone)
@@ -42,13 +43,18 @@ end
 redis.call('ZREM', KEYS[2], ARGV[1])  -- before what a full Redis would refuse as the first write
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], now[1] + now[2] / 1e6, ARGV[1])
-redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now[1] - {WORKER_LIFETIME})
-redis.call('ZADD', KEYS[3], now[1] + now[2] / 1e6, ARGV[1])
-for place = 1, 3 do redis.call('EXPIRE', KEYS[place], {WORKER_LIFETIME}) end
-redis.call('SADD', KEYS[6], ARGV[3])
+for known = 3, 4 do
+  redis.call('ZREMRANGEBYSCORE', KEYS[known], '-inf', now[1] - {WORKER_LIFETIME})
+  redis.call('ZADD', KEYS[known], now[1] + now[2] / 1e6, ARGV[1])
+end
+for place = 1, 4 do redis.call('EXPIRE', KEYS[place], {WORKER_LIFETIME}) end
+redis.call('SADD', KEYS[7], ARGV[3])
+if #redis.call('ZDIFF', 2, KEYS[2], KEYS[4]) > 0 then
+  for lane = 8, #KEYS do spill_answers(KEYS[lane], {SPILLED_AT_ONCE}) end
+end
 if #redis.call('ZDIFF', 2, KEYS[2], KEYS[3]) > 0 then
-  for place = 7, #KEYS do spill(KEYS[place], {SPILLED_AT_ONCE}) end
-  forget_ended(KEYS[4], KEYS[5])
+  for lane = 8, #KEYS do spill_tenants(KEYS[lane], {SPILLED_AT_ONCE}) end
+  forget_ended(KEYS[5], KEYS[6])
 end
 """
 READ = f"""
@@ -170,7 +176,8 @@ class WorkerRegistry:
     def __init__(self, redis: Redis, queue: str) -> None:
         self._redis = redis
         self._queue = queue
-        keys = (WORKER_RECORDS_KEY, WORKERS_SEEN_KEY, WORKERS_FAIR_KEY, TENANT_LEASES_KEY, LEASED_KEY, QUEUES_KEY)
+        known = (WORKERS_SEEN_KEY, WORKERS_FAIR_KEY, WORKERS_KINDS_KEY)
+        keys = (WORKER_RECORDS_KEY, *known, TENANT_LEASES_KEY, LEASED_KEY, QUEUES_KEY)
         self._keys = [*(key.format(queue=queue) for key in keys), *queue_lists(queue)]
         self._report, self._read = (cast(Any, redis.register_script(script)) for script in (REPORT, READ))
 
@@ -192,8 +199,8 @@ class WorkerRegistry:
         """Remove a worker that ends."""
         with typed_redis_errors(), self._redis.pipeline() as pipe:
             pipe.hdel(self._keys[0], name)
-            pipe.zrem(self._keys[1], name)
-            pipe.zrem(self._keys[2], name)
+            for known in self._keys[1:4]:
+                pipe.zrem(known, name)
             pipe.execute()
 
     def all(self) -> list[SeenWorker]:

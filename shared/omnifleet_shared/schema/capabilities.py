@@ -39,6 +39,8 @@ COMMERCIAL_MODELS = {
     "generate.t2m": ("ACE-Step (Apache-2.0)",),
     "generate.tts": ("VoxCPM2 (Apache-2.0)", "Kokoro-82M (Apache-2.0)", "Chatterbox (MIT)"),
     "generate.vc": ("VoxCPM2 (Apache-2.0)", "Chatterbox (MIT)", "OpenVoice V2 (MIT)"),
+    "edit.extract": ("AudioSep (MIT)",),
+    "edit.remove": ("AudioSep (MIT)",),
     "edit.speech": ("VoxCPM2 (Apache-2.0) with Whisper (MIT)",),
 }
 """Models whose licences allow commercial use, by task or namespace, to name in errors."""
@@ -91,7 +93,7 @@ class Capabilities(Record):
     tasks: Mapping[str, TaskCapability]
     """What it can do, by `namespace.task`."""
     sample_rate: Annotated[int, Field(ge=1)] | None = None
-    """Of what it makes, in Hz; None where it makes no sound."""
+    """Of what it makes, in Hz; None where it makes no sound, or keeps the rate of its source."""
     cloning: bool = False
     """Whether it speaks in the voice of a recording (`ref`)."""
     voice_seconds: Annotated[float, Field(gt=0)] | None = None
@@ -100,6 +102,10 @@ class Capabilities(Record):
     """Whether it needs `ref_text` with a recording."""
     streaming: bool = False
     """Whether it gives out its result in parts, as they are done."""
+    speed: bool = False
+    """Whether it says a text as fast as it is told (`speed`)."""
+    timed: bool = False
+    """Whether it says a text in as many seconds as it is told (`seconds`)."""
     adapters: bool = False
     """Whether it takes adapters, such as `omnifleet-worker train` makes for it."""
     seeded: bool = True
@@ -120,8 +126,8 @@ class Capabilities(Record):
 
         Raises:
             LicenceRefused: a commercial job, and weights that are not for that.
-            TaskNotSupported: a task that it does not have, a voice where it speaks with its own alone, or an adapter
-                where it takes none.
+            TaskNotSupported: a task that it does not have, a voice where it speaks with its own alone, speed or seconds
+                where it speaks as fast as it likes, or an adapter where it takes none.
             LanguageNotSupported: a language that it does not know, named or evident from the script of the text.
             InvalidJob: more seconds or text than it can make, parts from a model that gives none, or a job of another
                 model.
@@ -143,6 +149,7 @@ class Capabilities(Record):
             return
         yield from self._language_refusals(job, capability)
         yield from self._voice_refusals(job)
+        yield from self._pace_refusals(job)
         yield from self._length_refusals(job, capability)
         if getattr(job, "adapter", None) is not None and not self.adapters:
             yield TaskNotSupported(
@@ -201,9 +208,20 @@ class Capabilities(Record):
             problem = f"{self.name} needs what is said in ref"
             yield InvalidJob(problem, "ref_text", "Give ref_text, or add the voice with its text")
 
+    def _pace_refusals(self, job: Job) -> Iterator[InvalidJob]:
+        task = job.task
+        if not isinstance(task, Speech):
+            return
+        remedy = "Leave {} out, or use another model"
+        if task.speed != 1 and not self.speed:
+            yield TaskNotSupported(f"{self.name} speaks as fast as it likes", "speed", remedy.format("speed"))
+        if task.seconds is not None and not self.timed:
+            problem = f"{self.name} takes as long to speak as it likes"
+            yield TaskNotSupported(problem, "seconds", remedy.format("seconds"))
+
     def _length_refusals(self, job: Job, capability: TaskCapability) -> Iterator[InvalidJob]:
         task, longest, most = job.task, capability.max_seconds, capability.max_text
-        seconds = task.seconds if isinstance(task, TextToSound | VideoToSound) else None
+        seconds = task.seconds if isinstance(task, TextToSound | VideoToSound | Speech) else None
         if longest is not None and seconds is not None and seconds > longest:
             problem = f"{seconds:g} s is more than {self.name} makes of {task.name} in one job"
             yield InvalidJob(problem, "seconds", f"Ask for at most {longest:g} s")

@@ -30,6 +30,7 @@ from .tasks import (
     Generation,
     NamedUnderstanding,
     Namespace,
+    Speech,
     SpeechEdit,
     Understanding,
     task_name,
@@ -171,7 +172,11 @@ class GenerateJob(_DiffusionJob):
     @property
     def newer_fields(self) -> dict[str, int]:
         """See `_Job`."""
-        return super().newer_fields | ({"stream": 6} if self.stream else {})
+        newer = super().newer_fields | ({"stream": 6} if self.stream else {})
+        if isinstance(self.task, Speech):
+            newer |= {"speed": 9} if self.task.speed != 1 else {}
+            newer |= {"seconds": 9} if self.task.seconds is not None else {}
+        return newer
 
 
 class EditJob(_DiffusionJob):

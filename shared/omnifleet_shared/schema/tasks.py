@@ -120,6 +120,17 @@ class Speech(Record):
     """A recording of the voice to speak with; its last 6 seconds are used."""
     ref_text: Text | None = None
     """Transcript of `ref`; the model transcribes it when absent."""
+    # Each left out where it is the default: workers of older schema versions refuse the fields.
+    speed: Annotated[float, Field(ge=0.25, le=4, exclude_if=lambda speed: speed == 1)] = 1.0
+    """How fast it is said: 2 is twice as fast as the model speaks by itself. Since schema version 9."""
+    seconds: Annotated[float | None, Field(ge=0.1, exclude_if=lambda seconds: seconds is None)] = None
+    """How long it takes to say; in place of `speed`. Since schema version 9."""
+
+    @model_validator(mode="after")
+    def _pace_is_one(self) -> Self:
+        if self.seconds is not None and self.speed != 1:
+            raise ValueError("speed: seconds say already how fast the text is said. Give speed, or seconds")
+        return self
 
     @model_validator(mode="after")
     def _transcript_has_its_voice(self) -> Self:

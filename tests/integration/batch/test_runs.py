@@ -16,7 +16,6 @@ from support.batches import BatchFleet, read_manifest, run_batch, start_batch, w
 from support.fork_server import ForkServer
 
 COUNT = 40
-pytestmark = pytest.mark.timeout(300)  # several processes start in each test
 
 
 @pytest.fixture(scope="module")

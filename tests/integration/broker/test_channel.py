@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing
+from queue import Empty
 from typing import Any
 
 import pytest
@@ -37,7 +38,7 @@ def channel(redis: Redis, redis_url: str, delivered: list[int]) -> Iterator[Any]
     """A worker's channel that consumes, with nothing to slow it down but its slots."""
     renewer = LeaseRenewer(
         Leases(redis, QUEUE, seconds=60),
-        slots=100,
+        places={"sounds": 100},
         engine_stalled=lambda: 0.0,
         engine_timeout=60,
         poll_timeout=60,
@@ -62,10 +63,14 @@ def channel(redis: Redis, redis_url: str, delivered: list[int]) -> Iterator[Any]
 
 def send(redis: Redis, count: int) -> None:
     for number in range(count):
-        about = {"delivery_info": {"exchange": "", "routing_key": QUEUE}, "delivery_tag": str(number)}
-        message = {"body": "{}", "content-type": "application/json", "content-encoding": "utf-8", "properties": about}
-        redis.lpush(QUEUE, json.dumps({**message, "headers": {"number": number}}))
+        redis.lpush(QUEUE, message_of(number))
         redis.lpush(WAKE, "1")
+
+
+def message_of(number: int) -> str:
+    about = {"delivery_info": {"exchange": "", "routing_key": QUEUE}, "delivery_tag": str(number)}
+    message = {"body": "{}", "content-type": "application/json", "content-encoding": "utf-8", "properties": about}
+    return json.dumps({**message, "headers": {"number": number}})
 
 
 def poll(channel: Any) -> None:
@@ -85,11 +90,12 @@ def test_one_turn_takes_what_there_is_room_for(redis: Redis, channel: Any, deliv
 
 
 def test_one_turn_takes_a_few_at_most(redis: Redis, channel: Any, delivered: list[int]) -> None:
-    send(redis, 2 * MORE_AT_ONCE)
+    send(redis, 3 * MORE_AT_ONCE)
 
     poll(channel)
 
-    assert delivered == list(range(1 + MORE_AT_ONCE))
+    assert delivered == list(range(len(delivered)))
+    assert MORE_AT_ONCE < len(delivered) <= 2 * MORE_AT_ONCE
 
 
 def test_a_turn_ends_with_the_queue(redis: Redis, channel: Any, delivered: list[int]) -> None:
@@ -117,3 +123,51 @@ def test_a_redis_that_forgot_the_script_within_a_turn_is_given_it_again(
     poll(channel)
 
     assert delivered == [0, 1, 2]
+
+
+def test_a_wake_up_beside_a_poll_that_takes_delivers_nothing_twice(
+    redis: Redis, channel: Any, delivered: list[int]
+) -> None:
+    send(redis, 3)
+    channel._brpop_start()
+
+    channel.deliver_waiting()
+    channel._brpop_read()
+    channel.deliver_waiting()
+
+    assert delivered == [0, 1, 2]
+
+
+def test_a_wake_up_beside_a_poll_that_waits_takes_what_is_there(
+    redis: Redis, channel: Any, delivered: list[int]
+) -> None:
+    with pytest.raises(Empty):
+        poll(channel)  # nothing is there, so that the next one waits for a token
+    channel._brpop_start()
+
+    redis.delete(WAKE)
+    redis.lpush(QUEUE, *map(message_of, range(2)))
+    channel.deliver_waiting()
+
+    assert delivered == [0, 1]
+    redis.lpush(WAKE, "1")
+    with pytest.raises(Empty):
+        channel._brpop_read()
+
+
+def test_an_error_while_several_are_delivered_gives_the_others_back(
+    redis: Redis, channel: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(redis, 4)
+
+    def fail(taken: Any) -> None:
+        raise ConnectionError("Redis is away")
+
+    monkeypatch.setattr(channel, "_deliver", fail)
+
+    with pytest.raises(ConnectionError):
+        poll(channel)
+
+    # The one that was on its way may have begun; the leases of the others are over in their own time.
+    assert channel.lease_holder.held_jobs == 1
+    assert channel.lease_holder.leases.count() == 4

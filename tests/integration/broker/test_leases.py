@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 from omnifleet_shared.broker.attempts import Attempts
-from omnifleet_shared.broker.leases import Leases
+from omnifleet_shared.broker.leases import FAIR_TURN, Leases
 from omnifleet_shared.errors import BrokerUnavailable, InvalidSetting, JobCancelled, MediaEmpty, StorageUnavailable
 from omnifleet_shared.job_state.store import JobStates
-from omnifleet_shared.keys import LEASED_KEY, LEASES_KEY
+from omnifleet_shared.keys import LEASED_KEY, LEASES_KEY, WORKERS_SEEN_KEY
 from omnifleet_shared.schema.results import JobResult, JobStatus, ModelInfo, Timings
 from omnifleet_shared.settings import FleetSettings
 from redis import Redis
@@ -68,6 +68,21 @@ def result() -> JobResult:
     model = ModelInfo(name="m", revision="r", licence="l")
     fields = {"namespace": "understand", "task": "caption", "model": model, "seed": 1, "attempts": 1}
     return JobResult(job_id=JOB, text="a dog", timings=Timings(), **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("workers", "waiting", "taken"), [(0, 6, 6), (1, 6, 6), (2, 6, 3), (4, 6, 2), (9, 6, 1), (2, 40, FAIR_TURN - 1)]
+)
+def test_a_worker_takes_its_share_of_a_few_at_once(
+    redis: Redis, leases: Leases, workers: int, waiting: int, taken: int
+) -> None:
+    redis.lpush(QUEUE, *range(waiting))
+    for number in range(workers):
+        redis.zadd(WORKERS_SEEN_KEY.format(queue=QUEUE), {f"worker-{number}": 1})
+
+    messages = leases.take_several(dict.fromkeys(LISTS, 8))
+
+    assert len(messages) == taken
 
 
 def test_a_message_is_never_in_neither_place(redis: Redis, leases: Leases) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, cast
 
@@ -20,8 +21,9 @@ from hypothesis.stateful import run_state_machine_as_test as run_machine
 from omnifleet_shared.broker.attempts import BEGIN, Attempts
 from omnifleet_shared.broker.attempts import Fault as RetryFault
 from omnifleet_shared.broker.dead_letters import DeadLetter, DeadLetters, Replay
-from omnifleet_shared.broker.leases import RECOVER, RENEW, TAKE, Leases
-from omnifleet_shared.broker.submit import AlreadySubmitted, Submissions, fair_lanes
+from omnifleet_shared.broker.leases import RECOVER, RENEW, TAKE, LeasedMessage, Leases
+from omnifleet_shared.broker.submit import AlreadySubmitted, Submissions, all_lists
+from omnifleet_shared.broker.worker_registry import WorkerRecord, WorkerRegistry
 from omnifleet_shared.errors import (
     IdempotencyConflict,
     JobFailed,
@@ -36,6 +38,7 @@ from omnifleet_shared.keys import (
     CALLBACK_KEY,
     CALLBACKS_KEY,
     CANCEL_KEY,
+    CELERY_TASKS,
     DEAD_KEY,
     FAIR_LANE_KEY,
     LEASED_KEY,
@@ -46,6 +49,7 @@ from omnifleet_shared.keys import (
     THROUGHPUT_KEY,
     UNFINISHED_KEY,
     WORKERS_FAIR_KEY,
+    WORKERS_KINDS_KEY,
     WORKERS_SEEN_KEY,
 )
 from omnifleet_shared.schema.idempotency import IdempotencyKey
@@ -63,7 +67,10 @@ from support.services import RedisServer
 JOBS = [f"job-{number}" for number in range(5)]
 LIMITS = FleetSettings(producer="web", max_queued=3, max_unfinished=4)
 TENANTS = ("a", "b")
-TENANT: st.SearchStrategy[str | None] = st.sampled_from((None, *TENANTS))
+About = tuple[str | None, str]
+"""Of a message: its tenant, and its task."""
+TASKS = sorted(CELERY_TASKS.values())
+ABOUT: st.SearchStrategy[About] = st.tuples(st.sampled_from((None, *TENANTS)), st.sampled_from(TASKS))
 URL = "https://hooks.example.com/"
 
 FAULT: st.SearchStrategy[Fault] = st.sampled_from(("request lost", "reply lost", "request late"))
@@ -107,6 +114,7 @@ class Fleet(RuleBasedStateMachine):
         self.letters = DeadLetters(client, QUEUE)
         self.states = JobStates(client, lifetime=3600)
         self.submissions = Submissions(LIMITS)
+        self.registry = WorkerRegistry(self.redis, QUEUE)
 
     def teardown(self) -> None:
         self.client.connection_pool.disconnect()
@@ -119,12 +127,12 @@ class Fleet(RuleBasedStateMachine):
         key=st.sampled_from([None, "a", "b"]),
         text=st.sampled_from(["rain", "rain", "snow"]),
         place=st.sampled_from(LISTS),
-        tenant=TENANT,
+        about=ABOUT,
         faults=FAULTS,
     )
-    def submit(self, job: str, key: str | None, text: str, place: str, tenant: str | None, faults: list[Fault]) -> None:
+    def submit(self, job: str, key: str | None, text: str, place: str, about: About, faults: list[Fault]) -> None:
         submission = self.submissions.new(job, IdempotencyKey(key, {"text": text}) if key else None)
-        message = message_of(job, tenant)
+        message = message_of(job, about)
         expected = self._expected_submission(job, key, text)
         try:
             self.network.call(faults, lambda: submission.push(self.client, place, message))
@@ -156,12 +164,16 @@ class Fleet(RuleBasedStateMachine):
 
     # Workers.
 
-    @rule(target=leases, worker=WORKERS, faults=MANY_FAULTS)
-    def take(self, worker: int, faults: list[Fault]) -> Any:
-        taken = self.network.call(faults, lambda: self.queues[worker].take(LISTS))
-        if taken is None:
+    @rule(target=leases, worker=WORKERS, most=st.integers(1, 3), faults=MANY_FAULTS)
+    def take(self, worker: int, most: int, faults: list[Fault]) -> Any:
+        room = dict.fromkeys(all_lists(QUEUE), most)
+        taken = self.network.call(faults, lambda: self.queues[worker].take_several(room))
+        if not taken:
             assert self.model.waiting() == 0
-            return multiple()
+        assert len(taken) <= most
+        return multiple(*(self._held(one, worker) for one in taken))
+
+    def _held(self, taken: LeasedMessage, worker: int) -> Lease:
         job = json.loads(taken.message)["headers"]["id"]
         assert self.model.place[job] == (SUSPECTS if taken.is_suspect else taken.origin)
         self.model.place[job] = taken.tag
@@ -267,10 +279,10 @@ class Fleet(RuleBasedStateMachine):
 
     # The operator.
 
-    @rule(job=ANY_JOB, tenant=TENANT, faults=FAULTS)
-    def replay(self, job: str, tenant: str | None, faults: list[Fault]) -> None:
+    @rule(job=ANY_JOB, about=ABOUT, faults=FAULTS)
+    def replay(self, job: str, about: About, faults: list[Fault]) -> None:
         order = Replay(job, LIMITS, LIMITS.queue)
-        message = message_of(job, tenant)
+        message = message_of(job, about)
         try:
             self.network.call(faults, lambda: order.push(self.client, LISTS[0], message))
         except UnknownJob:
@@ -294,13 +306,18 @@ class Fleet(RuleBasedStateMachine):
         assert self.model.place[job] == "dead"
         self.model.place[job] = "done"
 
-    @rule(is_there=st.booleans())
-    def upgrade(self, is_there: bool) -> None:
-        """A worker of an older release comes, which finds no messages of tenants, or goes."""
-        names = [key.format(queue=QUEUE) for key in (WORKERS_SEEN_KEY, WORKERS_FAIR_KEY)]
-        self.redis.delete(*names)
-        self.redis.zadd(names[0], {"old": self.redis.time()[0]} if is_there else {"new": 1})
-        self.redis.zadd(names[1], {"new": 1})
+    @rule(is_there=st.booleans(), finds_tenants=st.booleans())
+    def upgrade(self, is_there: bool, finds_tenants: bool) -> None:
+        """A worker of an older release comes, which finds no answers and perhaps no messages of tenants, or goes."""
+        seen, fair, kinds = (key.format(queue=QUEUE) for key in (WORKERS_SEEN_KEY, WORKERS_FAIR_KEY, WORKERS_KINDS_KEY))
+        self.redis.delete(seen, fair, kinds)
+        now = self.redis.time()[0]
+        if is_there:
+            self.redis.zadd(seen, {"old": now})
+            if finds_tenants:
+                self.redis.zadd(fair, {"old": now})
+        # One of this release hands it what waits where it does not look.
+        self.registry.report(report("new"))
 
     # The network.
 
@@ -338,19 +355,20 @@ class Fleet(RuleBasedStateMachine):
             assert records[name] == getattr(model, name)
 
     def _fair_lane(self, place: str) -> dict[str, Any]:
-        lane, queue, priority = FAIR_LANE_KEY.format(place=place), fair_lanes(QUEUE)[0], place.removeprefix(QUEUE)
+        lane, (queue, priority) = FAIR_LANE_KEY.format(place=place), divide(place)
+        tenants = FAIR_LANE_KEY.format(place=queue)
         return {
             "counts": self.redis.hgetall(lane),
             "waiting": set(self.redis.zrange(f"{lane}:waiting", 0, -1)),
             "idle": {name for name in self.redis.zrange(f"{lane}:idle", 0, -1) if name},
-            "lists": {tenant: self.redis.lrange(f"{queue}:jobs:{tenant}{priority}", 0, -1) for tenant in TENANTS},
+            "lists": {tenant: self.redis.lrange(f"{tenants}:jobs:{tenant}{priority}", 0, -1) for tenant in TENANTS},
         }
 
     def _records(self) -> dict[str, Any]:
         """All that Redis holds of the fleet, but for what it remembers of calls."""
         pipe = cast(Any, self.redis.pipeline(transaction=False))
         minutes = cast(list[str], self.redis.keys(f"{THROUGHPUT_KEY.format(queue=QUEUE)}*"))
-        for name in (*LISTS, SUSPECTS):
+        for name in (*all_lists(QUEUE), SUSPECTS):
             pipe.lrange(name, 0, -1)
         for key in (LEASED_KEY, DEAD_KEY):
             pipe.hgetall(key.format(queue=QUEUE))
@@ -360,13 +378,15 @@ class Fleet(RuleBasedStateMachine):
             pipe.hgetall(ATTEMPTS_KEY.format(job_id=job)).hgetall(CALLBACK_KEY.format(job_id=job))
             pipe.get(STATE_KEY.format(job_id=job)).exists(CANCEL_KEY.format(job_id=job))
         pipe.mget(minutes or ["none"])
-        interactive, batch, suspects, leased, dead, *sets = pipe.execute()
+        interactive, batch, asked, asked_batch, suspects, leased, dead, *sets = pipe.execute()
         leases, started, to_post, unfinished, *of_jobs, finished = sets
         states = {job: json.loads(of_jobs[4 * place + 2] or "{}") for place, job in enumerate(JOBS)}
-        fair = [self._fair_lane(lane) for lane in LISTS]
-        lists = [(interactive, *fair[0]["lists"].values()), (batch, *fair[1]["lists"].values()), (suspects,)]
+        fair = [self._fair_lane(place) for place in all_lists(QUEUE)]
+        of_tenants = [[*chain.from_iterable(lane["lists"].values())] for lane in fair]
+        sounds, answers = (interactive, batch), (asked, asked_batch)
+        lists = [sounds[lane] + answers[lane] + of_tenants[lane] + of_tenants[lane + 2] for lane in (0, 1)]
         return {
-            "lists": dict(zip((*LISTS, SUSPECTS), map(list, map(chain.from_iterable, lists)), strict=True)),
+            "lists": dict(zip((*LISTS, SUSPECTS), (*lists, suspects), strict=True)),
             "fair": fair,
             "charged": self.redis.hgetall(TENANT_LEASES_KEY.format(queue=QUEUE)),
             "used": self.redis.hgetall(TENANT_USE_KEY),
@@ -384,8 +404,20 @@ class Fleet(RuleBasedStateMachine):
         }
 
 
-def message_of(job: str, tenant: str | None) -> str:
-    return json.dumps({"headers": {"id": job} | ({"tenant": tenant} if tenant else {})})
+def message_of(job: str, about: About) -> str:
+    tenant, task = about
+    return json.dumps({"headers": {"task": task, "id": job} | ({"tenant": tenant} if tenant else {})})
+
+
+def divide(place: str) -> tuple[str, str]:
+    """The queue of a list, and the rest of its name."""
+    queue = place.partition("\x06")[0]
+    return queue, place.removeprefix(queue)
+
+
+def report(name: str) -> WorkerRecord:
+    now = datetime.now(UTC)
+    return WorkerRecord(name=name, version="1", state="ready", started_at=now, reported_at=now, slots=1)
 
 
 def counts_in(fields: dict[str, str]) -> dict[str, str]:
@@ -418,7 +450,8 @@ def is_same_answer(script: SentScript, reply: Any) -> bool:
     if reply is None and (script.runs(TAKE) or script.runs(CLAIM)):
         return True  # the lease, or the claim, is over
     if script.runs(TAKE):
-        return bool(job_of(reply[1].decode()) == job_of(script.reply[1].decode()))
+        left, first = (dict(zip(one[2::2], one[3::2], strict=True)) for one in (reply, script.reply))
+        return all(job_of(first[tag].decode()) == job_of(message.decode()) for tag, message in left.items())
     if script.runs(BEGIN):
         # Not the traceback, which a retry may have written since.
         return bool(reply[0] == b"lost" or reply[:2] == script.reply[:2])

@@ -42,7 +42,7 @@ def _server(folder: Path, *options: str, durable: bool = True) -> Iterator[servi
 
 
 def _settings(url: str, folder: Path) -> FleetSettings:
-    return FleetSettings(redis_url=url, storage=f"file://{folder}", redis_timeout=2)
+    return FleetSettings(redis_url=url, storage=f"file://{folder}", redis_timeout=20)
 
 
 def _submission_fails(settings: FleetSettings) -> OmnifleetError:
@@ -92,7 +92,7 @@ class TestOutages:
             control.config_set("save", "1 1")
             control.set("one", "change")
             shutil.rmtree(server.folder)  # there is nowhere to save to
-            services.wait_until(lambda: _save_fails(control), 30, "a save that fails")
+            services.wait_until(lambda: _save_fails(control), what="a save that fails")
 
             error = _submission_fails(_settings(server.url, folder))
 
@@ -102,11 +102,12 @@ class TestOutages:
 
     def test_a_script_that_takes_long(self, server: services.RedisServer, folder: Path) -> None:
         server.client().config_set("lua-time-limit", 50)
-        script = threading.Thread(target=_run_for, args=(server.port, 3.0))
+        script = threading.Thread(target=_run_for, args=(server.port, 600.0))
         script.start()
-        services.wait_until(lambda: _is_busy(server), 10, "a busy Redis")
+        services.wait_until(lambda: _is_busy(server), what="a busy Redis")
 
         error = _submission_fails(_settings(server.url, folder))
+        server.client().script_kill()
         script.join()
 
         assert isinstance(error, BrokerUnavailable)
@@ -202,7 +203,7 @@ class TestRefusals:
         with _server(tmp_path / "redis", "--cluster-enabled", "yes") as server:
             control = server.client()
             control.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
-            services.wait_until(lambda: control.cluster("INFO")["cluster_state"] == "ok", 30, "the cluster")
+            services.wait_until(lambda: control.cluster("INFO")["cluster_state"] == "ok", what="the cluster")
 
             error = _submission_fails(_settings(server.url, folder))
 
@@ -231,7 +232,7 @@ def _add_user(server: services.RedisServer, *rights: str) -> None:
 def _run_for(port: int, seconds: float) -> None:
     loop = f"local t = redis.call('TIME')[1] while redis.call('TIME')[1] - t < {seconds} do end"
     with suppress(redis.RedisError):
-        redis.Redis(port=port, socket_timeout=30).eval(loop, 0)
+        redis.Redis(port=port, socket_timeout=600).eval(loop, 0)
 
 
 def _is_busy(server: services.RedisServer) -> bool:

@@ -20,7 +20,7 @@ from support import PYTHONPATH, services
 from support.fork_server import ForkServer
 from support.tls.certificates import Certificates, tap, tls_front
 
-WAIT = 60.0
+WAIT = 240.0
 Answer = Callable[..., str]
 PASSWORD = "p@ss/w:rd#1%?&"
 

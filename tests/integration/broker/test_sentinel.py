@@ -13,7 +13,7 @@ from redis import RedisError
 from support import services
 from support.fork_server import ForkServer
 
-WAIT = 60.0
+WAIT = 240.0
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def nodes(tmp_path: Path) -> Iterator[tuple[ExitStack, services.RedisServer, int
     config = tmp_path / "sentinel.conf"
     config.write_text(
         f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\nsentinel monitor mymaster 127.0.0.1 {servers[0].port} 1\n"
-        "sentinel down-after-milliseconds mymaster 1000\nsentinel failover-timeout mymaster 5000\n"
+        "sentinel down-after-milliseconds mymaster 3000\nsentinel failover-timeout mymaster 5000\n"
     )
     with ExitStack() as master, ExitStack() as rest:
         master.enter_context(servers[0].running())
@@ -58,7 +58,7 @@ def test_a_failover_loses_neither_client_nor_worker(
     environment = {
         "OMNIFLEET_REDIS_SENTINELS": sentinels,
         "OMNIFLEET_STORAGE": f"file://{folder}",
-        "OMNIFLEET_LEASE": "2",
+        "OMNIFLEET_LEASE": "4",
     }
     settings = FleetSettings(redis_sentinels=sentinels, storage=f"file://{folder}")
     with (

@@ -241,7 +241,12 @@ class TestWhoTakesThem:
 
 def a_renewer(leases: Leases, slots: int = 8) -> LeaseRenewer:
     return LeaseRenewer(
-        leases, slots=slots, engine_stalled=lambda: 0.0, engine_timeout=60, poll_timeout=60, on_lost=lambda tag: None
+        leases,
+        places={"sounds": slots},
+        engine_stalled=lambda: 0.0,
+        engine_timeout=60,
+        poll_timeout=60,
+        on_lost=lambda tag: None,
     )
 
 
@@ -250,7 +255,7 @@ def channel(redis_url: str, leases: Leases) -> Iterator[Any]:
     """A worker's channel."""
     app = Celery("suspects", set_as_current=False)
     configure(app, FleetSettings(redis_url=redis_url))
-    app.conf.broker_transport_options |= {"lease_holder": a_renewer(leases), "batch_priority_slots": 7}
+    app.conf.broker_transport_options |= {"lease_holder": a_renewer(leases)}
     with app.connection_for_read() as connection, closing(connection.channel()) as channel:
         yield channel
     app.close()
@@ -261,32 +266,32 @@ class TestAChannel:
         self, redis: Redis, leases: Leases, attempts: Attempts, channel: Any
     ) -> None:
         redis.lpush(INTERACTIVE, "before")
-        before = channel._take()
+        (before,) = channel._take()
         channel.lease_holder.track(before.tag)
         suspect(redis, leases, attempts, "suspect")
         redis.lpush(INTERACTIVE, "after")
 
-        assert channel._take() is None
+        assert channel._take() == []
         assert channel.lease_holder.has_suspect
         assert redis.lrange(INTERACTIVE, 0, -1) == [b"after"]
         channel.lease_holder.ack(before.tag)
-        alone = channel._take()
+        (alone,) = channel._take()
         assert alone.message == b"suspect"
-        assert channel._take() is None
+        assert channel._take() == []
         channel.lease_holder.ack(alone.tag)
-        assert channel._take().message == b"after"
+        assert [one.message for one in channel._take()] == [b"after"]
 
     def test_what_waits_for_its_turn_is_handed_back_by_a_worker_that_stops(
         self, redis: Redis, leases: Leases, attempts: Attempts, channel: Any
     ) -> None:
         channel.lease_holder.track("something that runs")
         suspect(redis, leases, attempts, "suspect")
-        assert channel._take() is None
+        assert channel._take() == []
 
         channel.lease_holder.stop_polling()
         channel.lease_holder.hand_back_waiting()
 
-        assert channel._take() is None
+        assert channel._take() == []
         assert take(leases).is_suspect
 
     def test_it_takes_no_wake_up_call_from_those_that_are_idle(
@@ -295,7 +300,7 @@ class TestAChannel:
         channel.lease_holder.track("something that runs")
         suspect(redis, leases, attempts, "suspect")
         redis.delete(WAKE_KEY.format(queue=QUEUE))
-        assert channel._take() is None
+        assert channel._take() == []
         channel._active_queues.append(QUEUE)
         redis.lpush(WAKE_KEY.format(queue=QUEUE), "1")
 
@@ -351,14 +356,17 @@ class FleetOfWorkers:
         self._runs.append({})
 
     def poll(self, number: int) -> None:
-        holder, runs = self._workers[number], self._runs[number]
-        if len(runs) >= self._slots:
+        holder = self._workers[number]
+        if len(self._runs[number]) >= self._slots:
             return
         self._channel.lease_holder = holder
         taken = self._channel._take()
-        if taken is None:
-            return
-        holder.track(taken.tag)
+        for one in taken:
+            holder.track(one.tag)
+        for one in taken:
+            self._begin(holder, self._runs[number], one)
+
+    def _begin(self, holder: LeaseRenewer, runs: dict[str, str], taken: LeasedMessage) -> None:
         job = json.loads(taken.message)["job"]
         start = self._attempts.begin(job, taken.tag)
         assert start.verdict == "begun"

@@ -16,7 +16,7 @@ from omnifleet.batch import edit, understand
 from omnifleet.local import LocalModel
 from support.data import media_files
 
-WAIT = 60.0
+WAIT = 240.0
 
 
 @pytest.fixture(scope="module")

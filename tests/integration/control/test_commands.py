@@ -29,7 +29,7 @@ def running(job: JobHandle) -> JobHandle:
 def order(scripted: ScriptedFleet, command: str, **arguments: Any) -> dict[str, str]:
     """What the only worker answers."""
     control = create_app(scripted.settings).control
-    (answer,) = control.broadcast(command, arguments=arguments, reply=True, timeout=ANSWERS_IN, limit=1)
+    (answer,) = control.broadcast(command, arguments=arguments, reply=True, timeout=WAIT, limit=1)
     (words,) = answer.values()
     return dict(words)
 
@@ -117,9 +117,9 @@ def test_what_a_worker_does_not_do_is_refused_with_the_reason_and_changes_nothin
 
 
 def test_a_cancelled_consumer_finishes_what_it_has_and_takes_jobs_again_when_told(scripted: ScriptedFleet) -> None:
-    worker = scripted.start(OMNIFLEET_POLL_PATIENCE="1", OMNIFLEET_GRACE="0")
+    worker = scripted.start(OMNIFLEET_POLL_PATIENCE="4", OMNIFLEET_GRACE="0")
     inspect = create_app(scripted.settings).control.inspect(timeout=ANSWERS_IN)
-    job = running(ask(scripted, steps=60))
+    job = running(ask(scripted, steps=120))
 
     assert "ok" in order(scripted, "cancel_consumer", queue="audio-omni")
     waiting = ask(scripted)

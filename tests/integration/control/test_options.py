@@ -18,7 +18,7 @@ REFUSED = {
     ("--prefetch-multiplier", "4"): "--prefetch-multiplier is not for this worker",
     ("-P", "prefork"): "omnifleet runs with --pool threads",
     ("-P", "solo"): "omnifleet runs with --pool threads",
-    ("-c", "2000"): "a worker holds 1 to 1024 jobs at once",
+    ("-c", "2000"): "a worker holds 1 to 1024 jobs of a kind at once",
     ("-Q", "other"): "this worker serves audio-omni alone, not other",
     ("-Q", "audio-omni,other"): "this worker serves audio-omni alone, not other",
     ("-X", "audio-omni"): "this worker serves audio-omni alone, not none",
@@ -39,12 +39,12 @@ def test_an_option_that_is_not_carried_out_is_refused_in_one_line(
 
 
 def test_a_worker_holds_as_many_jobs_as_its_option_says_and_lives(scripted: ScriptedFleet) -> None:
-    worker = scripted.start("-c", "2", "-P", "threads", OMNIFLEET_POLL_PATIENCE="1")
-    jobs = [scripted.omni.understand(question=f"number {number}", max_new_tokens=60) for number in range(3)]
+    worker = scripted.start("-c", "2", "-P", "threads", OMNIFLEET_POLL_PATIENCE="4")
+    jobs = [scripted.omni.understand(question=f"number {number}", max_new_tokens=120) for number in range(3)]
 
     services.wait_until(lambda: [job.status() for job in jobs].count(JobStatus.RUNNING) == 2, WAIT, "two jobs")
 
-    assert worker.metrics().value("omnifleet_worker_places") == 2
+    assert worker.metrics().value("omnifleet_worker_places") == 4  # two of each kind
     assert sorted(job.status().value for job in jobs) == ["queued", "running", "running"]
     assert all(job.result(WAIT).text.endswith(f"by {worker.pid}") for job in jobs)
 

@@ -14,7 +14,7 @@ from omnifleet_shared.broker.leases import Leases
 from support import services
 from support.scripted_fleet import WAIT, ScriptedFleet
 
-PATIENCE = 60
+PATIENCE = 240
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_jobs_and_groups_of_jobs_are_answered(scripted: ScriptedFleet, mine: Cel
 
 def test_a_message_waits_for_its_time_in_no_worker(scripted: ScriptedFleet, mine: Celery) -> None:
     first = scripted.start()
-    soon = job_of(mine).apply_async(countdown=4)
+    soon = job_of(mine).apply_async(countdown=10)
     late = job_of(mine).apply_async(eta=datetime.now(UTC) + timedelta(hours=1))
     leases = Leases(scripted.redis.client(), scripted.settings.queue, 2.0)
     services.wait_until(lambda: leases.count() == 2, WAIT, "both under lease")

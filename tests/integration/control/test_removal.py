@@ -15,6 +15,8 @@ from omnifleet.handle import JobHandle
 from omnifleet.ops.doctor import examine
 from omnifleet_shared.broker.celery_app import create_app
 from omnifleet_shared.broker.removal.lost_messages import LostMessages
+from omnifleet_shared.broker.submit import all_lists
+from omnifleet_shared.keys import ANSWERS_QUEUE
 from support import services
 from support.receiver import receiver
 from support.scripted_fleet import WAIT, ScriptedFleet
@@ -57,7 +59,7 @@ def delete_queue(scripted: ScriptedFleet) -> None:
 REMOVALS: dict[str, tuple[Callable[[ScriptedFleet], object], type[OmnifleetError]]] = {
     "celery purge": (purge, JobCancelled),
     "queue deleted": (delete_queue, JobCancelled),
-    "DEL": (lambda scripted: scripted.redis.client().delete(scripted.settings.queue), MessageLost),
+    "DEL": (lambda scripted: scripted.redis.client().delete(*all_lists(scripted.settings.queue)), MessageLost),
 }
 
 
@@ -113,7 +115,7 @@ def test_only_jobs_without_a_message_are_lost(scripted: ScriptedFleet, omni: Cli
     foreign = scripted.redis.client()
     foreign.set("celery-task-meta-another-app-s", b'{"status": "STARTED", "result": null}')
     foreign.set("celery-task-meta-unreadable", b"\xff")
-    foreign.delete(scripted.settings.queue)
+    foreign.delete(ANSWERS_QUEUE.format(queue=scripted.settings.queue))
     messages = LostMessages.connect(scripted.settings)
 
     found = messages.find()
@@ -141,7 +143,7 @@ def test_a_running_job_whose_message_was_deleted_is_told_of_too(scripted: Script
 def test_doctor_names_the_jobs_and_the_priorities_that_no_worker_reads(scripted: ScriptedFleet, omni: Client) -> None:
     job = ask(omni)
     redis = scripted.redis.client()
-    redis.rename(scripted.settings.queue, f"{scripted.settings.queue}\x06\x163")
+    redis.rename(ANSWERS_QUEUE.format(queue=scripted.settings.queue), f"{scripted.settings.queue}\x06\x163")
 
     findings = {one.check: one for one in examine(scripted.settings, with_job=False) if one.level == "fault"}
 
@@ -153,7 +155,7 @@ def test_doctor_names_the_jobs_and_the_priorities_that_no_worker_reads(scripted:
 def test_top_counts_the_jobs_whose_messages_are_gone(scripted: ScriptedFleet, omni: Client) -> None:
     jobs = [ask(omni) for _ in range(3)]
     redis = scripted.redis.client()
-    redis.rpop(scripted.settings.queue, 2)
+    redis.rpop(ANSWERS_QUEUE.format(queue=scripted.settings.queue), 2)
 
     frame = CliRunner().invoke(app, ["top", "--once"], env=scripted.environment).stdout
 

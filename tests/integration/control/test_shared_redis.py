@@ -22,7 +22,7 @@ def test_commands_and_events_of_another_app_are_not_the_fleet_s(scripted: Script
         theirs.control.revoke(job.id, terminate=True)
         theirs.control.rate_limit("omnifleet.understand", "1/h")
 
-        answers = create_app(scripted.settings).control.ping(timeout=10, limit=1)
+        answers = create_app(scripted.settings).control.ping(timeout=WAIT, limit=1)
 
     assert [list(answer.values()) for answer in answers] == [[{"ok": "pong"}]]
     assert job.result(WAIT).text.endswith(f"by {worker.pid}")

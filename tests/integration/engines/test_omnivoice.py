@@ -91,6 +91,29 @@ def test_a_seed_says_the_same_alone_and_beside_others(loaded: LoadedModel, langu
     assert torch.equal(before, torch.random.get_rng_state())
 
 
+def test_speed_shortens_what_is_said(loaded: LoadedModel) -> None:
+    slow, plain, fast = say(loaded, *(replace(HELLO, speed=speed) for speed in (0.5, 1.0, 2.0)))
+
+    assert fast.shape[1] < plain.shape[1] < slow.shape[1]
+    # 0.1 s of silence at each end are the library's, and no speech; the rest is whole frames of 40 ms.
+    assert slow.shape[1] - 4800 == pytest.approx(2 * (plain.shape[1] - 4800), abs=2 * 960)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 2.03, 30.0])
+def test_a_text_takes_exactly_as_long_as_it_is_told(loaded: LoadedModel, seconds: float) -> None:
+    (said,) = say(loaded, replace(HELLO, seconds=seconds))
+
+    assert said.shape[1] == round(24_000 * seconds)
+    assert np.abs(said[0, : len(said[0]) // 2]).max() > 0 and np.abs(said[0, len(said[0]) // 2 :]).max() > 0
+
+
+def test_its_card_says_how_long_a_text_may_be_told_to_take(loaded: LoadedModel) -> None:
+    loaded.model.validate_job(tts({"seconds": 30.0}, schema_version=9))
+
+    with pytest.raises(InvalidJob, match="at most 30 s"):
+        loaded.model.validate_job(tts({"seconds": 30.5}, schema_version=9))
+
+
 def test_cantonese_is_not_said_as_mandarin(loaded: LoadedModel) -> None:
     said = [say(loaded, SpeechInputs(text="你好", language=language, seed=3))[0] for language in ("zh", "yue")]
 

@@ -114,6 +114,8 @@ def test_a_cancelled_text_makes_room_for_others(stage: Stage) -> None:
 
     with pytest.raises(JobCancelled):
         job.result(WAIT)
+    if stage.is_remote:
+        services.wait_until(lambda: stage.server.gone == 1, WAIT, "the server to be hung up on")
     stage.go_on()
     assert stage.speak("Now.").result(WAIT).attempts == 1
 

@@ -54,7 +54,6 @@ def test_a_worker_whose_model_fails_job_after_job_ends_and_they_go_on_elsewhere(
     assert pids_in(jobs) == {other.pid}
 
 
-@pytest.mark.timeout(360)
 def test_a_job_that_breaks_every_device_is_put_aside_and_takes_nobody_with_it(scripted: ScriptedFleet) -> None:
     poison = ask(scripted, "break it")
     others = [ask(scripted, f"time {number}") for number in range(10)]

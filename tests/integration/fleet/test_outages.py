@@ -13,7 +13,7 @@ from support import services
 from support.data import media_files
 from support.fork_server import ForkServer
 
-WAIT = 60.0
+WAIT = 240.0
 
 
 @pytest.fixture

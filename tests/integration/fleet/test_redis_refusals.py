@@ -15,10 +15,10 @@ import redis
 from omnifleet import JobHandle, JobStatus
 from support import services
 from support.fork_server import is_alive
-from support.scripted_fleet import WAIT, ScriptedFleet, ScriptedWorker
+from support.scripted_fleet import LEASE, WAIT, ScriptedFleet, ScriptedWorker
 
-SECONDS = 4.0
-"""Of a refusal: two leases."""
+SECONDS = LEASE + 1
+"""Of a refusal: more than a lease."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def test_a_full_redis_takes_no_job_and_records_what_becomes_of_the_others(full: 
     services.wait_until(lambda: all(job.status() is JobStatus.RUNNING for job in running), WAIT, "running jobs")
     waiting = [_long_job(full, number) for number in range(4, 7)]
     full.redis.client().config_set("maxmemory", 1)
-    time.sleep(SECONDS)  # two leases
+    time.sleep(SECONDS)
 
     waiting[-1].cancel()
     results = [job.result(WAIT) for job in (*running, *waiting[:-1])]
@@ -143,7 +143,7 @@ def _long_job(fleet: ScriptedFleet, number: int) -> JobHandle[Any]:
 
 def _takes_jobs(scripted: ScriptedFleet) -> bool:
     with suppress(Exception):  # whatever Redis still refuses
-        return bool(scripted.omni.understand(question="Is it over?", max_new_tokens=1).result(10).text)
+        return bool(scripted.omni.understand(question="Is it over?", max_new_tokens=1).result(WAIT).text)
     return False
 
 

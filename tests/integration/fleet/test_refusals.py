@@ -35,7 +35,7 @@ from redis import Redis
 from support import processes, services
 from support.data import media_files
 
-WAIT = 60.0
+WAIT = 240.0
 SOUND = media_files.wav(1.0, 16_000)
 
 

@@ -43,7 +43,6 @@ def test_a_hung_engine_ends_its_process_and_its_jobs_go_on_elsewhere(scripted: S
         job.result(WAIT)
 
 
-@pytest.mark.timeout(360)
 def test_exactly_the_poison_is_put_aside_and_its_neighbours_succeed(scripted: ScriptedFleet) -> None:
     jobs = [scripted.omni.understand(question=f"time {number}", max_new_tokens=4) for number in range(30)]
     poison = scripted.omni.understand(question="die", max_new_tokens=4)

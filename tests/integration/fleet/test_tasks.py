@@ -16,7 +16,7 @@ from omnifleet import AnswerUnreadable, AudioResult, Client, FleetSettings, Inva
 from support.data import media_files
 
 STEPS = 3
-WAIT = 60.0
+WAIT = 240.0
 SOURCE_SECONDS = 1.5
 SOUND = media_files.wav(SOURCE_SECONDS, 16_000)
 VOICE = media_files.wav(2.0, 44_100)
@@ -113,21 +113,18 @@ def test_new_sound_is_put_under_the_video(omni: Client, tmp_path: Path) -> None:
     assert result.audio.seconds == 1
 
 
-@pytest.mark.timeout(240)
 def test_long_music_is_made_in_windows(omni: Client) -> None:
     result = omni.generate("t2m", "a calm piano", seconds=12.5, steps=1).result(180)
 
     assert result.audio.seconds == 12.5
 
 
-@pytest.mark.timeout(240)
 def test_a_long_source_is_edited_in_windows(omni: Client) -> None:
     result = omni.edit("add", media_files.wav(12.5, 16_000), desc="rain", steps=1).result(180)
 
     assert result.audio.seconds == pytest.approx(12.5, abs=1e-3)
 
 
-@pytest.mark.timeout(400)  # 2,048 tokens, which take a busy machine minutes
 def test_words_are_looked_for_in_what_the_model_hears(omni: Client) -> None:
     job = omni.edit("Speech", SOUND, desc="replace 'hello' with 'goodbye'", steps=1)
 
@@ -201,7 +198,7 @@ def test_the_link_works_without_credentials(omni: Client) -> None:
     result = omni.generate("t2a", "a bell", seconds=1, steps=1).result(WAIT)
 
     for url in (result.audio.url, result.record.artifact.url):
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             assert answer.read() == result.audio.read()
             assert answer.headers["Content-Type"] == "audio/wav"
             assert answer.headers["Content-Disposition"] == 'inline; filename="t2a-a-bell.wav"'

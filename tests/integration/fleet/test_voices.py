@@ -14,7 +14,7 @@ from omnifleet.request.maker import JobMaker
 from omnifleet_shared.storage import Storage, open_storage
 from support.data import media_files
 
-WAIT = 120.0
+WAIT = 240.0
 RECORDING = media_files.wav(7.0, 48_000, 2)
 
 

@@ -180,12 +180,14 @@ class TestEvents:
         job_id = omnigate.send(**RAIN | {"steps": LONG})
         with omnigate.opened("GET", f"/v1/jobs/{job_id}/events") as stream:
             stream.read_until("event: progress")
-            assert omnigate.metrics().value("omnifleet_gateway_open_streams") == 1
+            self._wait_for_open_streams(omnigate, 1)  # those of tests before may be about to close
 
-        services.wait_until(
-            lambda: omnigate.metrics().value("omnifleet_gateway_open_streams") == 0, WAIT, "it is closed"
-        )
+        self._wait_for_open_streams(omnigate, 0)
         assert omnigate.ask("DELETE", f"/v1/jobs/{job_id}").status == 202
+
+    def _wait_for_open_streams(self, omnigate: Gateway, count: int) -> None:
+        name = "omnifleet_gateway_open_streams"
+        services.wait_until(lambda: omnigate.metrics().value(name) == count, WAIT, f"{count} open streams")
 
 
 class TestCancelling:

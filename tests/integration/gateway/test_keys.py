@@ -123,7 +123,7 @@ class TestLimits:
         assert len(answers) > 10
         assert (answers[-1].status, answers[-1].error["code"]) == (429, "RateExceeded")
         assert int(answers[-1].headers["retry-after"]) >= 1
-        processes.wait_until(lambda: mine.get("/v1/jobs/nobody").status == 404, 30, "room again")
+        processes.wait_until(lambda: mine.get("/v1/jobs/nobody").status == 404, what="room again")
 
     def test_two_replicas_count_together(self, omnigate: Gateway, fleet: ScriptedFleet) -> None:
         key = new_key(fleet.settings.redis_url, rate=1)

@@ -13,7 +13,7 @@ from support.collector import collector
 from support.gateway.process import LONG, WAIT, Gateway, Part, gateway
 from support.scripted_fleet import ScriptedFleet
 
-MOST_JSON, MOST_FILE, PATIENCE = 20_000, 100_000, 1.0
+MOST_JSON, MOST_FILE, PATIENCE = 20_000, 100_000, 4.0
 RAIN = {"task": "generate.t2a", "text": "rain", "seconds": 0.5, "steps": 2}
 JSON = {"Content-Type": "application/json"}
 

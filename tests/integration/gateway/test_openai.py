@@ -16,6 +16,7 @@ import soundfile
 from omnifleet import Client, FleetSettings
 from support import processes, services
 from support.data import media_files
+from support.data.adapters import write_adapter
 from support.gateway.process import NODE_TEST, WAIT, Gateway, Part, gateway, new_key
 
 SPEECH = media_files.wav(2.0, 16_000)
@@ -98,9 +99,29 @@ class TestSpeech:
 
         assert soundfile.info(io.BytesIO(said.read())).frames > 0
 
+    def test_adapters_are_listed_and_spoken_with(
+        self, client: Any, omnigate: Gateway, settings: FleetSettings, checkpoint: Path, tmp_path: Path
+    ) -> None:
+        folder, request = write_adapter(tmp_path / "adapter", checkpoint), {"model": "audio-omni", "voice": "default"}
+        adapted = {"adapter": "rain", "adapter_scale": 0.5}
+        with Client(settings) as omni:
+            added = omni.adapters.add("rain", folder, licence="CC0-1.0")
+            try:
+                listed = {one["id"] for one in omnigate.get("/v1/adapters").json["data"]}
+                said = client.audio.speech.create(**request, input="Hello.", response_format="wav", extra_body=adapted)
+                used = omni.job(said.response.headers["x-job-id"]).result(WAIT).adapter
+            finally:
+                omni.adapters.remove("rain")
+
+        assert listed == {"rain"}
+        assert used is not None and (used.sha256, used.scale) == (added.sha256, 0.5)
+
     @pytest.mark.parametrize(
         ("change", "field"),
         [
+            ({"extra_body": {"adapter": "nobody-s"}}, "adapter"),
+            ({"extra_body": {"adapter": "../x"}}, "adapter"),
+            ({"extra_body": {"adapter_scale": 0.5}}, "adapter_scale"),
             ({"voice": "alloy"}, "voice"),
             ({"voice": "voice:../../x"}, "voice"),
             ({"voice": "file:///etc/passwd"}, "voice"),
@@ -219,7 +240,6 @@ class TestModels:
             client.models.retrieve("gpt-4o")
 
 
-@pytest.mark.timeout(300)  # one speech and one transcript, without a GPU
 def test_the_client_for_node_speaks_and_transcribes(omnigate: Gateway, tmp_path: Path) -> None:
     node = shutil.which("node")
     if node is None or not (NODE_TEST / "node_modules").exists():
@@ -230,7 +250,7 @@ def test_the_client_for_node_speaks_and_transcribes(omnigate: Gateway, tmp_path:
         [node, str(NODE_TEST / "call.mjs"), f"{omnigate.url}/v1", str(omnigate.key), str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=WAIT,
     )
 
     assert done.returncode == 0, done.stderr

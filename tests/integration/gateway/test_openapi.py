@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.data import media_files
-from support.gateway.process import WAIT, Gateway, Part
+from support.gateway.process import Gateway, Part
 
 IN_PATHS = {"kind": "audio", "number": "1", "name": "audio-omni"}
 """Values of the paths' parameters, besides the job's id."""
@@ -22,7 +22,7 @@ def description(omnigate: Gateway) -> dict[str, Any]:
 def job_id(omnigate: Gateway) -> str:
     """Of a job that has everything: parts, and a sound."""
     sound = {"task": "generate.t2a", "text": "rain", "seconds": 25, "steps": 2, "stream": True}
-    return str(omnigate.post(f"/v1/jobs?wait={WAIT:.0f}", sound).json["id"])
+    return str(omnigate.wait(omnigate.send(**sound))["id"])
 
 
 def resolve(description: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import pytest
 from omnifleet import Client
 from omnifleet.cli import app
 from omnifleet_shared.broker.worker_registry import WorkerRecord, WorkerRegistry
-from omnifleet_shared.keys import SUSPECTS_KEY, WORKERS_FAIR_KEY
+from omnifleet_shared.keys import SUSPECTS_KEY, WORKERS_FAIR_KEY, WORKERS_KINDS_KEY
 from omnifleet_shared.settings import FleetSettings
 from redis import Redis
 from support import services
@@ -263,6 +263,19 @@ def test_jobs_of_tenants_that_only_older_workers_could_take_are_a_fault(
     _, found = diagnose(environment)
 
     assert found["tenants"]["said"].startswith("1 jobs of tenants wait where")
+
+
+def test_answers_that_only_older_workers_could_give_are_a_fault(environment: dict[str, str], redis_url: str) -> None:
+    with Client(FleetSettings(redis_url=redis_url, storage=environment["OMNIFLEET_STORAGE"])) as omni:
+        omni.understand(question="?")
+    tell_of_worker(redis_url)
+    assert "answers" not in faults(diagnose(environment)[1])
+    with Redis.from_url(redis_url) as redis:
+        redis.delete(WORKERS_KINDS_KEY.format(queue="audio-omni"))
+
+    _, found = diagnose(environment)
+
+    assert found["answers"]["said"].startswith("1 jobs that are answered in words wait where")
 
 
 def test_two_revisions_of_the_checkpoint_are_a_note(environment: dict[str, str], redis_url: str) -> None:

@@ -15,7 +15,7 @@ from omnifleet_shared.broker.attempts import Attempts
 from omnifleet_shared.broker.dead_letters import DeadLetter
 from omnifleet_shared.broker.leases import Leases
 from omnifleet_shared.broker.queue_stats import OLDEST_AMONG, submitted_at
-from omnifleet_shared.broker.submit import queue_lists
+from omnifleet_shared.broker.submit import all_lists
 from omnifleet_shared.broker.worker_registry import WorkerRecord, WorkerRegistry
 from omnifleet_shared.errors import JobFailed
 from omnifleet_shared.keys import DEAD_KEY, LEASES_KEY, THROUGHPUT_KEY
@@ -26,7 +26,7 @@ from redis import Redis
 from support import scripted_fleet, services
 
 QUEUE = "audio-omni"
-LISTS = queue_lists(QUEUE)
+LISTS = all_lists(QUEUE)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def port(settings: FleetSettings) -> Iterator[int]:
     port = services.free_port()
     command = [sys.executable, "-m", "omnifleet", "exporter", "--port", str(port)]
     with services.process(command, environment={"OMNIFLEET_REDIS_URL": settings.redis_url}):
-        services.wait_until(lambda: scripted_fleet.page(port, "/livez")[0] == 200, 60, "the exporter")
+        services.wait_until(lambda: scripted_fleet.page(port, "/livez")[0] == 200, what="the exporter")
         yield port
 
 
@@ -72,7 +72,7 @@ def test_jobs_are_counted_by_priority_wherever_they_are(port: int, transport: Ce
     for priority, jobs in (("interactive", 5), ("batch", 4)):
         for _ in range(jobs):
             transport.submit(a_job(priority))
-    taken = [leases.take(LISTS[:1]), leases.take(LISTS[:1]), leases.take(LISTS[1:])]
+    taken = [leases.take(LISTS[::2]), leases.take(LISTS[::2]), leases.take(LISTS[1::2])]
     assert taken[0] is not None
     leases.postpone(taken[0].tag, 60)
 
@@ -263,7 +263,7 @@ def test_without_redis_it_lives_and_says_so() -> None:
     command = [sys.executable, "-m", "omnifleet", "exporter", "--port", str(port)]
     nowhere = {"OMNIFLEET_REDIS_URL": f"redis://127.0.0.1:{services.free_port()}/0"}
     with services.process(command, environment=nowhere):
-        services.wait_until(lambda: scripted_fleet.page(port, "/livez")[0] == 200, 60, "the exporter")
+        services.wait_until(lambda: scripted_fleet.page(port, "/livez")[0] == 200, what="the exporter")
 
         assert dict(scripted_fleet.scrape(port)) == {("omnifleet_redis_up", frozenset()): 0}
 
@@ -271,7 +271,7 @@ def test_without_redis_it_lives_and_says_so() -> None:
 def test_a_port_that_is_taken_is_said(port: int, settings: FleetSettings) -> None:
     command = [sys.executable, "-m", "omnifleet", "exporter", "--port", str(port)]
 
-    second = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    second = subprocess.run(command, capture_output=True, text=True, timeout=scripted_fleet.WAIT)
 
     assert second.returncode == 2
     assert "--port: nothing can listen on" in second.stderr

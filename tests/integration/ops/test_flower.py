@@ -13,10 +13,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from omnifleet import InvalidSetting, JobStatus, MediaUnreadable
+from omnifleet import Client, FleetSettings, InvalidSetting, JobStatus, MediaUnreadable
 from omnifleet.ops.flower import COLUMNS, check_login
 from omnifleet_shared.broker.celery_app import create_app
 from omnifleet_shared.broker.worker_registry import WorkerRegistry
+from omnifleet_shared.keys import MODEL
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from support import browser, scripted_fleet, services
@@ -33,10 +34,10 @@ def worker(scripted: ScriptedFleet) -> ScriptedWorker:
 
 
 @contextmanager
-def flower(scripted: ScriptedFleet) -> Iterator[int]:
+def flower(scripted: ScriptedFleet, **more: str) -> Iterator[int]:
     """Its port."""
     port = services.free_port()
-    environment = scripted.environment | {"FLOWER_BASIC_AUTH": f"{USER}:{PASSWORD}"}
+    environment = scripted.environment | {"FLOWER_BASIC_AUTH": f"{USER}:{PASSWORD}"} | more
     command = [sys.executable, "-m", "omnifleet", "flower", "--host", "127.0.0.1", "--port", str(port)]
     with services.process(command, environment=environment):
         services.wait_until(lambda: scripted_fleet.page(port, "/healthcheck")[0] == 200, WAIT, "Flower")
@@ -66,6 +67,17 @@ def row_of(page: Chrome, job_id: str) -> dict[str, str]:
             cells = [cell.text for cell in row.find_elements(By.TAG_NAME, "td")]
             return dict(zip(COLUMNS.split(","), cells, strict=True))
     return {}
+
+
+def worker_names(port: int) -> set[str]:
+    """The workers that Flower knows, without their machine's name."""
+    return {one["hostname"].partition("@")[0] for one in json.loads(read(port, "/workers?json=1"))["data"]}
+
+
+def asked_queues(port: int) -> set[str]:
+    """The queues that the workers name when Flower asks them."""
+    workers = json.loads(read(port, "/api/workers?refresh=1")).values()
+    return {queue["name"] for one in workers for queue in one.get("active_queues", [])}
 
 
 def state_of(port: int, job_id: str) -> str | None:
@@ -107,6 +119,33 @@ def test_an_operator_logs_in_and_sees_the_jobs(scripted: ScriptedFleet, port: in
     assert (failure["name"], failure["state"]) == ("omnifleet.understand", "FAILURE")
     assert "priority=batch" in failure["kwargs"]
     assert "Online" in workers
+
+
+def test_every_queue_of_the_fleet_is_shown(scripted: ScriptedFleet, worker: ScriptedWorker) -> None:
+    mine = {"name": "mine", "revision": "1", "licence": "MIT", "commercial_use": True, "languages": ["en"]}
+    queue_of = FleetSettings().queue_of
+    with flower(scripted, OMNIFLEET_MODELS=f"{MODEL},voxcpm2") as port:
+        # Its workers come when Flower is there already, and no setting of Flower's names it.
+        scripted.start(OMNIFLEET_QUEUE=queue_of("mine"), SCRIPTED_CARD=json.dumps(mine))
+        services.wait_until(lambda: worker_names(port) == {"scripted-0", "scripted-1"}, WAIT, "both workers")
+        with Client(scripted.settings) as omni:
+            jobs = [omni.understand(question="Who is it?", model=name) for name in (None, "mine")]
+            for one in jobs:
+                one.result(WAIT)
+        services.wait_until(lambda: {state_of(port, one.id) for one in jobs} == {"SUCCESS"}, WAIT, "both jobs")
+        services.wait_until(lambda: asked_queues(port) == {MODEL, queue_of("mine")}, WAIT, "both workers' answers")
+
+        with browser.chromium() as page:
+            page.get(f"http://{USER}:{PASSWORD}@127.0.0.1:{port}/broker")
+            services.wait_until(lambda: "mine" in page.page_source, WAIT, "the queues")
+            rows = page.find_elements(By.CSS_SELECTOR, "#queue-table tbody tr")
+            queues = {row.find_elements(By.TAG_NAME, "td")[0].text for row in rows}
+            page.get(f"http://127.0.0.1:{port}/workers")
+            services.wait_until(lambda: "scripted-1@" in page.page_source, WAIT, "the workers' rows")
+            shown = page.find_element(By.CSS_SELECTOR, "#workers-table").text
+
+    assert queues == {queue_of(name) for name in (MODEL, "voxcpm2", "mine")}
+    assert shown.count("Online") == 2
 
 
 @pytest.mark.parametrize("path", ["/", "/tasks", "/workers", "/broker", "/api/tasks", "/api/workers"])

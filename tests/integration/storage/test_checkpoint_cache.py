@@ -47,7 +47,7 @@ class Meter(services.Proxy):
                 if self.breaks_after is not None and passed > self.breaks_after:
                     break
                 if self.holds_after is not None and passed > self.holds_after:
-                    self.let_go.wait(60)
+                    self.let_go.wait(300)
                 sink.sendall(data)
                 passed += len(data)
                 self.carried += len(data)
@@ -127,7 +127,7 @@ def interrupted(source: str, folder: Path, meter: Meter) -> Path:
     """The folder after a fetch that was killed in the middle of its largest file."""
     meter.holds_after = 400_000
     child = start(source, folder, f"http://127.0.0.1:{meter.port}")
-    services.wait_until(lambda: WEIGHTS in parts(folder) and parts(folder)[WEIGHTS].stat().st_size > 0, 60)
+    services.wait_until(lambda: WEIGHTS in parts(folder) and parts(folder)[WEIGHTS].stat().st_size > 0)
     child.send_signal(signal.SIGKILL)
     child.wait()
     meter.let_go.set()
@@ -245,11 +245,11 @@ class TestSeveralAtOnce:
     def test_two_processes_fetch_once(self, source: str, folder: Path, meter: Meter, original: Path) -> None:
         meter.holds_after = 400_000
         first = start(source, folder, f"http://127.0.0.1:{meter.port}")
-        services.wait_until(lambda: bool(parts(folder)), 60)
+        services.wait_until(lambda: bool(parts(folder)))
         second = start(source, folder, f"http://127.0.0.1:{meter.port}")
         meter.let_go.set()
 
-        assert (first.wait(60), second.wait(60)) == (0, 0)
+        assert (first.wait(300), second.wait(300)) == (0, 0)
         assert_whole(folder, original)
         assert meter.carried < 1.2 * SIZE
 

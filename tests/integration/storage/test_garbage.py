@@ -36,9 +36,18 @@ from omnifleet_shared.broker.dead_letters import DeadLetter, DeadLetters
 from omnifleet_shared.broker.deletions import Deletions
 from omnifleet_shared.broker.leases import LeasedMessage, Leases
 from omnifleet_shared.broker.part_commits import PartCommits
-from omnifleet_shared.broker.submit import queue_lists
+from omnifleet_shared.broker.submit import all_lists
 from omnifleet_shared.errors import JobFailed, JobQuarantined, StorageUnavailable
-from omnifleet_shared.keys import BINDINGS, DEAD_KEY, DELETION_KEY, LEASES_KEY, RESULT_KEY, STREAMED_KEY, SUSPECTS_KEY
+from omnifleet_shared.keys import (
+    ANSWERS_QUEUE,
+    BINDINGS,
+    DEAD_KEY,
+    DELETION_KEY,
+    LEASES_KEY,
+    RESULT_KEY,
+    STREAMED_KEY,
+    SUSPECTS_KEY,
+)
 from omnifleet_shared.schema.job_state import STATE_KEY, JobState
 from omnifleet_shared.schema.jobs import Job, UnderstandJob, read_job
 from omnifleet_shared.schema.parts import StreamedPart
@@ -50,6 +59,7 @@ from support import services
 from typer.testing import CliRunner, Result
 
 QUEUE = "audio-omni"
+ANSWERS = ANSWERS_QUEUE.format(queue=QUEUE)
 HOUR = 3600.0
 DAY = 24 * HOUR
 
@@ -76,7 +86,7 @@ class Fleet:
         return job
 
     def take(self) -> tuple[Job, str]:
-        taken = self.leases.take(queue_lists(QUEUE))
+        taken = self.leases.take(all_lists(QUEUE))
         assert taken is not None
         job = job_of(taken)
         assert self.attempts.begin(job.job_id, taken.tag).verdict == "begun"
@@ -324,7 +334,7 @@ class TestInputs:
         self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         fleet.submit(b"old")
-        message = json.loads(fleet.redis.rpop(QUEUE))  # type: ignore[arg-type]
+        message = json.loads(fleet.redis.rpop(ANSWERS))  # type: ignore[arg-type]
         assert message["headers"].pop("inputs_until")
         fleet.redis.lpush(QUEUE, json.dumps(message))
         fleet.grow_old()
@@ -640,7 +650,7 @@ class TestRaces:
         with pytest.raises(StorageUnavailable, match="is being deleted"):
             fleet.submit(b"the same")
 
-        assert fleet.redis.llen(QUEUE) == 1
+        assert fleet.redis.llen(ANSWERS) == 1
 
 
 class InterruptedDeletions(Deletions):

@@ -24,8 +24,8 @@ def proxy(s3_server: services.S3Server) -> Iterator[services.Proxy]:
 @pytest.fixture
 def storage(bucket: str, proxy: services.Proxy, monkeypatch: pytest.MonkeyPatch) -> Storage:
     """Storage behind the proxy, with an open connection to it."""
-    monkeypatch.setattr(s3, "ANSWER_SECONDS", 0.5)
-    monkeypatch.setattr(s3, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(s3, "ANSWER_SECONDS", 3.0)
+    monkeypatch.setattr(s3, "CONNECT_SECONDS", 3.0)
     storage = open_storage(FleetSettings(storage=f"s3://{bucket}", s3_endpoint=f"http://127.0.0.1:{proxy.port}"))
     storage.put("before", io.BytesIO(DATA), content_type="audio/wav")
     return storage

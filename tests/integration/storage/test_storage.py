@@ -76,7 +76,7 @@ def checks_signatures(server: services.S3Server) -> bool:
 
 def download(url: str) -> bytes:
     """What anyone gets who has the link and nothing else."""
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         return bytes(answer.read())
 
 
@@ -391,7 +391,7 @@ class TestPlace:
         stored = storage.put("results/j1/1.wav", io.BytesIO(TONE), content_type=WAV, filename="add-j1.wav")
         storage.touch(stored.uri)
 
-        with urllib.request.urlopen(storage.url(stored.uri, lifetime=60), timeout=10) as answer:
+        with urllib.request.urlopen(storage.url(stored.uri, lifetime=60), timeout=60) as answer:
             assert answer.headers["Content-Type"] == WAV
             assert answer.headers["Content-Disposition"] == 'inline; filename="add-j1.wav"'
 
@@ -895,17 +895,14 @@ class TestAbsentS3:
         server = services.S3Server(f"http://127.0.0.1:{services.free_port()}", "a", "b")
         yield s3_storage(server, bucket)
 
-    @pytest.mark.timeout(30)
     def test_put(self, nobody: Storage) -> None:
         with pytest.raises(StorageUnavailable, match="does not answer"):
             put(nobody, "k")
 
-    @pytest.mark.timeout(30)
     def test_get(self, nobody: Storage) -> None:
         with pytest.raises(StorageUnavailable):
             nobody.get(nobody.uri("k"), max_bytes=1)
 
-    @pytest.mark.timeout(30)
     def test_stat(self, nobody: Storage) -> None:
         with pytest.raises(StorageUnavailable):
             nobody.stat(nobody.uri("k"))

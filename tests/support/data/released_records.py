@@ -16,7 +16,7 @@ from typing import Any
 from omnifleet.testing.answers import SAMPLES, make_plan
 from omnifleet.transport.celery import CeleryTransport
 from omnifleet_shared.broker.dead_letters import DeadLetter
-from omnifleet_shared.broker.submit import queue_lists
+from omnifleet_shared.broker.submit import all_lists
 from omnifleet_shared.errors import error_classes
 from omnifleet_shared.keys import JOB_SCHEMA_VERSION
 from omnifleet_shared.schema.adapter import UsedAdapter
@@ -135,6 +135,10 @@ def jobs(version: int = 1) -> Iterator[Job]:
     if version > 8:
         head = {"schema_version": 9, "job_id": "generate-t2a-adapted", "namespace": "generate", "steps": 1}
         yield read_job(head | {"task": {"name": "t2a", **TASKS["generate.t2a"]}, "adapter": ADAPTER})
+        for pace in ({"speed": 1.5}, {"seconds": 2.5}):
+            (name,) = pace
+            head = {"schema_version": 9, "job_id": f"generate-tts-{name}", "namespace": "generate"}
+            yield read_job(head | {"model": "omnivoice", "task": {"name": "tts", "text": "Hello world", **pace}})
 
 
 def messages() -> dict[str, Any]:
@@ -146,7 +150,7 @@ def messages() -> dict[str, Any]:
             for job in jobs(JOB_SCHEMA_VERSION):
                 transport.submit(job)
             transport.close()
-            sent = [json.loads(one) for place in queue_lists("audio-omni") for one in redis.lrange(place, 0, -1)]
+            sent = [json.loads(one) for place in all_lists("audio-omni") for one in redis.lrange(place, 0, -1)]
     return {message["headers"]["id"]: message for message in sent}
 
 

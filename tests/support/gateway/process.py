@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 import sys
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,17 +16,18 @@ from typing import Any
 
 from omnifleet.gateway.access.api_key import make_key
 from omnifleet.gateway.access.key_store import KeyStore
+from omnifleet_shared.schema.results import JobStatus
 from omnifleet_shared.settings import FleetSettings
 
 from support import processes, scripted_fleet
 
-WAIT = 60.0
+WAIT = 240.0
 NODE_TEST = Path(__file__).parent / "openai_node"
 """Programs for OpenAI's client for Node."""
 Headers = Mapping[str, str] | None
 Body = bytes | Iterator[bytes] | None
 """Chunks are sent as such, with no length announced."""
-LONG = 400
+LONG = 1000
 """Steps of a job that is not over before a test is, if nobody stops it."""
 
 
@@ -106,9 +108,12 @@ class Gateway:
 
     def wait(self, job_id: str) -> dict[str, Any]:
         """The job once it has its outcome."""
-        answer = self.get(f"/v1/jobs/{job_id}?wait=60")
-        assert answer.status == 200, answer.body
-        return answer.json  # type: ignore[no-any-return]
+        until = time.monotonic() + WAIT
+        while True:
+            answer = self.get(f"/v1/jobs/{job_id}?wait=60")
+            assert answer.status == 200, answer.body
+            if JobStatus(answer.json["status"]).is_final or time.monotonic() > until:
+                return answer.json  # type: ignore[no-any-return]
 
     @contextmanager
     def opened(self, method: str, path: str, headers: Headers = None, body: bytes = b"") -> Iterator[Opened]:

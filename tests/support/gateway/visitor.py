@@ -13,7 +13,7 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from support import browser, services
 
-WAIT = 60.0
+WAIT = 240.0
 MICROPHONE = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 """A microphone that beeps, and that everybody may use."""
 FINAL = ("Done", "Failed", "Cancelled")
@@ -128,6 +128,7 @@ class Visitor:
 
     def wait_for_outcome(self, status: str = "Done") -> None:
         """Until the job that is shown has this outcome, and its pictures are drawn where it has any."""
+        self.wait(lambda: self.text("send") == "Send", "it is sent")  # until then the job before is shown, and its end
         self.wait(lambda: self.text("status") in FINAL or self.text("form-error"), f"the job is {status}")
         assert (self.text("status"), self.text("form-error")) == (status, ""), self.text("job-error")
         self.wait(lambda: self.value("job", "dataset.shown") == self.text("job-id"), "all of it is shown")

@@ -8,12 +8,15 @@ from __future__ import annotations
 import base64
 import io
 import json
+import select
+import ssl
 import threading
 import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +34,10 @@ class FakeSpeechServer:
         statuses: with which it answers the next requests, one each.
         cut: whether it closes the connection in the middle of its answers.
         silent: whether it answers nothing until `speak` is set.
+        stuck: whether it is silent likewise in the middle of its answers.
+        silences: requests in which it was silent.
+        gone: those whose client hung up.
+        certificate: PEM file of a certificate and its key; it speaks TLS with one.
         asked: the bodies of all requests, in order.
     """
 
@@ -39,6 +46,10 @@ class FakeSpeechServer:
     statuses: list[int] = field(default_factory=list)
     cut: bool = False
     silent: bool = False
+    stuck: bool = False
+    silences: int = 0
+    gone: int = 0
+    certificate: Path | None = None
     speak: threading.Event = field(default_factory=threading.Event)
     asked: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
@@ -50,7 +61,11 @@ class FakeSpeechServer:
         server = ThreadingHTTPServer(("127.0.0.1", port), handler)
         server.daemon_threads = True
         server.handle_error = lambda *_: None  # type: ignore[method-assign] # a client that hangs up is no news
-        self.url = f"http://127.0.0.1:{server.server_port}"
+        if self.certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        self.url = f"http{'s' if self.certificate else ''}://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:
@@ -94,8 +109,15 @@ class _Handler(BaseHTTPRequestHandler):
         if self.fake.statuses and (status := self.fake.statuses.pop(0)) != 200:
             self._fail(status, "told to fail")
             return
+        try:
+            self._speak(asked)
+        except ConnectionError:
+            self.fake.gone += 1
+            raise
+
+    def _speak(self, asked: dict[str, Any]) -> None:
         if self.fake.silent:
-            self.fake.speak.wait()
+            self._stay_silent()
         if self.path == "/v1/tts":
             self._fish(asked)
         elif self.path == "/v1/audio/speech":
@@ -122,6 +144,8 @@ class _Handler(BaseHTTPRequestHandler):
             if self.fake.cut:
                 self._hang_up()
                 return
+            if self.fake.stuck:
+                self._stay_silent()
         self.wfile.write(b"0\r\n\r\n")
 
     def _openai(self, asked: dict[str, Any]) -> None:
@@ -130,14 +154,16 @@ class _Handler(BaseHTTPRequestHandler):
             return
         voice = base64.b64decode(asked.get("ref_audio", ",").partition(",")[2])
         data = self._wav(self.fake.say(asked["input"], asked["seed"], voice))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data[: len(data) // 2])
         if self.fake.cut:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data[: len(data) // 2])
             self._hang_up()
             return
-        self._answer(200, data, "audio/wav")
+        if self.fake.stuck:
+            self._stay_silent()
+        self.wfile.write(data[len(data) // 2 :])
 
     def _wav(self, pcm: bytes) -> bytes:
         file = io.BytesIO()
@@ -165,6 +191,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
+
+    def _stay_silent(self) -> None:
+        self.fake.silences += 1
+        while not self.fake.speak.wait(0.01):
+            if select.select([self.connection], [], [], 0)[0] and not self.connection.recv(1):
+                raise ConnectionAbortedError("nobody listens any more")
 
     def _hang_up(self) -> None:
         self.wfile.flush()

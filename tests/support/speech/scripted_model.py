@@ -59,7 +59,8 @@ class ScriptedSpeech:
             for letter in inputs.text:
                 self._step(inputs.text)
                 pitch = 100 + ord(letter) % 400 + 20 * random.random()
-                yield (0.5 * np.sin(2 * np.pi * pitch * np.arange(PIECE) / RATE)).astype(np.float32)
+                length = round(PIECE / inputs.speed)
+                yield (0.5 * np.sin(2 * np.pi * pitch * np.arange(length) / RATE)).astype(np.float32)
         finally:
             self.closed.append(inputs.text)
 

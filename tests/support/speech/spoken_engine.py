@@ -1,8 +1,10 @@
-"""An engine of real speech (`OMNIFLEET_ENGINE=support.speech.spoken_engine`): one English voice."""
+"""An engine of real speech, hibari's one English voice (`OMNIFLEET_ENGINE=support.speech.spoken_engine`): of tests
+and of the demo."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.metadata import version
 
 from omnifleet_shared.schema.capabilities import Capabilities
 from omnifleet_worker.engines.loaded_model import LoadedModel
@@ -12,7 +14,7 @@ from omnifleet_worker.settings import WorkerSettings
 
 from .real_speech import SPOKEN_RATE, speak
 
-NAME = "spoken"
+NAME = "hibari"
 
 
 class SpokenModel:
@@ -37,7 +39,7 @@ def load(settings: WorkerSettings) -> LoadedModel:
     card = Capabilities(
         name=NAME,
         engine=NAME,
-        revision="1",
+        revision=version("hibari-tts"),
         licence="Apache-2.0",
         commercial_use=True,
         tasks={"generate.tts": {"languages": ["en"]}},

@@ -130,7 +130,7 @@ class TestOptions:
             (lambda omni: omni.understand("caption", SOUND, steps=5), "steps"),
             (lambda omni: omni.generate("t2a", "rain", temperature=1), "temperature"),
             (lambda omni: omni.edit("add", SOUND, desc="rain", seconds=5), "seconds"),
-            (lambda omni: omni.generate("tts", "Hello", seconds=5), "seconds"),
+            (lambda omni: omni.generate("t2a", "rain", speed=2), "speed"),
             (lambda omni: omni.edit("add", SOUND, desc="rain", source="dog"), "source"),
         ],
     )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from omnifleet_shared.broker.kinds import Place
 from omnifleet_shared.broker.leases import Leases
 from omnifleet_shared.errors import BrokerUnavailable
 from omnifleet_worker import lease_renewer as renewer_module
 from omnifleet_worker.lease_renewer import EXIT_HUNG, EXIT_POLL_STALLED, LeaseRenewer
+from support.services import wait_until
 
 
 class FakeLeases:
@@ -24,9 +27,11 @@ class FakeLeases:
         self.postponed: list[tuple[str, float]] = []
         self.lost: set[str] = set()
         self.away = False
+        self.refused = 0
 
     def renew(self, tags: Sequence[str]) -> set[str]:
         if self.away:
+            self.refused += 1
             raise BrokerUnavailable("away")
         self.renewed.append(list(tags))
         return self.lost & set(tags)
@@ -59,6 +64,23 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return codes
 
 
+@dataclass
+class Clock:
+    """Goes on when the test says so: on a busy machine a lease of 20 ms would be over between two lines."""
+
+    now: float = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(renewer_module, "time", SimpleNamespace(monotonic=clock.monotonic))
+    return clock
+
+
 @pytest.fixture
 def leases() -> FakeLeases:
     return FakeLeases()
@@ -69,7 +91,7 @@ def keeper_of(
 ) -> LeaseRenewer:
     return LeaseRenewer(
         cast(Leases, leases),
-        slots=slots,
+        places={"sounds": slots},
         engine_stalled=lambda: engine_stalled,
         engine_timeout=10,
         poll_timeout=0.05,
@@ -88,12 +110,12 @@ def test_what_is_held_is_renewed_until_it_is_let_go(leases: FakeLeases) -> None:
     assert leases.renewed == [["a"]]
 
 
-def test_what_was_received_and_never_started_is_left_to_its_lease(leases: FakeLeases) -> None:
+def test_what_was_received_and_never_started_is_left_to_its_lease(leases: FakeLeases, clock: Clock) -> None:
     lease_renewer = keeper_of(leases)
     lease_renewer.track("dropped")
     lease_renewer.track("running")
     lease_renewer.mark_running("running")
-    time.sleep(4 * leases.seconds)
+    clock.now += 4 * leases.seconds
 
     lease_renewer.renew_and_recover()
 
@@ -160,10 +182,10 @@ def test_an_engine_that_steps_does_not(leases: FakeLeases, ended: list[int]) -> 
     assert ended == []
 
 
-def test_a_consumer_that_stops_asking_ends_the_process(leases: FakeLeases, ended: list[int]) -> None:
+def test_a_consumer_that_stops_asking_ends_the_process(leases: FakeLeases, ended: list[int], clock: Clock) -> None:
     lease_renewer = keeper_of(leases)
     lease_renewer.note_poll()
-    time.sleep(0.06)
+    clock.now += 0.06
 
     with pytest.raises(Ended):
         lease_renewer._check_consumer()
@@ -171,15 +193,17 @@ def test_a_consumer_that_stops_asking_ends_the_process(leases: FakeLeases, ended
     assert ended == [EXIT_POLL_STALLED]
 
 
-def test_a_consumer_that_could_not_ask_has_its_patience_anew(leases: FakeLeases, ended: list[int]) -> None:
+def test_a_consumer_that_could_not_ask_has_its_patience_anew(
+    leases: FakeLeases, ended: list[int], clock: Clock
+) -> None:
     lease_renewer = keeper_of(leases)
     lease_renewer.note_poll()
     leases.away = True
+    clock.now += 0.1
     lease_renewer.start()
-    time.sleep(0.1)
+    wait_until(lambda: leases.refused >= 2, what="two looks at a Redis that is away")
     leases.away = False
 
-    lease_renewer.note_poll()
     lease_renewer._check_consumer()
 
     assert ended == []
@@ -187,7 +211,9 @@ def test_a_consumer_that_could_not_ask_has_its_patience_anew(leases: FakeLeases,
 
 
 @pytest.mark.parametrize("why", ["never asked yet", "all places taken", "being stopped"])
-def test_a_consumer_with_a_reason_not_to_ask_is_left_alone(leases: FakeLeases, ended: list[int], why: str) -> None:
+def test_a_consumer_with_a_reason_not_to_ask_is_left_alone(
+    leases: FakeLeases, ended: list[int], clock: Clock, why: str
+) -> None:
     lease_renewer = keeper_of(leases, slots=1)
     if why != "never asked yet":
         lease_renewer.note_poll()
@@ -195,8 +221,33 @@ def test_a_consumer_with_a_reason_not_to_ask_is_left_alone(leases: FakeLeases, e
         lease_renewer.track("a")
     if why == "being stopped":
         lease_renewer.stop_polling()
-    time.sleep(0.06)
+    clock.now += 0.06
 
     lease_renewer._check_consumer()
 
     assert ended == []
+
+
+class TestAFreePlace:
+    @pytest.mark.parametrize("batch", [False, True])
+    def test_wakes_a_consumer_that_does_not_poll_for_it(self, leases: FakeLeases, batch: bool) -> None:
+        lease_renewer, woken = keeper_of(leases), list[str]()
+        lease_renewer.on_room = lambda: woken.append("woken")
+        lease_renewer.track("a", "sounds", batch=batch)
+        lease_renewer.polled = frozenset({Place("sounds", not batch), Place("answers", batch)})
+
+        lease_renewer.stop_renewing("a")
+        lease_renewer.stop_renewing("a")
+
+        assert woken == ["woken"]
+        assert lease_renewer.room_for(Place("sounds", batch))
+
+    def test_is_no_news_to_one_that_polls_for_it(self, leases: FakeLeases) -> None:
+        lease_renewer, woken = keeper_of(leases), list[str]()
+        lease_renewer.on_room = lambda: woken.append("woken")
+        lease_renewer.track("a")
+        lease_renewer.polled = frozenset({Place("sounds", False)})
+
+        lease_renewer.stop_renewing("a")
+
+        assert woken == []

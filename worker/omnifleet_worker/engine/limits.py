@@ -45,12 +45,6 @@ class EngineLimits:
         """Most requests that are active at once, of the kind that has most work: clips, where there are any."""
         return self.clips or self.speeches or self.chats
 
-    @property
-    def most_held(self) -> int | None:
-        """Jobs that are worth holding: those that are said, and one that is fetched or stored meanwhile. What waits
-        here for a place is what an idle worker cannot have. None where many share a step: the settings decide."""
-        return self.speeches + 1 if self.kinds == ("speech",) else None
-
     def stepped(self, kind: Kind) -> int:
         """Requests of a kind that may share a step."""
         return 1 if kind == "speech" else self.places(kind)

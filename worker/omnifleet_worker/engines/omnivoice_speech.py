@@ -28,6 +28,8 @@ from .speech.random_numbers import OwnRandomNumbers
 
 NAME = "omnivoice"
 CODEC = "audio_tokenizer"
+MOST_SECONDS = 30
+"""That a text can be told to take: the library says a longer one in pieces, whose lengths it estimates."""
 STANDARD = {"ar": "arb", "tl": "fil"}
 """Languages that the library knows by their standard form alone."""
 
@@ -72,9 +74,12 @@ class OmniVoiceSpeech:
                 text=inputs.text,
                 language=STANDARD.get(inputs.language or "", inputs.language),
                 voice_clone_prompt=prompt,
+                speed=inputs.speed,
+                duration=inputs.seconds,
                 postprocess_output=False,
             )
-        yield np.asarray(samples, np.float32)
+        said = np.asarray(samples, np.float32)
+        yield said if inputs.seconds is None else _middle(said, round(inputs.seconds * self.sample_rate))
 
     def why_unwell(self) -> None:
         """Nothing that could pass."""
@@ -91,10 +96,19 @@ class OmniVoiceSpeech:
             raise InvalidJob(f"nothing is heard in it: {error}", "ref", "Send another recording") from error
 
 
+def _middle(samples: Samples, length: int) -> Samples:
+    """The speech alone: the library puts 0.1 s of silence before and behind as many whole frames as it was told."""
+    before = max(0, (len(samples) - length) // 2)
+    cut = samples[before : before + length]
+    return np.pad(cut, (0, length - len(cut)))
+
+
 def _capabilities(folder: Path, sample_rate: int) -> Capabilities:
     """What the folder's card says; else what is known of the published weights, whatever its README says."""
     known: dict[str, Any] = {"sample_rate": sample_rate, "cloning": True, "streaming": True, "needs_transcript": True}
-    known["tasks"] = {"generate.tts": {"languages": sorted(LANG_IDS | STANDARD.keys())}}
+    known |= {"speed": True, "timed": True}
+    languages = sorted(LANG_IDS | STANDARD.keys())
+    known["tasks"] = {"generate.tts": {"languages": languages, "max_seconds": MOST_SECONDS}}
     if (folder / CARD).is_file():
         return read_capabilities(folder, NAME, **known)
     return Capabilities.model_validate(

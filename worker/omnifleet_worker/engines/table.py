@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ENGINES = {
     "audio-omni": "omnifleet_worker.engines.audio_omni",
+    "audiosep": "omnifleet_worker.engines.audiosep.engine",
     "fish": "omnifleet_worker.engines.speech_server.fish",
     "omnivoice": "omnifleet_worker.engines.omnivoice_speech",
     "openai": "omnifleet_worker.engines.speech_server.openai",
@@ -28,6 +29,8 @@ ENGINES = {
     "voxcpm": "omnifleet_worker.engines.voxcpm_speech",
 }
 """Modules by the names of their engines; each has `load(settings) -> LoadedModel`."""
+RUN_THEIR_FOLDER = ("audiosep",)
+"""Engines that run the code in their folder, which therefore only the setting names."""
 LIBRARIES = {"omnivoice": "omnivoice", "voxcpm": "voxcpm"}
 """Libraries of engines that an extra of the engine's own name brings."""
 CARD = "card.json"
@@ -82,6 +85,9 @@ def choose_engine(settings: WorkerSettings) -> str:
         return settings.engine
     named = _read(folder / CARD).get("engine")
     # A folder may choose among the engines, and not bring code of its own.
+    if named in RUN_THEIR_FOLDER:
+        remedy = f"Set OMNIFLEET_ENGINE={named}, if you trust it"
+        raise CheckpointInvalid(f"the engine {named!r} runs the code in {folder}", CARD, remedy)
     if named in ENGINES:
         return str(named)
     if named is not None:

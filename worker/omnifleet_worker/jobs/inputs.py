@@ -159,14 +159,22 @@ def decode(job: Job, fetched: Fetched, card: ModelCard, limits: MediaLimits, pro
     }
     video = tuple(_decode_video(data, job, card, limits, processes) for data in fetched.get("video", ()))
     if isinstance(job, EditJob) and isinstance(job.task, SpeechEdit):
-        return JobMedia(audio, video, warnings=_check_edited(audio["audio"][0], job.format))
+        return JobMedia(audio, video, warnings=check_edited(audio["audio"][0], job.format))
     if isinstance(job.task, VideoToSound) and job.task.mux:
         reason = processes.why_not_muxed(fetched["video"][0], limits=limits)
         return JobMedia(audio, video, None if reason else fetched["video"][0], (reason,) if reason else ())
     return JobMedia(audio, video)
 
 
-def _check_edited(source: DecodedAudio, form: AudioFormat) -> tuple[str, ...]:
+def check_edited(source: DecodedAudio, form: AudioFormat) -> tuple[str, ...]:
+    """Look whether a format holds a recording that is edited at its own rate and depth; see `check_samples`.
+
+    Returns:
+        Warnings of what it does not keep.
+
+    Raises:
+        InvalidJob: it cannot hold that rate, that many channels, or samples above full scale.
+    """
     check_format(form, source.sample_rate, len(source.samples))
     warning = check_samples(source.samples.astype(np.float64, copy=False), form, lossy=source.lossy)
     return (warning,) if warning else ()

@@ -80,7 +80,7 @@ class JobRunner:
         self._media = shared_processes()
         about_model = (model.card.name, model.card.revision, model.precision)
         self._adapters = None if model.adapters is None else KeptAdapters(storage, model.adapters)
-        self._voices = VoicesOfJobs(storage, about_model) if model.keeps_voices else None
+        self._voices = VoicesOfJobs(storage, about_model, keeps=model.keeps_voices)
 
     def run(self, context: JobContext) -> JobResult:
         """Run the job from its inputs to its stored result.
@@ -121,8 +121,7 @@ class JobRunner:
         with self.host_memory.room(context.job.job_id, context.raise_if_cancelled) as room:
             media, adapter = self._load(context, room), self._load_adapter(context)
             result = self._run(context, media).model_copy(update={"adapter": adapter})
-            if self._voices is not None:
-                self._voices.keep(context.job, media)
+            self._voices.keep(context.job, media)
             return result
 
     def _run(self, context: JobContext, media: JobMedia) -> JobResult:
@@ -136,7 +135,7 @@ class JobRunner:
         if isinstance(outcome, PlannedRecording):
             return self._result(context, text=outcome.heard, plan=outcome.plan, warnings=media.warnings)
         if isinstance(outcome, EditedSound):
-            artifact = self._store_samples(context, outcome.samples, SAMPLE_RATE, outcome.subtype)
+            artifact = self._store_samples(context, outcome.samples, outcome.sample_rate, outcome.subtype)
             return self._result(context, artifact=artifact, warnings=media.warnings + outcome.warnings)
         if isinstance(outcome, EditedRecording):
             artifact = self._store_samples(context, outcome.samples, outcome.source.sample_rate, outcome.subtype)
@@ -158,8 +157,7 @@ class JobRunner:
         room.await_fetching(fetched_bytes(job, most))
         with context.stage("fetched"):
             patience = self._settings.storage_patience
-            voices = self._voices
-            voice = None if voices is None else self._retry_storage(context, lambda: voices.find(job), patience)
+            voice = self._retry_storage(context, lambda: self._voices.find(job), patience)
             there = () if voice is None else ("ref",)
             fetched = self._retry_storage(context, lambda: fetch(job, self._storage, most, without=there), patience)
         with context.stage("decoded"):

@@ -68,28 +68,29 @@ def newest_generated(clips: Sequence[Samples], samples: int) -> Samples:
     return join_generated(clips[-2:])[:, number * _ADDED_SAMPLES - start : end - start]
 
 
-def edit_windows(samples: int) -> list[range]:
-    """Windows over a source of so many samples: one as long as it if it fits, else as few of 441,000 as will do.
+def edit_windows(samples: int, length: int = PROMPT_SAMPLES, fade: int = FADE_SAMPLES) -> list[range]:
+    """Windows over a source of so many samples: one as long as it if it fits, else as few of `length` as will do.
 
-    They are spread evenly, neighbours share at least 44,100 samples, and none is shorter than what the model hears.
+    They are spread evenly, neighbours share at least `fade` samples, and none is shorter than what the model hears.
     """
-    if samples <= PROMPT_SAMPLES:
+    if samples <= length:
         return [range(samples)]
-    last = samples - PROMPT_SAMPLES
-    hops = -(-last // (PROMPT_SAMPLES - FADE_SAMPLES))
+    last = samples - length
+    hops = -(-last // (length - fade))
     starts = [number * last // hops for number in range(hops + 1)]
-    return [range(start, start + PROMPT_SAMPLES) for start in starts]
+    return [range(start, start + length) for start in starts]
 
 
-def join_edited(clips: Sequence[Samples], windows: Sequence[range]) -> Samples:
+def join_edited(clips: Sequence[Samples], windows: Sequence[range], fade: int = FADE_SAMPLES) -> Samples:
     """The clips of `edit_windows` as one recording, each at the level that it has.
 
-    Neighbours are crossfaded over the middle second of what they share. Where they differ, the crossfade keeps the
-    power; where they agree, the samples: windows that were not changed give back their source.
+    Neighbours are crossfaded over the middle `fade` samples of what they share. Where they differ, the crossfade keeps
+    the power; where they agree, the samples: windows that were not changed give back their source.
 
     Args:
         clips: float32 [channels, n], each as long as its window.
         windows: where each belongs.
+        fade: samples that neighbours share at least.
 
     Returns:
         float32 [channels, samples], to the sample as long as the source.
@@ -97,10 +98,10 @@ def join_edited(clips: Sequence[Samples], windows: Sequence[range]) -> Samples:
     joined = np.empty((len(clips[0]), windows[-1].stop), np.float32)
     joined[:, : len(windows[0])] = clips[0]
     for clip, (before, window) in zip(clips[1:], pairwise(windows), strict=True):
-        fade = _middle(window.start, before.stop)
-        later = clip[:, fade.start - window.start :]
-        joined[:, fade.start : fade.stop] = crossfade(joined[:, fade.start : fade.stop], later[:, :FADE_SAMPLES])
-        joined[:, fade.stop : window.stop] = later[:, FADE_SAMPLES:]
+        both = _middle(window.start, before.stop, fade)
+        later = clip[:, both.start - window.start :]
+        joined[:, both.start : both.stop] = crossfade(joined[:, both.start : both.stop], later[:, :fade])
+        joined[:, both.stop : window.stop] = later[:, fade:]
     return joined
 
 
@@ -113,6 +114,6 @@ def level_step(before: Samples, after: Samples) -> float:
     return min(most, max(1 / most, wanted / found))
 
 
-def _middle(start: int, stop: int) -> range:
-    first = (start + stop - FADE_SAMPLES) // 2
-    return range(first, first + FADE_SAMPLES)
+def _middle(start: int, stop: int, fade: int) -> range:
+    first = (start + stop - fade) // 2
+    return range(first, first + fade)

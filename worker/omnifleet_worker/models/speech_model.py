@@ -35,6 +35,8 @@ class SpeechInputs:
         text: what to say.
         language: its language, as the model's card names it; None where the job names none.
         voice: to speak with; only for a model that takes one.
+        speed: how fast to say it, 1 as the model does by itself; only for a model that can.
+        seconds: how long it takes to say, likewise; None for as long as it likes.
         most_steps: the most pieces that it is given in.
         seed: of all random numbers.
     """
@@ -42,6 +44,8 @@ class SpeechInputs:
     text: str
     language: str | None = None
     voice: ReferenceVoice | None = None
+    speed: float = 1.0
+    seconds: float | None = None
     most_steps: int = 1
     seed: int
 

@@ -112,7 +112,7 @@ class Heartbeat:
             device=device.name if device else "none yet",
             gpu=device.gpu() if device else None,
             storage=self._storage,
-            slots=self._renewer.slots,
+            slots=self._renewer.places.total,
             engine_slots=self._engine_slots,
             held=self._renewer.held_jobs,
             batch=self._batch,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from celery.worker.consumer import Consumer
@@ -41,17 +43,38 @@ class _FleetApp(Protocol):
     consumer: Any
 
 
+class WakeUp:
+    """Wakes a loop that waits for its files to become readable, from any thread."""
+
+    def __init__(self) -> None:
+        self.writer, self.reader = socket.socketpair()
+        self.writer.setblocking(False)
+        self.reader.setblocking(False)
+
+    def set(self) -> None:
+        """Let the loop turn."""
+        with suppress(BlockingIOError):  # it is full, so that the loop turns in any case
+            self.writer.send(b"1")
+
+    def clear(self) -> None:
+        """Take note that it turns."""
+        with suppress(BlockingIOError):
+            self.reader.recv(4096)
+
+
 class FleetConsumer(Consumer):
     """Answers a message that cannot be read with InvalidMessage, and takes it off the queue."""
 
     app: _FleetApp
     event_dispatcher: Any
+    task_consumer: Any
     _has_events = False
     _events_timer: Any = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.app.consumer = self
+        self._wake_up = WakeUp()
 
     def register_with_event_loop(self, hub: Any) -> None:
         super().register_with_event_loop(hub)
@@ -59,6 +82,12 @@ class FleetConsumer(Consumer):
             self._events_timer.cancel()  # of the connection before
         self._events_timer = hub.call_repeatedly(EVENTS_INTERVAL, self._send_events)
         self.event_dispatcher.buffer_limit = EVENTS_AT_ONCE
+        hub.add_reader(self._wake_up.reader, self._take_waiting)
+        self.app.fleet.lease_renewer.on_room = self._wake_up.set
+
+    def _take_waiting(self) -> None:
+        self._wake_up.clear()
+        self.task_consumer.channel.deliver_waiting()
 
     def on_send_event_buffered(self) -> None:
         self._has_events = True

@@ -19,6 +19,7 @@ from omnifleet_shared.storage import open_storage
 from omnifleet_shared.webhooks.outbox import Callbacks
 
 from ..engine.engine import Engine
+from ..engine.limits import EngineLimits
 from ..engines.loaded_model import LoadedModel
 from ..engines.model_watch import ModelWatch
 from ..engines.table import load_model
@@ -28,6 +29,7 @@ from ..jobs.streaming.job_stream import JobStreams
 from ..lease_renewer import EXIT_BROKEN, LeaseRenewer
 from ..media.isolation.processes import shared_processes
 from ..observability.telemetry import Telemetry
+from ..places import of_each_kind
 from ..retry import retry_until
 from ..settings import WorkerSettings
 from .availability import Availability
@@ -49,7 +51,7 @@ class FleetWorker:
         self.states = JobStates.connect(settings)
         self.lease_renewer = LeaseRenewer(
             Leases.connect(settings),
-            slots=settings.concurrency,
+            places=of_each_kind(settings.concurrency),
             engine_stalled=self._engine_stalled,
             engine_timeout=settings.engine_patience,
             poll_timeout=settings.poll_patience,
@@ -113,9 +115,9 @@ class FleetWorker:
         return load_model(self.settings)
 
     @property
-    def most_held(self) -> int | None:
-        """Jobs worth holding at once, once the model is loaded; None where that is for the settings to say."""
-        return None if self._loaded is None else self._loaded.limits.most_held
+    def limits(self) -> EngineLimits:
+        """What the engine does at once, once the model is loaded; nothing before."""
+        return EngineLimits() if self._loaded is None else self._loaded.limits
 
     def drain(self, *, at_once: bool = False) -> None:
         """Let running jobs finish for the grace period, then hand the rest back; a second call hands back at once.

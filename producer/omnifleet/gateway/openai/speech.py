@@ -56,15 +56,13 @@ class SpeechRequest(OpenAIRequest):
     """`default`, one of `GET /v1/voices`, or the `uri` of an upload: a recording of the voice."""
     response_format: SpeechFormat = "mp3"
     speed: Annotated[float, Field(ge=0.25, le=4)] = 1.0
+    """For models that can be told."""
     stream_format: Literal["audio", "sse"] = "audio"
     instructions: str | None = None
-
-    @field_validator("speed")
-    @classmethod
-    def _speed_is_one(cls, speed: float) -> float:
-        if speed != 1:
-            raise ValueError("the model speaks at its own speed. Leave it out, or ask for 1")
-        return speed
+    adapter: str | None = None
+    """None of OpenAI's fields: one of `GET /v1/adapters`, as jobs name it."""
+    adapter_scale: float | None = None
+    """Nor this: how strongly it is applied."""
 
     @field_validator("instructions")
     @classmethod
@@ -126,6 +124,9 @@ def _call(asked: SpeechRequest, patience: float) -> Call:
     fields: dict[str, Any] = {
         "text": asked.input,
         "model": wished_model(asked.model),
+        "speed": None if asked.speed == 1 else asked.speed,
+        "adapter": asked.adapter,
+        "adapter_scale": asked.adapter_scale,
         "deadline": patience,
         "stream": True,
         "format": OF_WORKERS.get(asked.response_format),

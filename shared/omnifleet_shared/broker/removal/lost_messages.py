@@ -19,7 +19,7 @@ from ...redis_client import connect_redis, typed_redis_errors
 from ...schema.job_state import STATE_KEY, failure_record
 from ...settings import FleetSettings
 from ..message_snapshot import MessageSnapshot, queue_names
-from ..submit import fair_lanes, queue_lists
+from ..submit import all_lists, fair_lanes
 
 SCAN_AT_ONCE = 1000
 """Keys that one script looks at."""
@@ -111,7 +111,7 @@ class LostMessages:
     def _count(self, queues: Sequence[str]) -> int:
         with typed_redis_errors(), self._redis.pipeline() as pipe:
             for queue in queues:
-                for place in (*queue_lists(queue), SUSPECTS_KEY.format(queue=queue)):
+                for place in (*all_lists(queue), SUSPECTS_KEY.format(queue=queue)):
                     pipe.llen(place)
                 for lane in fair_lanes(queue):
                     pipe.hget(lane, "jobs")

@@ -13,7 +13,7 @@ from ...redis_client import typed_redis_errors
 from ..attempts import Attempts
 from ..leases import LeasedMessage, Leases
 from ..message_snapshot import read_message
-from ..submit import fair_lanes, queue_lists
+from ..submit import all_lists, fair_lanes
 
 LEASE_SECONDS = 60.0
 """Lease of a message that is being cancelled; it is back in the queue then, where the purge was killed meanwhile."""
@@ -36,7 +36,7 @@ class Purge:
 
     def run(self) -> int:
         """Cancel as many jobs as wait now; gives how many it was. Raises BrokerUnavailable."""
-        lists = queue_lists(self._queue)
+        lists = all_lists(self._queue)
         with typed_redis_errors():
             waiting = sum(cast(int, self._redis.llen(key)) for key in (*lists, SUSPECTS_KEY.format(queue=self._queue)))
             waiting += sum(int(cast(Any, self._redis).hget(key, "jobs") or 0) for key in fair_lanes(self._queue))

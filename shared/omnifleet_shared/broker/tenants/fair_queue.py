@@ -33,6 +33,7 @@ from ...keys import (
     TENANT_WEIGHTS_KEY,
     WORKER_RECORDS_KEY,
 )
+from ..kinds import BESIDE, IS_ANSWER
 
 HALF_LIFE = 600.0
 """Seconds after which a charge counts half."""
@@ -69,26 +70,37 @@ local function tenant_of(message)
   return tenant and #tenant <= {LONGEST_NAME} and tenant
 end
 """
-# ENQUEUE. `side`: LPUSH, behind all others, or RPUSH, before them. A tenant's lists are named and noted as those of a
-# queue of its own: releases that know no tenants find its messages there when they look for lost ones, and for files
-# that nothing needs.
-ENQUEUE = f"""{LANES}
-local function older_workers_live(place)
-  local records = '{WORKER_RECORDS_KEY.format(queue="")}' .. queue_of(place)
-  return #redis.call('ZDIFF', 2, records .. ':seen', records .. ':fair') > 0
+# ENQUEUE. `side`: LPUSH, behind all others, or RPUSH, before them. Gives the list in whose place the message waits. A
+# tenant's lists are named and noted as those of a queue of its own: releases that know no tenants find its messages
+# there when they look for lost ones, and for files that nothing needs. So are those of answers.
+ENQUEUE = f"""{LANES}{BESIDE}{IS_ANSWER}
+local function all_workers_know(what, lane)
+  local records = '{WORKER_RECORDS_KEY.format(queue="")}' .. queue_of(lane)
+  return #redis.call('ZDIFF', 2, records .. ':seen', records .. what) == 0
 end
-local function enqueue(place, message, side)
-  local tenant = tenant_of(message)
-  if not tenant or older_workers_live(place) then return redis.call(side, place, message) end
+local function note_queue(queue)
+  redis.call('SADD', '{BINDINGS}' .. queue, queue .. '\\6\\22\\6\\22' .. queue)
+end
+local function enqueue_fairly(place, tenant, message, side)
   redis.call(side, jobs_of(place, tenant), message)
   redis.call('HINCRBY', fair(place), 'jobs', 1)
   if redis.call('ZSCORE', fair(place, ':waiting'), tenant) then return end
-  local queue = tenants_queue(place, tenant)
-  redis.call('SADD', '{BINDINGS}' .. queue, queue .. '\\6\\22\\6\\22' .. queue)
+  note_queue(tenants_queue(place, tenant))
   local now = virtual_time(place)
   local due = math.max(now, tonumber(redis.call('ZSCORE', fair(place, ':idle'), tenant) or now))
   redis.call('ZREM', fair(place, ':idle'), tenant)
   redis.call('ZADD', fair(place, ':waiting'), exact(due), tenant)
+end
+local function enqueue(lane, message, side)
+  local place = is_answer(message) and all_workers_know(':kinds', lane) and beside(lane) or lane
+  local tenant = tenant_of(message)
+  if tenant and all_workers_know(':fair', lane) then
+    enqueue_fairly(place, tenant, message, side)
+  else
+    redis.call(side, place, message)
+  end
+  if place ~= lane then note_queue(queue_of(place)) end
+  return place
 end
 """
 # CHOOSE. The first write is RPOP or ZREM, which a full Redis does not refuse, and so none after it.
@@ -213,17 +225,26 @@ local function hold(held, place, account, tag, now)
   redis.call('HSET', held, tag, table.concat({{place, account, estimate, exact(now)}}, '\\n'))
 end
 """
-# SPILL. Leases that an older worker ended are not known to it as charged.
+# SPILL. What waits where older workers do not look is queued anew: tenants' messages, in their fair order, and then, in
+# place of a lane, the others. Leases that an older worker ended are not known to it as charged.
 SPILL = f"""
-local function spill(place, most)
-  for _ = 1, most do
+local function spill_tenants(place, most)
+  for spilled = 0, most - 1 do
     local first = redis.call('ZRANGE', fair(place, ':waiting'), 0, 0, 'WITHSCORES')
-    if not first[1] then return end
+    if not first[1] then return most - spilled end
     local message = pop_of(place, first[1], tonumber(first[2]))
     if message then
-      redis.call('LPUSH', place, message)
+      enqueue(lane_of(place), message, 'LPUSH')
       charge(place, first[1], {FIRST_ESTIMATE}, redis.call('TIME')[1])
     end
+  end
+  return 0
+end
+local function spill_answers(lane, most)
+  for _ = 1, spill_tenants(beside(lane), most) do
+    local message = redis.call('RPOP', beside(lane))
+    if not message then return end
+    enqueue(lane, message, 'LPUSH')
   end
 end
 local function forget_ended(held, leased)

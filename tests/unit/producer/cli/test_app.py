@@ -22,7 +22,7 @@ from omnifleet import (
     StorageUnavailable,
 )
 from omnifleet.cli import app
-from omnifleet.cli.standard_output import StandardOutput
+from omnifleet.cli.outputs.standard_output import StandardOutput
 from omnifleet.handle import JobHandle
 from omnifleet.testing import FakeClient
 from omnifleet_shared.schema.results import EditPlan, PlannedEdit
@@ -467,7 +467,7 @@ class TestStandardOutput:
         assert json.loads(refused.stdout)["error"]["field"] == "output"
 
     def test_sound_is_not_written_to_a_terminal(self, omni: FakeClient, here: Path, monkeypatch: Any) -> None:
-        monkeypatch.setattr("omnifleet.cli.standard_output.sys.stdout.isatty", lambda: True, raising=False)
+        monkeypatch.setattr("omnifleet.cli.outputs.standard_output.sys.stdout.isatty", lambda: True, raising=False)
         output = StandardOutput(holds_text=False, as_json=False)
         with pytest.raises(InvalidJob, match="ffplay"):
             output.check()

@@ -22,10 +22,16 @@ SPEAKER = Capabilities(
 
 
 def speech(
-    text: str = "Привет", *, model: str = "speaker", language: str | None = None, stream: bool = False, **task: Any
+    text: str = "Привет",
+    *,
+    model: str = "speaker",
+    language: str | None = None,
+    stream: bool = False,
+    version: int = 8,
+    **task: Any,
 ) -> Job:
     fields = {"namespace": "generate", "task": {"name": "tts", "text": text, **task}, "language": language}
-    return read_job({"schema_version": 8, "model": model, "stream": stream, **fields})
+    return read_job({"schema_version": version, "model": model, "stream": stream, **fields})
 
 
 def refusals(model: Capabilities, job: Job) -> list[OmnifleetError]:
@@ -76,6 +82,28 @@ def test_a_recording_may_need_its_transcript() -> None:
 
     assert refusal.field == "ref_text"
     assert refusals(cloner, speech(ref=RECORDING, ref_text="Доброе утро")) == []
+
+
+@pytest.mark.parametrize(("pace", "flag"), [({"speed": 1.5}, "speed"), ({"seconds": 2.0}, "timed")])
+def test_speech_is_paced_by_models_that_can_be_told(pace: dict[str, Any], flag: str) -> None:
+    job = speech(version=9, **pace)
+
+    (refusal,) = refusals(SPEAKER, job)
+
+    assert (type(refusal), refusal.field) == (TaskNotSupported, next(iter(pace)))
+    assert refusal.remedy == f"Leave {refusal.field} out, or use another model"
+    assert refusals(SPEAKER.model_copy(update={flag: True}), job) == []
+    assert refusals(SPEAKER, speech(speed=1.0)) == []
+
+
+def test_speech_takes_no_longer_than_the_model_can_be_told() -> None:
+    task = {"generate.tts": TaskCapability(max_seconds=30)}
+    model = SPEAKER.model_copy(update={"timed": True, "tasks": task})
+
+    (refusal,) = refusals(model, speech(version=9, seconds=30.5))
+
+    assert (type(refusal), refusal.field) == (InvalidJob, "seconds")
+    assert refusals(model, speech(version=9, seconds=30.0)) == []
 
 
 def test_a_model_of_any_language_is_asked_for_none() -> None:

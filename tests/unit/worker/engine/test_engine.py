@@ -285,14 +285,14 @@ def test_a_request_that_cannot_make_its_deadline_is_refused_before_it_costs_anyt
     run_dry(engine)
     prepared.clear()
 
-    hopeless, in_time = clip(steps=100_000, deadline=time.time() + 60), clip(steps=2, deadline=time.time() + 60)
+    hopeless, in_time = clip(steps=100_000, deadline=time.time() + 600), clip(steps=2, deadline=time.time() + 600)
     for request in (hopeless, in_time):
         engine.submit(request)
     run_dry(engine)
 
     assert prepared == [in_time]
     assert in_time.outcome.result() == "diffusion after 2"
-    with pytest.raises(DeadlineExceeded, match=r"100000 of 100000 steps are left, which take 1\d\d\d"):
+    with pytest.raises(DeadlineExceeded, match=r"100000 of 100000 steps are left, which take [1-9]\d{3,}"):
         hopeless.outcome.result()
 
 
@@ -312,8 +312,8 @@ def test_on_its_thread_it_takes_requests_as_they_come(runner: CountingRunner) ->
     engine = engine_with(runner)
     engine.start()
     try:
-        assert engine.submit(clip()).outcome.result(timeout=10) == "diffusion after 3"
-        assert engine.submit(answer()).outcome.result(timeout=10) == "chat after 3"
+        assert engine.submit(clip()).outcome.result(timeout=60) == "diffusion after 3"
+        assert engine.submit(answer()).outcome.result(timeout=60) == "chat after 3"
     finally:
         engine.stop()
 
@@ -371,9 +371,9 @@ def test_an_engine_that_fails_between_steps_fails_its_requests_as_transient_and_
     engine.start()
     try:
         with pytest.raises(EngineStopped):
-            engine.submit(clip()).outcome.result(timeout=10)
+            engine.submit(clip()).outcome.result(timeout=60)
         monkeypatch.undo()
-        assert engine.submit(clip()).outcome.result(timeout=10) == "diffusion after 3"
+        assert engine.submit(clip()).outcome.result(timeout=60) == "diffusion after 3"
     finally:
         engine.stop()
 
@@ -647,7 +647,7 @@ def test_a_device_that_breaks_ends_the_engine_and_its_requests_with_it(call: str
     requests = [engine.submit(clip(steps=1)) for _ in range(8)]
 
     engine.start()
-    failures = [request.outcome.exception(timeout=30) for request in requests]
+    failures = [request.outcome.exception(timeout=300) for request in requests]
 
     failed = [error for error in failures if error is not None]
     assert failed  # but for what was done before a release

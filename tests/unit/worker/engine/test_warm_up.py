@@ -91,7 +91,6 @@ def test_every_batch_size_is_run_and_nothing_is_kept(pipeline: AudioOmniPipeline
     assert runner._clips == {} and runner._chats == {}
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("default")  # what the compiler uses of its own that is deprecated
 def test_after_warm_up_no_batch_waits_for_the_compiler_and_none_sounds_different(
     pipeline: AudioOmniPipeline, dynamo: None

@@ -39,9 +39,9 @@ class TestModelWatch:
         try:
             assert self.service.reason is None
             self.unwell = "the server is away"
-            services.wait_until(lambda: self.service.reason == "the server is away", 10, "the worker to step aside")
+            services.wait_until(lambda: self.service.reason == "the server is away", what="the worker to step aside")
             self.unwell = None
-            services.wait_until(lambda: self.service.reason is None, 10, "the worker to come back")
+            services.wait_until(lambda: self.service.reason is None, what="the worker to come back")
         finally:
             self.watch.stop()
 

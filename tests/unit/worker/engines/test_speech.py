@@ -228,6 +228,26 @@ class TestJobs:
         assert np.array_equal(first, second)
         assert not np.array_equal(first, other)
 
+    def test_all_parts_of_a_text_are_said_as_fast_as_is_asked(self, speak: Speak, model: ScriptedSpeech) -> None:
+        paced = {"schema_version": 9, "task": {"speed": 2.0}}
+
+        samples, _, _ = speak(tts("One two.", **paced), speed=True)
+        speak(tts("One two. Three four.", **paced), most_text=12, speed=True)
+
+        assert len(samples) == len("One two.") * PIECE // 2
+        assert [one.speed for one in model.asked] == [2.0] * 3
+
+    def test_a_text_takes_as_long_as_is_asked_if_it_is_said_in_one_go(
+        self, speak: Speak, model: ScriptedSpeech
+    ) -> None:
+        paced = {"schema_version": 9, "task": {"seconds": 2.5}}
+
+        speak(tts("One two.", **paced), most_text=12, timed=True)
+
+        assert [one.seconds for one in model.asked] == [2.5]
+        with pytest.raises(InvalidJob, match="more than 12 characters in parts"):
+            speak(tts("One two. Three four.", **paced), most_text=12, timed=True)
+
     def test_a_long_text_is_said_in_parts_in_the_voice_of_the_first(self, speak: Speak, model: ScriptedSpeech) -> None:
         _, _, result = speak(tts("One two. Three four. Five six."), most_text=12)
 

@@ -6,7 +6,9 @@ import base64
 import io
 import json
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 import soundfile
 from omnifleet_shared.errors import (
     CheckpointInvalid,
+    DeadlineExceeded,
     InvalidJob,
     InvalidSetting,
     JobCancelled,
@@ -32,6 +35,7 @@ from omnifleet_worker.settings import WorkerSettings
 from pydantic import SecretStr
 from support import services
 from support.speech.fake_server import FakeSpeechServer
+from support.tls.certificates import Certificates
 
 TEXTS = ["Привет, мир.", "你好世界", "مرحبا بالعالم", "नमस्ते दुनिया"]
 CARD = {
@@ -65,7 +69,7 @@ def settings_of(folder: Path, engine: str, url: str, **more: Any) -> WorkerSetti
 
 @pytest.fixture(params=["fish", "openai"])
 def settings(request: pytest.FixtureRequest, tmp_path: Path, fake: FakeSpeechServer) -> WorkerSettings:
-    return settings_of(tmp_path, request.param, fake.url, server_timeout=20)
+    return settings_of(tmp_path, request.param, fake.url, server_timeout=120)
 
 
 def say(loaded: LoadedModel, *texts: SpeechInputs) -> list[Any]:
@@ -74,14 +78,28 @@ def say(loaded: LoadedModel, *texts: SpeechInputs) -> list[Any]:
     engine.start()
     try:
         requests = [engine.submit(Request(inputs=text)) for text in texts]
-        return [request.outcome.exception(30) or request.outcome.result() for request in requests]
+        return [request.outcome.exception(300) or request.outcome.result() for request in requests]
     finally:
         engine.stop()
         loaded.close()
 
 
-def inputs(text: str = "Hello.", **more: Any) -> SpeechInputs:
-    return SpeechInputs(text=text, **{"seed": 5} | more)
+@contextmanager
+def begun(loaded: LoadedModel, fake: FakeSpeechServer, text: str = "Hello.", asked: int = 1) -> Iterator[Request]:
+    """A text that the server was asked for, as that many were, until the block ends."""
+    engine = Engine(loaded.runner, loaded.limits)
+    engine.start()
+    try:
+        request = engine.submit(Request(inputs=inputs(text)))
+        services.wait_until(lambda: len(fake.asked) == asked, what="the request")
+        yield request
+    finally:
+        fake.speak.set()
+        engine.stop()
+
+
+def inputs(text: str = "Hello.", *, seed: int = 5, **more: Any) -> SpeechInputs:
+    return SpeechInputs(text=text, seed=seed, **more)
 
 
 def pcm(fake: FakeSpeechServer, text: str, seed: int) -> np.ndarray:
@@ -113,24 +131,81 @@ class TestSpeech:
         engine.start()
         requests = [engine.submit(Request(inputs=inputs(text))) for text in ("one", "two", "three")]
 
-        services.wait_until(lambda: len(fake.asked) == 2, 20, "two requests")
+        services.wait_until(lambda: len(fake.asked) == 2, what="two requests")
         fake.speak.set()
 
-        assert [request.outcome.result(20).shape[1] for request in requests] == [1200, 1200, 2000]
+        assert [request.outcome.result(300).shape[1] for request in requests] == [1200, 1200, 2000]
         engine.stop()
 
-    def test_a_cancelled_text_is_waited_for_no_longer(self, settings: WorkerSettings, fake: FakeSpeechServer) -> None:
+
+class TestEnds:
+    """A text that nobody wants any more: what is seen at the server, which nothing else tells."""
+
+    @pytest.mark.parametrize("silence", ["silent", "stuck"])
+    @pytest.mark.parametrize("end", ["cancelled", "expired"])
+    def test_the_connection_is_closed_whatever_the_server_is_at(
+        self, settings: WorkerSettings, fake: FakeSpeechServer, silence: str, end: str
+    ) -> None:
+        setattr(fake, silence, True)
+        loaded = load_model(settings.model_copy(update={"server_timeout": 3600}))
+        with begun(loaded, fake) as request:
+            services.wait_until(lambda: fake.silences == 1, what="the server's silence")
+            if end == "cancelled":
+                request.cancel()
+            else:
+                request.deadline = time.time() - 1
+
+            error = request.outcome.exception(300)
+
+            assert isinstance(error, JobCancelled if end == "cancelled" else DeadlineExceeded)
+            services.wait_until(lambda: fake.gone == 1, what="the server to be hung up on")
+        assert len(fake.asked) == 1
+
+    def test_other_texts_are_said_to_their_end(self, settings: WorkerSettings, fake: FakeSpeechServer) -> None:
         fake.silent = True
+        loaded = load_model(settings.model_copy(update={"server_places": 2}))
+        with begun(loaded, fake) as request, begun(loaded, fake, "Another one.", 2) as other:
+            request.cancel()
+            services.wait_until(lambda: fake.gone == 1, what="the server to be hung up on")
+            fake.speak.set()
+
+            assert np.array_equal(other.outcome.result(300), pcm(fake, "Another one.", 5))
+
+    def test_a_busy_server_is_not_asked_again(
+        self, settings: WorkerSettings, fake: FakeSpeechServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(client, "WAITS", (3600.0,))
+        fake.statuses = [503]
+        before = threading.active_count()
         loaded = load_model(settings)
-        engine = Engine(loaded.runner, loaded.limits)
-        engine.start()
-        request = engine.submit(Request(inputs=inputs()))
-        services.wait_until(lambda: bool(fake.asked), 20, "the request")
+        with begun(loaded, fake) as request:
+            request.cancel()
 
-        request.cancel()
+            assert isinstance(request.outcome.exception(300), JobCancelled)
+        services.wait_until(lambda: threading.active_count() <= before, what="the end of the text's thread")
+        assert len(fake.asked) == 1
 
-        assert isinstance(request.outcome.exception(20), JobCancelled)
-        engine.stop()
+
+class TestTLS:
+    def test_a_certificate_of_a_stranger_is_refused(self, tmp_path: Path) -> None:
+        with FakeSpeechServer(certificate=Certificates.create(tmp_path).issue("127.0.0.1")).running() as fake:
+            (outcome,) = say(load_model(settings_of(tmp_path, "openai", fake.url)), inputs())
+
+        assert isinstance(outcome, ModelServerUnavailable) and "SSL" in str(outcome)
+        assert fake.asked == []
+
+    def test_texts_are_said_and_ended_as_without(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        certificates = Certificates.create(tmp_path)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca_file))
+        with FakeSpeechServer(certificate=certificates.issue("127.0.0.1")).running() as fake:
+            loaded = load_model(settings_of(tmp_path, "openai", fake.url, server_timeout=3600))
+            (outcome,) = say(loaded, inputs())
+            assert np.array_equal(outcome, pcm(fake, "Hello.", 5))
+
+            fake.silent = True
+            with begun(loaded, fake, asked=2) as request:
+                request.cancel()
+                services.wait_until(lambda: fake.gone == 1, what="the server to be hung up on")
 
 
 class TestDialects:
@@ -154,7 +229,7 @@ class TestDialects:
     def test_openai(self, fake: FakeSpeechServer, tmp_path: Path) -> None:
         loaded = load_model(settings_of(tmp_path, "openai", fake.url))
 
-        say(loaded, inputs(voice=VOICE, language="ru"), inputs(language="en"), inputs())
+        say(loaded, inputs(voice=VOICE, language="ru"), inputs(language="en", speed=0.5), inputs())
 
         cloned, english, plain = fake.asked
         head, _, audio = cloned.pop("ref_audio").partition(",")
@@ -162,7 +237,7 @@ class TestDialects:
         assert base64.b64decode(audio)[:4] == b"RIFF"
         common = {"input": "Hello.", "response_format": "wav", "seed": 5, "model": "s2"}
         assert cloned == common | {"language": "Russian", "ref_text": "That is me."}
-        assert english == common | {"language": "en", "voice": "vivian"}
+        assert english == common | {"language": "en", "voice": "vivian", "speed": 0.5}
         assert plain == common | {"voice": "vivian"}
 
 
@@ -212,7 +287,7 @@ class TestFaults:
     def test_a_server_that_stays_silent_is_given_up(self, settings: WorkerSettings, fake: FakeSpeechServer) -> None:
         fake.silent = True
 
-        (outcome,) = say(load_model(settings.model_copy(update={"server_timeout": 0.2})), inputs())
+        (outcome,) = say(load_model(settings.model_copy(update={"server_timeout": 2.0})), inputs())
 
         assert isinstance(outcome, ModelServerUnavailable)
         assert len(fake.asked) == 1
@@ -250,7 +325,7 @@ class TestHealth:
 
         say(load_model(settings), inputs(), inputs("Two."))
 
-        services.wait_until(lambda: threading.active_count() <= before, 20, "the end of its threads")
+        services.wait_until(lambda: threading.active_count() <= before, what="the end of its threads")
 
 
 @pytest.mark.parametrize(

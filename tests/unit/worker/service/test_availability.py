@@ -27,7 +27,7 @@ class FakeJobs:
         self.handing_back = None
 
     def await_end(self, seconds: float) -> None:
-        assert self.may_end.wait(30)
+        assert self.may_end.wait(300)
 
 
 class Stage:
@@ -39,7 +39,12 @@ class Stage:
         self.ended = threading.Event()
         leases = cast(Leases, None)
         self.renewer = LeaseRenewer(
-            leases, slots=1, engine_stalled=lambda: 0.0, engine_timeout=1, poll_timeout=60, on_lost=lambda tag: None
+            leases,
+            places={"sounds": 1},
+            engine_stalled=lambda: 0.0,
+            engine_timeout=1,
+            poll_timeout=60,
+            on_lost=lambda tag: None,
         )
         self.health = Health(self.renewer, lambda: 0.0, 1, 60)
         self.health.loaded()
@@ -81,7 +86,7 @@ def test_it_ends_once_its_jobs_have(stage: Stage) -> None:
 
     stage.jobs.may_end.set()
 
-    assert stage.ended.wait(30)
+    assert stage.ended.wait(300)
     assert stage.exit_codes == [72]
 
 
@@ -96,7 +101,7 @@ def test_the_first_reason_stands_and_an_end_is_final(stage: Stage) -> None:
 
     assert stage.availability.reason == "its device failed"
     stage.jobs.may_end.set()
-    assert stage.ended.wait(30)
+    assert stage.ended.wait(300)
     assert stage.exit_codes == [72]
 
 

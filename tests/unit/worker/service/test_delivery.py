@@ -310,14 +310,14 @@ def test_what_does_not_end_in_time_is_recorded_as_handed_back(stage: Stage) -> N
 
     def work(run: JobContext) -> JobResult:
         begun.set()
-        assert may_end.wait(30)
+        assert may_end.wait(300)
         run.raise_if_cancelled()
         return result_of(run)
 
     stage.work = work
     with ThreadPoolExecutor() as pool:
         delivery = pool.submit(stage.deliver)
-        assert begun.wait(30)
+        assert begun.wait(300)
         stage.deliveries.hand_back("its device failed")
 
         stage.deliveries.await_end(0.01)
@@ -326,8 +326,8 @@ def test_what_does_not_end_in_time_is_recorded_as_handed_back(stage: Stage) -> N
         assert (what, str(error)) == ("retried", "its device failed.")
         may_end.set()
         with pytest.raises(Reject):
-            delivery.result(30)
-    stage.deliveries.await_end(30)
+            delivery.result(300)
+    stage.deliveries.await_end(300)
 
 
 def test_an_unforeseen_error_becomes_job_failed_and_names_it(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,6 +12,7 @@ from omnifleet_shared.errors import BrokerUnavailable, DiskFull, OmnifleetError,
 from omnifleet_shared.storage import FolderStorage, StoredObject
 from omnifleet_worker.service import storage_check as storage_check_module
 from omnifleet_worker.service.storage_check import StorageCheck
+from support.services import wait_until
 
 REFUSED = StorageRefused("the object storage refuses (SignatureDoesNotMatch)")
 
@@ -88,9 +89,8 @@ def test_while_the_storage_refuses_it_stays_aside(stage: Stage) -> None:
     stage.storage.refuses = REFUSED
     stage.check.is_workers_fault(REFUSED)
 
-    threading.Event().wait(0.2)
+    wait_until(lambda: stage.storage.puts > 3, what="more than three probes")
 
-    assert stage.storage.puts > 3
     assert not stage.availability.back.is_set()
 
 

@@ -22,7 +22,7 @@ PAGE = ROOT / "docs/how-to/train.md"
 def run_python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": ":".join(str(Path(path).absolute()) for path in sys.path)}
     command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=150)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
 
 
 def test_the_commands_of_the_page_train_and_merge(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from omnifleet_shared.audio_formats import check_format
@@ -76,6 +77,9 @@ class SpeechTasks:
             remedy = "Start the worker with OMNIFLEET_RECOGNISER, the folder of a speech recogniser"
             raise TaskNotSupported(f"this worker of {self.card.name} hears nothing", "task", remedy)
         self.capabilities.validate_job(job)
+        if isinstance(job.task, Speech) and job.task.seconds is not None and len(self._parts(job.task.text)) > 1:
+            problem = f"{self.card.name} says a text of more than {self._most_text} characters in parts"
+            raise InvalidJob(problem, "seconds", "Ask for a speed, or send a shorter text")
         if isinstance(job, GenerateJob):
             check_format(job.format, self._model.sample_rate, 1)
 
@@ -94,7 +98,7 @@ class SpeechTasks:
                 raise AssertionError(f"a job for {task.name} is refused before it runs")
 
     def _say(self, context: JobContext, task: Speech | VoiceConversion, text: str, media: JobMedia) -> SpokenText:
-        parts = [part for part in split_text(text, lambda part: len(part) <= self._most_text) if part.strip()]
+        parts = self._parts(text)
         voice, rate = self._voice(context, task, media), self._model.sample_rate
         context.plan_steps(len(parts), self._model.most_steps)
         live = None if context.stream is None else LiveSpeech(context.stream, rate)
@@ -110,6 +114,9 @@ class SpeechTasks:
             return SpokenText(self._stream(context, parts, first, voice), rate)
         others = [trim_silence(clip, rate) for clip in self._speak(context, parts[1:], voice)]
         return SpokenText(join_speech([first, *others], parts, rate), rate)
+
+    def _parts(self, text: str) -> list[str]:
+        return [part for part in split_text(text, lambda part: len(part) <= self._most_text) if part.strip()]
 
     def _stream(
         self, context: JobContext, parts: Sequence[str], first: Samples, voice: ReferenceVoice | None
@@ -129,14 +136,9 @@ class SpeechTasks:
         voice: ReferenceVoice | None,
         watch: Callable[[Sequence[Request]], None] | None = None,
     ) -> list[Samples]:
-        job, steps = context.job, self._model.most_steps
-        return context.speak_all(
-            [
-                SpeechInputs(text=part.strip(), language=job.language, voice=voice, most_steps=steps, seed=job.seed)
-                for part in parts
-            ],
-            watch,
-        )
+        job, steps, pace = context.job, self._model.most_steps, _pace(context.job)
+        about: dict[str, Any] = {"language": job.language, "voice": voice, "most_steps": steps, "seed": job.seed}
+        return context.speak_all([SpeechInputs(text=part.strip(), **about, **pace) for part in parts], watch)
 
     def _voice(self, context: JobContext, task: Speech | VoiceConversion, media: JobMedia) -> ReferenceVoice | None:
         """The recording's last seconds, as many as the model hears."""
@@ -173,6 +175,11 @@ class SpeechTasks:
             voice_seconds=self.capabilities.voice_seconds,
         )
         return SpeechModelEditing(speaking, self._recogniser, job.language)
+
+
+def _pace(job: Job) -> dict[str, Any]:
+    task = job.task
+    return {"speed": task.speed, "seconds": task.seconds} if isinstance(task, Speech) else {}
 
 
 def _with_recogniser(capabilities: Capabilities, recogniser: Capabilities) -> Capabilities:

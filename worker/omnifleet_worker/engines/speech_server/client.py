@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from threading import Event
+from http.client import HTTPException
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import urllib3
 from omnifleet_shared.errors import InvalidJob, InvalidSetting, ModelServerUnavailable
 from omnifleet_shared.settings import MEBIBYTE
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
+from urllib3.util import parse_url
 
 from ...settings import WorkerSettings
+from .exchange import Exchange
 
 CONNECT_SECONDS = 5.0
 HEALTH_SECONDS = 5.0
@@ -38,14 +41,13 @@ class SpeechServer:
         url: its address, without a path of the API.
         key: bearer token; None where it asks for none.
         seconds: that it may stay silent while it answers.
-        connections: that are kept open.
     """
 
-    def __init__(self, url: str, key: str | None, seconds: float, connections: int = 1) -> None:
+    def __init__(self, url: str, key: str | None, seconds: float) -> None:
         self.url = url.rstrip("/")
         self._headers = {"User-Agent": "omnifleet"} | ({"Authorization": f"Bearer {key}"} if key else {})
-        timeout = urllib3.Timeout(connect=min(CONNECT_SECONDS, seconds), read=seconds)
-        self._pool = urllib3.PoolManager(maxsize=connections, timeout=timeout, retries=False)
+        self._seconds = seconds
+        self._pool = urllib3.PoolManager(timeout=HEALTH_SECONDS, retries=False)
 
     @classmethod
     def of_settings(cls, settings: WorkerSettings) -> SpeechServer:
@@ -55,25 +57,25 @@ class SpeechServer:
             problem = "the engine needs the address of its speech server" if not url else f"{url!r} is no address"
             raise InvalidSetting(problem, "OMNIFLEET_SERVER_URL", "Set it, as in http://localhost:8000")
         key = settings.server_key.get_secret_value() if settings.server_key is not None else None
-        return cls(url, key, settings.server_timeout, settings.server_places)
+        return cls(url, key, settings.server_timeout)
 
     def why_unwell(self, path: str) -> str | None:
         """Ask for the server's health; gives what is wrong with it, or with the key."""
         try:
-            answer = self._pool.request("GET", self.url + path, headers=self._headers, timeout=HEALTH_SECONDS)
+            answer = self._pool.request("GET", self.url + path, headers=self._headers)
         except HTTPError as error:
             return f"its speech server does not answer: {_reason(error)}"
         if answer.status in OF_THE_KEY:
             return f"its speech server refuses the key of OMNIFLEET_SERVER_KEY with {answer.status}"
         return None if answer.status < 400 else f"its speech server is unwell: it answers {answer.status} to {path}"
 
-    def post(self, path: str, body: dict[str, Any], cancelled: Event) -> bytes:
+    def post(self, path: str, body: dict[str, Any], exchange: Exchange) -> bytes:
         """Post a request and read all of its answer.
 
         Args:
             path: of the API.
             body: sent as JSON.
-            cancelled: nobody wants the answer any more; what is raised then is of no use.
+            exchange: ends it when nobody wants the answer any more; what is raised then is of no use.
 
         Raises:
             InvalidJob: the server refuses what it is asked.
@@ -81,12 +83,11 @@ class SpeechServer:
         """
         for wait in WAITS:
             try:
-                return self._post(path, body, cancelled)
+                return self._post(path, body, exchange)
             except _Busy:
-                if cancelled.wait(wait):
-                    break
+                exchange.wait(wait)
         try:
-            return self._post(path, body, cancelled)
+            return self._post(path, body, exchange)
         except _Busy as error:
             raise ModelServerUnavailable(*error.args) from error.__cause__
 
@@ -94,28 +95,39 @@ class SpeechServer:
         """Close the connections."""
         self._pool.clear()
 
-    def _post(self, path: str, body: dict[str, Any], cancelled: Event) -> bytes:
-        url, data = self.url + path, json.dumps(body).encode()
+    def _post(self, path: str, body: dict[str, Any], exchange: Exchange) -> bytes:
+        connection, target = self._connection(path)
         headers = self._headers | {"Content-Type": "application/json"}
         try:
-            answer = self._pool.request("POST", url, body=data, headers=headers, preload_content=False)
-        except urllib3.exceptions.ReadTimeoutError as error:
+            with exchange.connected(connection):
+                connection.request("POST", target, json.dumps(body).encode(), headers, preload_content=False)
+                connection.timeout = self._seconds
+                with connection.getresponse() as answer:
+                    return _read_whole(answer)
+        except TimeoutError as error:
             raise _unavailable(f"it was silent for too long: {_reason(error)}") from error
-        except HTTPError as error:
+        except (HTTPError, HTTPException, OSError) as error:
             raise _Busy(f"the speech server does not answer: {_reason(error)}") from error
-        with answer:
-            try:
-                return _read(answer, cancelled)
-            except HTTPError as error:
-                raise _unavailable(f"its answer ended early: {_reason(error)}") from error
+
+    def _connection(self, path: str) -> tuple[HTTPConnection, str]:
+        """A new connection, as to close it must not end another text's answer, and what is asked for on it."""
+        url = parse_url(self.url + path)
+        kind = HTTPSConnection if url.scheme == "https" else HTTPConnection
+        assert url.host is not None, "the settings were checked"
+        return kind(url.host.strip("[]"), url.port, timeout=min(CONNECT_SECONDS, self._seconds)), url.request_uri
 
 
-def _read(answer: urllib3.BaseHTTPResponse, cancelled: Event) -> bytes:
+def _read_whole(answer: urllib3.BaseHTTPResponse) -> bytes:
+    try:
+        return _read(answer)
+    except HTTPError as error:
+        raise _unavailable(f"its answer ended early: {_reason(error)}") from error
+
+
+def _read(answer: urllib3.BaseHTTPResponse) -> bytes:
     read = bytearray()
     for chunk in answer.stream(2**16):
         read += chunk
-        if cancelled.is_set():
-            raise _unavailable("nobody waits for its answer any more")
         if len(read) > MAX_BYTES:
             raise _unavailable(f"its answer has more than {MAX_BYTES} bytes")
     if answer.status < 300:
@@ -147,6 +159,6 @@ def _unavailable(problem: str) -> ModelServerUnavailable:
     return ModelServerUnavailable(f"the speech server failed: {problem}", None, "See to the server")
 
 
-def _reason(error: HTTPError) -> str:
+def _reason(error: Exception) -> str:
     """Without the address: errors reach whoever sent the job."""
     return type(error).__name__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
-from threading import Event, Thread
+from threading import Thread
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +21,7 @@ from ..folder_card import read_capabilities, read_card
 from ..loaded_model import LoadedModel
 from ..speech.engine import run_speech_model
 from .client import SpeechServer
+from .exchange import Exchange
 
 POLL_SECONDS = 0.02
 """How long the engine waits for an answer before it looks after its other requests."""
@@ -76,15 +77,15 @@ class ServerSpeech:
 
     def speak(self, inputs: SpeechInputs) -> Iterator[Samples]:
         """Ask for a text, and give what comes in one piece; empty ones meanwhile."""
-        cancelled, body = Event(), self._dialect.body(inputs, self._card)
-        answer = _on_thread(lambda: self._server.post(self._dialect.path, body, cancelled))
+        exchange, body = Exchange(), self._dialect.body(inputs, self._card)
+        answer = _on_thread(lambda: self._server.post(self._dialect.path, body, exchange))
         try:
             while not answer.done():
                 wait([answer], POLL_SECONDS)
                 yield _NOTHING
             yield self._decode(answer.result())
         finally:
-            cancelled.set()
+            exchange.end()
 
     def why_unwell(self) -> str | None:
         """Ask for the server's health."""

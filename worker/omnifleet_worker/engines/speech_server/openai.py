@@ -14,7 +14,7 @@ NAME = "openai"
 
 
 class OpenAIDialect:
-    """Fields of OpenAI's, and `language`, `seed`, `ref_audio` and `ref_text` where there is something to say there."""
+    """Fields of OpenAI's, and `language`, `seed`, `ref_audio` and `ref_text`, where there is something to say there."""
 
     path = "/v1/audio/speech"
     health_path = "/v1/models"
@@ -28,6 +28,8 @@ class OpenAIDialect:
             "model": card.model,
             "voice": card.voice if inputs.voice is None else None,
         }
+        if inputs.speed != 1:
+            fields["speed"] = inputs.speed
         if inputs.language is not None:
             fields["language"] = card.languages.get(inputs.language, inputs.language)
         if inputs.voice is not None:
@@ -38,4 +40,4 @@ class OpenAIDialect:
 
 def load(settings: WorkerSettings) -> LoadedModel:
     """Make the server ready. Raises as `load_server`."""
-    return load_server(settings, NAME, OpenAIDialect(), streaming=True)
+    return load_server(settings, NAME, OpenAIDialect(), streaming=True, speed=True)

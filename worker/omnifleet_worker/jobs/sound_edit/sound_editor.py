@@ -33,14 +33,16 @@ class EditedSound:
     """A sound that was changed, as loud as its source.
 
     Args:
-        samples: float32 [channels, n] at 44.1 kHz.
+        samples: float32 [channels, n].
         subtype: sample format that holds the source's samples.
         warnings: what the result lacks.
+        sample_rate: in Hz.
     """
 
     samples: Samples
     subtype: Subtype
     warnings: tuple[str, ...] = ()
+    sample_rate: int = SAMPLE_RATE
 
 
 def edit_sound(
@@ -102,7 +104,7 @@ def _join_at_source(
 
 def _finish(samples: Samples, recording: DecodedAudio, form: AudioFormat) -> EditedSound:
     """Choose the depth, and make room for what would go above full scale where the format has none."""
-    subtype = "PCM_16" if recording.lossy else _depth(recording)
+    subtype = depth_of(recording)
     peak = float(np.abs(samples).max())
     if peak <= 1 or (subtype == "FLOAT" and LIMITS[form].keeps_floats):
         return EditedSound(samples, subtype)
@@ -110,7 +112,9 @@ def _finish(samples: Samples, recording: DecodedAudio, form: AudioFormat) -> Edi
     return EditedSound(samples / np.float32(peak), subtype, (f"loudness: {problem}. Lower the recording first.",))
 
 
-def _depth(recording: DecodedAudio) -> Subtype:
-    """The sample format of the source, as far as it is computed with: float32 holds 24 bits."""
+def depth_of(recording: DecodedAudio) -> Subtype:
+    """Tell the sample format of a source, as far as it is computed with: float32 holds 24 bits; lossy ones have 16."""
+    if recording.lossy:
+        return "PCM_16"
     exact = exact_subtype(recording.samples)
     return exact if exact in ("PCM_16", "PCM_24") else "FLOAT"

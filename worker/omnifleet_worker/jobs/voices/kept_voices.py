@@ -87,6 +87,19 @@ class KeptVoices:
         """Return the name of the voice that a reference is; None where it is none."""
         return None if media is None else self._files.name_of(media.uri)
 
+    def require(self, media: Media) -> None:
+        """Make sure that a voice is there yet.
+
+        Args:
+            media: its recording.
+
+        Raises:
+            VoiceNotFound: the voice was removed.
+            StorageUnavailable, StorageRefused: the storage.
+        """
+        if self._storage.stat(media.uri) is None:
+            raise VoiceNotFound(f"the voice {self.name_of(media)!r} was removed", "ref", "Name another one")
+
     def find(self, media: Media, track: int | None) -> KeptVoice | None:
         """Find what is kept of a voice; None where nothing is.
 
@@ -95,13 +108,14 @@ class KeptVoices:
             track: the sound track that is heard of it; None is the default one.
 
         Raises:
-            VoiceNotFound: the voice was removed.
-            StorageUnavailable, StorageRefused: the storage.
+            As `require`.
         """
         uri = self._uri(media, track)
-        if self._storage.stat(media.uri) is None:
+        try:
+            self.require(media)
+        except VoiceNotFound:
             self._forget(uri)
-            raise self._removed(media)
+            raise
         kept = self._remembered(uri)
         if kept is None and (kept := self._read(uri)) is not None:
             self._remember(uri, kept)
@@ -148,9 +162,6 @@ class KeptVoices:
     def _forget(self, uri: str) -> None:
         with self._lock:
             self._memory.pop(uri, None)
-
-    def _removed(self, media: Media) -> VoiceNotFound:
-        return VoiceNotFound(f"the voice {self.name_of(media)!r} was removed", "ref", "Name another one")
 
 
 def _fingerprint(uri: str) -> str:

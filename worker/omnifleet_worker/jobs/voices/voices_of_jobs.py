@@ -19,20 +19,27 @@ class VoicesOfJobs:
     Args:
         storage: of the fleet.
         model: what of the model decides what it hears: name, revision, precision.
+        keeps: whether what it hears is kept between jobs; else the recording is heard each time.
     """
 
-    def __init__(self, storage: Storage, model: tuple[str, ...]) -> None:
+    def __init__(self, storage: Storage, model: tuple[str, ...], *, keeps: bool) -> None:
         self._kept = KeptVoices(storage, model)
+        self._keeps = keeps
 
     def find(self, job: Job) -> KeptVoice | None:
         """Find what is kept of the job's voice; None where it has none, or nothing is kept. Raises as `KeptVoices`."""
         media = self._voice(job)
-        return None if media is None else self._kept.find(media, _track(job))
+        if media is None:
+            return None
+        if not self._keeps:
+            self._kept.require(media)
+            return None
+        return self._kept.find(media, _track(job))
 
     def keep(self, job: Job, media: JobMedia) -> None:
         """Keep the job's voice as the job used it, where there is anything new."""
         recording = self._voice(job)
-        if recording is None:
+        if recording is None or not self._keeps:
             return
         known = self._kept.known(recording, _track(job))
         text = media.heard.get("ref") or (known.text if known else None)

@@ -36,6 +36,8 @@ class FleetController(Worker):
 
     app: Any
     pool_cls: Any
+    concurrency: int
+    """Threads of the pool."""
 
     def on_after_init(self, *args: Any, **options: Any) -> None:
         """Hold the options to what this worker does. Raises click.UsageError."""
@@ -46,6 +48,7 @@ class FleetController(Worker):
         self._refuse_prefetching(options.get("prefetch_multiplier"))
         self._choose_pool()
         self._hold_at_once(self.concurrency)
+        self.concurrency = self.app.fleet.lease_renewer.places.total
         self._hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
 
     def setup_queues(self, include: Any, exclude: Any = None) -> None:
@@ -75,7 +78,7 @@ class FleetController(Worker):
 
     def _hold_at_once(self, jobs: int) -> None:
         if not 1 <= jobs <= MOST_JOBS:
-            raise click.UsageError(f"-c {jobs}: a worker holds 1 to {MOST_JOBS} jobs at once")
+            raise click.UsageError(f"-c {jobs}: a worker holds 1 to {MOST_JOBS} jobs of a kind at once")
         hold: Callable[[int], None] = self.app.hold_at_once
         hold(jobs)
 

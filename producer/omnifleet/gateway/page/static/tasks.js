@@ -14,6 +14,7 @@ export const FIELDS = {
   ref: { kind: "voice", label: "Voice", accept: "audio/*,video/*", microphone: true },
   ref_text: { kind: "text", label: "What is said in the voice’s recording", hint: "Transcribed by the model if left out." },
   seconds: { kind: "number", label: "Length in seconds", min: 0.1, max: 300, placeholder: "10" },
+  speed: { kind: "number", label: "Speed", min: 0.25, max: 4, placeholder: "1" },
   span: { kind: "span", label: "Or the words between two seconds" },
   system: { kind: "text", label: "System prompt" },
   max_new_tokens: { kind: "number", label: "Longest answer in tokens", min: 1, max: 4096, step: 1, placeholder: "512" },
@@ -67,7 +68,10 @@ export const TASKS = {
   generate: {
     t2a: named("Sound from text", "text! seconds", { text: { label: "Sound", placeholder: "rain on a tin roof" } }),
     t2m: named("Music from text", "text! seconds", { text: { label: "Music", placeholder: "a slow waltz, piano" } }),
-    tts: named("Speech from text", "text! ref ref_text", { text: { label: "What is said" } }),
+    tts: named("Speech from text", "text! ref ref_text speed seconds", {
+      text: { label: "What is said" },
+      seconds: { label: "Or its length in seconds", placeholder: "as long as it takes" },
+    }),
     vc: named("Another voice for speech", "audio! ref! text ref_text", {
       audio: { label: "Speech" },
       text: { label: "What is said in it", hint: "Transcribed by the model if left out." },

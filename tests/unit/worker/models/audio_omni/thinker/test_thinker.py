@@ -86,7 +86,7 @@ def test_encode_gives_what_goes_into_the_last_layer(
     with torch.no_grad():
         expected = tiny_thinker(seed=3)(**inputs, output_hidden_states=True).hidden_states[-2]
     encoded = thinker.encode(CHATS[kind])
-    assert (encoded - expected[0]).abs().max() < 1e-6 * expected.abs().max()
+    assert (encoded - expected[0]).abs().max() < 1e-5 * expected.abs().max()  # kernels of other CPUs round otherwise
     assert model.model.rope_deltas is None
 
 

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from omnifleet_shared.errors import InvalidJob
 
-from ..results.parts import Part
+from ...results.parts import Part
 
 NAME = Path("-")
 UNKNOWN = 0xFFFFFFFF

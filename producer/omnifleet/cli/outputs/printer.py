@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
-from ..results.results import JobResult
-from ..transport.unattended import Absence
+from ...results.results import JobResult
+from ...transport.unattended import Absence
 
 
 class JobDisplay(Protocol):

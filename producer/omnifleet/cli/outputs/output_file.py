@@ -9,7 +9,7 @@ from pathlib import Path
 from omnifleet_shared.errors import InvalidJob
 from omnifleet_shared.file_names import file_name
 
-from ..results.results import JobResult
+from ...results.results import JobResult
 
 TEXT_SUFFIX = "txt"
 

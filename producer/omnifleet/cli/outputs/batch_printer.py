@@ -11,11 +11,11 @@ from typing import Any
 from omnifleet_shared.errors import InvalidJobList, OmnifleetError
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
-from ..batch.downloads import DownloadReport
-from ..batch.journal.journal import Batch, Counts
-from ..batch.manifest import error_to_json
-from ..batch.progress import BatchStatus
-from .output import Printer
+from ...batch.downloads import DownloadReport
+from ...batch.journal.journal import Batch, Counts
+from ...batch.manifest import error_to_json
+from ...batch.progress import BatchStatus
+from .printer import Printer
 
 LINE_INTERVAL = 10.0
 """Seconds between lines about the batch's progress, and between such events in JSON."""

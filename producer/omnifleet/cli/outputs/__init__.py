@@ -1,0 +1,1 @@
+"""Where the command line writes results to: the terminal, files, standard output."""
