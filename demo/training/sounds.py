@@ -39,7 +39,7 @@ def make(name: str, random: Random, frames: int) -> Levels:
 
 
 def _steady(band: int) -> Callable[[Random, int], Levels]:
-    def tone(random: Random, frames: int) -> Levels:
+    def tone(_: Random, frames: int) -> Levels:
         levels = np.zeros((frames, GRAINS))
         levels[:, band] = 1
         return levels
@@ -48,7 +48,7 @@ def _steady(band: int) -> Callable[[Random, int], Levels]:
 
 
 def _gated(band: int, sounding: int, silent: int) -> Callable[[Random, int], Levels]:
-    def pulses(random: Random, frames: int) -> Levels:
+    def pulses(_: Random, frames: int) -> Levels:
         levels = np.zeros((frames, GRAINS))
         levels[:, band] = np.arange(frames) % (sounding + silent) < sounding
         return levels
@@ -67,17 +67,17 @@ def _climb(places: Levels) -> Levels:
     return levels
 
 
-def _chirps(random: Random, frames: int) -> Levels:
+def _chirps(_: Random, frames: int) -> Levels:
     length, gap = 8, 4
     place = np.arange(frames) % (length + gap)
     return _climb(np.where(place < length, place / (length - 1), -1.0))
 
 
-def _siren(random: Random, frames: int) -> Levels:
+def _siren(_: Random, frames: int) -> Levels:
     return _climb(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(frames) / 59))
 
 
-def _clicks(random: Random, frames: int) -> Levels:
+def _clicks(_: Random, frames: int) -> Levels:
     levels = np.zeros((frames, GRAINS))
     places = np.arange(4, frames, 8)
     levels[places, np.resize(CLICK, len(places))] = 1.5
