@@ -18,7 +18,7 @@ demo: $(VENV)/.demo ## one job of every namespace through a real fleet on this m
 demo-stop: $(VENV)/.demo ## end the fleet that make demo KEEP=1 left up
 	$(BIN)/python -m demo --stop
 
-demo-checkpoint: $(VENV)/.dev ## train a small checkpoint on sounds that are made here, into .cache/demo-training; STEPS=6000
+demo-checkpoint: $(VENV)/.dev ## train a small checkpoint on sounds that are made here, into .cache/demo-training; STEPS=12000
 	$(BIN)/python -m demo.training.train $(if $(STEPS),--steps $(STEPS))
 
 demo-measure: $(VENV)/.dev ## what that checkpoint makes of requests that it did not learn
@@ -67,7 +67,7 @@ benchmark: $(VENV)/.dev ## the fleet's own cost beside a bare Celery task, and a
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/batch.py
 
-# PROFILE=cpu: one worker with a tiny checkpoint. PROFILE=gpu: one worker for each of GPUS, with the real one.
+# PROFILE=cpu: one worker with the demo's small checkpoint. PROFILE=gpu: one worker for each of GPUS, with the real one.
 PROFILE ?= cpu
 GPUS ?= $(shell nvidia-smi --list-gpus 2>/dev/null | wc -l)
 # Docker's or podman's, whichever is there.

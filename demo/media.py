@@ -1,4 +1,4 @@
-"""Recordings for the demo, synthesised here: a street, and a voice that says five vowels."""
+"""Recordings for the demo, synthesised here: a street, rain and a siren at once, and a voice that says five vowels."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
+
+from .training.grains import render
+from .training.prompts import EDIT_FRAMES
+from .training.sounds import make
 
 RATE = 44_100
 VOWELS = ((730, 1090, 2440), (530, 1840, 2480), (270, 2290, 3010), (570, 840, 2410), (300, 870, 2240))
@@ -24,6 +28,12 @@ def write_street(path: Path, seconds: float = 6.0) -> Path:
     time = np.arange(count) / RATE
     horn = sum(np.sin(2 * np.pi * pitch * time) for pitch in (392.0, 494.0)) * ((time > 2.5) & (time < 3.3))
     return _write(path, traffic / np.abs(traffic).max() * 0.5 + 0.2 * horn[:, None])
+
+
+def write_mixture(path: Path) -> Path:
+    """Nearly ten seconds of rain and a siren at once, as the checkpoint's sounds are made."""
+    random = np.random.default_rng(3)
+    return _write(path, sum(render(make(name, random, EDIT_FRAMES)) for name in ("rain", "siren")))
 
 
 def write_voice(path: Path) -> Path:

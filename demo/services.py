@@ -1,4 +1,4 @@
-"""The demo's fleet: Redis from a wheel, a folder as object storage, a worker on a tiny checkpoint, two for speech."""
+"""The demo's fleet: Redis from a wheel, a folder as object storage, a worker on its checkpoint, two for speech."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from omnifleet_worker.models.audio_omni.tiny import write_tiny_checkpoint
 from support.processes import RedisServer, free_port, process
-from transformers.utils.logging import disable_progress_bar
 
 from .speech import MODELS, speech_workers
+from .training.trained import write_trained_checkpoint
 
 
 @contextmanager
 def fleet(home: Path) -> Iterator[dict[str, str]]:
     """Start everything, give the environment for clients, and stop everything with the block."""
     server = RedisServer(free_port(), home, is_durable=False)
+    checkpoint = home / "checkpoint"
+    write_trained_checkpoint(checkpoint)
     environment = {
         "OMNIFLEET_REDIS_URL": server.url,
         "OMNIFLEET_STORAGE": f"file://{home / 'storage'}",
         "OMNIFLEET_MODELS": MODELS,
-        "OMNIFLEET_CHECKPOINT": str(_checkpoint(home / "checkpoint")),
+        "OMNIFLEET_CHECKPOINT": str(checkpoint),
     }
     log = home / "worker.log"
     log.unlink(missing_ok=True)
@@ -38,11 +39,3 @@ def fleet(home: Path) -> Iterator[dict[str, str]]:
         except (RuntimeError, TimeoutError) as error:
             raise SystemExit(str(error)) from error
         yield environment
-
-
-def _checkpoint(folder: Path) -> Path:
-    """Write the tiny checkpoint, unless it is there."""
-    if not (folder / "model_index.json").exists():  # written last
-        disable_progress_bar()
-        write_tiny_checkpoint(folder)
-    return folder

@@ -15,7 +15,7 @@ HOP = 2048
 """Samples of a latent frame. A grain is twice as long, and begins 1,024 samples before its frame."""
 RATE = 44_100
 GRAINS = 64
-LEVEL = 3.0
+LEVEL = 20.0
 """Latent of a grain that sounds with level 1."""
 
 Floats = NDArray[np.float64]

@@ -15,6 +15,8 @@ Wave = NDArray[np.floating]
 
 _BANDS, _WINDOW = 48, 4096
 _FLOOR = 1e-3
+_HISS = 0.03
+"""Standard deviation of the loudest, in levels of grains."""
 
 
 class Listener:
@@ -31,7 +33,9 @@ class Listener:
         for _ in range(examples * len(NAMES)):
             names = tuple(str(name) for name in random.choice(NAMES, 2, replace=False))
             sounds.append((names, sum(make(name, random, HALF) for name in names)))
-        features = np.stack([_features(render(levels)) for _, levels in sounds])
+        # A faint hiss of any loudness is no sound of its own.
+        hissing = [levels + random.uniform(0, _HISS) * random.standard_normal(levels.shape) for _, levels in sounds]
+        features = np.stack([_features(render(levels)) for levels in hissing])
         wanted = np.array([[float(name in names) for name in NAMES] for names, _ in sounds])
         self._centre, self._scale = features.mean(axis=0), features.std(axis=0) + 1e-6
         given = self._with_one(features)

@@ -1,21 +1,25 @@
 """The parts of the demo's checkpoint that are drawn or computed: everything but what was trained.
 
-They are arranged so that a small DiT learns within minutes: words are tokens of their own, the thinker's states differ
-between prompts, and the audio prompt's tokens are logarithms of loudness, each beside the latent frame that it is of.
+They are arranged so that a small DiT learns within minutes: words are tokens of their own, the thinker's states are
+read as what they mean, and the audio prompt's tokens are logarithms of loudness, each beside the latent frame that it
+is of.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from omnifleet_worker.models.audio_omni.conditioners import AudioPromptEncoder
 from omnifleet_worker.models.audio_omni.sampling import FRAME_SAMPLES
 from omnifleet_worker.models.audio_omni.tiny import tiny_processor, tiny_thinker
 from omnifleet_worker.models.audio_omni.transformer import AudioOmniTransformer
+from omnifleet_worker.models.audio_omni.transformer_block import CrossAttention
 from torch import Tensor, nn
 from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration, Qwen2Tokenizer
+
+from .sounds import NAMES, TEXTS
 
 WORDS = (
     *("a", "add", "ah", "alarm", "an", "and", "beeps", "birds", "car", "chirps", "clicks", "clock", "deep"),
@@ -24,6 +28,16 @@ WORDS = (
 )
 """Words that the prompts are made of."""
 WIDTH, DEPTH, HEADS = 128, 4, 4
+
+LEADS = ("then", "drop", "keep", "add")
+NAMED = {
+    word: NAMES.index(name)
+    for name, texts in TEXTS.items()
+    for word in {word for text in texts for word in text.split()}
+    if not any(word in text.split() for other, others in TEXTS.items() if other != name for text in others)
+}
+"""Words that are said of one sound alone, with its place among the names."""
+MEANINGS = len(NAMES) + 1 + len(LEADS)
 
 _FIRST_FREE, _MARKS_BEGIN = 256, 500
 _STREAM_OF_ONES = WIDTH - 1
@@ -96,18 +110,34 @@ def frame_audio_encoder() -> AudioPromptEncoder:
     return encoder
 
 
+def meanings(tokens: Sequence[str]) -> Tensor:
+    """What the tokens of a chat stand for, [n, 16].
+
+    The sound that a word is for alone (one of eleven), whether it is for one, whether it comes after "then", and after
+    each of the edits' verbs.
+    """
+    said = [token.strip() for token in tokens]
+    found = torch.zeros(len(said), MEANINGS)
+    for place, word in enumerate(said):
+        if word in NAMED:
+            found[place, NAMED[word]] = found[place, len(NAMES)] = 1
+        if word in LEADS:
+            found[place:, len(NAMES) + 1 + LEADS.index(word)] = 1
+    return found
+
+
 @torch.no_grad()
-def whitened_projection(states: Tensor, projection: nn.Linear, features: int = 192) -> None:
-    """Set a projection to the states' [n, hidden] principal axes, each scaled to the same spread, and centre them."""
+def fitted_projection(states: Tensor, wanted: Tensor, projection: nn.Linear) -> None:
+    """Set a projection of states [n, hidden] to the least squares of the wanted features [n, 16]."""
     hidden = nn.functional.rms_norm(states.float(), states.shape[-1:], eps=1e-6)
     centre = hidden.mean(dim=0)
-    _, sizes, axes = torch.linalg.svd(hidden - centre, full_matrices=False)
-    kept = min(features, int((sizes > 1e-2 * sizes[0]).sum()))
-    scales = math.sqrt(len(hidden)) / sizes[:kept]
+    away = (hidden - centre).double()
+    ridge = 1e-3 * away.square().sum() / len(away) * torch.eye(away.shape[1], dtype=torch.float64)
+    weight = torch.linalg.solve(away.T @ away + ridge, away.T @ (wanted - wanted.mean(dim=0)).double()).T.float()
     nn.init.zeros_(projection.weight)
     nn.init.zeros_(projection.bias)
-    projection.weight[:kept] = axes[:kept] * scales[:, None]
-    projection.bias[:kept] = -(projection.weight[:kept] @ centre)
+    projection.weight[:MEANINGS] = weight
+    projection.bias[:MEANINGS] = wanted.mean(dim=0) - weight @ centre
 
 
 @torch.no_grad()
@@ -120,8 +150,10 @@ def untrained_transformer(seed: int) -> AudioOmniTransformer:
     transformer = AudioOmniTransformer(width=WIDTH, depth=DEPTH, heads=HEADS)
     nn.init.zeros_(transformer.conv_in.weight)
     nn.init.zeros_(transformer.conv_out.weight)
-    nn.init.eye_(transformer.proj_in.weight)
-    nn.init.eye_(transformer.proj_out.weight)
+    # Latents are as loud as 20: the blocks work on half of it.
+    transformer.proj_in.weight.copy_(torch.eye(WIDTH, 64) / 2)
+    transformer.proj_out.weight.copy_(torch.eye(64, WIDTH) * 2)
+    _pass_through(transformer.context_embedder)
     for block in transformer.blocks:
         nn.init.zeros_(block.attn2.to_out.weight)
     first, *others = transformer.blocks
@@ -129,7 +161,32 @@ def untrained_transformer(seed: int) -> AudioOmniTransformer:
     out.bias[_STREAM_OF_ONES] = 1.5
     for block in others:
         _look_back(block.attn1.to_qkv, 236)
+    _read_names(others[0].attn2)
     return transformer
+
+
+def _pass_through(embedder: nn.Sequential) -> None:
+    """Let the first 64 features through as they are: SiLU of a number less that of its negative is the number."""
+    into, _, out = embedder
+    half = torch.eye(WIDTH // 2, into.weight.shape[1])  # type: ignore[union-attr, call-overload]
+    into.weight.copy_(torch.cat([half, -half]))  # type: ignore[operator, union-attr]
+    nn.init.zeros_(out.weight)  # type: ignore[arg-type]
+    out.weight[: WIDTH // 2].copy_(torch.cat([torch.eye(WIDTH // 2), -torch.eye(WIDTH // 2)], dim=1))  # type: ignore[operator, index]
+
+
+def _read_names(attention: CrossAttention) -> None:
+    """Let one head attend to what is named first, one to what comes after a "then", and tell every position of both."""
+    names, part = len(NAMES), WIDTH // HEADS
+    query, (key, value), out = attention.to_q.weight, attention.to_kv.weight.chunk(2), attention.to_out.weight
+    for head, after in enumerate((-1.0, 1.0)):
+        at = head * part
+        for weight in (query, key, value):
+            nn.init.zeros_(weight[at : at + part])
+        query[at, _STREAM_OF_ONES] = 5.0
+        key[at, names], key[at, names + 1] = 5.0, 5.0 * after
+        value[at : at + MEANINGS, :MEANINGS] = 2 * torch.eye(MEANINGS)
+        told = WIDTH // 2 + head * MEANINGS  # behind the latents' own features
+        out[told : told + MEANINGS, at : at + MEANINGS] = torch.eye(MEANINGS)
 
 
 def _look_back(qkv: nn.Linear, distance: int) -> None:

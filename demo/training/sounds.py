@@ -29,27 +29,28 @@ NAMES = tuple(TEXTS)
 
 
 def make(name: str, random: Random, frames: int) -> Levels:
-    """Levels [frames, 64] of one sound of this name, different each time; silent in the first and the last frame."""
-    levels = _MAKERS[name](random, frames) * random.uniform(0.7, 1.0)
+    """Levels [frames, 64] of one sound of this name; silent in the first and the last frame.
+
+    Rain's drops and the surf's spray are drawn anew each time; of the others the level alone.
+    """
+    levels = _MAKERS[name](random, frames) * random.uniform(0.8, 1.0)
     levels[0] = levels[-1] = 0
     return levels
 
 
-def _steady(bands: tuple[int, ...]) -> Callable[[Random, int], Levels]:
-    def tone(random: Random, frames: int) -> Levels:
+def _steady(band: int) -> Callable[[Random, int], Levels]:
+    def tone(_: Random, frames: int) -> Levels:
         levels = np.zeros((frames, GRAINS))
-        levels[:, random.choice(bands)] = 1
+        levels[:, band] = 1
         return levels
 
     return tone
 
 
-def _gated(bands: tuple[int, ...], on: tuple[int, int], off: tuple[int, int]) -> Callable[[Random, int], Levels]:
-    def pulses(random: Random, frames: int) -> Levels:
+def _gated(band: int, sounding: int, silent: int) -> Callable[[Random, int], Levels]:
+    def pulses(_: Random, frames: int) -> Levels:
         levels = np.zeros((frames, GRAINS))
-        sounding, silent = random.integers(*on, endpoint=True), random.integers(*off, endpoint=True)
-        phase = random.integers(sounding + silent)
-        levels[:, random.choice(bands)] = (np.arange(frames) + phase) % (sounding + silent) < sounding
+        levels[:, band] = np.arange(frames) % (sounding + silent) < sounding
         return levels
 
     return pulses
@@ -66,21 +67,19 @@ def _climb(places: Levels) -> Levels:
     return levels
 
 
-def _chirps(random: Random, frames: int) -> Levels:
-    length, gap = random.integers(6, 9, endpoint=True), random.integers(3, 6, endpoint=True)
-    place = (np.arange(frames) + random.integers(length + gap)) % (length + gap)
+def _chirps(_: Random, frames: int) -> Levels:
+    length, gap = 8, 4
+    place = np.arange(frames) % (length + gap)
     return _climb(np.where(place < length, place / (length - 1), -1.0))
 
 
-def _siren(random: Random, frames: int) -> Levels:
-    period = random.uniform(40, 70)
-    return _climb(0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(frames) / period + random.uniform())))
+def _siren(_: Random, frames: int) -> Levels:
+    return _climb(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(frames) / 59))
 
 
-def _clicks(random: Random, frames: int) -> Levels:
+def _clicks(_: Random, frames: int) -> Levels:
     levels = np.zeros((frames, GRAINS))
-    period = random.integers(6, 11)
-    places = np.arange(random.integers(period), frames, period)
+    places = np.arange(4, frames, 8)
     levels[places, np.resize(CLICK, len(places))] = 1.5
     return levels
 
@@ -95,19 +94,19 @@ def _rain(random: Random, frames: int) -> Levels:
 def _surf(random: Random, frames: int) -> Levels:
     levels = np.zeros((frames, GRAINS))
     size = (frames, len(SURF))
-    swell = 0.55 - 0.45 * np.cos(2 * np.pi * (np.arange(frames) / random.uniform(60, 100) + random.uniform()))
+    swell = 0.55 - 0.45 * np.cos(2 * np.pi * np.arange(frames) / 59)
     levels[:, list(SURF)] = (random.uniform(size=size) < 0.25) * random.uniform(0.5, 1, size) * swell[:, None]
     return levels
 
 
 _MAKERS: dict[str, Callable[[Random, int], Levels]] = {
-    "low": _steady(LOW),
-    "high": _steady(HIGH),
+    "low": _steady(LOW[2]),
+    "high": _steady(HIGH[2]),
     "chirps": _chirps,
     "siren": _siren,
-    "beeps": _gated(BEEP, (3, 5), (3, 5)),
+    "beeps": _gated(BEEP[1], 4, 4),
     "clicks": _clicks,
     "rain": _rain,
     "surf": _surf,
-    **{name: _gated((VOWELS[name],), (8, 12), (4, 6)) for name in ("ah", "ee", "oo")},
+    **{name: _gated(VOWELS[name], 10, 5) for name in ("ah", "ee", "oo")},
 }

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from omnifleet_shared.schema.base import Media
 from omnifleet_shared.schema.tasks import DescribedEdit
 from omnifleet_worker.jobs.prompts import Prompts
+from omnifleet_worker.models.audio_omni.chat import Chat
 from omnifleet_worker.models.audio_omni.pipeline import AudioOmniPipeline
 from omnifleet_worker.models.audio_omni.transformer import AudioOmniTransformer
 from omnifleet_worker.models.folder import INDEX, load_component
@@ -27,9 +28,10 @@ from torch import Tensor
 
 from .checkpoint import untrained_pipeline
 from .grains import LEVEL, render
-from .parts import whitened_projection
+from .parts import fitted_projection, meanings
 from .prompts import EDIT_FRAMES, FRAMES, answer, ask
 from .sounds import NAMES, TEXTS, Levels, make
+from .trained import store
 
 _UNREAD = Media(uri="file:///none")
 SEED = 1
@@ -39,7 +41,7 @@ def main() -> None:
     """Make the sounds, train on them, and write the checkpoint; an interrupted run goes on where it stopped."""
     parser = argparse.ArgumentParser(prog="python -m demo.training.train", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(".cache/demo-training"))
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=12_000)
     parser.add_argument("--clips", type=int, default=1600, help="sounds to learn from text alone")
     parser.add_argument("--mixtures", type=int, default=320, help="two sounds at once, to learn edits from")
     asked = parser.parse_args()
@@ -130,8 +132,14 @@ def fitted_pipeline() -> AudioOmniPipeline:
             chats += [prompts.edit(DescribedEdit.model_construct(name=name, audio=_UNREAD, desc=x)) for x in texts]
     with torch.inference_mode():
         states = torch.cat([pipeline.chatter.encode(chat).float() for chat in chats]).clone()
-    whitened_projection(states, pipeline.omni_projection.projection)
+        wanted = torch.cat([meanings(_tokens(pipeline, chat)) for chat in chats])
+    fitted_projection(states, wanted, pipeline.omni_projection.projection)
     return pipeline
+
+
+def _tokens(pipeline: AudioOmniPipeline, chat: Chat) -> list[str]:
+    tokenizer = pipeline.processor.tokenizer
+    return [tokenizer.decode([token]) for token in tokenizer(chat.text)["input_ids"]]
 
 
 def train(out: Path, cache: LatentCache, examples: list[EncodedExample], steps: int) -> int | None:
@@ -141,13 +149,13 @@ def train(out: Path, cache: LatentCache, examples: list[EncodedExample], steps: 
         out=out,
         train=(out / "made",),
         method="full",
-        weights={"t2a": 3.0, "extract": 2.0, "remove": 2.0},
+        weights={"t2a": 4.0, "extract": 2.0, "remove": 2.0},
         steps=steps,
         batch_size=8,
         learning_rate=1.5e-3,
         warmup_steps=60,
-        time_shift=4.0,
-        ema=0.99,
+        time_shift=6.0,
+        ema=0.998,
         precision="float32",
         save_every=100,
         validate_every=10**9,
@@ -163,10 +171,14 @@ def train(out: Path, cache: LatentCache, examples: list[EncodedExample], steps: 
 
 
 def export(out: Path) -> None:
-    """Put the trained DiT in the place of the untrained one: `checkpoint` below `out` is what a worker serves."""
+    """Put the trained DiT in the place of the untrained one.
+
+    `checkpoint` below `out` is what a worker serves, and `trained.safetensors` what the repository keeps of it.
+    """
     pipeline = AudioOmniPipeline.from_pretrained(out / "base")
     pipeline.transformer = load_component(out / TRANSFORMER, AudioOmniTransformer, torch.float32)
     pipeline.save_pretrained(out / "checkpoint")
+    store(pipeline, out / "trained.safetensors")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from omnifleet import FleetSettings
 from support import processes
 from support.data import media_files
 
+from demo.training.listener import Listener
+
 ROOT = Path(__file__).parents[2]
 WAIT = 300
 
@@ -30,11 +32,14 @@ def test_the_demo_runs_every_namespace_and_leaves_files_that_play(tmp_path: Path
     done = run("demo", cwd=tmp_path)
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "random weights" in done.stdout
-    for name, seconds in {"t2a.wav": 5.0, "tts.wav": None, "add.flac": 6.0}.items():
+    assert "eleven made sounds" in done.stdout
+    for name, seconds in {"t2a.wav": 10.0, "tts.wav": None, "extract.flac": None, "remove.flac": None}.items():
         info = soundfile.info(tmp_path / "demo-output" / name)
         assert info.duration > 0
         assert seconds is None or info.duration == seconds
+    tone, rate = soundfile.read(tmp_path / "demo-output" / "t2a.wav", always_2d=True)
+    halves = tone[: 5 * rate, 0], tone[6 * rate :, 0]
+    assert [Listener().hear(half, 1) for half in halves] == [{"low"}, {"rain"}]
     for name, words in {"said.wav": "on Monday in front", "said-edited.wav": "on Friday in front"}.items():
         assert soundfile.info(tmp_path / "demo-output" / name).duration > 2
         assert re.search(rf"demo-output/{name}\. Heard in it: .*{words}", done.stdout)

@@ -13,11 +13,13 @@ from demo.training.measure import si_sdr
 from demo.training.parts import (
     DEPTH,
     HEADS,
+    MEANINGS,
     WIDTH,
     WORDS,
+    fitted_projection,
     frame_audio_encoder,
+    meanings,
     untrained_transformer,
-    whitened_projection,
     word_processor,
 )
 from demo.training.prompts import HALF, answer, ask, is_held_out
@@ -52,13 +54,37 @@ def test_all_texts_are_made_of_the_words() -> None:
     assert said <= set(WORDS)
 
 
-def test_whitened_features_differ_alike() -> None:
-    states = torch.randn(500, 64, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.5, 2, 64) + 3
+def test_words_of_one_sound_mean_the_same_and_know_what_went_before() -> None:
+    drop, low, then, birds, chirps = meanings(["drop", " low", " then", " birds", " chirps"])
+
+    assert torch.equal(birds, chirps) and not torch.equal(birds, low)
+    assert drop[: len(NAMES) + 1].sum() == then[: len(NAMES) + 1].sum() == 0
+    assert birds.tolist()[len(NAMES) :] == [1, 1, 1, 0, 0]
+    assert low.tolist()[len(NAMES) :] == [1, 0, 1, 0, 0]
+
+
+def test_fitted_projection_reads_meanings_off_states_that_hold_them() -> None:
+    random = torch.Generator().manual_seed(0)
+    wanted = torch.randint(2, (500, MEANINGS), generator=random).float()
+    states = wanted @ torch.randn(MEANINGS, 64, generator=random) + 3
     projection = torch.nn.Linear(64, 768)
-    whitened_projection(states, projection, 32)
-    features = projection(torch.nn.functional.rms_norm(states, (64,), eps=1e-6))[:, :32]
-    assert torch.allclose(features.mean(dim=0), torch.zeros(32), atol=1e-3)
-    assert torch.allclose(torch.cov(features.T), torch.eye(32), atol=1e-2)
+    fitted_projection(states, wanted, projection)
+    features = projection(torch.nn.functional.rms_norm(states, (64,), eps=1e-6))
+    assert (features[:, :MEANINGS] - wanted).abs().mean() < 0.15
+    assert not features[:, MEANINGS:].any()
+
+
+def test_untrained_transformer_tells_latents_what_is_named_first_and_after_then() -> None:
+    transformer = untrained_transformer(0)
+    context = torch.zeros(1, 6, 768)
+    context[0, :, :MEANINGS] = meanings(["a", " low", " then", " heavy", " rain", "."])
+    attention = transformer.blocks[1].attn2
+    hidden = torch.zeros(1, 1, WIDTH)
+    hidden[..., WIDTH - 1] = 2
+    told = attention(hidden, *attention.project_context(transformer.context_embedder(context)), None)[0, 0]
+    first, second = told[WIDTH // 2 :][:MEANINGS], told[WIDTH // 2 + MEANINGS :][:MEANINGS]
+    assert NAMES[int(first[: len(NAMES)].argmax())] == "low"
+    assert NAMES[int(second[: len(NAMES)].argmax())] == "rain"
 
 
 def test_untrained_transformer_looks_at_the_prompt_of_the_same_frame() -> None:
