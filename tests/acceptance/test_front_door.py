@@ -43,6 +43,13 @@ def test_the_demo_runs_every_namespace_and_leaves_files_that_play(tmp_path: Path
     for name, words in {"said.wav": "on Monday in front", "said-edited.wav": "on Friday in front"}.items():
         assert soundfile.info(tmp_path / "demo-output" / name).duration > 2
         assert re.search(rf"demo-output/{name}\. Heard in it: .*{words}", done.stdout)
+    for language, place in {"nl": "Dutch", "ru": "Russian"}.items():
+        assert f"In {place}: demo-output/said-{language}.wav" in done.stdout
+        assert soundfile.info(tmp_path / "demo-output" / f"said-{language}.wav").duration > 2
+    assert re.search(r"recogniser of English alone: .*Amsterdam.*Berlin", done.stdout)
+    assert re.search(
+        r"Said by espeak-ng 0\.2\.4 \(GPL-3\.0-or-later\): .*not trained on language 'nl'", done.stdout, re.S
+    )
     assert "hibari 0.2.1 (Apache-2.0), heard by whisper-tiny-en (mit)" in done.stdout
     assert (tmp_path / "demo-output" / "edit.png").read_bytes().startswith(b"\x89PNG")
 
