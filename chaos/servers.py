@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from omnifleet_shared.settings import FleetSettings
 from support.services import RedisServer, S3Server, free_port, s3_server
@@ -118,7 +119,8 @@ class Servers:
 
     def _signal_redis(self, number: signal.Signals) -> int:
         with self.redis.client() as client:
-            pid = int(client.info("server")["process_id"])
+            about: Any = client.info("server")
+            pid = int(about["process_id"])
         os.kill(pid, number)
         return pid
 
