@@ -19,8 +19,8 @@ from .proxy import Proxy, Trouble
 Pause = Callable[[], object]
 """Returns when what goes wrong is to end."""
 BUCKET = "chaos"
-LEASE = 2.0
-"""Seconds of a lease: short, so that jobs of killed workers come back soon."""
+LEASE = 4.0
+"""Seconds of a lease: short, so that jobs of killed workers come back soon, and renewed in time on a busy machine."""
 REDIS_TIMEOUT = 2.0
 """Seconds after which an answer of Redis is given up: short, so that a connection that fell silent is soon left."""
 DURABLE = ("--appendfsync", "always")
