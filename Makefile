@@ -81,7 +81,7 @@ up: docker/.env ## the whole fleet in containers: make up, make up PROFILE=gpu
 	@$(FIND_COMPOSE); set -x; $$compose --file docker/compose.yaml $(PROFILES) up --detach $(UP_ARGS)
 
 down: docker/.env ## stop it; what it stored stays in its volumes
-	@$(FIND_COMPOSE); set -x; $$compose --file docker/compose.yaml --profile cpu --profile gpu --profile voxcpm2 --profile fish-s2-pro --profile transformers $(foreach gpu,1 2 3 4 5 6 7,--profile gpu-$(gpu)) down $(DOWN_ARGS)
+	@$(FIND_COMPOSE); set -x; $$compose --file docker/compose.yaml --profile cpu --profile gpu --profile voxcpm2 --profile fish-s2-pro --profile omnivoice --profile transformers --profile recogniser --profile audiosep $(foreach gpu,1 2 3 4 5 6 7,--profile gpu-$(gpu)) down $(DOWN_ARGS)
 
 docker/.env: docker/.env.example docker/create-env
 	test -e $@ || (umask 077 && docker/create-env >$@.new && mv $@.new $@)

@@ -63,7 +63,7 @@ LANES = (
         "workers",
         (0.5, 4),
         {
-            Kind.STOP: (1.5 * LEASE, 3 * LEASE),
+            Kind.STOP: (1.25 * LEASE, 2 * LEASE),
             Kind.BROKEN_DEVICE: (0, 0),
             Kind.WRONG_CREDENTIALS: (1, 4),
             Kind.FULL_DISK: (1, 4),
@@ -73,7 +73,7 @@ LANES = (
         "network",
         (1, 8),
         {
-            Kind.CUT: (0.5, 2 * LEASE),
+            Kind.CUT: (0.5, 1.5 * LEASE),
             Kind.HALF_OPEN: (0.5, 2 * REDIS_TIMEOUT),
             Kind.REQUEST_LOSS: (1, 4),
             Kind.REPLY_LOSS: (1, 4),
@@ -82,7 +82,7 @@ LANES = (
     Lane(
         "servers",
         (1, 8),
-        {Kind.REDIS_RESTART: (1, 2), Kind.REDIS_PAUSE: (0.5, 2 * LEASE), Kind.OUTAGE: (2, 6)},
+        {Kind.REDIS_RESTART: (1, 2), Kind.REDIS_PAUSE: (0.5, 1.5 * LEASE), Kind.OUTAGE: (2, 6)},
     ),
     Lane("jobs", (0.5, 8), {Kind.POISON: (0, 0)}),
 )

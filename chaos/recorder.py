@@ -103,7 +103,7 @@ class Recorder:
                 self._over.wait(0.1)
 
     def _listen(self) -> None:
-        pubsub: Any = self._redis.pubsub(ignore_subscribe_messages=True)
+        pubsub = cast(Any, self._redis).pubsub(ignore_subscribe_messages=True)
         with pubsub:
             pubsub.psubscribe(PATTERN)
             while not self._over.is_set():

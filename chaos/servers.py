@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from omnifleet_shared.settings import FleetSettings
 from support.services import RedisServer, S3Server, free_port, s3_server
@@ -18,8 +19,8 @@ from .proxy import Proxy, Trouble
 Pause = Callable[[], object]
 """Returns when what goes wrong is to end."""
 BUCKET = "chaos"
-LEASE = 2.0
-"""Seconds of a lease: short, so that jobs of killed workers come back soon."""
+LEASE = 4.0
+"""Seconds of a lease: short, so that jobs of killed workers come back soon, and renewed in time on a busy machine."""
 REDIS_TIMEOUT = 2.0
 """Seconds after which an answer of Redis is given up: short, so that a connection that fell silent is soon left."""
 DURABLE = ("--appendfsync", "always")
@@ -118,7 +119,8 @@ class Servers:
 
     def _signal_redis(self, number: signal.Signals) -> int:
         with self.redis.client() as client:
-            pid = int(client.info("server")["process_id"])
+            about: Any = client.info("server")
+            pid = int(about["process_id"])
         os.kill(pid, number)
         return pid
 

@@ -33,7 +33,8 @@ def write_street(path: Path, seconds: float = 6.0) -> Path:
 def write_mixture(path: Path) -> Path:
     """Nearly ten seconds of rain and a siren at once, as the checkpoint's sounds are made."""
     random = np.random.default_rng(3)
-    return _write(path, sum(render(make(name, random, EDIT_FRAMES)) for name in ("rain", "siren")))
+    sounds = [render(make(name, random, EDIT_FRAMES)) for name in ("rain", "siren")]
+    return _write(path, np.sum(sounds, axis=0))
 
 
 def write_voice(path: Path) -> Path:
@@ -52,8 +53,8 @@ def write_call(path: Path) -> Path:
 def _vowel(formants: tuple[int, ...], pitch: float, seconds: float = 0.5) -> Wave:
     time = np.arange(int(seconds * RATE)) / RATE
     harmonics = np.arange(1, int(5000 / pitch)) * pitch
-    levels = sum(1 / (1 + ((harmonics - formant) / 90) ** 2) for formant in formants)
-    wave = (levels[:, None] * np.sin(2 * np.pi * harmonics[:, None] * time)).sum(axis=0)
+    levels: Wave = np.sum([1 / (1 + ((harmonics - formant) / 90) ** 2) for formant in formants], axis=0)
+    wave: Wave = (levels[:, None] * np.sin(2 * np.pi * harmonics[:, None] * time)).sum(axis=0)
     return wave * np.hanning(time.size) ** 0.3
 
 

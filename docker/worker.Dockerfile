@@ -1,5 +1,5 @@
 # The worker: docker build -f docker/worker.Dockerfile -t omnifleet-worker .
-# Of VoxCPM2 and OmniVoice: docker build -f docker/worker.Dockerfile --build-arg LOCK=voices -t omnifleet-worker-voices .
+# Of VoxCPM2 and OmniVoice: docker build -f docker/worker.Dockerfile --build-arg LOCK=voices -t omnifleet-worker-voices:0.1.0 .
 # BASE takes a digest or a mirror's name; both stages start from it, as the environment points to its Python.
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 

@@ -5,9 +5,9 @@ import sys
 from omnifleet import Client
 
 
-def main(description: str = "a busy street", seconds: float = 5.0) -> None:
+def main(description: str = "a busy street") -> None:
     with Client() as omni:  # settings come from OMNIFLEET_* in the environment
-        street = omni.generate("t2a", description, seconds=seconds, seed=7, quality="fast").result(timeout=300)
+        street = omni.generate("t2a", description, seconds=5.0, seed=7, quality="fast").result(timeout=300)
         print(f"made by {street.model.name}, licence {street.model.licence}")
         path = street.audio.save("street.wav")
 

@@ -1,5 +1,7 @@
 """Test your own code without a fleet: pytest test_with_fake_client.py"""
 
+from pathlib import Path
+
 from omnifleet import Client, MediaUnreadable
 from omnifleet.testing import FakeClient
 
@@ -12,7 +14,7 @@ def subtitle(omni: Client, path: str) -> str:
         return "[no sound]"
 
 
-def test_subtitles_are_in_capitals(tmp_path):
+def test_subtitles_are_in_capitals(tmp_path: Path) -> None:
     recording = tmp_path / "call.wav"
     recording.write_bytes(b"any bytes: nothing decodes them")
     omni = FakeClient(answer=lambda job: "hello")
@@ -21,7 +23,7 @@ def test_subtitles_are_in_capitals(tmp_path):
     assert omni.jobs[0].task.name == "transcribe"
 
 
-def test_a_broken_recording_has_no_subtitle(tmp_path):
+def test_a_broken_recording_has_no_subtitle(tmp_path: Path) -> None:
     recording = tmp_path / "call.wav"
     recording.write_bytes(b"anything")
     omni = FakeClient(answer=lambda job: MediaUnreadable("it is cut off", "audio"))

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -51,6 +52,14 @@ def signal_handlers() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     assert {number: signal.getsignal(number) for number in before} == before
+
+
+@pytest.fixture
+def one_day() -> None:
+    """Begin the test where the day of UTC, in which quotas count, has two minutes left at least."""
+    left = 86_400 - time.time() % 86_400
+    if left < 120:
+        time.sleep(left)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ Snakes are turned down to the identity, and residual units add zero. docs/model.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from omnifleet_worker.models.audio_omni.autoencoder import AudioOmniAutoencoder
@@ -47,6 +48,7 @@ def _set_encoder(vae: AudioOmniAutoencoder) -> None:
     heard = torch.from_numpy(detectors()).float() * LEVEL
     _set(encoder.block[-1].conv1, _by_channel(heard))
     _set(encoder.conv2, _at_middle(torch.eye(2 * GRAINS, GRAINS), 3))
+    assert encoder.conv2.bias is not None
     encoder.conv2.bias[GRAINS:] = _SILENT_SCALE
 
 
@@ -91,9 +93,8 @@ def _at_middle(matrix: Tensor, width: int) -> Tensor:
     return kernels
 
 
-def _set(conv: nn.Module, kernels: Tensor) -> None:
-    """Write a weight under torch's old weight norm: length by the first dimension, and direction."""
+def _set(conv: Any, kernels: Tensor) -> None:
+    """Write a convolution's weight under torch's old weight norm: length by the first dimension, and direction."""
     length = kernels.flatten(1).norm(dim=1)[:, None, None]
-    direction: Tensor = conv.weight_v  # type: ignore[assignment]
-    direction.copy_(torch.where(length > 0, kernels, torch.ones_like(kernels)))
-    conv.weight_g.copy_(length)  # type: ignore[operator, union-attr]
+    conv.weight_v.copy_(torch.where(length > 0, kernels, torch.ones_like(kernels)))
+    conv.weight_g.copy_(length)

@@ -84,7 +84,7 @@ def _mdct() -> Floats:
 @cache
 def _spectra() -> Floats:
     """Grains by the functions of a frame, [64, 2048]."""
-    spectra = np.zeros((GRAINS, HOP))
+    spectra: Floats = np.zeros((GRAINS, HOP))
     for grain, pitch in _PITCHES.items():
         overtones = (1.0, 0.5, 0.25) if grain in LOW else (1.0,)
         spectra[grain] = _steady({pitch * n: level for n, level in enumerate(overtones, 1)})
@@ -94,12 +94,14 @@ def _spectra() -> Floats:
         _fill_with_noise(spectra, bands, limits)
     for number, grain in enumerate(CLICK):
         spectra[grain] = _click(1800.0 + 900.0 * number)
-    return 4.0 * spectra / np.linalg.norm(spectra, axis=1, keepdims=True)
+    lengths: Floats = np.linalg.norm(spectra, axis=1, keepdims=True)
+    return 4.0 * spectra / lengths
 
 
 def _steady(partials: dict[int, float]) -> Floats:
     time = 2 * np.pi / HOP * np.arange(2 * HOP)
-    return _mdct() @ sum(level * np.sin(pitch * time) for pitch, level in partials.items())
+    wave: Floats = np.sum([level * np.sin(pitch * time) for pitch, level in partials.items()], axis=0)
+    return _mdct() @ wave
 
 
 def _vowel(formants: tuple[int, ...]) -> dict[int, float]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .grains import HOP, RATE, render
 from .prompts import HALF
-from .sounds import NAMES, make
+from .sounds import NAMES, Levels, make
 
 Wave = NDArray[np.floating]
 
@@ -29,10 +29,12 @@ class Listener:
 
     def __init__(self, examples: int = 40, seed: int = 10) -> None:
         random = np.random.default_rng(seed)
-        sounds = [((name,), make(name, random, HALF)) for name in NAMES for _ in range(examples)]
+        sounds: list[tuple[tuple[str, ...], Levels]] = [
+            ((name,), make(name, random, HALF)) for name in NAMES for _ in range(examples)
+        ]
         for _ in range(examples * len(NAMES)):
             names = tuple(str(name) for name in random.choice(NAMES, 2, replace=False))
-            sounds.append((names, sum(make(name, random, HALF) for name in names)))
+            sounds.append((names, np.sum([make(name, random, HALF) for name in names], axis=0)))
         # A faint hiss of any loudness is no sound of its own.
         hissing = [levels + random.uniform(0, _HISS) * random.standard_normal(levels.shape) for _, levels in sounds]
         features = np.stack([_features(render(levels)) for levels in hissing])

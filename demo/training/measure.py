@@ -72,7 +72,7 @@ class Measure:
     def edits(self, count: int) -> dict[str, float]:
         """SI-SDR in dB of what is kept or left over, beyond the mixture's own; means and medians."""
         random = np.random.default_rng(21)
-        figures = {}
+        figures: dict[str, float] = {}
         for task in ("extract", "remove"):
             requests: list[tuple[str, str, Floats | None]] = []
             wanted, mixtures = [], []
@@ -92,7 +92,9 @@ class Measure:
         return figures
 
     def _share(self, asked: Sequence[Asked], clips: Sequence[Floats]) -> float:
-        return float(np.mean([self._is_right(one, clip) for one, clip in zip(asked, clips, strict=True)] or [np.nan]))
+        return float(
+            np.mean([float(self._is_right(one, clip)) for one, clip in zip(asked, clips, strict=True)] or [np.nan])
+        )
 
     def _is_right(self, asked: Asked, clip: Floats) -> bool:
         wave = clip.mean(axis=0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from omnifleet_worker.models.audio_omni.conditioners import AudioPromptEncoder
@@ -60,10 +61,11 @@ def _word_tokenizer(plain: Qwen2Tokenizer) -> Qwen2Tokenizer:
     vocab |= {first + second: place for (first, second), place in zip(merges, free, strict=False)}
     vocab |= {f"<unused {place}>": place for place in free[len(merges) :]}
     marks = ("bos_token", "eos_token", "pad_token", "unk_token")
-    extra = ("vision_bos_token", "vision_eos_token", "audio_token", "image_token", "video_token")
-    extra = (*extra, "audio_bos_token", "audio_eos_token")
-    given = {name: getattr(plain, name) for name in (*marks, *extra)}
-    return Qwen2Tokenizer(vocab=vocab, merges=merges, **given)
+    of_media = ("vision_bos_token", "vision_eos_token", "audio_token", "image_token", "video_token")
+    of_audio = ("audio_bos_token", "audio_eos_token")
+    given: dict[str, Any] = {name: getattr(plain, name) for name in (*marks, *of_media, *of_audio)}
+    given["merges"] = merges  # pairs, which its signature does not tell of
+    return Qwen2Tokenizer(vocab=vocab, **given)
 
 
 def _merges(words: Iterable[str]) -> Iterable[tuple[str, str]]:
@@ -78,7 +80,8 @@ def _merges(words: Iterable[str]) -> Iterable[tuple[str, str]]:
 def word_thinker(seed: int) -> Qwen2_5OmniThinkerForConditionalGeneration:
     """The tiny thinker, in which a token's own word outweighs what was said before it."""
     thinker = tiny_thinker(seed)
-    thinker.get_input_embeddings().weight *= 50
+    embeddings: Any = thinker.get_input_embeddings()
+    embeddings.weight *= 50
     return thinker
 
 
@@ -168,10 +171,11 @@ def untrained_transformer(seed: int) -> AudioOmniTransformer:
 def _pass_through(embedder: nn.Sequential) -> None:
     """Let the first 64 features through as they are: SiLU of a number less that of its negative is the number."""
     into, _, out = embedder
-    half = torch.eye(WIDTH // 2, into.weight.shape[1])  # type: ignore[union-attr, call-overload]
-    into.weight.copy_(torch.cat([half, -half]))  # type: ignore[operator, union-attr]
-    nn.init.zeros_(out.weight)  # type: ignore[arg-type]
-    out.weight[: WIDTH // 2].copy_(torch.cat([torch.eye(WIDTH // 2), -torch.eye(WIDTH // 2)], dim=1))  # type: ignore[operator, index]
+    assert isinstance(into, nn.Linear) and isinstance(out, nn.Linear)
+    half = torch.eye(WIDTH // 2, into.weight.shape[1])
+    into.weight.copy_(torch.cat([half, -half]))
+    nn.init.zeros_(out.weight)
+    out.weight[: WIDTH // 2].copy_(torch.cat([torch.eye(WIDTH // 2), -torch.eye(WIDTH // 2)], dim=1))
 
 
 def _read_names(attention: CrossAttention) -> None:

@@ -73,7 +73,8 @@ app = FastAPI(title="omnifleet example", lifespan=lifespan)
 
 
 def client(request: Request) -> AsyncClient:
-    return request.app.state.omni
+    omni: AsyncClient = request.app.state.omni
+    return omni
 
 
 def callback_url() -> str | None:

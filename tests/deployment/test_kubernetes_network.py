@@ -46,7 +46,7 @@ UNDERSTANDING = {
 }
 VOICES = {
     tuple(model if one == "worker" else one for one in flow)
-    for model in ("worker-voxcpm2", "worker-fish-s2-pro")
+    for model in manifests.render("voices").workers
     for flow in IN_CLUSTER
     if "worker" in flow
 }

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import tomllib
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-from omnifleet_shared.catalogue import SHIPPED
 from omnifleet_shared.keys import BROKER_PRIORITY, MODEL
-from omnifleet_shared.settings import FleetSettings
-from omnifleet_worker.engines.table import load_model
 from omnifleet_worker.settings import WorkerSettings
 from support.command_lines import SETTINGS
 from support.deployment import manifests
@@ -26,9 +23,11 @@ AFTER_GRACE = 30
 """Seconds for what a drained worker still does: store, record, hand back."""
 CHECKPOINT_BYTES, SLOW_DISK = 21e9, 50e6
 GPU_OVERLAYS = sorted(set(manifests.OVERLAYS) - {"cpu"})
-SERVED = ("fish-s2-pro", "voxcpm2")
-"""Models that a server beside the worker runs."""
-SCALED = [(name, "worker") for name in GPU_OVERLAYS] + [("voices", f"worker-{model}") for model in SERVED]
+MODELS = sorted(path.parent.name for path in (ROOT / "k8s/models").glob("*/kustomization.yaml"))
+IN_IMAGES = {"worker-audiosep", "worker-fish-s2-pro", "worker-voxcpm2"}
+"""Workers whose checkpoint comes in an image."""
+ON_CPUS = {"worker-mms-tts-rus"}
+SCALED = [(name, "worker") for name in GPU_OVERLAYS] + [("voices", f"worker-{model}") for model in MODELS]
 
 
 @pytest.fixture(params=manifests.OVERLAYS)
@@ -53,7 +52,8 @@ def startup_seconds(workload: dict[str, Any]) -> int:
 
 def test_all_that_is_asked_for_is_there() -> None:
     assert {"a100", "cpu", "external", "h100", "mig", "voices"} == set(manifests.OVERLAYS)
-    assert sorted(path.parent.name for path in (ROOT / "k8s/models").glob("*/kustomization.yaml")) == [*SERVED]
+    assert {f"worker-{model}" for model in MODELS} | {"worker"} == manifests.render("voices").workers.keys()
+    assert {"audiosep", "fish-s2-pro", "mms-tts-rus", "omnivoice", "voxcpm2", "whisper-large-v3-turbo"} == {*MODELS}
 
 
 class TestRights:
@@ -86,7 +86,7 @@ class TestRights:
         for name, workload in overlay.workloads.items():
             for container in containers(workload):
                 if container["image"].startswith("omnifleet"):
-                    role = "worker" if container["image"].startswith("omnifleet-worker:") else "producer"  # and gateway
+                    role = "worker" if container["image"].startswith("omnifleet-worker") else "producer"  # and gateway
                     user = re.search(r"^USER (\d+):", (ROOT / f"docker/{role}.Dockerfile").read_text(), re.M)
                     assert user and pod(workload)["securityContext"]["runAsUser"] == int(user[1]), name
 
@@ -94,7 +94,10 @@ class TestRights:
         version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
         ours = {one["image"] for _, one in all_containers(overlay) if one["image"].startswith("omnifleet")}
 
-        assert ours == {f"omnifleet-worker:{version}", f"omnifleet-gateway:{version}", f"omnifleet:{version}"}
+        assert {one.rpartition(":")[2] for one in ours} == {version}
+        assert {one.rpartition(":")[0] for one in ours} == {"omnifleet", "omnifleet-gateway", "omnifleet-worker"} | (
+            {"omnifleet-worker-voices", "omnifleet-worker-audiosep"} if overlay.name == "voices" else set()
+        )
 
 
 class TestSettings:
@@ -193,19 +196,24 @@ class TestPlaces:
 
     def test_the_checkpoint_is_loaded_from_where_it_is_put(self, overlay: Overlay) -> None:
         for name, workload in overlay.workers.items():
-            if name.removeprefix("worker-") in SERVED:
+            if name in IN_IMAGES:
+                assert "initContainers" not in pod(workload)
                 continue
             (init,) = pod(workload)["initContainers"]
             (worker,) = pod(workload)["containers"]
+            folders = [overlay.environment(one)["OMNIFLEET_CHECKPOINT"] for one in (init, worker)]
             assert init["args"][-1] == "$(OMNIFLEET_CHECKPOINT)"
-            assert "OMNIFLEET_CHECKPOINT" in overlay.environment(init)
+            assert folders[0] == folders[1]
             mounts = [{mount["name"]: mount["mountPath"] for mount in one["volumeMounts"]} for one in (init, worker)]
             assert mounts[0] == mounts[1]
             assert str(overlay.environment(worker)["OMNIFLEET_CHECKPOINT"]).startswith(mounts[0]["checkpoints"] + "/")
 
     @pytest.mark.parametrize("name", GPU_OVERLAYS)
     def test_workers_are_pinned_to_a_product_and_get_one_gpu(self, name: str) -> None:
-        for workload in manifests.render(name).workers.values():
+        for worker, workload in manifests.render(name).workers.items():
+            if worker in ON_CPUS:
+                assert not any(gpus(one) for one in containers(workload)) and "affinity" not in pod(workload)
+                continue
             required = pod(workload)["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
             (expression,) = required["nodeSelectorTerms"][0]["matchExpressions"]
             product = "H100" if name in ("h100", "external", "voices") else "A100"
@@ -213,6 +221,22 @@ class TestPlaces:
             assert expression["values"] and all(f"NVIDIA-{product}" in value for value in expression["values"])
             assert [count for one in containers(workload) for count in gpus(one).values()] == ["1"]
             assert any(one["key"] == "nvidia.com/gpu" for one in pod(workload)["tolerations"])
+
+    def test_every_checkpoint_is_fetched_from_the_prefix_that_is_called_like_its_folder(self) -> None:
+        overlay = manifests.render("voices")
+        fetched = {}
+        for name in overlay.workers.keys() - IN_IMAGES:
+            (init,) = pod(overlay.workers[name])["initContainers"]
+            folder = str(overlay.environment(init)["OMNIFLEET_CHECKPOINT"])
+            fetched[name] = init["args"][1].replace("$(OMNIFLEET_CHECKPOINT)", folder)
+        policy = json.loads((ROOT / "k8s/components/minio/policy.json").read_text())
+        read = [where for one in policy["Statement"] if "s3:GetObject" in one["Action"] for where in one["Resource"]]
+
+        assert fetched == {
+            name: f"s3://omnifleet/checkpoints/{name.removeprefix('worker-') if name != 'worker' else MODEL}"
+            for name in fetched
+        }
+        assert "arn:aws:s3:::omnifleet/checkpoints/*" in read
 
     def test_without_gpus_none_is_asked_for(self) -> None:
         assert not any(gpus(container) for _, container in all_containers(manifests.render("cpu")))
@@ -331,35 +355,6 @@ class TestScaling:
         assert {one["spec"]["scaleTargetRef"]["name"] for one in overlay.of_kind("ScaledObject")} == set(
             overlay.workers
         )
-
-
-class TestModels:
-    def test_the_clients_of_the_gateway_are_sent_to_every_queue_that_has_workers(self) -> None:
-        overlay = manifests.render("voices")
-        settings = FleetSettings(models=overlay.get("ConfigMap", "omnifleet")["data"]["OMNIFLEET_MODELS"])
-        workers = [overlay.environment(pod(one)["containers"][0]) for one in overlay.workers.values()]
-
-        assert sorted(settings.model_queues.values()) == sorted(str(one["OMNIFLEET_QUEUE"]) for one in workers)
-
-    @pytest.mark.parametrize("name", SERVED)
-    def test_a_worker_loads_the_card_that_it_is_given(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        workload = manifests.render("voices").workers[f"worker-{name}"]
-        worker, server = pod(workload)["containers"]
-        for one in worker["env"]:
-            if "value" in one:
-                monkeypatch.setenv(one["name"], one["value"])
-        monkeypatch.setenv("OMNIFLEET_CHECKPOINT", str(ROOT / "k8s/models" / name))
-        settings = WorkerSettings()
-
-        loaded = load_model(settings)
-
-        # Else its jobs would be refused: they are for the model that the queue is named after.
-        assert settings.queue == FleetSettings(queue=MODEL).queue_of(loaded.model.capabilities.name)
-        assert loaded.model.capabilities.commercial == SHIPPED[name].commercial
-        assert urlsplit(settings.server_url or "").port == server["ports"][0]["containerPort"]
-        (mount,) = [one["mountPath"] for one in worker["volumeMounts"] if one["name"] == "card"]
-        assert {"name": "OMNIFLEET_CHECKPOINT", "value": mount} in worker["env"]
-        loaded.close()
 
 
 def quantity(text: object) -> float:

@@ -49,13 +49,29 @@ class ScriptedFleet:
         """A worker with HTTP pages, ready unless told otherwise; gone after the test. Arguments are for Celery."""
         number, port = len(self.workers), services.free_port()
         log = self.folder / f"worker-{number}.log"
-        environment = self.environment | {"OMNIFLEET_HTTP_PORT": str(port)} | more
+        own = {"OMNIFLEET_HTTP_PORT": str(port), "SCRIPTED_HELD": str(self._held)}
+        environment = self.environment | own | more
         pid = self.fork_server.fork(environment, log, f"--hostname=scripted-{number}@%h", *arguments)
         worker = ScriptedWorker(pid, log, port)
         self.workers.append(worker)
         if ready:
             services.wait_until(lambda: worker.status("/readyz") == 200, WAIT, f"ready, see {log}")
         return worker
+
+    @contextmanager
+    def held(self, steps: int) -> Iterator[None]:
+        """Have each worker make no more than so many steps until the block ends: what takes more goes on so long."""
+        written = self._held.with_suffix(".new")
+        written.write_text(str(steps))
+        written.replace(self._held)
+        try:
+            yield
+        finally:
+            self._held.unlink()
+
+    @property
+    def _held(self) -> Path:
+        return self.folder / "held"
 
 
 @dataclass

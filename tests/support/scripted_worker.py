@@ -5,7 +5,8 @@ Its answers name the question, and its clips are the tone of their seed over wha
 In its environment, SCRIPTED_DIES_AT numbers the step that kills it, from 1. SCRIPTED_LOAD_AWAITS names a file
 with which its checkpoint is there, and SCRIPTED_DEVICE_BREAKS a word: the first request that has it breaks its device
 for good. SCRIPTED_CARD is the card of the model that it stands for. With SCRIPTED_MODEL_FAILS its model fails every
-step; a step takes SCRIPTED_STEP_SECONDS. With SCRIPTED_ENGINE it runs a model that speaks: by a script, or where that
+step; a step takes SCRIPTED_STEP_SECONDS. While the file is there that SCRIPTED_HELD names, it makes as many steps as
+that says, and no more. With SCRIPTED_ENGINE it runs a model that speaks: by a script, or where that
 is `real` the one of its settings. `support.scripted_faults` says how its machine goes wrong otherwise.
 """
 
@@ -17,6 +18,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -74,6 +76,8 @@ class ScriptedRunner:
         self._device = scripted_faults.Device()
         self._step_seconds = float(os.environ.get("SCRIPTED_STEP_SECONDS", STEP_SECONDS))
         self._dies_at = int(os.environ.get("SCRIPTED_DIES_AT", "0"))
+        self._held = Path(os.environ.get("SCRIPTED_HELD", "/nowhere"))
+        self._steps_while_held = 0
         self._steps = 0
         self._hashes: dict[Request, str] = {}
 
@@ -85,6 +89,7 @@ class ScriptedRunner:
             request.written = lambda: tuple(pieces[: request.step])
 
     def advance(self, batch: Sequence[Request]) -> None:
+        self._wait_while_held()
         time.sleep(self._step_seconds)
         self._steps += 1
         if self._steps == self._dies_at:
@@ -113,6 +118,15 @@ class ScriptedRunner:
 
     def release(self, request: Request) -> None:
         self._hashes.pop(request, None)
+
+    def _wait_while_held(self) -> None:
+        while self._held.exists():
+            with suppress(FileNotFoundError):
+                if self._steps_while_held < int(self._held.read_text()):
+                    self._steps_while_held += 1
+                    return
+            time.sleep(0.01)
+        self._steps_while_held = 0
 
     def _hash(self, request: Request) -> str:
         if request not in self._hashes:

@@ -139,11 +139,28 @@ def _compare_numbers(console: Console, folder: Path, numbers: Path, within: floa
     console.print(f"{folder} gives all {count} published numbers", highlight=False, soft_wrap=True)
 
 
+@app.command("write-manifest")
+def make_manifest(
+    folder: Annotated[Path, typer.Argument(help="Folder of a model, as it was downloaded.")],
+) -> None:
+    """Write the manifest of a model that was not converted: `fetch-checkpoint` brings what it lists, and nothing else.
+
+    Files and folders whose names begin with a dot are left out.
+    """
+    from .checkpoint.manifest import record_folder, write_manifest
+    from .checkpoint.progress import byte_progress
+
+    console = Console(stderr=True)
+    with byte_progress(console) as progress:
+        manifest = record_folder(folder, progress)
+    write_manifest(folder, manifest)
+    total = sum(record.bytes for record in manifest.values())
+    console.print(f"The manifest of {folder} has {len(manifest)} files, {total / 1e9:.1f} GB", highlight=False)
+
+
 @app.command("fetch-checkpoint")
 def fetch_checkpoint(
-    source: Annotated[
-        str, typer.Argument(help="Folder of a converted checkpoint: s3://bucket/prefix, or file:///folder.")
-    ],
+    source: Annotated[str, typer.Argument(help="Folder with a manifest: s3://bucket/prefix, or file:///folder.")],
     folder: Annotated[Path, typer.Argument(help="Folder to be, on this machine's own disk.")],
     verify: Annotated[bool, typer.Option(help="Hash a checkpoint that is there already, which takes minutes.")] = False,
 ) -> None:

@@ -11,7 +11,8 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable
+from typing import Protocol
 
 from ..errors import SignatureInvalid
 from ..schema.callback import CallbackOutcome, read_outcome
@@ -29,8 +30,16 @@ def sign_callback(body: bytes, delivery_id: str, secret: str, now: float | None 
     return {DELIVERY: delivery_id, TIMESTAMP: timestamp, SIGNATURE: _signature(body, timestamp, secret)}
 
 
+class Headers(Protocol):
+    """Headers of a request, as frameworks and `http.server` have them."""
+
+    def items(self) -> Iterable[tuple[str, str]]:
+        """All names with their values."""
+        ...
+
+
 def verify_callback(
-    body: bytes, headers: Mapping[str, str], secret: str, *, max_age: float = MAX_AGE, now: float | None = None
+    body: bytes, headers: Headers, secret: str, *, max_age: float = MAX_AGE, now: float | None = None
 ) -> CallbackOutcome:
     """Verify that a callback comes from the fleet, and parse its outcome.
 

@@ -324,6 +324,7 @@ class TestWhatIsCharged:
         assert tenants_of([fleet.run() for _ in range(6)]).count("a") == 3
         assert fleet.redis.hlen(TENANT_LEASES_KEY.format(queue=QUEUE)) == 0
 
+    @pytest.mark.usefixtures("one_day")
     def test_a_quota_of_gpu_seconds_refuses_jobs_once_it_is_used(self, fleet: Fleet) -> None:
         TenantLimits(fleet.redis).write(TenantLimit("a", gpu_seconds=5))
         fleet.submit("a", 3)

@@ -26,6 +26,7 @@ from omnifleet_worker.local import PartLog
 from omnifleet_worker.models.speech_model import ReferenceVoice, SpeechInputs
 from omnifleet_worker.settings import WorkerSettings
 from safetensors.torch import load_file, save_file
+from support.engines.running_engine import running
 from support.speech.vits_folder import TEXTS
 from support.speech.voxcpm_folder import write_tiny_lora, write_tiny_voxcpm
 
@@ -148,13 +149,10 @@ def test_more_than_the_model_holds_is_refused(loaded: LoadedModel) -> None:
 def run(loaded: LoadedModel, storage: FolderStorage, log: PartLog, **more: Any) -> Any:
     head = {"schema_version": 8, "model": "voxcpm2", "namespace": "generate", "seed": 5}
     job = read_job(head | {"task": {"name": "tts", "text": more.pop("text")}} | more)
-    settings, engine = WorkerSettings(), Engine(loaded.runner, loaded.limits)
-    engine.start()
-    try:
+    settings = WorkerSettings()
+    with running(loaded) as engine:
         runner = JobRunner(loaded.model, storage, settings, streams=JobStreams(storage, log, settings))
         return job.job_id, runner.run(JobContext(job, engine))
-    finally:
-        engine.stop()
 
 
 def test_a_streamed_text_is_heard_from_its_first_patch_and_is_the_whole(loaded: LoadedModel, tmp_path: Path) -> None:

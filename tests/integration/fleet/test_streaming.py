@@ -65,7 +65,10 @@ def test_windows_are_there_as_they_are_done_and_are_the_result(scripted: Scripte
     scripted.start()
     job, seen = music(scripted), list[tuple[Part, bool]]()
 
-    reading(job, seen).join()
+    with scripted.held(15):  # steps of 42
+        reader = reading(job, seen)
+        services.wait_until(lambda: bool(seen), WAIT, "the first window")
+    reader.join()
 
     parts = [part for part, _ in seen]
     assert [part.number for part in parts] == list(range(1, WINDOWS + 1))
@@ -106,7 +109,10 @@ def test_an_answer_is_there_as_it_is_written(scripted: ScriptedFleet) -> None:
     start = time.monotonic()
     job, seen = ask(scripted), list[tuple[Part, bool]]()
 
-    reading(job, seen).join()
+    with scripted.held(20):  # tokens of 60
+        reader = reading(job, seen)
+        services.wait_until(lambda: bool(seen), WAIT, "the first words")
+    reader.join()
 
     assert "".join(str(part.text) for part, _ in seen) == job.result().text
     # No more than one in 0.25 s, however long its 60 tokens take, with the first one and the last.

@@ -134,6 +134,7 @@ class TestLimits:
 
         assert (first, second) == (404, 429)
 
+    @pytest.mark.usefixtures("one_day")
     def test_a_quota_counts_jobs_that_were_sent_and_no_others(self, omnigate: Gateway, fleet: ScriptedFleet) -> None:
         mine = omnigate.with_key(new_key(fleet.settings.redis_url, quota=2))
         job = {"task": "generate.t2a", "text": "rain", "steps": 1}
@@ -148,6 +149,7 @@ class TestLimits:
 
 
 class TestTenants:
+    @pytest.mark.usefixtures("one_day")
     def test_a_job_counts_as_its_keys_tenants_and_its_quota_holds(
         self, omnigate: Gateway, fleet: ScriptedFleet
     ) -> None:

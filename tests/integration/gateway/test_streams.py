@@ -9,6 +9,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,14 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer) -> 
     with scripted_fleet.scripted_fleet(tmp_path_factory.mktemp("streams"), fork_server) as started:
         start_worker(started)
         yield started
+
+
+@pytest.fixture
+def held(fleet: ScriptedFleet) -> Iterator[ExitStack]:
+    """Holds the worker behind the first part of what it is asked for, until it is closed."""
+    with ExitStack() as stack:
+        stack.enter_context(fleet.held(150))
+        yield stack
 
 
 @pytest.fixture
@@ -76,12 +85,13 @@ def sound_of(omnigate: Gateway, job_id: str) -> np.ndarray:
 
 
 class TestEvents:
-    def test_parts_come_while_the_job_runs_and_are_its_result(self, omnigate: Gateway) -> None:
+    def test_parts_come_while_the_job_runs_and_are_its_result(self, omnigate: Gateway, held: ExitStack) -> None:
         job_id = omnigate.send(**MUSIC)
 
         with omnigate.opened("GET", f"/v1/jobs/{job_id}/events") as stream:
             begun = stream.read_until("event: part")
             assert status(omnigate, job_id) == "running"
+            held.close()
             found = events(begun + stream.read_until("event: outcome") + stream.read_until("\n\n"))
 
         parts = self.parts(found)
@@ -161,11 +171,14 @@ class TestEvents:
 
 class TestSpeech:
     @pytest.mark.parametrize(("form", "kind"), [("mp3", "audio/mpeg"), ("pcm", "audio/pcm")])
-    def test_it_is_heard_while_it_is_made(self, client: Any, omnigate: Gateway, form: Any, kind: str) -> None:
+    def test_it_is_heard_while_it_is_made(
+        self, client: Any, omnigate: Gateway, held: ExitStack, form: Any, kind: str
+    ) -> None:
         with client.audio.speech.with_streaming_response.create(**SPEECH, response_format=form) as said:
             job_id, chunks = said.headers["x-job-id"], said.iter_bytes()
             first = next(chunks)
             assert status(omnigate, job_id) == "running"
+            held.close()
             audio = first + b"".join(chunks)
 
         assert said.headers["content-type"] == kind
@@ -262,10 +275,11 @@ class TestTranscripts:
     def transcribe(self, client: Any) -> Any:
         return client.audio.transcriptions.create(model="audio-omni", file=("call.wav", CALL), stream=True)
 
-    def test_words_come_as_they_are_written(self, client: Any, omnigate: Gateway) -> None:
+    def test_words_come_as_they_are_written(self, client: Any, omnigate: Gateway, held: ExitStack) -> None:
         stream = self.transcribe(client)
         first, job_id = next(stream), stream.response.headers["x-job-id"]
         assert status(omnigate, job_id) == "running"
+        held.close()
 
         *deltas, done = [first, *stream]
 

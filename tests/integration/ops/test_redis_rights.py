@@ -130,6 +130,7 @@ def test_the_limit_of_a_producer_holds(fleet: ScriptedFleet) -> None:
             omni.understand(question="And who is that?")
 
 
+@pytest.mark.usefixtures("one_day")
 def test_a_gateway_takes_jobs_within_a_quota_and_lists_them(fleet: ScriptedFleet) -> None:
     environment = fleet.environment | {"OMNIFLEET_REDIS_URL": url_of(fleet, "producer")}
     key = new_key(url_of(fleet, "operator"), quota=2)

@@ -96,7 +96,9 @@ class CheckpointCache:
         try:
             return retry_until(read, StorageUnavailable, self.timeout)
         except MediaNotFound as error:
-            remedy = "Name the folder of a converted checkpoint; `omnifleet-worker convert` writes one"
+            remedy = (
+                "Name a converted checkpoint's folder; `omnifleet-worker write-manifest` writes one for other models"
+            )
             raise CheckpointInvalid(f"there is no {uri}", MANIFEST, remedy) from error
 
     @contextmanager

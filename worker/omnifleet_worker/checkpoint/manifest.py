@@ -39,6 +39,15 @@ def record_files(root: Path, paths: Iterable[Path], progress: Progress | None = 
     return {path.relative_to(root).as_posix(): FileRecord(bytes=sizes[path], sha256=digest) for path, digest in hashes}
 
 
+def record_folder(root: Path, progress: Progress | None = None) -> Manifest:
+    """Record all files below `root` but a manifest and what is hidden. Raises CheckpointInvalid where there is none."""
+    found = (path for path in root.rglob("*") if path.is_file() and path != root / MANIFEST)
+    shown = [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+    if not shown:
+        raise CheckpointInvalid(f"{root} holds no file", str(root), "Name the folder of a model")
+    return record_files(root, shown, progress)
+
+
 def write_manifest(root: Path, manifest: Manifest) -> None:
     """Write `manifest.json`, its paths in order."""
     ordered = _MANIFEST.dump_python(dict(sorted(manifest.items())), mode="json")

@@ -147,3 +147,36 @@ class TestVerify:
         assert f"{WEIGHTS} has another SHA-256" in result.stderr
         assert "card.json is missing" in result.stderr
         assert "vocab.txt" not in result.stderr
+
+
+class TestWriteManifest:
+    @pytest.fixture
+    def downloaded(self, tmp_path: Path) -> Path:
+        folder = tmp_path / "whisper"
+        (folder / ".cache").mkdir(parents=True)
+        (folder / "nested").mkdir()
+        for path in ("config.json", "nested/model.safetensors", ".cache/lock", ".gitattributes", "manifest.json"):
+            (folder / path).write_text(path)
+        return folder
+
+    def test_it_lists_what_a_downloaded_folder_holds_and_nothing_hidden(self, downloaded: Path) -> None:
+        result = CliRunner().invoke(app, ["write-manifest", str(downloaded)])
+
+        assert result.exit_code == 0, result.stderr
+        assert list(read_manifest(downloaded) or {}) == ["config.json", "nested/model.safetensors"]
+        assert all_faults(downloaded) == {}
+
+    def test_a_model_that_was_not_converted_can_be_fetched_with_it(self, downloaded: Path, tmp_path: Path) -> None:
+        CliRunner().invoke(app, ["write-manifest", str(downloaded)])
+
+        result = CliRunner().invoke(app, ["fetch-checkpoint", f"file://{downloaded}", str(tmp_path / "here")])
+
+        assert result.exit_code == 0, result.stderr
+        found = {path.relative_to(tmp_path / "here").as_posix() for path in (tmp_path / "here").rglob("*.*")}
+        assert found == {"config.json", "nested/model.safetensors", "manifest.json"}
+
+    def test_an_empty_folder_is_no_model(self, tmp_path: Path) -> None:
+        result = CliRunner().invoke(app, ["write-manifest", str(tmp_path)])
+
+        assert isinstance(result.exception, CheckpointInvalid)
+        assert not (tmp_path / "manifest.json").exists()

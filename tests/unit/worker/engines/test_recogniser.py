@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from omnifleet_shared.errors import (
 from omnifleet_shared.schema.jobs import Job, read_job
 from omnifleet_shared.schema.results import JobResult
 from omnifleet_shared.storage.folder import FolderStorage
-from omnifleet_worker.engine.engine import Engine
 from omnifleet_worker.engines.loaded_model import LoadedModel
 from omnifleet_worker.engines.recordings.recogniser import SpeechRecogniser, time_words
 from omnifleet_worker.engines.table import load_model
@@ -38,6 +36,7 @@ from omnifleet_worker.jobs.streaming.job_stream import JobStreams
 from omnifleet_worker.local import PartLog
 from omnifleet_worker.models.recording_model import RecordingInputs
 from omnifleet_worker.settings import WorkerSettings
+from support.engines.running_engine import fail_and_resume, running
 from support.speech.recogniser_folders import LANGUAGES, write_tiny_wav2vec2, write_tiny_whisper
 
 RATE = 16_000
@@ -62,16 +61,6 @@ def loaded(folders: dict[str, Path]) -> dict[str, LoadedModel]:
 @pytest.fixture
 def storage(tmp_path: Path) -> FolderStorage:
     return FolderStorage(tmp_path)
-
-
-@contextmanager
-def running(loaded: LoadedModel) -> Iterator[Engine]:
-    engine = Engine(loaded.runner, loaded.limits)
-    engine.start()
-    try:
-        yield engine
-    finally:
-        engine.stop()
 
 
 def noise(*seconds: float) -> np.ndarray:
@@ -176,29 +165,12 @@ def test_a_model_without_times_has_segments_by_pauses(transcribe: Transcribe) ->
 def test_a_later_attempt_goes_on_where_the_earlier_one_was(
     loaded: dict[str, LoadedModel], storage: FolderStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, job = loaded["whisper"], transcription(storage, noise(24, 20, 16), task={"timestamps": "word"})
-    work, done = SpeechRecogniser.work, list[int]()
+    job = transcription(storage, noise(24, 20, 16), task={"timestamps": "word"})
 
-    def failing(recogniser: SpeechRecogniser, inputs: RecordingInputs) -> str:
-        if len(done) == 2:
-            done.append(-1)
-            raise OutOfMemory("none is left")
-        done.append(len(inputs.wave))
-        return work(recogniser, inputs)
+    made = fail_and_resume(loaded["whisper"], SpeechRecogniser, job, storage, monkeypatch)
 
-    monkeypatch.setattr(SpeechRecogniser, "work", failing)
-    parts = FinishedParts(storage, ("tiny-whisper",))
-    with running(model) as engine:
-        runner = JobRunner(model.model, storage, WorkerSettings(), parts)
-        with pytest.raises(OutOfMemory):
-            runner.run(JobContext(job, engine))
-        again = runner.run(JobContext(job, engine, attempt=2))
-        resumed_with = len(done)
-        alone = JobRunner(model.model, storage, WorkerSettings()).run(JobContext(job, engine))
-    parts.close()
-
-    assert resumed_with == 4  # two, one that failed, and the last alone
-    assert (again.text, again.transcript) == (alone.text, alone.transcript)
+    assert made.calls == 4  # two, one that failed, and the last alone
+    assert (made.again.text, made.again.transcript) == (made.alone.text, made.alone.transcript)
 
 
 @pytest.mark.parametrize("language", [None, "en"])

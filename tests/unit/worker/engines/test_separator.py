@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,12 +38,12 @@ from omnifleet_worker.engines.loaded_model import LoadedModel
 from omnifleet_worker.engines.recordings.residual import divide
 from omnifleet_worker.engines.table import choose_engine, load_model
 from omnifleet_worker.jobs.job_context import JobContext
-from omnifleet_worker.jobs.parts.finished_parts import FinishedParts
 from omnifleet_worker.jobs.runner import JobRunner
 from omnifleet_worker.media.encode import Subtype
 from omnifleet_worker.models.recording_model import RecordingInputs
 from omnifleet_worker.settings import WorkerSettings
 from support.data.audiosep_clone import WEIGHTS, write_clone
+from support.engines.running_engine import fail_and_resume, running
 
 Samples = np.ndarray
 Edit = Callable[..., tuple[Samples, Any]]
@@ -69,16 +69,6 @@ def storage(tmp_path: Path) -> FolderStorage:
 
 def load(clone: Path, **more: Any) -> LoadedModel:
     return load_model(WorkerSettings(checkpoint=clone, engine="audiosep", device="cpu", **more))
-
-
-@contextmanager
-def running(loaded: LoadedModel) -> Iterator[Engine]:
-    engine = Engine(loaded.runner, loaded.limits)
-    engine.start()
-    try:
-        yield engine
-    finally:
-        engine.stop()
 
 
 def noise(seconds: float, rate: int = 32_000, channels: int = 1) -> Samples:
@@ -259,29 +249,11 @@ class TestJobs:
     def test_a_later_attempt_goes_on_where_the_earlier_one_was(
         self, loaded: LoadedModel, storage: FolderStorage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        work, done = CloneProcess.work, list[int]()
-        job = job_of(storage, noise(25), 32_000)
+        made = fail_and_resume(loaded, CloneProcess, job_of(storage, noise(25), 32_000), storage, monkeypatch)
 
-        def failing(clone: CloneProcess, inputs: RecordingInputs) -> Samples:
-            done.append(len(inputs.wave))
-            if len(done) == 3:
-                raise OutOfMemory("none is left")
-            return work(clone, inputs)
-
-        monkeypatch.setattr(CloneProcess, "work", failing)
-        parts = FinishedParts(storage, ("audiosep",))
-        with running(loaded) as engine:
-            runner = JobRunner(loaded.model, storage, WorkerSettings(), parts)
-            with pytest.raises(OutOfMemory):
-                runner.run(JobContext(job, engine))
-            again = runner.run(JobContext(job, engine, attempt=2))
-            resumed_with = len(done)
-            alone = JobRunner(loaded.model, storage, WorkerSettings()).run(JobContext(job, engine))
-        parts.close()
-
-        assert resumed_with == 4  # two, one that failed, and the last alone
-        assert again.artifact is not None and alone.artifact is not None
-        assert again.artifact.sha256 == alone.artifact.sha256
+        assert made.calls == 4  # two, one that failed, and the last alone
+        assert made.again.artifact is not None and made.alone.artifact is not None
+        assert made.again.artifact.sha256 == made.alone.artifact.sha256
 
     @pytest.mark.parametrize(
         ("task", "more", "error"),

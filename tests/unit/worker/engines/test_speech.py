@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ from omnifleet_shared.schema.jobs import Job, read_job
 from omnifleet_shared.storage.folder import FolderStorage
 from omnifleet_worker.engine.engine import Engine
 from omnifleet_worker.engine.request import Request
-from omnifleet_worker.engines.loaded_model import LoadedModel
 from omnifleet_worker.engines.speech.engine import run_speech_model
 from omnifleet_worker.jobs.job_context import JobContext
 from omnifleet_worker.jobs.parts.finished_parts import FinishedParts
@@ -36,6 +34,7 @@ from omnifleet_worker.jobs.streaming.job_stream import JobStreams
 from omnifleet_worker.local import PartLog
 from omnifleet_worker.models.speech_model import SpeechInputs
 from omnifleet_worker.settings import WorkerSettings
+from support.engines.running_engine import running
 from support.speech.scripted_model import PIECE, RATE, ScriptedSpeech, speech_card
 
 TEXTS = {"ru": "Привет, мир.", "zh": "你好世界", "ar": "مرحبا بالعالم", "hi": "नमस्ते दुनिया"}
@@ -166,16 +165,6 @@ class TestOnTheEngine:
         step_all(engine)
 
         assert isinstance(request.outcome.exception(), JobFailed)
-
-
-@contextmanager
-def running(loaded: LoadedModel) -> Iterator[Engine]:
-    engine = Engine(loaded.runner, loaded.limits)
-    engine.start()
-    try:
-        yield engine
-    finally:
-        engine.stop()
 
 
 Speak = Callable[..., tuple[np.ndarray, int, Any]]

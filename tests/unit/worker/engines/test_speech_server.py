@@ -8,7 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from omnifleet_shared.errors import (
     ModelServerUnavailable,
     OmnifleetError,
 )
-from omnifleet_worker.engine.engine import Engine
 from omnifleet_worker.engine.request import Request
 from omnifleet_worker.engines.loaded_model import LoadedModel
 from omnifleet_worker.engines.speech_server import client
@@ -34,6 +33,7 @@ from omnifleet_worker.models.speech_model import ReferenceVoice, SpeechInputs
 from omnifleet_worker.settings import WorkerSettings
 from pydantic import SecretStr
 from support import services
+from support.engines.running_engine import running
 from support.speech.fake_server import FakeSpeechServer
 from support.tls.certificates import Certificates
 
@@ -74,28 +74,21 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path, fake: FakeSpeechSer
 
 def say(loaded: LoadedModel, *texts: SpeechInputs) -> list[Any]:
     """Outcomes, or errors."""
-    engine = Engine(loaded.runner, loaded.limits)
-    engine.start()
-    try:
+    with closing(loaded), running(loaded) as engine:
         requests = [engine.submit(Request(inputs=text)) for text in texts]
         return [request.outcome.exception(300) or request.outcome.result() for request in requests]
-    finally:
-        engine.stop()
-        loaded.close()
 
 
 @contextmanager
 def begun(loaded: LoadedModel, fake: FakeSpeechServer, text: str = "Hello.", asked: int = 1) -> Iterator[Request]:
     """A text that the server was asked for, as that many were, until the block ends."""
-    engine = Engine(loaded.runner, loaded.limits)
-    engine.start()
-    try:
-        request = engine.submit(Request(inputs=inputs(text)))
-        services.wait_until(lambda: len(fake.asked) == asked, what="the request")
-        yield request
-    finally:
-        fake.speak.set()
-        engine.stop()
+    with running(loaded) as engine:
+        try:
+            request = engine.submit(Request(inputs=inputs(text)))
+            services.wait_until(lambda: len(fake.asked) == asked, what="the request")
+            yield request
+        finally:
+            fake.speak.set()
 
 
 def inputs(text: str = "Hello.", *, seed: int = 5, **more: Any) -> SpeechInputs:
@@ -127,15 +120,13 @@ class TestSpeech:
     def test_texts_are_asked_for_at_the_same_time(self, settings: WorkerSettings, fake: FakeSpeechServer) -> None:
         fake.silent = True
         loaded = load_model(settings.model_copy(update={"server_places": 2}))
-        engine = Engine(loaded.runner, loaded.limits)
-        engine.start()
-        requests = [engine.submit(Request(inputs=inputs(text))) for text in ("one", "two", "three")]
+        with running(loaded) as engine:
+            requests = [engine.submit(Request(inputs=inputs(text))) for text in ("one", "two", "three")]
 
-        services.wait_until(lambda: len(fake.asked) == 2, what="two requests")
-        fake.speak.set()
+            services.wait_until(lambda: len(fake.asked) == 2, what="two requests")
+            fake.speak.set()
 
-        assert [request.outcome.result(300).shape[1] for request in requests] == [1200, 1200, 2000]
-        engine.stop()
+            assert [request.outcome.result(300).shape[1] for request in requests] == [1200, 1200, 2000]
 
 
 class TestEnds:

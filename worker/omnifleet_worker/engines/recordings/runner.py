@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from omnifleet_shared.schema.capabilities import Capabilities
-from omnifleet_shared.schema.model_card import ModelCard
-
 from ...engine.request import Request
 from ...models.recording_model import RecordingInputs, RecordingModel, RecordingOutcome
 
@@ -44,14 +41,3 @@ class RecordingRunner:
     def release(self, request: Request) -> None:
         """Forget the outcome, if there is one."""
         self._outcomes.pop(request, None)
-
-
-def card_of(capabilities: Capabilities) -> ModelCard:
-    """Make the card of a model, for the limits of what is decoded for it."""
-    return ModelCard(
-        **capabilities.model_dump(include={"name", "licence", "commercial_use"}),
-        revision=capabilities.revision or "unknown",
-        parts=capabilities.parts,
-        languages=tuple({code for task in capabilities.tasks.values() for code in task.languages or ()}),
-        tasks=tuple(capabilities.tasks),
-    )

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from omnifleet_shared.audio_formats import LIMITS
 from omnifleet_shared.schema.capabilities import Capabilities
-from omnifleet_shared.schema.jobs import AudioFormat, EditJob, Job
+from omnifleet_shared.schema.jobs import AudioFormat, EditJob
 from omnifleet_shared.schema.tasks import DescribedEdit
 
 from ...jobs.inputs import JobMedia, check_edited
@@ -20,14 +20,14 @@ from ...media.encode import Subtype
 from ...media.signal import resample, to_mono
 from ...models.recording_model import RecordingInputs
 from ...models.speech_model import Samples
+from ..described_model import DescribedModel
 from .residual import divide
-from .runner import card_of
 
 WINDOW_SECONDS, FADE_SECONDS = 10, 1
 """Longest wave that is worked on at once, and what neighbours share at least."""
 
 
-class Separator:
+class Separator(DescribedModel):
     """See `JobModel`.
 
     Each channel is separated by itself: what lies in one alone stays there, and channels that are alike stay alike.
@@ -38,18 +38,9 @@ class Separator:
         precision: what it computes in, and where.
     """
 
-    keeps_voices = False
-    adapters = None
-
     def __init__(self, capabilities: Capabilities, *, sample_rate: int, precision: str) -> None:
-        self.capabilities = capabilities
-        self.card = card_of(capabilities)
-        self.precision = precision
+        super().__init__(capabilities, precision=precision)
         self._rate = sample_rate
-
-    def validate_job(self, job: Job) -> None:
-        """Refuse a job that the model cannot do. Raises as `Capabilities`."""
-        self.capabilities.validate_job(job)
 
     def run(self, context: JobContext, media: JobMedia) -> EditedSound:
         """Extract or remove a sound, at the source's rate. Raises the engine's typed errors, InvalidJob for a format.

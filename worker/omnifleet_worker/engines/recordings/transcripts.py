@@ -23,8 +23,8 @@ from ...jobs.transcripts import following, join_parts
 from ...media.signal import split_at_pauses
 from ...models.recording_model import RecordingInputs
 from ...models.speech_model import Samples
+from ..described_model import DescribedModel
 from .recogniser import PART_SECONDS, RATE, HeardSpeech, SpeechRecogniser
-from .runner import card_of
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class _Heard:
         return [HeardWord(text=text, start=min(first, end), end=min(last, end)) for text, first, last in times]
 
 
-class Transcriber:
+class Transcriber(DescribedModel):
     """See `JobModel`.
 
     Args:
@@ -51,18 +51,13 @@ class Transcriber:
         precision: what it computes in, and where.
     """
 
-    keeps_voices = False
-    adapters = None
-
     def __init__(self, capabilities: Capabilities, model: SpeechRecogniser, *, precision: str) -> None:
-        self.capabilities = capabilities
-        self.card = card_of(capabilities)
-        self.precision = precision
+        super().__init__(capabilities, precision=precision)
         self._model = model
 
     def validate_job(self, job: Job) -> None:
         """Refuse a job that the model cannot do. Raises as `Capabilities`, and for what a recogniser does not heed."""
-        self.capabilities.validate_job(job)
+        super().validate_job(job)
         task, name = job.task, self.card.name
         if not can_transcribe_in_parts(task):
             raise InvalidJob(f"{name} transcribes one recording", "audio", "Send one alone, and no video")

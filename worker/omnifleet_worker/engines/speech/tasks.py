@@ -10,7 +10,6 @@ from omnifleet_shared.audio_formats import check_format
 from omnifleet_shared.errors import InvalidJob, MediaTooLong, TaskNotSupported
 from omnifleet_shared.schema.capabilities import Capabilities, LicensedPart, TaskCapability
 from omnifleet_shared.schema.jobs import GenerateJob, Job
-from omnifleet_shared.schema.model_card import ModelCard
 from omnifleet_shared.schema.tasks import Speech, SpeechEdit, VoiceConversion
 
 from ...engine.request import Request
@@ -24,13 +23,14 @@ from ...jobs.tasks import SpokenText
 from ...media.decode import DecodedAudio
 from ...media.signal import resample, to_mono, trim_silence
 from ...models.speech_model import ReferenceVoice, Samples, SpeechInputs, SpeechModel
+from ..described_model import DescribedModel
 from .live_speech import LiveSpeech
 from .recogniser import RATE, Recogniser, recognise_parts
 from .word_edits.editing import SpeechModelEditing
 from .word_edits.word_synthesiser import SpeakingModel
 
 
-class SpeechTasks:
+class SpeechTasks(DescribedModel):
     """See `JobModel`.
 
     Args:
@@ -40,9 +40,6 @@ class SpeechTasks:
         most_text: characters that it says well in one go; a longer text is cut at its sentences, and said in parts.
         recogniser: hears recordings, so that they can be said in another voice, and their words be changed.
     """
-
-    keeps_voices = False
-    adapters = None
 
     def __init__(
         self,
@@ -55,9 +52,7 @@ class SpeechTasks:
     ) -> None:
         if recogniser is not None:
             capabilities = _with_recogniser(capabilities, recogniser.card)
-        self.capabilities = capabilities
-        self.card = _card(capabilities)
-        self.precision = precision
+        super().__init__(capabilities, precision=precision)
         self._model = model
         self._most_text = most_text
         self._recogniser = recogniser
@@ -76,7 +71,7 @@ class SpeechTasks:
         ):
             remedy = "Start the worker with OMNIFLEET_RECOGNISER, the folder of a speech recogniser"
             raise TaskNotSupported(f"this worker of {self.card.name} hears nothing", "task", remedy)
-        self.capabilities.validate_job(job)
+        super().validate_job(job)
         if isinstance(job.task, Speech) and job.task.seconds is not None and len(self._parts(job.task.text)) > 1:
             problem = f"{self.card.name} says a text of more than {self._most_text} characters in parts"
             raise InvalidJob(problem, "seconds", "Ask for a speed, or send a shorter text")
@@ -196,15 +191,4 @@ def _with_recogniser(capabilities: Capabilities, recogniser: Capabilities) -> Ca
     tasks = {**capabilities.tasks, "generate.vc": able, "edit.speech": able}
     return capabilities.model_copy(
         update={"tasks": tasks, "parts": (*capabilities.parts, part), "needs_transcript": False}
-    )
-
-
-def _card(capabilities: Capabilities) -> ModelCard:
-    """The card, for the limits of what is decoded."""
-    return ModelCard(
-        **capabilities.model_dump(include={"name", "licence", "commercial_use"}),
-        revision=capabilities.revision or "unknown",
-        parts=capabilities.parts,
-        languages=tuple({code for task in capabilities.tasks.values() for code in task.languages or ()}),
-        tasks=tuple(capabilities.tasks),
     )

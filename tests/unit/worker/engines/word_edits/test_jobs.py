@@ -33,6 +33,7 @@ from omnifleet_worker.jobs.runner import JobRunner
 from omnifleet_worker.jobs.speech_edit.words import Word
 from omnifleet_worker.settings import WorkerSettings
 from support.data import media_files
+from support.engines.running_engine import running
 from support.speech.scripted_model import speech_card
 from support.speech.tone_words import RATE, ToneRecogniser, ToneSpeech, heard, say
 
@@ -54,13 +55,9 @@ class Desk:
         loaded = run_speech_model(self.model, speech_card(**self.card), most_text=self.most_text)
         tasks = loaded.model
         assert isinstance(tasks, SpeechTasks)
-        engine = Engine(loaded.runner, loaded.limits)
-        engine.start()
-        try:
-            with_ears = tasks if self.recogniser is None else tasks.with_recogniser(self.recogniser)
+        with_ears = tasks if self.recogniser is None else tasks.with_recogniser(self.recogniser)
+        with running(loaded) as engine:
             yield JobRunner(with_ears, self.storage, WorkerSettings()), engine
-        finally:
-            engine.stop()
 
     def put(self, data: bytes) -> dict[str, Any]:
         return self.storage.put_input(self.storage.describe_input(io.BytesIO(data)), io.BytesIO(data)).model_dump()
