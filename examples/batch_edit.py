@@ -1,4 +1,4 @@
-"""Add rain to every recording of a folder: python batch_edit.py recordings"""
+"""Keep one sound of every recording of a folder: python batch_edit.py recordings "a siren" """
 
 import sys
 from pathlib import Path
@@ -7,11 +7,11 @@ from omnifleet import Client
 from omnifleet.batch import edit
 
 
-def main(folder: str = "recordings") -> None:
+def main(folder: str = "recordings", sound: str = "a siren") -> None:
     clips = sorted(Path(folder).glob("*.wav"))
-    out = Path("with-rain")
+    out = Path("kept")
     out.mkdir(exist_ok=True)
-    requests = (edit("add", clip, desc="rain sounds") for clip in clips)
+    requests = (edit("extract", clip, desc=sound) for clip in clips)
     with Client() as omni:
         # Never more than `in_flight` jobs are in the fleet; outcomes come as soon as they are there.
         for outcome in omni.batch(requests, in_flight=64):
@@ -23,4 +23,4 @@ def main(folder: str = "recordings") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main(*sys.argv[1:3])

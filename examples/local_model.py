@@ -1,6 +1,7 @@
 """The same calls without a fleet: python local_model.py /models/audio-omni
 
-Needs pip install 'omnifleet[worker]'. A tiny checkpoint to try it on a CPU: omnifleet-worker tiny-checkpoint DIR
+Needs pip install 'omnifleet[worker]'. Of a checkout, this writes a small checkpoint for a CPU:
+python -m demo.training.trained DIR
 """
 
 import sys
@@ -11,7 +12,8 @@ from omnifleet.local import LocalModel
 def main(checkpoint: str) -> None:
     with LocalModel(checkpoint) as omni:
         # Sent together, they share the engine's steps.
-        jobs = {text: omni.generate("t2a", text, seconds=5, quality="fast") for text in ("rain", "wind", "a bell")}
+        texts = ("rain", "surf", "a siren")
+        jobs = {text: omni.generate("t2a", text, seconds=5, seed=7, quality="fast") for text in texts}
         for text, job in jobs.items():
             print(job.save(f"{text}.wav"))
 

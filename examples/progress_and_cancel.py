@@ -7,7 +7,7 @@ from omnifleet import Client, JobCancelled
 
 def main() -> None:
     with Client() as omni:
-        job = omni.generate("t2m", "a slow piano piece", seconds=300)
+        job = omni.generate("t2a", "waves of the sea", seconds=300)
         print(f"sent {job.id}")  # Client().job(id) finds it again, from any process
 
         while (progress := job.progress()).step == 0 and not job.status().is_final:

@@ -77,7 +77,8 @@ def check(words: list[str]) -> None:
     elif program == "make":
         check_make(arguments)
     elif program == "python":
-        assert (ROOT / arguments[0]).exists(), f"{arguments[0]} is not there"
+        script = f"{arguments[1].replace('.', '/')}.py" if arguments[0] == "-m" else arguments[0]
+        assert (ROOT / script).exists(), f"{script} is not there"
     elif program.startswith(("k8s/", ".ci/")):
         assert (ROOT / program).exists(), f"{program} is not there"
     else:

@@ -40,6 +40,7 @@ def train(config: TrainConfig) -> int | None:
     checkpoint_folder.list_components(config.checkpoint, PIPELINE, CONFIGS, OPTIONAL)
     dtype = _dtype(config)
     accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),  # said outright: several processes find each other only so
         mixed_precision="bf16" if dtype == torch.bfloat16 else "no",
         gradient_accumulation_steps=config.gradient_accumulation,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +20,7 @@ from .config import TrainConfig
 from .flow_matching import FlowMatchingLoss, seeded
 from .run_states import RunState, RunStates
 from .stop_signal import StopSignal
+from .task_losses import MeanLosses, TaskLosses
 from .validation import Validation
 from .velocity_model import VelocityModel
 
@@ -28,8 +28,6 @@ logger = logging.getLogger(__name__)
 
 LOG_EVERY = 10
 """Steps between lines in the log; TensorBoard has them all."""
-
-Losses = dict[str, list[float]]
 
 
 class Trainer:
@@ -77,6 +75,7 @@ class Trainer:
             InvalidTrainingConfig: the state is of another run, or the loss is no number any more.
         """
         self._restore()
+        self._say("started", "training with %d processes", self._accelerator.num_processes)
         with StopSignal() as stop, self._open_log() as log:
             batches = self._batches()
             if self._step == 0:
@@ -98,21 +97,18 @@ class Trainer:
         start = done + self._accelerator.process_index
         return load_batches(self._dataset, mixed, start=start, stride=processes, workers=config.loader_workers)
 
-    def _take_step(self, batches: Iterator[Batch]) -> tuple[Losses, float]:
-        """Losses by task, and the norm of the gradient before it was clipped."""
-        losses: Losses = defaultdict(list)
-        norm = 0.0
+    def _take_step(self, batches: Iterator[Batch]) -> tuple[MeanLosses, float]:
+        """Losses of all processes, and the norm of the gradient before it was clipped."""
+        losses, norm = TaskLosses((one.task for one in self._dataset.examples), self._accelerator), 0.0
         for group in self._optimizer.param_groups:
             group["lr"] = self._learning_rate()
         for number in range(self._config.gradient_accumulation):
             batch = next(batches)
-            draws = (self._config.seed, self._step, number, self._accelerator.process_index)
-            with self._accelerator.accumulate(self._model), seeded(*draws):
+            with self._accelerator.accumulate(self._model), seeded(*self._draws(number)):
                 noised = self._loss.draw(batch).to(self._accelerator.device)
                 each = self._loss.of_examples(self._model, noised)
                 self._accelerator.backward(each.mean())
-                for task, loss in zip(batch.tasks, each.tolist(), strict=True):
-                    losses[task].append(loss)
+                losses.add(batch.tasks, each)
                 if self._accelerator.sync_gradients:
                     norm = self._clip()
                 self._stepper.step()
@@ -120,7 +116,12 @@ class Trainer:
         self._step += 1
         if self._ema is not None:
             self._ema.step(self._core.trained.values())
-        return losses, norm
+        return losses.means(), norm
+
+    def _draws(self, number: int) -> tuple[int, int, int]:
+        """What a batch's draws follow from: its place among those of the step, on whichever process it is."""
+        place = number * self._accelerator.num_processes + self._accelerator.process_index
+        return self._config.seed, self._step, place
 
     def _learning_rate(self) -> float:
         rise = (self._step + 1) / self._config.warmup_steps if self._config.warmup_steps else 1.0
@@ -164,7 +165,8 @@ class Trainer:
             return
         self._core.eval()
         with self._averaged():
-            losses = self._validation.losses(self._model)
+            # Not through the wrapper for several processes, whose every forward they must take together.
+            losses = self._validation.losses(self._core)
             if log is not None:
                 with self._accelerator.autocast():
                     for name, audio in self._validation.samples(self._core.transformer):
@@ -174,16 +176,15 @@ class Trainer:
         self._core.train()
         self._say("validated", "step %d: validation %s", self._step, _shown(losses), losses=losses)
 
-    def _log_step(self, log: SummaryWriter | None, losses: Losses, norm: float) -> None:
-        mean = _mean([loss for each in losses.values() for loss in each])
+    def _log_step(self, log: SummaryWriter | None, losses: MeanLosses, norm: float) -> None:
         if log is not None:
-            log.add_scalar("train/loss", mean, self._step)
+            log.add_scalar("train/loss", losses.overall, self._step)
             log.add_scalar("train/gradient_norm", norm, self._step)
             log.add_scalar("train/learning_rate", self._optimizer.param_groups[0]["lr"], self._step)
-            for task, each in losses.items():
-                log.add_scalar(f"train/{task}", _mean(each), self._step)
+            for task, loss in losses.by_task.items():
+                log.add_scalar(f"train/{task}", loss, self._step)
         if self._step % LOG_EVERY == 0 or self._step == 1:
-            self._say("trained", "step %d: loss %.4f", self._step, mean, loss=mean)
+            self._say("trained", "step %d: loss %.4f", self._step, losses.overall, loss=losses.overall)
 
     def _save(self) -> None:
         """Write the state of now, and what was learned so far, as a worker would use it."""
@@ -223,10 +224,6 @@ class Trainer:
     def _say(self, action: str, message: str, *values: object, **facts: object) -> None:
         if self._accelerator.is_main_process:
             logger.info(message, *values, extra={"action": action, "step": self._step, **facts})
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _shown(losses: dict[str, float]) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from functools import cached_property
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -19,6 +18,7 @@ from ..models.audio_omni.transformer import AudioOmniTransformer, Guidance
 from .batches import EncodedDataset, Row, collate
 from .config import SampleOptions
 from .flow_matching import FlowMatchingLoss, NoisedBatch, seeded
+from .task_losses import TaskLosses
 
 TIMES = (0.125, 0.375, 0.625, 0.875)
 """At which each example's loss is taken."""
@@ -45,16 +45,12 @@ class Validation:
     @torch.no_grad()
     def losses(self, model: nn.Module) -> dict[str, float]:
         """The mean loss of each task's examples; called by every process."""
-        tasks = sorted({example.task for example in self._dataset.examples})
-        sums = torch.zeros(len(tasks), 2, device=self._accelerator.device)
+        losses = TaskLosses((example.task for example in self._dataset.examples), self._accelerator)
         for index in range(self._accelerator.process_index, len(self._dataset), self._accelerator.num_processes):
             row = self._dataset[index]
             noised = _at_all_times(row, index).to(self._accelerator.device)
-            loss = FlowMatchingLoss.of_examples(model, noised).mean()
-            sums[tasks.index(row.task)] += torch.stack([loss, torch.ones_like(loss)])
-        reduced: Any = self._accelerator.reduce(sums, "sum")
-        total, count = reduced.cpu().unbind(dim=1)
-        return dict(zip(tasks, (total / count).tolist(), strict=True))
+            losses.add([row.task], FlowMatchingLoss.of_examples(model, noised).mean()[None])
+        return losses.means().by_task
 
     @torch.no_grad()
     def samples(self, transformer: AudioOmniTransformer) -> Iterator[tuple[str, Tensor]]:

@@ -34,7 +34,7 @@ def test_the_commands_of_the_page_train_and_merge(
         tmp_path / "examples/train",
         ignore=shutil.ignore_patterns("run", "sounds", "corpus", "pairs"),
     )
-    (tmp_path / "tiny-checkpoint").symlink_to(checkpoint)  # what the first command writes
+    (tmp_path / "demo-checkpoint").symlink_to(checkpoint)  # in place of the trained one, for the cache of other tests
     (tmp_path / "examples/train/run").mkdir()
     (tmp_path / "examples/train/run/cache").symlink_to(recipe_folder / "cache")  # the sounds are those of other tests
     (recipe_folder / "cache").mkdir(exist_ok=True)
