@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
 from typing import Any, TypeVar, cast
 
 from redis import ConnectionPool, Redis
@@ -46,6 +46,8 @@ class SentinelBurstPool(SentinelConnectionPool):
 
 
 def _close_surplus(pool: Any) -> None:
+    if len(pool._available_connections) <= KEPT_CONNECTIONS:
+        return
     with pool._lock:
         # The one that came back last is the next to be used, so that the surplus is at the other end.
         surplus = pool._available_connections[:-KEPT_CONNECTIONS]
@@ -64,8 +66,12 @@ class MasterRetry(Retry):
 
     def call_with_retry(self, do: Callable[[], T], fail: Callable[[Exception], Any], *args: Any, **kwargs: Any) -> T:
         def call() -> T:
-            with _lost_masters():
+            try:
                 return do()
+            except ResponseError as error:
+                if kind_of(error) not in LOST_MASTER:
+                    raise
+                raise MasterLost(*error.args) from error
 
         return super().call_with_retry(call, fail, *args, **kwargs)
 
@@ -77,20 +83,14 @@ class AsyncMasterRetry(AsyncRetry):
         self, do: Callable[[], Awaitable[T]], fail: Callable[[Any], Any], *args: Any, **kwargs: Any
     ) -> T:
         async def call() -> T:
-            with _lost_masters():
+            try:
                 return await do()
+            except ResponseError as error:
+                if kind_of(error) not in LOST_MASTER:
+                    raise
+                raise MasterLost(*error.args) from error
 
         return await super().call_with_retry(call, fail, *args, **kwargs)
-
-
-@contextmanager
-def _lost_masters() -> Iterator[None]:
-    try:
-        yield
-    except ResponseError as error:
-        if kind_of(error) in LOST_MASTER:
-            raise MasterLost(*error.args) from error
-        raise
 
 
 def connect_redis(settings: FleetSettings) -> Redis:
@@ -174,10 +174,22 @@ def refuse_eviction(redis: Redis) -> None:
         raise InvalidSetting(problem, "OMNIFLEET_REDIS_URL", "Set maxmemory-policy noeviction: it then refuses instead")
 
 
-@contextmanager
-def typed_redis_errors(meanwhile: str = "") -> Iterator[None]:
+class TypedRedisErrors:
+    """See `typed_redis_errors`. A class, which costs a fifth of a generator: each trip to Redis is inside of one."""
+
+    def __init__(self, meanwhile: str) -> None:
+        self._meanwhile = meanwhile
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, (RedisError, OSError)):
+            raise typed_redis_error(error, self._meanwhile) from error
+
+
+def typed_redis_errors(meanwhile: str = "") -> TypedRedisErrors:
     """Raise BrokerUnavailable or BrokerRefused for what Redis does in the block; see `redis_errors`."""
-    try:
-        yield
-    except (RedisError, OSError) as error:
-        raise typed_redis_error(error, meanwhile) from error
+    return TypedRedisErrors(meanwhile)

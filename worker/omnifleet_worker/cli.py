@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from omnifleet_shared.errors import OmnifleetError
+from omnifleet_shared.errors import CheckpointInvalid, InvalidSetting, OmnifleetError
 from omnifleet_shared.settings import load_settings
 from rich.console import Console
 from rich.text import Text
 
 from .engines.table import choose_engine
-from .installation import collector_paused, require_libraries
+from .installation import checkpoint_folder, collector_paused, require_libraries
 from .pairs.cli import make_pairs
 from .settings import WorkerSettings
 from .training.cli import app as train_app
@@ -158,11 +158,65 @@ def make_manifest(
     console.print(f"The manifest of {folder} has {len(manifest)} files, {total / 1e9:.1f} GB", highlight=False)
 
 
+@app.command("compile")
+def compile_checkpoint(
+    checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint folder [env: OMNIFLEET_CHECKPOINT].")] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(help="Where the same checkpoint is stored: put the code beside it, for fetch-checkpoint."),
+    ] = None,
+) -> None:
+    """Compile a checkpoint of Audio-Omni for this machine's device, as a worker does at first, and keep the code.
+
+    With --store, machines with such a device and the same versions fetch it with the checkpoint, and compile nothing.
+    """
+    named = {} if checkpoint is None else {"checkpoint": checkpoint}
+    settings = load_settings(WorkerSettings, compile="on", **named)
+    require_libraries()
+    folder, engine = checkpoint_folder(settings), choose_engine(settings)
+    if engine != "audio-omni":
+        remedy = "Name a converted checkpoint of Audio-Omni; the others need no compilation"
+        raise InvalidSetting(f"the engine {engine} compiles nothing", "OMNIFLEET_CHECKPOINT", remedy)
+    from omnifleet_shared.storage import open_storage
+
+    from .checkpoint.code_files import require_same_checkpoint, store_code
+
+    storage = None if store is None else open_storage(load_settings(WorkerSettings, storage=store))
+    if storage is not None:
+        require_same_checkpoint(storage, folder)
+    path = _compile(settings)
+    uri = None if storage is None else store_code(storage, path)
+    console = Console(stderr=True)
+    console.print(f"{path} holds the code", highlight=False, soft_wrap=True)
+    if uri is not None:
+        console.print(f"{uri} has it too", highlight=False, soft_wrap=True)
+
+
+def _compile(settings: WorkerSettings) -> Path:
+    """The file of the code, once the checkpoint is compiled. Raises CheckpointInvalid where it cannot be written."""
+    from . import model_loader
+
+    model_loader.open_model(settings)
+    path = model_loader.compiled_code(settings).path
+    if not path.is_file():
+        remedy = "Compile in a copy of the folder that this user may write to"
+        raise CheckpointInvalid(f"{path} cannot be written", "OMNIFLEET_CHECKPOINT", remedy)
+    return path
+
+
 @app.command("fetch-checkpoint")
 def fetch_checkpoint(
     source: Annotated[str, typer.Argument(help="Folder with a manifest: s3://bucket/prefix, or file:///folder.")],
     folder: Annotated[Path, typer.Argument(help="Folder to be, on this machine's own disk.")],
     verify: Annotated[bool, typer.Option(help="Hash a checkpoint that is there already, which takes minutes.")] = False,
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compiled",
+            help="Fetch the code that `compile --store` put beside it, too: workers run it, so whoever may write there "
+            "must be trusted with them.",
+        ),
+    ] = False,
 ) -> None:
     """Bring a checkpoint to this machine, once for all its workers. Run again after an interruption, it goes on."""
     from omnifleet_shared.storage import open_storage
@@ -174,7 +228,9 @@ def fetch_checkpoint(
     console = Console(stderr=True)
     with byte_progress(console) as progress:
         timeout = settings.storage_patience
-        cache = CheckpointCache(source=open_storage(settings), folder=folder, progress=progress, timeout=timeout)
+        cache = CheckpointCache(
+            source=open_storage(settings), folder=folder, progress=progress, timeout=timeout, compiled=compiled
+        )
         manifest = cache.fill(verify=verify)
     console.print(f"{folder} holds the checkpoint: {len(manifest)} files", highlight=False)
 

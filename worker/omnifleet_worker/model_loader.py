@@ -79,6 +79,13 @@ def load_pipeline(settings: WorkerSettings) -> AudioOmniPipeline:
     return pipeline
 
 
+def compiled_code(settings: WorkerSettings) -> CompiledCode:
+    """What is compiled of the checkpoint, for the settings' device and precision. Raises InvalidSetting."""
+    device = choose_device(settings.device)
+    variant = f"{choose_dtype(settings.dtype, device)} {settings.precision}"
+    return CompiledCode(checkpoint_folder(settings), device, variant)
+
+
 def open_model(settings: WorkerSettings) -> tuple[AudioOmniRunner, EngineLimits]:
     """Load the checkpoint, compile and warm it up as the settings say, and return it with the engine's limits.
 
@@ -95,7 +102,7 @@ def open_model(settings: WorkerSettings) -> tuple[AudioOmniRunner, EngineLimits]
     pipeline.chatter.cache_tokens = plan.cache_tokens(settings.max_batch, settings.max_chats)
     runner = AudioOmniRunner(pipeline, cache_bytes=settings.encoding_cache, costs=plan.costs)
     compiled = _wanted(settings.compile, pipeline.device)
-    code = CompiledCode(checkpoint_folder(settings), pipeline.device, f"{plan.dtype} {settings.precision}")
+    code = compiled_code(settings)
     if compiled:
         code.load()
         compile_blocks(pipeline)

@@ -53,12 +53,6 @@ MAX_TRACEBACK = 10_000
 # letters, leases, tags of started messages, suspects, tags of suspects, charges.
 # ARGV: tag, record, lifetime in seconds, worker, job, traceback; those of `outbox.ENQUEUE_CALLBACK`; dead letter or ''.
 ENDED = """
--- Redis's time, and the job's deadline by it where it is known.
-local function clock()
-  local now = redis.call('TIME')
-  local deadline = redis.call('HGET', KEYS[3], 'sent:deadline') or ''
-  return {string.format('%.3f', now[1] + now[2] / 1e6), deadline}
-end
 local function ended(state)
   local known, record = pcall(cjson.decode, state)
   if not known or type(record) ~= 'table' then return false end
@@ -76,33 +70,29 @@ redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
 redis.call('PUBLISH', KEYS[1], ARGV[2])
 redis.call('EXPIRE', KEYS[3], ARGV[3])
 """
-BEGUN_BEFORE = """
-local before = redis.call('HGET', KEYS[3], 'begun:' .. ARGV[1])
-if before then return {'begun', before, redis.call('HGET', KEYS[3], 'traceback') or '', unpack(clock())} end
-"""
-# Its worker has given the job back already: a start that comes late is none.
-RETRIED_BEFORE = """
-if redis.call('HEXISTS', KEYS[3], 'retried:' .. ARGV[1]) == 1 then return {'lost'} end
-"""
+# Where its worker has given the job back already, a start that comes late is none. Each call costs a microsecond: what
+# is read of the attempts is read at once, and so is it written.
 BEGIN = f"""{ENDED}
-{BEGUN_BEFORE}
-{RETRIED_BEFORE}
+local attempts, open, died_alone, handed_back, previous, refused_by, before, retried, traceback, deadline = unpack(
+  redis.call('HMGET', KEYS[3], 'attempts', 'open', 'alone', 'handed_back', 'worker', 'refused_by',
+    'begun:' .. ARGV[1], 'retried:' .. ARGV[1], 'traceback', 'sent:deadline'))
+local clock = redis.call('TIME')
+-- With Redis's time, and the job's deadline by it where it is known.
+local function begun(start)
+  return {{'begun', start, traceback or '', string.format('%.3f', clock[1] + clock[2] / 1e6), deadline or ''}}
+end
+if before then return begun(before) end
+if retried then return {{'lost'}} end
 if redis.call('EXISTS', KEYS[4]) == 1 then return {{'cancelled'}} end
 redis.call('ZREM', started, ARGV[1])
-local attempts = redis.call('HINCRBY', KEYS[3], 'attempts', 1)
-local open = redis.call('HINCRBY', KEYS[3], 'open', 1)
-local died_alone = tonumber(redis.call('HGET', KEYS[3], 'alone') or 0)
-if is_suspect then redis.call('HINCRBY', KEYS[3], 'alone', 1) end
-local now = redis.call('TIME')[1]
-redis.call('ZADD', started, now, ARGV[1])
-redis.call('ZREMRANGEBYSCORE', started, '-inf', now - ARGV[3])
-local previous = redis.call('HGET', KEYS[3], 'worker') or ''
-local handed_back = tonumber(redis.call('HGET', KEYS[3], 'handed_back') or 0)
-local refused_by = redis.call('HGET', KEYS[3], 'refused_by') or ''
-local start = cjson.encode({{attempts, open, previous, died_alone, handed_back, refused_by}})
-redis.call('HSET', KEYS[3], 'worker', ARGV[4], 'begun:' .. ARGV[1], start)
+redis.call('ZADD', started, clock[1], ARGV[1])
+redis.call('ZREMRANGEBYSCORE', started, '-inf', clock[1] - ARGV[3])
+attempts, open, died_alone = (attempts or 0) + 1, (open or 0) + 1, tonumber(died_alone or 0)
+local start = cjson.encode({{attempts, open, previous or '', died_alone, tonumber(handed_back or 0), refused_by or ''}})
+redis.call('HSET', KEYS[3], 'attempts', attempts, 'open', open, 'alone', died_alone + (is_suspect and 1 or 0),
+  'worker', ARGV[4], 'begun:' .. ARGV[1], start)
 {WRITE}
-return {{'begun', start, redis.call('HGET', KEYS[3], 'traceback') or '', unpack(clock())}}
+return begun(start)
 """
 CONCERNS_A_TENANT = f"string.find(message, '{HEADER}', 1, true) or redis.call('HEXISTS', KEYS[13], ARGV[1]) == 1"
 # Its worker lived to tell: the job is no suspect, and waits where it was queued. ARGV 7: `Fault`. ARGV 8: GPU-seconds.
@@ -132,7 +122,8 @@ return {{'written'}}
 # GPU-seconds.
 FINISH = f"""
 local finished = 'finished:' .. ARGV[1]
-if redis.call('HEXISTS', KEYS[3], finished) == 1 then return {{'written'}} end
+local before, same, counted = unpack(redis.call('HMGET', KEYS[3], finished, 'sent:key', 'unfinished'))
+if before then return {{'written'}} end
 {ENDED}
 redis.call('ZREM', started, ARGV[1])
 redis.call('HSET', KEYS[3], 'open', 0, 'alone', 0, finished, 1)
@@ -148,9 +139,7 @@ if string.find(message, ARGV[5], 1, true) then
   redis.call('HDEL', KEYS[2], ARGV[1])
   redis.call('ZREM', KEYS[9], ARGV[1])
 end
-local same = redis.call('HGET', KEYS[3], 'sent:key')
 if same and redis.call('GET', same) == ARGV[5] then redis.call('EXPIRE', same, ARGV[3]) end
-local counted = redis.call('HGET', KEYS[3], 'unfinished')
 if counted then redis.call('ZREM', counted, ARGV[5]) end
 local minute = KEYS[5] .. math.floor(redis.call('TIME')[1] / 60)
 redis.call('INCR', minute)
@@ -225,7 +214,7 @@ class Attempts:
         self._redis = redis
         self._lifetime = lifetime
         self.worker = worker
-        self._queue = queue
+        self._keys = [key.format(job_id="{job_id}", queue=queue) for key in SCRIPT_KEYS]
         self._begin, self._retry, self._finish = (
             cast(Any, redis.register_script(script)) for script in (BEGIN, RETRY, FINISH)
         )
@@ -285,7 +274,7 @@ class Attempts:
         return self._run(self._retry, job_id, tag, retry_record(job_id, error), text, fault, gpu_seconds).verdict
 
     def _run(self, script: Any, job_id: str, tag: str, record: str, *args: str | float) -> AttemptStart:
-        names = [key.format(job_id=job_id, queue=self._queue) for key in SCRIPT_KEYS]
+        names = [key.format(job_id=job_id) for key in self._keys]
         lifetime = self._lifetime if script is self._finish else max(self._lifetime, OPEN_LIFETIME)
         with typed_redis_errors():
             verdict, *start = script(keys=names, args=[tag, record, lifetime, self.worker, job_id, *args])

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from ..keys import BROKER_PRIORITY, CELERY_TASKS, TENANT_HEADER
 from ..schema.jobs import Job
 
+SHOWN_FIELDS = ("text", "desc", "source", "target")
 SHOWN_TEXT = 60
 """Characters of a job's text that operators see in Flower."""
 
@@ -65,7 +66,7 @@ def _headers(job: Job) -> dict[str, object]:
 
 def _describe(job: Job, tenant: str | None) -> str:
     """Describe the job for people, without URIs, which may hold secrets."""
-    texts = {field: getattr(job.task, field, None) for field in ("text", "desc", "source", "target")}
-    shown = [f"{field}={text[:SHOWN_TEXT]!r}" for field, text in texts.items() if text]
+    fields = vars(job.task)
+    shown = [f"{name}={text[:SHOWN_TEXT]!r}" for name in SHOWN_FIELDS if (text := fields.get(name))]
     whose = [] if tenant is None else [f"tenant={tenant}"]
     return ", ".join([f"{job.namespace}.{job.task.name}", *shown, f"priority={job.priority}", *whose])

@@ -198,6 +198,13 @@ class Submissions:
             raise InvalidSetting("unfinished jobs are counted by their producer", "OMNIFLEET_PRODUCER", remedy)
         self.settings = settings
         self.unfinished = unfinished_key(settings.producer)
+        self._script: Any = None
+
+    def script(self, redis: Redis) -> Any:
+        """Give `SUBMIT`, to be run with any client: redis-py hashes a script each time that it is registered."""
+        if self._script is None:
+            self._script = redis.register_script(SUBMIT)
+        return self._script
 
     def new(
         self,
@@ -245,7 +252,8 @@ class _NewJob:
         route = "" if self.route is None else self.route.model_dump_json()
         about = [request, "" if self.seconds_left is None else self.seconds_left, route]
         args = [self.job_id, message, queued_record(self.job_id), *limits, *about]
-        verdict, job_id, *counts = cast(Any, redis.register_script(SUBMIT))(keys=self._keys(list_key), args=args)
+        submit = self.of.script(redis)
+        verdict, job_id, *counts = submit(keys=self._keys(list_key), args=args, client=redis)
         if verdict == b"conflict" and self.key is not None:
             raise self.key.conflict(counts[-1].decode().split(), job_id.decode())
         if verdict == b"quota":

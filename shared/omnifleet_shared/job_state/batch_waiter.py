@@ -76,9 +76,9 @@ class RedisResultWaiter:
         """Wait for jobs in the Redis of these settings. Raises InvalidSetting for a URL that is none of Redis."""
         return cls(connect_redis(settings))
 
-    def add(self, job_ids: Iterable[str]) -> None:
-        """See `BatchResultWaiter`."""
-        self._jobs.add(job_ids)
+    def add(self, job_ids: Iterable[str], *, read_at: float | None = None) -> None:
+        """See `BatchResultWaiter`, and `WatchedJobs` for states that the caller has read."""
+        self._jobs.add(job_ids, read_at=read_at)
 
     def discard(self, job_ids: Iterable[str]) -> None:
         """See `BatchResultWaiter`."""

@@ -10,7 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar, cast
 
 from redis import Redis
@@ -85,6 +85,8 @@ class JobStates:
         Waiting goes on while Redis is away; BrokerUnavailable is raised only once the time is over.
         """
         until = math.inf if timeout is None else time.monotonic() + timeout
+        with suppress(BrokerUnavailable):
+            return self._wait(job_id, until)
         tries = Retrying(
             retry=retry_if_exception_type(BrokerUnavailable),
             wait=wait_fixed(RECONNECT),
@@ -154,21 +156,23 @@ class JobStates:
         return query.read(reply)
 
     def _wait(self, job_id: str, until: float) -> JobState:
-        left = 0.0  # at first a look alone: that there is no such job is told at once
-        with self._waiter(job_id) as waiter:
-            while left >= 0:
+        read_at = time.monotonic()
+        state = self.read(job_id)  # most of many that are waited for in turn have ended, and need no subscription
+        if state.status.is_final:
+            return state
+        with self._waiter(job_id, read_at) as waiter:
+            while (left := until - time.monotonic()) > 0:
                 if ended := waiter.wait(min(left, LISTEN_SECONDS)):
                     return ended[0][1]
                 if waiter.unknown:
                     self.read(job_id)  # raises UnknownJob, unless a record is there again
-                left = until - time.monotonic()
         return self.read(job_id)
 
     @contextmanager
-    def _waiter(self, job_id: str) -> Iterator[RedisResultWaiter]:
+    def _waiter(self, job_id: str, read_at: float) -> Iterator[RedisResultWaiter]:
         """Lend a waiter. A few keep their connections for the next ones: making one costs more than a short wait."""
         waiter = self._waiters.pop() if self._waiters else RedisResultWaiter(self._redis, read_state)
-        waiter.add([job_id])
+        waiter.add([job_id], read_at=read_at)
         try:
             yield waiter
         finally:

@@ -39,13 +39,22 @@ class WatchedJobs:
         """Whether the state of some job is to be read."""
         return bool(self._unread)
 
-    def add(self, job_ids: Iterable[str]) -> None:
-        """Wait for these jobs; the states of those that are waited for already are read once more."""
+    def add(self, job_ids: Iterable[str], *, read_at: float | None = None) -> None:
+        """Wait for these jobs; the states of those that are waited for already are read once more.
+
+        Args:
+            job_ids: of the jobs.
+            read_at: when the caller has read their states, by its monotonic clock: they are read again once their
+                subscriptions are confirmed.
+        """
+        if read_at is not None and not self._jobs:
+            self._poll_at = read_at + POLL_INTERVAL
         for job_id in job_ids:
             if job_id not in self._jobs:
                 self._jobs[job_id] = None
                 _move(job_id, self._to_unsubscribe, self._to_subscribe)
-            self._unread.add(job_id)
+            if read_at is None:
+                self._unread.add(job_id)
 
     def discard(self, job_ids: Iterable[str]) -> None:
         """Stop waiting for these jobs."""

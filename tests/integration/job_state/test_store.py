@@ -116,6 +116,16 @@ class TestRecords:
         with pytest.raises(UnknownJob):
             states.wait("nobody", timeout=None)
 
+    def test_waiting_for_an_ended_job_takes_no_subscription(self, states: JobStates, redis: redis_py.Redis) -> None:
+        services.mark_failed(states, JOB, TOO_LONG)
+        redis.config_resetstat()
+
+        assert states.wait(JOB, timeout=None).status is JobStatus.FAILED
+
+        commands = redis.info("commandstats")
+        assert "cmdstat_get" in commands
+        assert "cmdstat_subscribe" not in commands
+
     def test_jobs_are_kept_apart(self, states: JobStates) -> None:
         services.mark_queued(states, "one")
         services.mark_failed(states, "two", TOO_LONG)

@@ -25,6 +25,7 @@ from omnifleet_shared.storage import Storage
 from rich.progress import Progress, TaskID
 
 from ..retry import retry_until
+from .code_files import FOLDER, fetch_code
 from .manifest import MANIFEST, FileRecord, Manifest, all_faults, parse_manifest, size_faults
 
 FILES_AT_ONCE = 4
@@ -47,13 +48,15 @@ class CheckpointCache:
         source: storage whose root is the checkpoint.
         folder: where the checkpoint is to be; its parent is made if need be, and must be on the same disk.
         progress: shows how far it is.
-        patience: seconds without a byte, after which storage that does not answer is an error.
+        timeout: seconds without a byte, after which storage that does not answer is an error.
+        compiled: fetch what is stored of compiled code for this installation too, which workers then run.
     """
 
     source: Storage
     folder: Path
     progress: Progress
     timeout: float = 120.0
+    compiled: bool = False
     _stopping: threading.Event = field(default_factory=threading.Event)
 
     def fill(self, *, verify: bool = False) -> Manifest:
@@ -75,12 +78,13 @@ class CheckpointCache:
         manifest = parse_manifest(text, self.source.uri(MANIFEST))
         _check_paths(manifest)
         with self._typed_write_errors(), self._locked():
-            if self._is_complete(text, manifest, verify):
-                return manifest
-            self._stage(text)
-            self._check_room(manifest)
-            self._fetch_files(manifest)
-            self._publish()
+            if not self._is_complete(text, manifest, verify):
+                self._stage(text)
+                self._check_room(manifest)
+                self._fetch_files(manifest)
+                self._publish()
+            if self.compiled:
+                self._fetch_code()
         return manifest
 
     @cached_property
@@ -224,6 +228,10 @@ class CheckpointCache:
                 self.progress.advance(task, len(chunk))
                 if self._stopping.is_set():
                     raise _Stopped
+
+    def _fetch_code(self) -> None:
+        for name in retry_until(lambda: fetch_code(self.source, self.folder), StorageUnavailable, self.timeout):
+            self._print(f"{FOLDER}/{name} is there")
 
     def _publish(self) -> None:
         if self.folder.exists():

@@ -6,15 +6,12 @@ checkpoint that they lie beside. torch takes none whose code version is not its 
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-FOLDER = "compiled"
-_BUILT_BY = ("torch", "transformers", "diffusers", "omnifleet")
+from .code_files import FOLDER, name_code, read_code, write_code
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +26,15 @@ class CompiledCode:
     """
 
     def __init__(self, checkpoint: Path, device: torch.device, variant: str) -> None:
-        self.path = checkpoint / FOLDER / f"{_device_name(device)}-{_digest(device, variant)}.bin"
+        self.path = checkpoint / FOLDER / name_code(_device_name(device), variant)
 
     def load(self) -> bool:
         """Give the compiler what an earlier worker compiled; return whether there was any."""
         try:
-            artifacts = self.path.read_bytes()
+            artifacts = read_code(self.path)
         except FileNotFoundError:
+            return False
+        if artifacts is None:
             return False
         if torch.compiler.load_cache_artifacts(artifacts) is None:  # torch has logged why
             extra = {"action": "compiled_code_unreadable"}
@@ -49,11 +48,8 @@ class CompiledCode:
         if saved is None:
             return
         data, _ = saved
-        part = self.path.with_suffix(".part")
         try:
-            self.path.parent.mkdir(exist_ok=True)
-            part.write_bytes(data)
-            part.replace(self.path)
+            write_code(self.path, data)
         except OSError as error:
             extra = {"action": "compiled_code_not_kept"}
             logger.warning(
@@ -65,11 +61,4 @@ class CompiledCode:
 
 
 def _device_name(device: torch.device) -> str:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return "-".join(name.lower().split())
-
-
-def _digest(device: torch.device, variant: str) -> str:
-    versions = [f"{name} {version(name)}" for name in _BUILT_BY]
-    about = [*versions, str(torch.version.cuda), str(torch.version.hip), str(device.type), variant]
-    return hashlib.sha256("\n".join(about).encode()).hexdigest()[:16]
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -108,6 +108,11 @@ class JobContext:
     def timings(self) -> Timings:
         """Seconds spent in each stage so far."""
         return Timings.model_validate(self._spent)
+
+    @property
+    def seconds_spent(self) -> Mapping[str, float]:
+        """Those of `timings` that are not 0."""
+        return self._spent
 
     def cancel(self, reason: OmnifleetError | None = None) -> None:
         """Stop at the next stage or engine step, with JobCancelled or another reason."""
@@ -294,7 +299,7 @@ class JobContext:
         self, requests: Sequence[Request], watch: Callable[[Sequence[Request]], None] | None = None
     ) -> list[Any]:
         interval, watch = (None, _look_away) if watch is None else (INTERVAL, watch)
-        with in_stage("steps") as span, self._traced_on(span), self._cancelled_together(requests):
+        with in_stage("steps") as span, self._cancelled_together(requests, span):
             RequestsInTurn(requests, self._submit, self.parts).run(watch, interval)
         return [request.outcome.result() for request in requests]
 
@@ -303,17 +308,9 @@ class JobContext:
         return self._engine.submit(request)
 
     @contextmanager
-    def _traced_on(self, span: Any) -> Iterator[None]:
-        self._span = span
-        try:
-            yield
-        finally:
-            self._span = None
-
-    @contextmanager
-    def _cancelled_together(self, requests: Sequence[Request]) -> Iterator[None]:
+    def _cancelled_together(self, requests: Sequence[Request], span: Any) -> Iterator[None]:
         # Before the first check for a cancellation: one that comes later finds them here.
-        self._requests = requests
+        self._requests, self._span = requests, span
         try:
             yield
         except BaseException:
@@ -323,6 +320,7 @@ class JobContext:
         finally:
             self._requests = ()
             self._count_requests(requests)
+            self._span = None
 
     def _count_requests(self, requests: Sequence[Request]) -> None:
         now, submitted = time.monotonic(), min(one.submitted_at for one in requests)

@@ -120,7 +120,9 @@ class JobRunner:
         context.raise_if_too_late()  # before anything is fetched
         with self.host_memory.room(context.job.job_id, context.raise_if_cancelled) as room:
             media, adapter = self._load(context, room), self._load_adapter(context)
-            result = self._run(context, media).model_copy(update={"adapter": adapter})
+            result = self._run(context, media)
+            if adapter is not None:
+                result = result.model_copy(update={"adapter": adapter})
             self._voices.keep(context.job, media)
             return result
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter as Counts
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Literal, get_args
 
 from omnifleet_shared.errors import JobCancelled, JobQuarantined, OmnifleetError
@@ -66,19 +67,22 @@ class JobMetrics:
         self._refused = Counter("omnifleet_messages_refused", "Messages that could not be read.", registry=registry)
         self.counts: Counts[Outcome] = Counts()
         """Deliveries since the process started."""
+        # Looked up once each: labels() costs as much as the rest.
+        self._of_outcome, self._of_task = cache(self._jobs.labels), cache(self._delivery.labels)
+        self._of_stage, self._of_priority = cache(self._stages.labels), cache(self._waits.labels)
 
     def begun(self, priority: str, queued: float, attempt: int, unfinished: int) -> None:
         """Record the start of an attempt, `queued` seconds after its submission; see `attempts.AttemptStart`."""
         if attempt == 1:
-            self._waits.labels(priority).observe(queued)
+            self._of_priority(priority).observe(queued)
         if unfinished > 1:
             self._redeliveries.inc()
 
     def ended(self, task: str, outcome: Outcome, seconds: float, error: BaseException | None = None) -> None:
         """Record the end of a delivery."""
         self.counts[outcome] += 1
-        self._jobs.labels(task, outcome).inc()
-        self._delivery.labels(task).observe(seconds)
+        self._of_outcome(task, outcome).inc()
+        self._of_task(task).observe(seconds)
         if error is not None:
             self._errors.labels(type(error).__name__).inc()
 
@@ -92,7 +96,7 @@ class JobMetrics:
         self._resumed.inc(resumed_from)
         for stage, seconds in stages.items():
             if seconds > 0 and stage != "queued":
-                self._stages.labels(stage).observe(seconds)
+                self._of_stage(stage).observe(seconds)
 
     def refused(self) -> None:
         """Count a message that could not be read."""

@@ -105,7 +105,7 @@ class Deliveries:
 
     def process(
         self, payload: object, job_id: str, tag: str, expires: datetime | None = None, route: Route | None = None
-    ) -> dict[str, Any]:
+    ) -> JobResult:
         """Run the job of a message and record its outcome.
 
         Args:
@@ -116,7 +116,7 @@ class Deliveries:
             route: why it came to this worker's model, for the result; None where there was no choice.
 
         Returns:
-            The result record, as JSON values.
+            The result, as it was recorded.
 
         Raises:
             OmnifleetError: the outcome, recorded; a transient one where no attempts are left.
@@ -131,7 +131,7 @@ class Deliveries:
                 raise self._given_back(delivery, EngineStopped(self._handing_back))
             return self._process(payload, delivery)
 
-    def _process(self, payload: object, delivery: OpenDelivery) -> dict[str, Any]:
+    def _process(self, payload: object, delivery: OpenDelivery) -> JobResult:
         job_id, tag = delivery.job_id, delivery.tag
         enter_stage("begin")
         try:
@@ -161,7 +161,7 @@ class Deliveries:
         self._model_check.succeeded()
         about, spent = (result, tag, delivery.callback), delivery.gpu_seconds
         self._finish(delivery, lambda: self._attempts.succeed(*about, gpu_seconds=spent))
-        return result.model_dump(mode="json")
+        return result
 
     def hand_back(self, reason: str) -> None:
         """End every run at its next step and give its message back to the queue at once, and so with what comes yet."""
@@ -254,7 +254,7 @@ class Deliveries:
             with self._progress.tracking(context), typed_job_errors(job.job_id):
                 result = self._jobs.run(context)
         finally:
-            self._metrics.spent(context.timings.model_dump(), context.resumed_from)
+            self._metrics.spent(context.seconds_spent, context.resumed_from)
         about |= {"timings": result.timings.model_dump(), "resumed_from": context.resumed_from}
         logger.info("job done: %s", job.job_id, extra={"action": "job_done", **about})
         return delivery.add_route(result)

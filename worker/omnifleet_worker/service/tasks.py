@@ -12,6 +12,7 @@ from celery.exceptions import Ignore, Reject
 from omnifleet_shared.errors import OmnifleetError
 from omnifleet_shared.keys import CELERY_TASKS, ROUTE
 from omnifleet_shared.observability import tracing as traces
+from omnifleet_shared.schema.results import JobResult
 
 from .delivery import LeaseLost, Redelivered
 from .protocol.headers import read_route, read_time
@@ -35,10 +36,11 @@ def register_tasks(app: Celery, fleet: FleetWorker) -> None:
 
 def traced(task: Task, payload: object) -> AbstractContextManager[Any]:
     """Trace a delivery, and the wait in the queue before it where the message carries a trace."""
-    carried = {name: value for name in traces.HEADERS if isinstance(value := getattr(task.request, name, None), str)}
+    request = task.request  # looked up in Celery's stack of them
+    carried = {name: value for name in traces.HEADERS if isinstance(value := getattr(request, name, None), str)}
     if carried and (since := _submitted_at(payload)) is not None:
         traces.record_wait("queue", since, carried)
-    return traces.span("process", "consumer", parent=carried, attributes={"job.id": str(task.request.id)})
+    return traces.span("process", "consumer", parent=carried, attributes={"job.id": str(request.id)})
 
 
 def _submitted_at(payload: object) -> float | None:
@@ -49,19 +51,20 @@ def _submitted_at(payload: object) -> float | None:
         return None
 
 
-def in_short(result: Mapping[str, Any]) -> str:
+def in_short(result: JobResult) -> str:
     """Summarise a result for Celery's log and Flower, without its text and without presigned links."""
-    artifact, text = result["artifact"], result["text"]
-    made = f"{len(text)} characters" if artifact is None else f"{artifact['seconds']:.1f} s of {artifact['format']}"
-    return f"{made}, attempt {result['attempts']}"
+    artifact, text = result.artifact, result.text or ""
+    made = f"{len(text)} characters" if artifact is None else f"{artifact.seconds:.1f} s of {artifact.format}"
+    return f"{made}, attempt {result.attempts}"
 
 
-def run_job(task: Task, fleet: FleetWorker, payload: object) -> dict[str, Any]:
+def run_job(task: Task, fleet: FleetWorker, payload: object) -> JobResult:
     """Process a delivery, and translate its end into what Celery does with the message."""
-    tag = str(task.request.properties["delivery_tag"])
+    request = task.request
+    tag = str(request.properties["delivery_tag"])
     try:
-        expires, route = read_time(task.request.expires), read_route(getattr(task.request, ROUTE, None))
-        return fleet.deliveries.process(payload, str(task.request.id), tag, expires, route)
+        expires, route = read_time(request.expires), read_route(getattr(request, ROUTE, None))
+        return fleet.deliveries.process(payload, str(request.id), tag, expires, route)
     except LeaseLost as error:
         raise Ignore(str(error)) from error
     except Redelivered as error:

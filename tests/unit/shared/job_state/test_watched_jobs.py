@@ -32,6 +32,11 @@ class Subscriptions(RuleBasedStateMachine):
         self.unread.add(job_id)
 
     @rule(job_id=JOB_IDS)
+    def add_one_that_was_read(self, job_id: str) -> None:
+        self.jobs.add([job_id], read_at=0.0)
+        self.wanted.add(job_id)
+
+    @rule(job_id=JOB_IDS)
     def discard(self, job_id: str) -> None:
         self.jobs.discard([job_id])
         self.wanted.discard(job_id)
@@ -108,3 +113,16 @@ def test_polls_keep_their_distance() -> None:
     assert not jobs.has_unread
     assert jobs.seconds_to_poll(100.0 + POLL_INTERVAL / 2) == POLL_INTERVAL / 2
     assert jobs.seconds_to_poll(100.0 + 3 * POLL_INTERVAL) == 0
+
+
+def test_a_job_that_was_read_is_read_again_once_it_is_subscribed_to_and_at_the_next_poll() -> None:
+    jobs = WatchedJobs()
+    jobs.add("a", read_at=100.0)
+    jobs.poll(now=100.0 + POLL_INTERVAL / 2)
+    assert not jobs.has_unread
+
+    jobs.hear(message("subscribe", "a"))
+    assert jobs.take_unread() == ["a"]
+
+    jobs.poll(now=100.0 + POLL_INTERVAL)
+    assert jobs.take_unread() == ["a"]

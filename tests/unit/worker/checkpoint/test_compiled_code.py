@@ -2,52 +2,47 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from omnifleet_worker.checkpoint.code_files import write_code
 from omnifleet_worker.checkpoint.compiled_code import CompiledCode
 
 CPU = torch.device("cpu")
-COMPILE = """
-import sys
-from pathlib import Path
-import torch
-from torch._dynamo.utils import counters
-from omnifleet_worker.checkpoint.compiled_code import CompiledCode
-
-code = CompiledCode(Path(sys.argv[1]), torch.device("cpu"), "float32")
-print(code.load())
-torch.compile(lambda x: (x.sin() * 2 + x.cos()).relu())(torch.ones(32))
-print(counters["inductor"]["fxgraph_cache_miss"] + counters["aot_autograd"]["autograd_cache_miss"])
-code.save()
-"""
 
 
-def compile_in_new_process(checkpoint: Path, cache: Path) -> list[str]:
-    env = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(cache)}
-    command = [sys.executable, "-c", COMPILE, str(checkpoint)]
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.split()
+def actions(caplog: pytest.LogCaptureFixture) -> set[Any]:
+    return {getattr(record, "action", None) for record in caplog.records}
 
 
-def test_the_next_process_compiles_nothing(tmp_path: Path) -> None:
-    first = compile_in_new_process(tmp_path, tmp_path / "one-machine")
-    second = compile_in_new_process(tmp_path, tmp_path / "another-machine")
-
-    assert first[0] == "False" and int(first[1]) > 0
-    assert second == ["True", "0"]
-
-
-def test_a_damaged_file_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_torch_did_not_write_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     code = CompiledCode(tmp_path, CPU, "float32")
-    code.path.parent.mkdir()
-    code.path.write_bytes(b"\x07 not what torch wrote")
+    write_code(code.path, b"\x07 not what torch wrote")
 
     assert not code.load()
-    assert "compiled_code_unreadable" in {getattr(record, "action", None) for record in caplog.records}
+    assert "compiled_code_unreadable" in actions(caplog)
+
+
+@pytest.mark.parametrize("fault", ["a byte", "cut off", "empty", "of another device"])
+def test_a_damaged_file_never_reaches_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: str
+) -> None:
+    code, reached = CompiledCode(tmp_path, CPU, "float32"), list[bytes]()
+    monkeypatch.setattr("torch.compiler.load_cache_artifacts", reached.append)
+    write_code(code.path, b"code" * 9)
+    data = code.path.read_bytes()
+    if fault == "of another device":
+        other = CompiledCode(tmp_path, CPU, "bfloat16").path
+        write_code(other, b"code" * 9)
+        other.replace(code.path)
+    else:
+        code.path.write_bytes({"a byte": data[:-1] + b"?", "cut off": data[:-5], "empty": b""}[fault])
+
+    assert not code.load()
+    assert not reached
+    assert "compiled_code_unreadable" in actions(caplog)
 
 
 def test_code_for_another_dtype_is_another_file(tmp_path: Path) -> None:
@@ -62,4 +57,4 @@ def test_a_folder_that_cannot_be_written_to_is_no_failure(
 
     CompiledCode(tmp_path, CPU, "float32").save()
 
-    assert "compiled_code_not_kept" in {getattr(record, "action", None) for record in caplog.records}
+    assert "compiled_code_not_kept" in actions(caplog)
