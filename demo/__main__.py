@@ -63,10 +63,10 @@ def run(*, keep: bool) -> None:
             show(jobs)
             show_speech(omni, OUT, console)
             show_languages(omni, OUT, console)
-    draw(OUT / "rain-and-siren.wav", OUT / "extract.flac")
+    draw(OUT / "rain-and-siren.wav", OUT / "extract.flac", OUT / "remove.flac")
     console.print(
         "Listen to t2a.wav (a low tone for five seconds, then rain), and to rain-and-siren.wav beside extract.flac, "
-        "its siren.\n"
+        "its siren, and remove.flac, what is left of it without the rain.\n"
         "[yellow]The checkpoint was trained on eleven made sounds alone (demo/checkpoint/README.md): what it makes of "
         "other words, and what tts says, is noise, and its answers are random letters.[/yellow]\n"
         f"{time.monotonic() - start:.0f} s, files in {OUT}/, workers' logs in {HOME}/."
@@ -102,7 +102,7 @@ def lines_to_use(environment: dict[str, str]) -> list[str]:
 
 
 def submit(omni: Client) -> dict[str, JobHandle]:
-    """One understand, two generate and one edit job, all enqueued before the first is done."""
+    """One understand, two generate and two edit jobs, all enqueued before the first is done."""
     mixture, voice = write_mixture(OUT / "rain-and-siren.wav"), write_voice(OUT / "voice.wav")
     write_street(OUT / "street.wav")
     write_call(OUT / "call.mp3")
@@ -114,6 +114,7 @@ def submit(omni: Client) -> dict[str, JobHandle]:
             "tts", "Hello world", ref=voice, ref_text="A e i o u", steps=STEPS
         ),
         "edit extract 'a siren'": omni.edit("extract", mixture, desc="a siren", format="flac", **CALM),
+        "edit remove 'rain'": omni.edit("remove", mixture, desc="rain", format="flac", **CALM),
     }
 
 

@@ -34,7 +34,8 @@ def write_mixture(path: Path) -> Path:
     """Nearly ten seconds of rain and a siren at once, as the checkpoint's sounds are made."""
     random = np.random.default_rng(3)
     sounds = [render(make(name, random, EDIT_FRAMES)) for name in ("rain", "siren")]
-    return _write(path, np.sum(sounds, axis=0))
+    # Of 16 bits the checkpoint hears the noise, which it did not learn to remove sounds from.
+    return _write(path, np.sum(sounds, axis=0), "FLOAT")
 
 
 def write_voice(path: Path) -> Path:
@@ -58,7 +59,7 @@ def _vowel(formants: tuple[int, ...], pitch: float, seconds: float = 0.5) -> Wav
     return wave * np.hanning(time.size) ** 0.3
 
 
-def _write(path: Path, wave: Wave) -> Path:
+def _write(path: Path, wave: Wave, subtype: str = "PCM_16") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, wave / np.abs(wave).max() * 0.8, RATE)
+    soundfile.write(path, wave / np.abs(wave).max() * 0.8, RATE, subtype)
     return path

@@ -35,13 +35,17 @@ def test_the_demo_runs_every_namespace_and_leaves_files_that_play(tmp_path: Path
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "eleven made sounds" in done.stdout
-    for name, seconds in {"t2a.wav": 10.0, "tts.wav": None, "extract.flac": None}.items():
+    for name, seconds in {"t2a.wav": 10.0, "tts.wav": None, "extract.flac": None, "remove.flac": None}.items():
         info = soundfile.info(tmp_path / "demo-output" / name)
         assert info.duration > 0
         assert seconds is None or info.duration == seconds
     tone, rate = soundfile.read(tmp_path / "demo-output" / "t2a.wav", always_2d=True)
     halves = tone[: 5 * rate, 0], tone[6 * rate :, 0]
-    assert [Listener().hear(half, 1) for half in halves] == [{"low"}, {"rain"}]
+    listener = Listener()
+    assert [listener.hear(half, 1) for half in halves] == [{"low"}, {"rain"}]
+    for name in ("extract.flac", "remove.flac"):
+        edited, _ = soundfile.read(tmp_path / "demo-output" / name, always_2d=True)
+        assert listener.hear(edited[:, 0], 1) == {"siren"}, name
     for name, words in {"said.wav": "on Monday in front", "said-edited.wav": "on Friday in front"}.items():
         assert soundfile.info(tmp_path / "demo-output" / name).duration > 2
         assert re.search(rf"demo-output/{name}\. Heard in it: .*{words}", done.stdout)
