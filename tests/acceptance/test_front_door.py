@@ -19,6 +19,8 @@ from demo.training.listener import Listener
 
 ROOT = Path(__file__).parents[2]
 WAIT = 300
+DEMO_WAIT = 600
+"""Seconds for a demo, whose four workers start together."""
 
 
 def run(*command: str | Path, cwd: Path, timeout: float = WAIT, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -29,7 +31,7 @@ def run(*command: str | Path, cwd: Path, timeout: float = WAIT, **environment: s
 
 
 def test_the_demo_runs_every_namespace_and_leaves_files_that_play(tmp_path: Path) -> None:
-    done = run("demo", cwd=tmp_path)
+    done = run("demo", cwd=tmp_path, timeout=DEMO_WAIT)
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "eleven made sounds" in done.stdout
@@ -43,6 +45,13 @@ def test_the_demo_runs_every_namespace_and_leaves_files_that_play(tmp_path: Path
     for name, words in {"said.wav": "on Monday in front", "said-edited.wav": "on Friday in front"}.items():
         assert soundfile.info(tmp_path / "demo-output" / name).duration > 2
         assert re.search(rf"demo-output/{name}\. Heard in it: .*{words}", done.stdout)
+    for language, place in {"nl": "Dutch", "ru": "Russian"}.items():
+        assert f"In {place}: demo-output/said-{language}.wav" in done.stdout
+        assert soundfile.info(tmp_path / "demo-output" / f"said-{language}.wav").duration > 2
+    assert re.search(r"recogniser of English alone: .*Amsterdam.*Berlin", done.stdout)
+    assert re.search(
+        r"Said by espeak-ng 0\.2\.4 \(GPL-3\.0-or-later\): .*not trained on language 'nl'", done.stdout, re.S
+    )
     assert "hibari 0.2.1 (Apache-2.0), heard by whisper-tiny-en (mit)" in done.stdout
     assert (tmp_path / "demo-output" / "edit.png").read_bytes().startswith(b"\x89PNG")
 
@@ -50,7 +59,7 @@ def test_the_demo_runs_every_namespace_and_leaves_files_that_play(tmp_path: Path
 def test_the_demo_leaves_a_fleet_up_on_which_the_readme_s_commands_work(tmp_path: Path) -> None:
     commands = re.findall(r"^omnifleet (?:edit|batch) .*", (ROOT / "README.md").read_text(), re.MULTILINE)
     try:
-        demo = run("demo", "--keep", cwd=tmp_path, timeout=WAIT)
+        demo = run("demo", "--keep", cwd=tmp_path, timeout=DEMO_WAIT)
         assert demo.returncode == 0, demo.stdout + demo.stderr
         shown = [line for line in demo.stdout.splitlines() if line.startswith(("export ", "cd "))]
         script = "\n".join(["before=$(command -v redis-server)", *shown, "set -e", *commands])

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from omnifleet_shared.errors import LanguageNotSupported
 from omnifleet_shared.schema.jobs import read_job
 from omnifleet_shared.schema.results import JobResult
 from omnifleet_shared.storage.folder import FolderStorage
@@ -23,6 +24,7 @@ from omnifleet_worker.engines.table import load_model
 from omnifleet_worker.jobs.job_context import JobContext
 from omnifleet_worker.jobs.runner import JobRunner
 from omnifleet_worker.settings import WorkerSettings
+from support.speech import espeak_engine
 from support.speech.real_speech import SPOKEN_RATE, heard, speak
 from support.speech.spoken_engine import NAME
 from support.speech.whisper_folder import write_whisper_folder
@@ -40,8 +42,11 @@ class Desk:
         soundfile.write(file, samples, SPOKEN_RATE, format="WAV", subtype="PCM_16")
         return self._storage.put_input(self._storage.describe_input(file), file).model_dump()
 
-    def run(self, namespace: str, task: dict[str, Any]) -> tuple[JobResult, np.ndarray]:
-        head = {"schema_version": 8, "model": NAME, "namespace": namespace, "seed": 5, "commercial": True}
+    def run(
+        self, namespace: str, task: dict[str, Any], model: str = NAME, language: str | None = None
+    ) -> tuple[JobResult, np.ndarray]:
+        head = {"schema_version": 8, "model": model, "namespace": namespace, "seed": 5, "commercial": True}
+        head |= {} if language is None else {"language": language}
         result = self._runner.run(JobContext(read_job(head | {"task": task}), self._engine))
         assert result.artifact is not None
         stored = self._storage.get(result.artifact.uri, max_bytes=10**8)
@@ -53,8 +58,20 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     folder = tmp_path_factory.mktemp("models")
     recogniser = write_whisper_folder(folder / "whisper")
     settings = WorkerSettings(checkpoint=folder, engine="support.speech.spoken_engine", recogniser=recogniser)
+    yield from running_desk(settings, tmp_path_factory.mktemp("storage"))
+
+
+@pytest.fixture(scope="module")
+def voices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """Of many languages, and no recogniser."""
+    folder = tmp_path_factory.mktemp("voices")
+    yield from running_desk(WorkerSettings(checkpoint=folder, engine="support.speech.espeak_engine"), folder)
+
+
+def running_desk(settings: WorkerSettings, folder: Path) -> Iterator[Desk]:
+    """A desk with the model of the settings, whose storage is a folder."""
     loaded = load_model(settings)
-    storage = FolderStorage(Path(tmp_path_factory.mktemp("storage")))
+    storage = FolderStorage(folder)
     engine = Engine(loaded.runner, loaded.limits)
     engine.start()
     try:
@@ -117,6 +134,41 @@ def test_what_is_said_is_said_again_in_the_other_voice(desk: Desk) -> None:
     _, converted = desk.run("generate", task)
 
     assert likeness(" ".join(heard(converted / 32768)), text.lower().rstrip(".")) > 0.9
+
+
+class TestOtherLanguages:
+    @staticmethod
+    def say(voices: Desk, text: str, language: str) -> np.ndarray:
+        return voices.run("generate", {"name": "tts", "text": text}, model=espeak_engine.NAME, language=language)[1]
+
+    def test_names_in_a_dutch_sentence_are_heard(self, voices: Desk) -> None:
+        said = self.say(voices, "De trein stopt in Amsterdam en in Berlijn.", "nl")
+
+        words = heard(said / 32768, espeak_engine.RATE)
+        assert "amsterdam" in words and "berlin" in words
+
+    @pytest.mark.parametrize(
+        ("language", "text"),
+        [
+            ("ru", "Привет, мир. Это проверка голоса."),
+            ("hi", "नमस्ते दुनिया, यह एक परीक्षण है।"),
+            ("ar", "مرحبا بالعالم، هذا اختبار."),
+            ("es", "Hola, mundo. Esto es una prueba."),
+        ],
+    )
+    def test_the_same_text_sounds_the_same_and_in_another_voice_differently(
+        self, voices: Desk, language: str, text: str
+    ) -> None:
+        said = self.say(voices, text, language)
+
+        assert len(said) > espeak_engine.RATE
+        assert np.abs(said).max() > 3000
+        assert np.array_equal(self.say(voices, text, language), said)
+        assert not np.array_equal(self.say(voices, text, "nl"), said)
+
+    def test_a_language_that_it_has_no_voice_for_is_refused(self, voices: Desk) -> None:
+        with pytest.raises(LanguageNotSupported, match="'zu'"):
+            self.say(voices, "Sawubona", "zu")
 
 
 def likeness(one: str, other: str) -> float:
