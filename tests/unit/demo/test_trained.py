@@ -24,13 +24,15 @@ def test_sounds_of_held_out_prompts_are_the_ones_that_were_asked_for(measure: Me
     figures = measure.generation(12)
 
     assert figures["made_sounds"] == 1
-    assert figures["generation"] >= 0.75
+    assert figures["generation"] >= 0.9
 
 
-def test_extraction_keeps_what_was_named(measure: Measure) -> None:
+def test_edits_keep_what_was_named_or_take_it_out(measure: Measure) -> None:
     figures = measure.edits(5)
 
-    assert figures["extract_median_db"] > 6
+    assert figures["extract_median_db"] > 10
+    assert figures["remove_median_db"] > 10
+    assert figures["remove_mean_db"] > 3
 
 
 def test_an_untrained_checkpoint_would_fail_these_tests() -> None:
