@@ -308,7 +308,9 @@ class TestRefusals:
         with pytest.raises(CheckpointInvalid, match=r"there is no s3://.*manifest\.json"):
             cache(f"s3://{bucket}/nothing", folder, s3_server.endpoint).fill()
 
-    @pytest.mark.parametrize("path", ["../outside", "/etc/passwd", "a/../../b", "manifest.json", "."])
+    @pytest.mark.parametrize(
+        "path", ["../outside", "/etc/passwd", "a/../../b", "manifest.json", ".", "compiled/h100.bin"]
+    )
     def test_no_path_leads_out_of_the_folder(self, tmp_path: Path, folder: Path, path: str) -> None:
         evil = tmp_path / "evil"
         evil.mkdir()

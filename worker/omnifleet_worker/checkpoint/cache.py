@@ -25,8 +25,8 @@ from omnifleet_shared.storage import Storage
 from rich.progress import Progress, TaskID
 
 from ..retry import retry_until
-from .code_files import FOLDER, fetch_code
-from .manifest import MANIFEST, FileRecord, Manifest, all_faults, parse_manifest, size_faults
+from .code_files import fetch_code
+from .manifest import COMPILED, MANIFEST, FileRecord, Manifest, all_faults, parse_manifest, size_faults
 
 FILES_AT_ONCE = 4
 """One connection alone seldom fills a network card."""
@@ -231,7 +231,7 @@ class CheckpointCache:
 
     def _fetch_code(self) -> None:
         for name in retry_until(lambda: fetch_code(self.source, self.folder), StorageUnavailable, self.timeout):
-            self._print(f"{FOLDER}/{name} is there")
+            self._print(f"{COMPILED}/{name} is there")
 
     def _publish(self) -> None:
         if self.folder.exists():
@@ -249,6 +249,7 @@ def _part(target: Path) -> Path:
 def _check_paths(manifest: Manifest) -> None:
     for path in manifest:
         parts = PurePosixPath(path).parts
-        if not parts or path.startswith("/") or ".." in parts or path == MANIFEST:
+        # Compiled code only comes where it is asked for: a manifest that listed it would bring it to any worker.
+        if not parts or path.startswith("/") or ".." in parts or parts[0] in (MANIFEST, COMPILED):
             problem = f"{path!r} is no path inside a checkpoint"
             raise CheckpointInvalid(problem, MANIFEST, "Convert the checkpoint again, and upload it whole")

@@ -20,9 +20,8 @@ from omnifleet_shared.settings import MEBIBYTE
 from omnifleet_shared.storage import Storage
 
 from ..sealed_bytes import seal, unseal
-from .manifest import MANIFEST
+from .manifest import COMPILED, MANIFEST
 
-FOLDER = "compiled"
 MAX_BYTES = 1024 * MEBIBYTE
 _BUILT_BY = ("torch", "transformers", "diffusers", "omnifleet")
 
@@ -62,9 +61,9 @@ def fetch_code(source: Storage, folder: Path) -> list[str]:
         OSError: the folder cannot be written to.
         StorageUnavailable, StorageRefused: from the storage.
     """
-    found = {PurePosixPath(source.key(stored.uri)).name: stored.uri for stored in source.list(f"{FOLDER}/")}
+    found = {PurePosixPath(source.key(stored.uri)).name: stored.uri for stored in source.list(f"{COMPILED}/")}
     ours = sorted(name for name in found if name.endswith(f"-{_installation()}.bin"))
-    return [name for name in ours if _fetch(source, found[name], folder / FOLDER / name)]
+    return [name for name in ours if _fetch(source, found[name], folder / COMPILED / name)]
 
 
 def require_same_checkpoint(storage: Storage, folder: Path) -> None:
@@ -97,7 +96,7 @@ def store_code(storage: Storage, path: Path) -> str:
         StorageUnavailable, StorageRefused: from the storage.
     """
     data = io.BytesIO(path.read_bytes())
-    return storage.put(f"{FOLDER}/{path.name}", data, content_type="application/octet-stream").uri
+    return storage.put(f"{COMPILED}/{path.name}", data, content_type="application/octet-stream").uri
 
 
 def _fetch(source: Storage, uri: str, path: Path) -> bool:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from .code_files import FOLDER, name_code, read_code, write_code
+from .code_files import name_code, read_code, write_code
+from .manifest import COMPILED
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ class CompiledCode:
     """
 
     def __init__(self, checkpoint: Path, device: torch.device, variant: str) -> None:
-        self.path = checkpoint / FOLDER / name_code(_device_name(device), variant)
+        self.path = checkpoint / COMPILED / name_code(_device_name(device), variant)
 
     def load(self) -> bool:
         """Give the compiler what an earlier worker compiled; return whether there was any."""

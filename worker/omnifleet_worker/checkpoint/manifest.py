@@ -15,6 +15,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from rich.progress import Progress, TaskID
 
 MANIFEST = "manifest.json"
+COMPILED = "compiled"
+"""Folder of a checkpoint's compiled code, which no manifest lists: it differs by device, and is written anew."""
 _CHUNK = MEBIBYTE // 4
 _REMEDY = "Convert or download the checkpoint again"
 
@@ -40,12 +42,19 @@ def record_files(root: Path, paths: Iterable[Path], progress: Progress | None = 
 
 
 def record_folder(root: Path, progress: Progress | None = None) -> Manifest:
-    """Record all files below `root` but a manifest and what is hidden. Raises CheckpointInvalid where there is none."""
-    found = (path for path in root.rglob("*") if path.is_file() and path != root / MANIFEST)
-    shown = [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]
-    if not shown:
+    """Record all files below `root` but a manifest, compiled code and what is hidden.
+
+    Raises:
+        CheckpointInvalid: there is no other file.
+    """
+    paths = [path for path in root.rglob("*") if path.is_file() and _is_recorded(path.relative_to(root).parts)]
+    if not paths:
         raise CheckpointInvalid(f"{root} holds no file", str(root), "Name the folder of a model")
-    return record_files(root, shown, progress)
+    return record_files(root, paths, progress)
+
+
+def _is_recorded(parts: tuple[str, ...]) -> bool:
+    return parts[0] not in (MANIFEST, COMPILED) and not any(part.startswith(".") for part in parts)
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:

@@ -155,11 +155,13 @@ class TestWriteManifest:
         folder = tmp_path / "whisper"
         (folder / ".cache").mkdir(parents=True)
         (folder / "nested").mkdir()
-        for path in ("config.json", "nested/model.safetensors", ".cache/lock", ".gitattributes", "manifest.json"):
+        (folder / "compiled").mkdir()
+        for path in ("config.json", "nested/model.safetensors", "compiled/h100.bin", ".cache/lock", ".gitattributes"):
             (folder / path).write_text(path)
+        (folder / "manifest.json").write_text("an earlier one")
         return folder
 
-    def test_it_lists_what_a_downloaded_folder_holds_and_nothing_hidden(self, downloaded: Path) -> None:
+    def test_it_lists_what_a_downloaded_folder_holds_and_nothing_hidden_or_compiled(self, downloaded: Path) -> None:
         result = CliRunner().invoke(app, ["write-manifest", str(downloaded)])
 
         assert result.exit_code == 0, result.stderr
