@@ -24,6 +24,7 @@ from omnifleet_worker.engines.table import load_model
 from omnifleet_worker.jobs.job_context import JobContext
 from omnifleet_worker.jobs.runner import JobRunner
 from omnifleet_worker.settings import WorkerSettings
+from support.engines.running_engine import running
 from support.speech import espeak_engine
 from support.speech.real_speech import SPOKEN_RATE, heard, speak
 from support.speech.spoken_engine import NAME
@@ -70,14 +71,9 @@ def voices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 
 def running_desk(settings: WorkerSettings, folder: Path) -> Iterator[Desk]:
     """A desk with the model of the settings, whose storage is a folder."""
-    loaded = load_model(settings)
-    storage = FolderStorage(folder)
-    engine = Engine(loaded.runner, loaded.limits)
-    engine.start()
-    try:
+    loaded, storage = load_model(settings), FolderStorage(folder)
+    with running(loaded) as engine:
         yield Desk(JobRunner(loaded.model, storage, settings), engine, storage)
-    finally:
-        engine.stop()
 
 
 @pytest.mark.parametrize(

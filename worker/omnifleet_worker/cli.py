@@ -18,7 +18,7 @@ from .pairs.cli import make_pairs
 from .settings import WorkerSettings
 from .training.cli import app as train_app
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(train_app, name="train")
 app.command("make-pairs")(make_pairs)
 
